@@ -1,0 +1,1 @@
+"""CIFAR-10: files -> uint8 arrays -> batches."""

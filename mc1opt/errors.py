@@ -1,0 +1,50 @@
+"""The errors that people see.
+
+    Mc1optError                exit code 1: something went wrong
+    ├── UsageError             exit code 2: the command was given wrongly
+    │   ├── ConfigError        a config that cannot be built
+    │   └── StudyFileError     a study definition that cannot be used
+    ├── DataError              the images are missing, damaged or not what they should be
+    ├── StorageError           the study database is missing, damaged or foreign
+    ├── WorkerError            workers cannot be started, or keep dying
+    └── SearchStoppedError     a search that ended itself: everything fails, or nothing new is left
+
+Each message says what is wrong, with the value; what is allowed; and what to do next. A training that fails
+inside a worker is not an error of the program but a result: see `mc1opt.training.spec.TrainingFailed`.
+"""
+
+
+class Mc1optError(Exception):
+    """The base of all errors that are meant for people; `exit_code` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class UsageError(Mc1optError):
+    """The command was given wrongly: an unknown name, a value out of range."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A config that cannot be built, with the name of the block that is at fault."""
+
+
+class StudyFileError(UsageError):
+    """A study definition that is missing, does not parse, has no search space, or raises."""
+
+
+class DataError(Mc1optError):
+    """The images are missing, damaged, or not what they should be."""
+
+
+class StorageError(Mc1optError):
+    """The study database is missing, empty, damaged, or not one of ours."""
+
+
+class WorkerError(Mc1optError):
+    """Workers cannot be started, or die before they train."""
+
+
+class SearchStoppedError(Mc1optError):
+    """A search that ended itself, and why."""

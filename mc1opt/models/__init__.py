@@ -1,0 +1,1 @@
+"""Config -> network, and what a network costs."""

@@ -1,0 +1,74 @@
+"""A training, as data: what is trained, what comes of it. No torch here, so that every layer can speak of it."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from mc1opt.config import Config
+
+Device = Literal["cpu", "cuda", "mps"]
+DEVICES: tuple[Device, ...] = ("cpu", "cuda", "mps")
+
+FailureKind = Literal["diverged", "out_of_memory", "timed_out", "crashed", "killed", "storage", "search_space"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Fidelity(_Model):
+    """How much a config is trained: the price and the sharpness of a measurement."""
+
+    train_images: int = Field(ge=1)
+    """Training images, a stratified part of those that validation leaves."""
+    epochs: int = Field(ge=1)
+
+
+class DataSet(_Model):
+    """Where the images are, as arrays that workers map into memory, and which ones they are."""
+
+    name: str
+    """"cifar10", or "own-" and the beginning of the hash for other images."""
+    folder: str
+    """Holds train_images.npy, train_labels.npy, test_images.npy, test_labels.npy and source.json."""
+    sha256: str
+    """Of the training images, in hexadecimal."""
+    train_images: int = Field(ge=1)
+    """All training images: 50,000 for CIFAR-10."""
+    validation_images: int = Field(ge=1)
+    """How many of them are kept back for validation: 5,000 for CIFAR-10."""
+
+
+class Training(_Model):
+    """What a worker does: the same thing for a trial, a preset, a retraining."""
+
+    config: Config
+    fidelity: Fidelity
+    seed: int = Field(ge=0, lt=2**63)
+    data: DataSet
+    device: Device = "cpu"
+    threads: int = Field(default=1, ge=1)
+    """Intra-op threads on a CPU. The curve depends on them, in its last bits."""
+    weights: str | None = None
+    """Where the weights go after the last epoch (a safetensors file), or None to drop them."""
+
+
+class EpochResult(_Model):
+    """What one epoch gave. A NaN loss or accuracy never gets here: see `TrainingFailed`."""
+
+    epoch: int = Field(ge=0)
+    """Counted from 0."""
+    loss: float
+    """Mean training loss over the epoch, label smoothing included."""
+    validation_accuracy: float = Field(ge=0.0, le=1.0)
+    seconds: float = Field(ge=0.0)
+    """Training and validation, without start-up."""
+
+
+class TrainingFailed(Exception):  # noqa: N818  (a result, not an error of the program)
+    """A training ended without a result, and why."""
+
+    def __init__(self, kind: FailureKind, message: str) -> None:
+        super().__init__(message)
+        self.kind: FailureKind = kind
+        self.message = message

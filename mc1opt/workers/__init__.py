@@ -1,0 +1,1 @@
+"""Where a training happens: processes that train, and the pool of them."""

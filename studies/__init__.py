@@ -1,0 +1,1 @@
+"""Study definitions: what to search. Plain Python, to copy and to edit."""

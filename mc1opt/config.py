@@ -152,8 +152,8 @@ def conv_shapes(network: ConvNet) -> list[BlockShape]:
         after_conv = (size + 2 * block.padding - block.kernel_size) // block.stride + 1
         if size + 2 * block.padding < block.kernel_size:
             raise ValueError(
-                f"block {number}: kernel size {block.kernel_size} does not fit an image of {size}x{size} with "
-                f"padding {block.padding}; use a smaller kernel, more padding, or less pooling before it"
+                f"block {number}: kernel size {block.kernel_size} does not fit an image of {size}x{size} "
+                f"with padding {block.padding}; use a smaller kernel, more padding, or less pooling before it"
             )
         size = after_conv
         if block.pooling is not None:
@@ -250,7 +250,7 @@ class Augmentation(_Model):
     crop: int = Field(default=0, ge=0, le=16)
     """The image is shifted by up to so many pixels each way; the border is filled by reflection."""
     cutout: int = Field(default=0, ge=0, le=IMAGE_SIZE)
-    """Side of the square (pixels) that is replaced by the mean colour (DeVries and Taylor, 2017); 0 is none."""
+    """Side of the square (pixels) replaced by the mean colour (DeVries and Taylor, 2017); 0 is none."""
 
 
 class Config(_Model):
@@ -284,12 +284,15 @@ def _identity(value: Any) -> Any:
         for name, field in type(value).model_fields.items():
             item = getattr(value, name)
             extra = field.json_schema_extra
-            if isinstance(extra, dict) and extra.get("added_later") and item == field.get_default():
+            added_later = isinstance(extra, dict) and extra.get("added_later")
+            if added_later and item == field.get_default(call_default_factory=True):
                 continue
             result[name] = _identity(item)
         return result
     if isinstance(value, tuple):
         return [_identity(item) for item in value]
+    if isinstance(value, float):
+        return value + 0.0  # -0.0 is 0.0
     return value
 
 
@@ -320,7 +323,7 @@ def config_from_json(stored: dict[str, Any]) -> Config:
     """
     fields = dict(stored)
     version = fields.pop("schema_version", None)
-    if not isinstance(version, int) or not 1 <= version <= SCHEMA_VERSION:
+    if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
         raise ConfigError(
             f"a stored config has schema version {version!r}; this mc1opt reads 1 to {SCHEMA_VERSION}. "
             "Install the version that wrote it, or a newer one."

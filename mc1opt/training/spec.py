@@ -1,4 +1,4 @@
-"""A training, as data: what is trained, what comes of it. No torch here, so that every layer can speak of it."""
+"""A training, as data: what is trained, and what comes of it. No torch here: every layer speaks of it."""
 
 from typing import Literal
 
@@ -9,7 +9,9 @@ from mc1opt.config import Config
 Device = Literal["cpu", "cuda", "mps"]
 DEVICES: tuple[Device, ...] = ("cpu", "cuda", "mps")
 
-FailureKind = Literal["diverged", "out_of_memory", "timed_out", "crashed", "killed", "storage", "search_space"]
+FailureKind = Literal[
+    "diverged", "out_of_memory", "timed_out", "crashed", "killed", "storage", "search_space"
+]
 
 
 class _Model(BaseModel):

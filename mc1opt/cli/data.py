@@ -1,0 +1,26 @@
+"""`mc1opt data`: where the images are, and fetching them."""
+
+import json
+import sys
+
+import typer
+
+from mc1opt.cli.options import Data, Json
+
+
+def data(data: Data = None, as_json: Json = False) -> None:
+    """Show where the images are, their source, sizes and hashes; fetch them if they are missing.
+
+    \b
+    Examples:
+      mc1opt data
+      mc1opt data --data path/to/cifar-10-binary.tar.gz
+    """
+    from mc1opt.data.sources import describe_data
+
+    report = describe_data(data, output=sys.stderr if as_json else sys.stdout)
+    if as_json:
+        typer.echo(json.dumps(report.to_json(), indent=2))
+    else:
+        for line in report.lines():
+            typer.echo(line)

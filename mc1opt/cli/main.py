@@ -1,0 +1,78 @@
+"""The command `mc1opt`: its commands, and how errors end."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from mc1opt import __version__
+from mc1opt.cli import data, run, show, studies
+from mc1opt.errors import Mc1optError
+
+app = typer.Typer(
+    name="mc1opt",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="""Finds a good image classifier on CIFAR-10, and shows why it is good.
+
+\b
+Examples:
+  mc1opt run --study cnn --trials 100
+  mc1opt run --study cnn --trials 100 --timeout 8m
+  mc1opt show --study cnn
+  mc1opt studies
+""",
+)
+app.command("run")(run.run)
+app.add_typer(studies.app, name="studies")
+app.command("show")(show.show)
+app.command("data")(data.data)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"mc1opt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error (may stand behind the command).")
+    ] = False,
+) -> None:
+    """Options of all commands; `main` has acted on them already."""
+
+
+def main() -> None:
+    """Runs the command line: errors for people on standard error, 2 for wrong use, 1 for failure."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        code = app(arguments, prog_name="mc1opt", standalone_mode=True)
+    except Mc1optError as error:
+        if debug:
+            raise
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader of a pipe has gone (`mc1opt show | head`); Python would complain once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            raise
+        typer.echo(
+            f"Error: unexpected {type(error).__name__}: {error}. Give the command again with --debug for the "
+            "traceback, which belongs in a report.",
+            err=True,
+        )
+        sys.exit(1)
+    sys.exit(code)

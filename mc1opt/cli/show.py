@@ -1,0 +1,33 @@
+"""`mc1opt show`: a stored study, or one of its trials."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from mc1opt.cli.options import DEFAULT_STORAGE, Json, Storage, StoredStudy
+
+
+def show(
+    study: StoredStudy,
+    trial: Annotated[int | None, typer.Option(help="Only this trial, in full.")] = None,
+    storage: Storage = DEFAULT_STORAGE,
+    as_json: Json = False,
+) -> None:
+    """Show a stored study: its best trials and its counts.
+
+    \b
+    Examples:
+      mc1opt show --study cnn
+      mc1opt show --study cnn --trial 7
+      mc1opt show --study cnn --json
+    """
+    from mc1opt.search.catalogue import read_study
+    from mc1opt.search.tables import study_lines, trial_lines
+
+    record = read_study(storage, study, trial)
+    if as_json:
+        typer.echo(json.dumps(record.to_json(), indent=2))
+        return
+    for line in study_lines(record) if trial is None else trial_lines(record.trials[0]):
+        typer.echo(line)

@@ -1,0 +1,49 @@
+"""`mc1opt studies`: definitions and stored studies, and deleting one."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from mc1opt.cli.options import DEFAULT_STORAGE, Json, Storage
+
+app = typer.Typer(
+    rich_markup_mode=None, help="List study definitions and stored studies; delete a stored one."
+)
+
+
+@app.callback(invoke_without_command=True)
+def studies(context: typer.Context, storage: Storage = DEFAULT_STORAGE, as_json: Json = False) -> None:
+    """List study definitions and stored studies.
+
+    \b
+    Examples:
+      mc1opt studies
+      mc1opt studies delete cnn
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from mc1opt.search.catalogue import catalogue, catalogue_lines
+
+    found = catalogue(storage)
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        for line in catalogue_lines(found):
+            typer.echo(line)
+
+
+@app.command("delete")
+def delete(
+    name: Annotated[str, typer.Argument(help="The name of the stored study.")],
+    storage: Storage = DEFAULT_STORAGE,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+) -> None:
+    """Delete a stored study with its trials and kept weights."""
+    from mc1opt.search.catalogue import delete_study, open_for_deletion
+
+    victim = open_for_deletion(storage, name)
+    if not yes and not typer.confirm(f"Delete study {name!r} with its {victim.trials} trials?"):
+        raise typer.Exit(1)
+    delete_study(victim)
+    typer.echo(f"Deleted study {name!r}.")

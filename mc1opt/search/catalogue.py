@@ -1,0 +1,145 @@
+"""What there is: study definitions, stored studies; reading one and deleting one."""
+
+import dataclasses
+import shutil
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import optuna
+
+from mc1opt.errors import StorageError, UsageError
+from mc1opt.search import records
+from mc1opt.search.command import checkpoints_folder
+from mc1opt.search.ownership import is_dead
+from mc1opt.search.records import StudyRecord, study_record
+from mc1opt.search.resume import load_study
+from mc1opt.search.space import list_definitions, load_definition
+from mc1opt.search.storage import StudyStorage, open_storage, sqlite_path, storage_url
+from mc1opt.search.weights import study_folder
+
+
+@dataclass(frozen=True)
+class DefinitionEntry:
+    """A study definition."""
+
+    name: str
+    path: str
+    description: str
+
+
+@dataclass(frozen=True)
+class StudyEntry:
+    """A stored study."""
+
+    name: str
+    definition: str | None
+    trials: int
+    complete: int
+    best: float | None
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """All definitions, and all stored studies of a database."""
+
+    definitions: list[DefinitionEntry]
+    studies: list[StudyEntry]
+
+    def to_json(self) -> dict[str, Any]:
+        """As `studies --json` prints it."""
+        return asdict(self)
+
+
+def catalogue(storage: str) -> Catalogue:
+    """Lists definitions and stored studies; a database that does not exist holds no study."""
+    definitions = []
+    for name, path in list_definitions().items():
+        try:
+            description = load_definition(str(path)).description
+        except UsageError as error:
+            description = f"cannot be used: {error}"
+        definitions.append(DefinitionEntry(name, str(path), description))
+    file = sqlite_path(storage_url(storage))
+    if file is not None and not file.exists():
+        return Catalogue(definitions, [])
+    database = open_storage(storage, create=False)
+    studies = []
+    for summary in database.get_all_studies():
+        record = study_record(load_study(database, summary.study_name))
+        counts = Counter(trial.outcome for trial in record.trials)
+        best = record.best.value if record.best else None
+        studies.append(
+            StudyEntry(record.study, record.definition, len(record.trials), counts["complete"], best)
+        )
+    return Catalogue(definitions, studies)
+
+
+def catalogue_lines(found: Catalogue) -> list[str]:
+    """The catalogue as text."""
+    lines = ["Study definitions (mc1opt run --study NAME):"]
+    width = max(len(entry.name) for entry in found.definitions)
+    lines += [f"  {entry.name:<{width}}  {entry.description}  ({entry.path})" for entry in found.definitions]
+    if not found.studies:
+        return [*lines, "", "No stored studies yet."]
+    lines += ["", "Stored studies (mc1opt show --study NAME):"]
+    width = max(len(entry.name) for entry in found.studies)
+    for entry in found.studies:
+        best = f", best {entry.best:.3f}" if entry.best is not None else ""
+        lines.append(f"  {entry.name:<{width}}  {entry.trials} trials, {entry.complete} complete{best}")
+    return lines
+
+
+def read_study(storage: str, name: str, trial: int | None = None) -> StudyRecord:
+    """The record of a stored study, with all trials or only one of them.
+
+    Raises:
+        StorageError: there is no such database or study.
+        UsageError: the study has no such trial.
+    """
+    record = study_record(load_study(open_storage(storage, create=False), name))
+    if trial is None:
+        return record
+    chosen = [entry for entry in record.trials if entry.number == trial]
+    if not chosen:
+        last = f"its trials are 0 to {len(record.trials) - 1}" if record.trials else "it has no trials yet"
+        raise UsageError(f"study {name!r} has no trial {trial}; {last}.")
+    return dataclasses.replace(record, trials=chosen)
+
+
+@dataclass(frozen=True)
+class StudyToDelete:
+    """A stored study that is about to be deleted."""
+
+    database: StudyStorage
+    storage: str
+    name: str
+    trials: int
+
+
+def open_for_deletion(storage: str, name: str) -> StudyToDelete:
+    """Looks whether a stored study can be deleted.
+
+    Raises:
+        StorageError: there is no such study, or a process is training its trials.
+    """
+    database = open_storage(storage, create=False)
+    study = load_study(database, name)
+    trials = study.get_trials(deepcopy=False)
+    owners = [
+        trial.user_attrs.get(records.OWNER)
+        for trial in trials
+        if trial.state == optuna.trial.TrialState.RUNNING
+    ]
+    for owner in owners:
+        if owner is not None and is_dead(owner) is False:
+            raise StorageError(
+                f"study {name!r} is being run by process {owner['pid']} on {owner['host']}; stop it first."
+            )
+    return StudyToDelete(database, storage, name, len(trials))
+
+
+def delete_study(victim: StudyToDelete) -> None:
+    """Deletes a study's trials and kept weights."""
+    optuna.delete_study(study_name=victim.name, storage=victim.database)
+    shutil.rmtree(study_folder(checkpoints_folder(victim.storage), victim.name), ignore_errors=True)

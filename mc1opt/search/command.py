@@ -1,0 +1,147 @@
+"""From what a user asked for to a running search: definition, data, device, workers, database, display."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from mc1opt.data.sources import find_data
+from mc1opt.errors import UsageError
+from mc1opt.search import records
+from mc1opt.search.observers import Observer, SearchEnded
+from mc1opt.search.ownership import this_owner
+from mc1opt.search.progress import PlainProgress
+from mc1opt.search.run import SearchSettings, StopFlag, run_search
+from mc1opt.search.sampling import make_pruner, make_sampler
+from mc1opt.search.space import StudyDefinition, load_definition
+from mc1opt.search.storage import StudyStorage, open_storage, sqlite_path, storage_url
+from mc1opt.search.tables import end_lines
+from mc1opt.training.devices import resolve_device
+from mc1opt.training.spec import DataSet, Device, Fidelity
+from mc1opt.workers.pool import ProcessPool
+from mc1opt.workers.resources import default_workers
+
+MAX_WORKERS = 256
+
+
+@dataclass(frozen=True)
+class SearchCommand:
+    """The options of `mc1opt run`; None is "as the study has it, else its definition's, else the default"."""
+
+    study: str
+    trials: int
+    storage: str
+    name: str | None = None
+    epochs: int | None = None
+    train_images: int | None = None
+    seed: int | None = None
+    timeout: float | None = None
+    workers: str = "auto"
+    device: str = "auto"
+    sampler: str = "tpe"
+    pruner: str = "percentile"
+    max_macs: int | None = None
+    max_failures: int = 10
+    data: Path | None = None
+
+
+def search(
+    command: SearchCommand, *, stop: StopFlag, output: TextIO, trainer: str = "mc1opt.training.loop:train"
+) -> SearchEnded:
+    """Runs a search as the command line asks for it.
+
+    Args:
+        command: the options.
+        stop: signals set it.
+        output: where progress and results are shown.
+        trainer: "module:function" that the workers train with; tests put a cheap one in its place.
+
+    Raises:
+        Mc1optError: wrong use, or what went wrong.
+    """
+
+    def write(line: str) -> None:
+        print(line, file=output, flush=True)
+
+    definition = load_definition(command.study)
+    make_sampler(command.sampler, 0)  # names are checked before anything is fetched or made
+    make_pruner(command.pruner)
+    device = resolve_device(command.device)
+    workers = resolve_workers(command.workers, device)
+    data = find_data(command.data)
+    storage = open_storage(command.storage, create=True, owner=this_owner(), threads=workers)
+    settings = _settings(command, definition, data, device, storage)
+    with ProcessPool(workers, trainer=trainer) as pool:
+        ended = run_search(
+            definition,
+            settings,
+            storage,
+            data,
+            pool,
+            weights=checkpoints_folder(command.storage),
+            observers=_observers(output),
+            stop=stop,
+        )
+    for line in end_lines(ended):
+        write(line)
+    return ended
+
+
+def resolve_workers(text: str, device: Device) -> int:
+    """How many trainings at once.
+
+    Raises:
+        UsageError: the text is neither a number of at least 1 nor "auto".
+    """
+    if text == "auto":
+        return default_workers(device=device)
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_WORKERS:
+        raise UsageError(f"--workers {text!r}: give a number from 1 to {MAX_WORKERS}, or auto.")
+    if device == "mps" and int(text) > 1:
+        raise UsageError(f"--workers {text}: on mps one worker trains; give 1 or auto.")
+    return int(text)
+
+
+def checkpoints_folder(storage: str) -> Path:
+    """Where weights are kept: beside a SQLite file; below ./storage for a database server."""
+    path = sqlite_path(storage_url(storage))
+    return (path.parent if path is not None else Path("storage")) / "checkpoints"
+
+
+def _settings(
+    command: SearchCommand,
+    definition: StudyDefinition,
+    data: DataSet,
+    device: Device,
+    storage: StudyStorage,
+) -> SearchSettings:
+    """The settings: what the command says, else what the study has, else what the definition says."""
+    name = command.name or definition.name
+    stored = {study.study_name: study.user_attrs for study in storage.get_all_studies()}.get(name, {})
+    fidelity = Fidelity.model_validate(stored.get(records.FIDELITY) or definition.fidelity.model_dump())
+    chosen = {"epochs": command.epochs, "train_images": command.train_images}
+    fidelity = fidelity.model_copy(update={key: value for key, value in chosen.items() if value is not None})
+    available = data.train_images - data.validation_images
+    if fidelity.train_images > available:
+        if command.train_images is not None or stored:
+            raise UsageError(
+                f"--train-images {fidelity.train_images} is too many: {data.name} has {data.train_images} "
+                f"training images, of which {data.validation_images} are kept for validation, so at most "
+                f"{available} are left."
+            )
+        fidelity = fidelity.model_copy(update={"train_images": available})
+    return SearchSettings(
+        study=name,
+        trials=command.trials,
+        fidelity=fidelity,
+        seed=command.seed if command.seed is not None else stored.get(records.STUDY_SEED, 0),
+        device=device,
+        max_macs=command.max_macs or stored.get(records.STUDY_MAX_MACS) or definition.max_macs,
+        timeout=command.timeout,
+        sampler=command.sampler,
+        pruner=command.pruner,
+        max_failures=command.max_failures,
+    )
+
+
+def _observers(output: TextIO) -> tuple[Observer, ...]:
+    return (PlainProgress(lambda line: print(line, file=output, flush=True)),)

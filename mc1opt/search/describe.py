@@ -1,0 +1,55 @@
+"""A config in one line, for people."""
+
+from mc1opt.config import MLP, SGD, Config, ConvNet, LinearLayer, OneCycle, WhitenedStem
+
+
+def describe_config(config: Config) -> str:
+    """A config in one line, such as "conv 32m 64m 128, 3x3 same, relu | sgd 0.1, constant, batch 64"."""
+    return f"{_architecture(config.architecture)} | {_recipe(config)}"
+
+
+def _architecture(architecture: MLP | ConvNet) -> str:
+    if isinstance(architecture, MLP):
+        first = architecture.layers[0] if architecture.layers else None
+        parts = ["mlp " + _widths(architecture.layers)]
+        if first is not None:
+            parts += [first.activation] + (["batch norm"] if first.norm == "batch" else [])
+        return ", ".join(parts)
+    blocks = architecture.blocks
+    marks = {"max": "m", "average": "a"}
+    widths = " ".join(f"{b.width}{marks[b.pooling.kind] if b.pooling else ''}" for b in blocks)
+    stem = "whitened " if isinstance(architecture.stem, WhitenedStem) else ""
+    kernel = blocks[0].kernel_size
+    parts = [f"{stem}conv {widths}", f"{kernel}x{kernel} {'same' if blocks[0].padding else 'unpadded'}"]
+    parts += [blocks[0].activation] + (["batch norm"] if blocks[0].norm == "batch" else [])
+    dropout = max([b.dropout for b in blocks] + [layer.dropout for layer in architecture.head])
+    if dropout > 0.0:
+        parts.append(f"dropout {dropout:.2g}")
+    if architecture.global_pooling != "none":
+        parts.append(f"global {architecture.global_pooling}")
+    if architecture.head:
+        parts.append("linear " + _widths(architecture.head))
+    return ", ".join(parts)
+
+
+def _widths(layers: tuple[LinearLayer, ...]) -> str:
+    return " ".join(str(layer.width) for layer in layers)
+
+
+def _recipe(config: Config) -> str:
+    optimizer = config.optimizer
+    kind = "nesterov" if isinstance(optimizer, SGD) and optimizer.nesterov else optimizer.kind
+    parts = [f"{kind} {optimizer.learning_rate:.2g}", config.schedule.kind.replace("_", "-")]
+    if isinstance(config.schedule, OneCycle):
+        parts[-1] += f" {config.schedule.warmup:.2g}"
+    parts.append(f"batch {config.batch_size}")
+    if config.label_smoothing > 0.0:
+        parts.append(f"smoothing {config.label_smoothing:.2g}")
+    augmentation = config.augmentation
+    if augmentation.flip:
+        parts.append("flip")
+    if augmentation.crop:
+        parts.append(f"crop {augmentation.crop}")
+    if augmentation.cutout:
+        parts.append(f"cutout {augmentation.cutout}")
+    return ", ".join(parts)

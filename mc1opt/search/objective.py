@@ -1,0 +1,244 @@
+"""One trial: ask, config, train, report, prune, tell.
+
+Two halves, because they need different care. `propose` draws a config and settles what needs no training
+(too large, a duplicate); it must run under the search's lock, so that draws come one after the other.
+`train` has a worker train the config and tells the outcome; it runs in as many threads as there are workers.
+"""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from mc1opt.config import Config, config_id, config_to_json
+from mc1opt.errors import StudyFileError
+from mc1opt.models.cost import cost
+from mc1opt.search import records
+from mc1opt.search.describe import describe_config
+from mc1opt.search.environment import commit, versions
+from mc1opt.search.observers import TrialStarted
+from mc1opt.search.space import StudyDefinition
+from mc1opt.search.storage import StudyStorage
+from mc1opt.search.weights import keep_best_weights, weights_path
+from mc1opt.seeds import derive_seed
+from mc1opt.training.spec import DataSet, Device, EpochResult, Fidelity, Training, TrainingFailed
+from mc1opt.workers.pool import Pool
+from mc1opt.workers.protocol import TrainingInterrupted
+
+CAUSED_BY_CONFIG = ("diverged", "out_of_memory", "timed_out")
+"""Failures that the sampler shall learn from; the others are the world's, and say nothing about a config."""
+
+
+@dataclass(frozen=True)
+class EpochEvent:
+    """A trial has trained an epoch."""
+
+    number: int
+    result: EpochResult
+
+
+@dataclass(frozen=True)
+class TrialEnded:
+    """A trial is in its last state, or set back to waiting."""
+
+    record: records.TrialRecord
+
+
+Event = TrialStarted | EpochEvent | TrialEnded
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A trial that is to be trained."""
+
+    trial: optuna.Trial
+    training: Training
+    summary: str
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What all trials of a search have in common.
+
+    Args:
+        definition: what to search.
+        study: the Optuna study, on `storage`.
+        storage: the study database.
+        pool: who trains.
+        data: what on.
+        fidelity: how much.
+        study_seed: which trial seeds are derived from.
+        device: where.
+        max_macs: multiply-accumulates an image, above which a network is too large.
+        weights_folder: where the weights of the best trials are kept.
+        keep: how many of them.
+        emit: is called with what happens, from any thread.
+    """
+
+    definition: StudyDefinition
+    study: optuna.Study
+    storage: StudyStorage
+    pool: Pool
+    data: DataSet
+    fidelity: Fidelity
+    study_seed: int
+    device: Device
+    max_macs: int
+    weights_folder: Path
+    keep: int
+    emit: Callable[[Event], None]
+
+    def propose(self) -> Proposal | FrozenTrial:
+        """Asks for a trial and gives it a config; a trial that needs no training is ended at once.
+
+        Returns:
+            What to train, or the trial that has ended.
+        """
+        trial = self.study.ask()
+        seed = derive_seed(self.study_seed, trial.number)
+        attributes: dict[str, Any] = {
+            records.SEED: seed,
+            records.FIDELITY: self.fidelity.model_dump(),
+            records.DATA: {"name": self.data.name, "sha256": self.data.sha256},
+            records.DEVICE: self.device,
+            records.VERSIONS: versions(threads=1),
+            records.COMMIT: commit(),
+        }
+        try:
+            config = self.definition.config(trial)
+        except StudyFileError as error:
+            self.storage.set_user_attributes(trial._trial_id, attributes)
+            return self._fail(trial, TrainingFailed("search_space", str(error)))
+        size = cost(config.architecture)
+        identity = config_id(config)
+        attributes |= {
+            records.CONFIG: config_to_json(config),
+            records.CONFIG_ID: identity,
+            records.PARAMETERS: size.parameters,
+            records.MACS: size.macs,
+        }
+        self.storage.set_user_attributes(trial._trial_id, attributes)
+        if size.macs > self.max_macs:
+            # How much too large, so that TPE can rank what it must avoid.
+            self._set_constraint(trial, records.TOO_LARGE, size.macs / self.max_macs - 1.0)
+            return self._tell(trial, state=TrialState.PRUNED)
+        original = self._find_trained(trial.number, identity)
+        if original is not None:
+            self.storage.set_user_attributes(trial._trial_id, {records.DUPLICATE_OF: original})
+            return self._tell(trial, state=TrialState.PRUNED)
+        return Proposal(trial, self._training(trial.number, seed, config), describe_config(config))
+
+    def train(self, proposal: Proposal) -> FrozenTrial:
+        """Trains a proposal to its end, to the pruner's verdict or to an interruption, and tells it."""
+        trial = proposal.trial
+        self.emit(TrialStarted(trial.number, proposal.summary))
+        reports = _Reports(trial, self.fidelity.epochs, self.emit)
+        try:
+            finished = self.pool.train(proposal.training, reports.on_epoch)
+        except TrainingInterrupted:
+            return self._set_back(trial)
+        except TrainingFailed as failure:
+            self.storage.set_user_attributes(trial._trial_id, reports.attributes())
+            return self._fail(trial, failure)
+        self.storage.set_user_attributes(trial._trial_id, reports.attributes())
+        if not finished:
+            return self._tell(trial, state=TrialState.PRUNED)
+        ended = self._tell(trial, value=reports.results[-1].validation_accuracy)
+        trials = self.study.get_trials(deepcopy=False)
+        keep_best_weights(self.weights_folder, trials, self.keep)
+        return ended
+
+    def _training(self, number: int, seed: int, config: Config) -> Training:
+        return Training(
+            config=config,
+            fidelity=self.fidelity,
+            seed=seed,
+            data=self.data,
+            device=self.device,
+            weights=str(weights_path(self.weights_folder, number)),
+        )
+
+    def _find_trained(self, number: int, identity: str) -> int | None:
+        """The trial that has trained this config or is training it; of two that began at once, the first."""
+        for other in self.study.get_trials(deepcopy=False):
+            if other.number == number or other.user_attrs.get(records.CONFIG_ID) != identity:
+                continue
+            state = records.outcome(other)
+            trained = state in ("complete", "pruned") or (
+                state == "failed" and other.state == TrialState.PRUNED
+            )
+            if trained or (state in ("running", "waiting") and other.number < number):
+                return other.number
+        return None
+
+    def _set_back(self, trial: optuna.Trial) -> FrozenTrial:
+        stored = self.storage.get_trial(trial._trial_id)
+        times = stored.user_attrs.get(records.INTERRUPTED, 0) + 1
+        self.storage.set_back_to_waiting(trial._trial_id, self.storage.owner, {records.INTERRUPTED: times})
+        return self._ended(trial._trial_id)
+
+    def _fail(self, trial: optuna.Trial, failure: TrainingFailed) -> FrozenTrial:
+        what = {"kind": failure.kind, "message": failure.message}
+        self.storage.set_user_attributes(trial._trial_id, {records.FAILURE: what})
+        if failure.kind in CAUSED_BY_CONFIG:
+            self._set_constraint(trial, records.FAILED, 1.0)
+            return self._tell(trial, state=TrialState.PRUNED)
+        return self._tell(trial, state=TrialState.FAIL)
+
+    def _set_constraint(self, trial: optuna.Trial, key: str, value: float) -> None:
+        """Sets a constraint that an interrupted attempt may have set before."""
+        if key not in self.storage.get_trial(trial._trial_id).constraints:
+            trial.set_constraint(key, value)
+
+    def _tell(
+        self, trial: optuna.Trial, *, value: float | None = None, state: TrialState | None = None
+    ) -> FrozenTrial:
+        self.study.tell(trial, value, state=state)
+        return self._ended(trial._trial_id)
+
+    def _ended(self, trial_id: int) -> FrozenTrial:
+        ended = self.storage.get_trial(trial_id)
+        if ended.state != TrialState.COMPLETE:
+            with contextlib.suppress(OSError):
+                weights_path(self.weights_folder, ended.number).unlink(missing_ok=True)
+        self.emit(TrialEnded(records.trial_record(ended)))
+        return ended
+
+
+@dataclass
+class _Reports:
+    """Reports each epoch once, and asks the pruner."""
+
+    trial: optuna.Trial
+    epochs: int
+    emit: Callable[[Event], None]
+    results: list[EpochResult] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.reported = set(self.trial.study._storage.get_trial(self.trial._trial_id).intermediate_values)
+
+    def on_epoch(self, result: EpochResult) -> bool:
+        """Whether to go on after an epoch."""
+        self.results.append(result)
+        # An interrupted trial that starts again comes through epochs that it reported before. The pruner let
+        # it go on after each of them but the last, for which it may not have been asked.
+        before = result.epoch < max(self.reported, default=-1)
+        if result.epoch not in self.reported:
+            self.trial.report(result.validation_accuracy, result.epoch)
+        self.emit(EpochEvent(self.trial.number, result))
+        if before or result.epoch == self.epochs - 1:
+            return True
+        return not self.trial.should_prune()
+
+    def attributes(self) -> dict[str, Any]:
+        """What the epochs say beside their accuracies."""
+        if not self.results:
+            return {}
+        return {
+            records.LOSSES: [result.loss for result in self.results],
+            records.EPOCH_SECONDS: sum(result.seconds for result in self.results) / len(self.results),
+        }

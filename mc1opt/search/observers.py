@@ -1,0 +1,117 @@
+"""What others may see of a search: an observer is told, in one thread, and cannot disturb it."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from mc1opt.search.records import StudyRecord, TrialRecord
+from mc1opt.training.spec import EpochResult, Fidelity
+
+logger = logging.getLogger(__name__)
+
+StopReason = Literal["finished", "timeout", "signal", "exhausted", "failures"]
+
+
+@dataclass(frozen=True)
+class SearchStarted:
+    """What a search is about to do."""
+
+    study: str
+    definition: str
+    fidelity: Fidelity
+    trials: int
+    """The total that the study shall have."""
+    counted: int
+    """Trials that it has already."""
+    taken_up: int
+    """Interrupted trials that are trained again."""
+    workers: int
+    device: str
+    timeout: float | None
+    """Seconds."""
+    record: StudyRecord
+
+
+@dataclass(frozen=True)
+class TrialStarted:
+    """A trial is about to be trained."""
+
+    number: int
+    summary: str
+    """Its config in one line."""
+
+
+@dataclass(frozen=True)
+class SearchEnded:
+    """How a search ended."""
+
+    reason: StopReason
+    message: str
+    """In words; empty where it simply finished."""
+    seconds: float
+    record: StudyRecord
+
+
+class Observer:
+    """Is told what happens in a search; each method does nothing unless overridden.
+
+    All methods are called from one thread, in the order of events. An exception becomes a warning: it must
+    not cost a trial.
+    """
+
+    def study_started(self, search: SearchStarted) -> None:
+        """The study is open; nothing is trained yet."""
+
+    def trial_started(self, trial: TrialStarted) -> None:
+        """A worker begins a trial."""
+
+    def epoch(self, number: int, result: EpochResult) -> None:
+        """Trial `number` has trained an epoch, and reported it."""
+
+    def trial_ended(self, trial: TrialRecord) -> None:
+        """A trial is in its last state, or set back to waiting."""
+
+    def tick(self) -> None:
+        """Some time has passed: called a few times a second, for clocks and displays."""
+
+    def study_ended(self, search: SearchEnded) -> None:
+        """Nothing is trained any more."""
+
+
+class Observers(Observer):
+    """Passes on to several observers, and turns their exceptions into warnings."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = observers
+
+    def _tell(self, method: str, *arguments: object) -> None:
+        for observer in self._observers:
+            try:
+                getattr(observer, method)(*arguments)
+            except Exception as error:
+                logger.warning("%s.%s failed: %r", type(observer).__name__, method, error)
+
+    def study_started(self, search: SearchStarted) -> None:
+        """See `Observer`."""
+        self._tell("study_started", search)
+
+    def trial_started(self, trial: TrialStarted) -> None:
+        """See `Observer`."""
+        self._tell("trial_started", trial)
+
+    def epoch(self, number: int, result: EpochResult) -> None:
+        """See `Observer`."""
+        self._tell("epoch", number, result)
+
+    def trial_ended(self, trial: TrialRecord) -> None:
+        """See `Observer`."""
+        self._tell("trial_ended", trial)
+
+    def tick(self) -> None:
+        """See `Observer`."""
+        self._tell("tick")
+
+    def study_ended(self, search: SearchEnded) -> None:
+        """See `Observer`."""
+        self._tell("study_ended", search)

@@ -1,0 +1,201 @@
+"""What is where on a stored trial, and reading it back.
+
+The database is the only memory of a search: results start from these records, never from a live trial.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from mc1opt.training.spec import Fidelity
+
+# ---- User attributes of a trial --------------------------------------------------------------------------
+
+CONFIG = "config"
+"""The config as JSON, with its schema version."""
+CONFIG_ID = "config_id"
+"""The config's identity (`mc1opt.config.config_id`)."""
+SEED = "seed"
+"""The trial's seed: hash of the study's seed and the trial's number."""
+FIDELITY = "fidelity"
+"""{"train_images": ..., "epochs": ...}."""
+DATA = "data"
+"""{"name": ..., "sha256": ...} of the training images."""
+PARAMETERS = "parameters"
+"""Trainable parameters."""
+MACS = "macs"
+"""Multiply-accumulates an image."""
+EPOCH_SECONDS = "epoch_seconds"
+"""Mean seconds an epoch, training and validation."""
+LOSSES = "losses"
+"""Training loss by epoch, a list."""
+DEVICE = "device"
+"""cpu, cuda or mps."""
+VERSIONS = "versions"
+"""Versions of mc1opt, Python, torch, optuna; the CPU's capability; threads a worker."""
+COMMIT = "commit"
+"""The commit of mc1opt's checkout, or null."""
+OWNER = "owner"
+"""The process that runs the trial: host, boot id, process id, its start time."""
+INTERRUPTED = "interrupted"
+"""How many times the trial was set back to waiting."""
+STALLED = "stalled"
+"""{"times": ..., "epochs": ...}: owners that died, one after the other, without a new epoch."""
+FAILURE = "failure"
+"""{"kind": ..., "message": ...} of a training that ended without a result."""
+DUPLICATE_OF = "duplicate_of"
+"""The number of the trial that trains or trained this very config at this fidelity."""
+STARTING_POINT = "starting_point"
+"""The name of the starting point that the trial was enqueued with."""
+CONFIRMATIONS = "confirmations"
+"""[{"seed": ..., "value": ...}, ...]: the config trained again with new seeds."""
+
+# ---- User attributes of a study --------------------------------------------------------------------------
+
+STUDY_SEED = "mc1opt_seed"
+STUDY_DEFINITION = "mc1opt_definition"
+STUDY_SPACE = "mc1opt_search_space"
+STUDY_MAX_MACS = "mc1opt_max_macs"
+STUDY_STARTED = "mc1opt_starting_points_enqueued"
+
+TOO_LARGE = "too_large"
+"""The constraint (`trial.set_constraint`) that a network above the limit of multiply-accumulates violates."""
+FAILED = "failed"
+"""The constraint that a config violates whose training failed."""
+
+Outcome = Literal["complete", "pruned", "too_large", "duplicate", "failed", "running", "waiting"]
+
+_PLAIN_OUTCOMES: dict[TrialState, Outcome] = {
+    TrialState.COMPLETE: "complete",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+}
+
+
+def outcome(trial: FrozenTrial) -> Outcome:
+    """What became of a trial, in the words that people read; Optuna's PRUNED stands for four of them."""
+    if trial.state in _PLAIN_OUTCOMES:
+        return _PLAIN_OUTCOMES[trial.state]
+    if trial.state == TrialState.FAIL or FAILURE in trial.user_attrs:
+        return "failed"
+    if trial.user_attrs.get(DUPLICATE_OF) is not None:
+        return "duplicate"
+    if trial.constraints.get(TOO_LARGE, 0.0) > 0.0:
+        return "too_large"
+    return "pruned"
+
+
+def is_counted(trial: FrozenTrial) -> bool:
+    """Whether a trial counts towards `--trials`: it was trained to the end, or the pruner ended it."""
+    return outcome(trial) in ("complete", "pruned")
+
+
+def values_by_epoch(trial: FrozenTrial) -> list[float]:
+    """The reported validation accuracies, in the order of the epochs."""
+    return [value for _, value in sorted(trial.intermediate_values.items())]
+
+
+def best_trial(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
+    """The completed trial with the highest value, the earliest one of equals; None if none is complete."""
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    return max(complete, key=lambda trial: (trial.value, -trial.number)) if complete else None
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A stored trial, as `show --json` gives it."""
+
+    number: int
+    state: str
+    outcome: Outcome
+    value: float | None
+    config: dict[str, Any] | None
+    config_id: str | None
+    params: dict[str, Any]
+    seed: int | None
+    parameters: int | None
+    macs: int | None
+    values_by_epoch: list[float]
+    seconds: float | None
+    constraints: dict[str, float]
+    failure: dict[str, str] | None
+    interrupted: int
+    duplicate_of: int | None
+    starting_point: str | None
+    confirmations: list[dict[str, Any]]
+
+
+def trial_record(trial: FrozenTrial) -> TrialRecord:
+    """The record of a stored trial; what it does not have is None, 0 or empty."""
+    attributes = trial.user_attrs
+    return TrialRecord(
+        number=trial.number,
+        state=trial.state.name,
+        outcome=outcome(trial),
+        # Optuna stores a pruned trial's last report as its value; ours is what a whole training gave.
+        value=trial.value if trial.state == TrialState.COMPLETE else None,
+        config=attributes.get(CONFIG),
+        config_id=attributes.get(CONFIG_ID),
+        params=dict(trial.params),
+        seed=attributes.get(SEED),
+        parameters=attributes.get(PARAMETERS),
+        macs=attributes.get(MACS),
+        values_by_epoch=values_by_epoch(trial),
+        seconds=trial.duration.total_seconds() if trial.duration is not None else None,
+        constraints=dict(trial.constraints),
+        failure=attributes.get(FAILURE),
+        interrupted=attributes.get(INTERRUPTED, 0),
+        duplicate_of=attributes.get(DUPLICATE_OF),
+        starting_point=attributes.get(STARTING_POINT),
+        confirmations=attributes.get(CONFIRMATIONS, []),
+    )
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """A stored study with its trials."""
+
+    study: str
+    definition: str | None
+    direction: str
+    fidelity: Fidelity | None
+    data: dict[str, str] | None
+    seed: int | None
+    trials: Sequence[TrialRecord]
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The completed trial with the highest value."""
+        complete = [trial for trial in self.trials if trial.value is not None]
+        return max(complete, key=lambda t: (t.value or 0.0, -t.number)) if complete else None
+
+    def to_json(self) -> dict[str, Any]:
+        """As `show --json` prints it."""
+        return {
+            "study": self.study,
+            "definition": self.definition,
+            "direction": self.direction,
+            "fidelity": self.fidelity.model_dump() if self.fidelity else None,
+            "data": self.data,
+            "seed": self.seed,
+            "trials": [asdict(trial) for trial in self.trials],
+            "best": asdict(self.best) if self.best else None,
+        }
+
+
+def study_record(study: optuna.Study) -> StudyRecord:
+    """The record of a stored study."""
+    attributes = study.user_attrs
+    fidelity = attributes.get(FIDELITY)
+    return StudyRecord(
+        study=study.study_name,
+        definition=attributes.get(STUDY_DEFINITION),
+        direction=study.direction.name.lower(),
+        fidelity=Fidelity.model_validate(fidelity) if fidelity else None,
+        data=attributes.get(DATA),
+        seed=attributes.get(STUDY_SEED),
+        trials=[trial_record(trial) for trial in study.get_trials(deepcopy=False)],
+    )

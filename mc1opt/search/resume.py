@@ -1,0 +1,188 @@
+"""Creating a study, or going on with one: the same study, or none."""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.exceptions import DuplicatedStudyError
+from optuna.trial import FixedTrial, TrialState
+
+from mc1opt.config import canonical_json
+from mc1opt.errors import StorageError, StudyFileError, UsageError
+from mc1opt.search import records
+from mc1opt.search.ownership import is_dead
+from mc1opt.search.sampling import make_pruner, make_sampler
+from mc1opt.search.space import StudyDefinition
+from mc1opt.search.storage import StudyStorage
+from mc1opt.training.spec import DataSet, Fidelity
+
+SPACE_DRAWS = 64
+"""Random draws by which two search spaces are compared."""
+MAX_STALLED = 5
+"""Deaths of a trial's owners, one after the other and without a new epoch, after which the trial fails."""
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """What makes a study that study, and how it is sampled."""
+
+    name: str
+    fidelity: Fidelity
+    seed: int
+    max_macs: int
+    sampler: str
+    pruner: str
+
+
+def space_fingerprint(definition: StudyDefinition) -> str:
+    """What a search space gives, as a hash: the configs of fixed random draws, and their distributions.
+
+    Comments, formatting and names of functions don't count; a range or a choice does.
+
+    Raises:
+        StudyFileError: the search space raises, or its starting points don't fit it.
+    """
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    digest = hashlib.sha256()
+    for _ in range(SPACE_DRAWS):
+        trial = study.ask()
+        digest.update(canonical_json(definition.config(trial)).encode())
+        for name, distribution in sorted(trial.distributions.items()):
+            digest.update(f"{name}={optuna.distributions.distribution_to_json(distribution)};".encode())
+    for name, params in definition.starting_points.items():
+        _check_starting_point(definition, name, dict(params))
+    return digest.hexdigest()[:16]
+
+
+def _check_starting_point(definition: StudyDefinition, name: str, params: dict[str, Any]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Optuna only warns of a value out of range
+        try:
+            definition.config(FixedTrial(params))
+        except StudyFileError as error:
+            raise StudyFileError(
+                f"the starting point {name!r} of {definition.path} does not fit: {error}"
+            ) from error
+
+
+def open_study(
+    definition: StudyDefinition, settings: StudySettings, storage: StudyStorage, data: DataSet
+) -> optuna.Study:
+    """Creates a study with its starting points, or loads the one of that name if it is the same.
+
+    Raises:
+        UsageError: there is a study of that name with another fidelity, data, seed, limit or search space.
+    """
+    wanted = {
+        records.STUDY_DEFINITION: definition.name,
+        records.STUDY_SEED: settings.seed,
+        records.STUDY_MAX_MACS: settings.max_macs,
+        records.FIDELITY: settings.fidelity.model_dump(),
+        records.DATA: {"name": data.name, "sha256": data.sha256},
+        records.STUDY_SPACE: space_fingerprint(definition),
+    }
+    sampler = make_sampler(settings.sampler, settings.seed)
+    pruner = make_pruner(settings.pruner)
+    with storage.exclusive():
+        try:
+            study = optuna.create_study(
+                storage=storage,
+                study_name=settings.name,
+                direction="maximize",
+                sampler=sampler,
+                pruner=pruner,
+            )
+        except DuplicatedStudyError:
+            study = optuna.load_study(
+                study_name=settings.name, storage=storage, sampler=sampler, pruner=pruner
+            )
+        stored = study.user_attrs
+        if records.STUDY_STARTED in stored:
+            _refuse_another_study(settings.name, stored, wanted)
+            return study
+        if len(study.directions) != 1 or study.directions[0] != optuna.study.StudyDirection.MAXIMIZE:
+            raise UsageError(
+                f"study {settings.name!r} is not one of mc1opt's. Choose another name with --name."
+            )
+        for key, value in wanted.items():
+            study.set_user_attr(key, value)
+        study.set_metric_names(["validation accuracy"])
+        for name, params in list(definition.starting_points.items())[len(study.get_trials(deepcopy=False)) :]:
+            study.enqueue_trial(dict(params), user_attrs={records.STARTING_POINT: name})
+        # Last, so that a process that dies on the way leaves a study that is begun again.
+        study.set_user_attr(records.STUDY_STARTED, True)
+    return study
+
+
+def _refuse_another_study(name: str, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+    words = {
+        records.STUDY_DEFINITION: "the study definition",
+        records.STUDY_SEED: "the seed",
+        records.STUDY_MAX_MACS: "--max-macs",
+        records.FIDELITY: "the fidelity",
+        records.DATA: "the data",
+        records.STUDY_SPACE: "the search space",
+    }
+    for key, what in words.items():
+        if stored.get(key) != wanted[key]:
+            values = ""
+            if key != records.STUDY_SPACE:
+                values = f": stored {json.dumps(stored.get(key))}, given {json.dumps(wanted[key])}"
+            raise UsageError(
+                f"study {name!r} exists, and {what} differs{values}. Trials of both could not be compared.\n"
+                f"To start another study, add:      --name {name}-2\n"
+                f"To delete the stored one, run:    mc1opt studies delete {name}"
+            )
+
+
+def load_study(storage: StudyStorage, name: str) -> optuna.Study:
+    """Loads a stored study for reading.
+
+    Raises:
+        StorageError: there is no study of that name.
+    """
+    try:
+        return optuna.load_study(study_name=name, storage=storage)
+    except KeyError as error:
+        known = sorted(study.study_name for study in storage.get_all_studies())
+        listed = f"It has: {', '.join(known)}." if known else "It has none yet."
+        raise StorageError(f"there is no study {name!r} in this database. {listed}") from error
+
+
+def take_up_interrupted(study: optuna.Study, storage: StudyStorage) -> int:
+    """Sets trials back to waiting whose owner has died, so that they are asked for again.
+
+    Optuna's own check of stale trials is not used: it ends them as FAIL for good.
+
+    Returns:
+        How many were set back.
+    """
+    taken = 0
+    for trial in _running(study):
+        owner = trial.user_attrs.get(records.OWNER)
+        if not is_dead(owner):
+            continue
+        epochs = len(trial.intermediate_values)
+        stalled = trial.user_attrs.get(records.STALLED, {"times": 0, "epochs": 0})
+        times = stalled["times"] + 1 if stalled["epochs"] == epochs else 1
+        attributes = {
+            records.INTERRUPTED: trial.user_attrs.get(records.INTERRUPTED, 0) + 1,
+            records.STALLED: {"times": times, "epochs": epochs},
+        }
+        if times < MAX_STALLED:
+            taken += storage.set_back_to_waiting(trial._trial_id, owner, attributes)
+            continue
+        message = f"its process died {times} times without a new epoch"
+        storage.set_user_attributes(
+            trial._trial_id, {**attributes, records.FAILURE: {"kind": "killed", "message": message}}
+        )
+        study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+    return taken
+
+
+def _running(study: optuna.Study) -> Iterator[optuna.trial.FrozenTrial]:
+    yield from study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))

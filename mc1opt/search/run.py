@@ -1,0 +1,306 @@
+"""A search from its beginning to its end: open, take up, ask, train, tell, stop.
+
+One thread a worker loops *ask, train, tell*; the main thread passes events on to the observers and waits for
+a stop: a signal, the deadline, nothing new, too many failures. Why not `study.optimize`: see DESIGN's
+section 3; in short, totals would not be exact and interrupted trials would be lost.
+"""
+
+import queue
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from optuna.exceptions import StorageInternalError
+from optuna.trial import FrozenTrial
+
+from mc1opt.errors import SearchStoppedError, StorageError
+from mc1opt.search import records
+from mc1opt.search.objective import EpochEvent, Event, Objective, Proposal
+from mc1opt.search.observers import Observer, Observers, SearchEnded, SearchStarted, StopReason, TrialStarted
+from mc1opt.search.resume import StudySettings, open_study, take_up_interrupted
+from mc1opt.search.space import StudyDefinition
+from mc1opt.search.storage import StudyStorage
+from mc1opt.search.weights import study_folder
+from mc1opt.training.spec import DataSet, Device, Fidelity
+from mc1opt.workers.pool import Pool
+
+MAX_UNTRAINED = 50
+"""Trials in a row that were duplicates or too large, after which nothing new is left to try."""
+TICK_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """What a search is told, apart from what to search and where it is stored."""
+
+    study: str
+    """The name under which the study is stored."""
+    trials: int
+    """The total that the study shall have."""
+    fidelity: Fidelity
+    seed: int
+    device: Device
+    max_macs: int
+    timeout: float | None = None
+    """Seconds."""
+    sampler: str = "tpe"
+    pruner: str = "percentile"
+    max_failures: int = 10
+    """Failed trials in a row that end the search."""
+    keep: int = 5
+    """How many of the best trials' weights are kept."""
+
+
+class StopFlag:
+    """Why a search shall stop; the first reason counts. Signals and threads set it."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self.reason: StopReason = "finished"
+        self.message = ""
+
+    def set(self, reason: StopReason, message: str) -> None:
+        """Asks the search to stop."""
+        if not self._event.is_set():
+            self.reason, self.message = reason, message
+            self._event.set()
+
+    def is_set(self) -> bool:
+        """Whether the search shall stop."""
+        return self._event.is_set()
+
+
+def run_search(
+    definition: StudyDefinition,
+    settings: SearchSettings,
+    storage: StudyStorage,
+    data: DataSet,
+    pool: Pool,
+    *,
+    weights: Path,
+    observers: tuple[Observer, ...] = (),
+    stop: StopFlag | None = None,
+) -> SearchEnded:
+    """Creates or resumes a study and trains trials until it has `settings.trials`, or something stops it.
+
+    Args:
+        definition: what to search.
+        settings: how.
+        storage: the study database, opened with this process as owner.
+        data: the images.
+        pool: who trains; as many trials at once as its size. It is not closed.
+        weights: the folder below which each study keeps its best weights.
+        observers: who is told.
+        stop: lets others end the search; signals, for example.
+
+    Raises:
+        UsageError: the study exists with another fidelity, data, seed or search space.
+        StorageError: the database cannot be written.
+        SearchStoppedError: too many trials in a row failed.
+    """
+    return _Search(
+        definition, settings, storage, data, pool, weights, Observers(observers), stop or StopFlag()
+    ).run()
+
+
+class _Search:
+    def __init__(
+        self,
+        definition: StudyDefinition,
+        settings: SearchSettings,
+        storage: StudyStorage,
+        data: DataSet,
+        pool: Pool,
+        weights: Path,
+        observers: Observers,
+        stop: StopFlag,
+    ) -> None:
+        self.settings = settings
+        self.pool = pool
+        self.observers = observers
+        self.stop = stop
+        self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self.lock = threading.Condition()
+        self.in_flight = 0
+        self.untrained = 0  # in a row
+        self.failures: list[str] = []  # in a row
+        self.error: BaseException | None = None
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.study: optuna.Study = open_study(
+            definition,
+            StudySettings(
+                name=settings.study,
+                fidelity=settings.fidelity,
+                seed=settings.seed,
+                max_macs=settings.max_macs,
+                sampler=settings.sampler,
+                pruner=settings.pruner,
+            ),
+            storage,
+            data,
+        )
+        self.definition = definition
+        self.taken_up = take_up_interrupted(self.study, storage)
+        self.objective = Objective(
+            definition=definition,
+            study=self.study,
+            storage=storage,
+            pool=pool,
+            data=data,
+            fidelity=settings.fidelity,
+            study_seed=settings.seed,
+            device=settings.device,
+            max_macs=settings.max_macs,
+            weights_folder=study_folder(weights, settings.study),
+            keep=settings.keep,
+            emit=self.events.put,
+        )
+
+    def run(self) -> SearchEnded:
+        started = time.monotonic()
+        self.observers.study_started(
+            SearchStarted(
+                study=self.settings.study,
+                definition=self.definition.name,
+                fidelity=self.settings.fidelity,
+                trials=self.settings.trials,
+                counted=self._counted(),
+                taken_up=self.taken_up,
+                workers=self.pool.size,
+                device=self.settings.device,
+                timeout=self.settings.timeout,
+                record=records.study_record(self.study),
+            )
+        )
+        threads = [
+            threading.Thread(target=self._work, name=f"trial-{i}", daemon=True) for i in range(self.pool.size)
+        ]
+        for thread in threads:
+            thread.start()
+        self._watch(threads, None if self.settings.timeout is None else started + self.settings.timeout)
+        self._pass_on_events()
+        ended = SearchEnded(
+            reason=self.stop.reason,
+            message=self.stop.message,
+            seconds=time.monotonic() - started,
+            record=records.study_record(self.study),
+        )
+        self.observers.study_ended(ended)
+        self._raise_errors()
+        return ended
+
+    # ---- The main thread -------------------------------------------------------------------------------
+
+    def _watch(self, threads: list[threading.Thread], deadline: float | None) -> None:
+        """Passes events on until all threads have ended; interrupts the pool when the search shall stop."""
+        interrupted = False
+        while any(thread.is_alive() for thread in threads):
+            if deadline is not None and time.monotonic() >= deadline:
+                self.stop.set("timeout", "the time is up")
+            if self.stop.is_set() and not interrupted:
+                interrupted = True
+                self.pool.interrupt()
+                with self.lock:
+                    self.lock.notify_all()
+            self._pass_on_events(wait=TICK_SECONDS)
+            self.observers.tick()
+        for thread in threads:
+            thread.join()
+
+    def _pass_on_events(self, wait: float = 0.0) -> None:
+        try:
+            self._pass_on(self.events.get(timeout=wait) if wait else self.events.get_nowait())
+            while True:
+                self._pass_on(self.events.get_nowait())
+        except queue.Empty:
+            return
+
+    def _pass_on(self, event: Event) -> None:
+        if isinstance(event, TrialStarted):
+            self.observers.trial_started(event)
+        elif isinstance(event, EpochEvent):
+            self.observers.epoch(event.number, event.result)
+        else:
+            self.observers.trial_ended(event.record)
+
+    def _raise_errors(self) -> None:
+        if isinstance(self.error, StorageInternalError):
+            reason = str(self.error.__cause__ or self.error).split("\n")[0]
+            raise StorageError(
+                f"the study database cannot be written: {reason}. Finished trials are kept; free the disk or "
+                "end what holds the database, and give the same command again."
+            ) from self.error
+        if self.error is not None:
+            raise self.error
+        if self.stop.reason == "failures":
+            raise SearchStoppedError(self.stop.message)
+
+    # ---- The threads of the workers --------------------------------------------------------------------
+
+    def _work(self) -> None:
+        try:
+            while (proposal := self._next()) is not None:
+                try:
+                    ended = self.objective.train(proposal)
+                finally:
+                    with self.lock:
+                        self.in_flight -= 1
+                        self.lock.notify_all()
+                with self.lock:
+                    self._account(ended)
+        except BaseException as error:  # any thread's end is the search's end, and must be told
+            with self.lock:
+                self.error = self.error or error
+            self.stop.set("failures", str(error))
+        finally:
+            with self.lock:
+                self.lock.notify_all()
+
+    def _next(self) -> Proposal | None:
+        """The next trial to train, or None when the search is over for this thread."""
+        with self.lock:
+            while not self.stop.is_set():
+                counted = self._counted()
+                if counted >= self.settings.trials:
+                    return None
+                if counted + self.in_flight >= self.settings.trials:
+                    # A running trial may turn out not to count; then another one is needed.
+                    self.lock.wait(timeout=1.0)
+                    continue
+                result = self.objective.propose()
+                if isinstance(result, Proposal):
+                    self.untrained = 0
+                    self.in_flight += 1
+                    return result
+                self._account(result)
+            return None
+
+    def _counted(self) -> int:
+        return sum(records.is_counted(trial) for trial in self.study.get_trials(deepcopy=False))
+
+    def _account(self, trial: FrozenTrial) -> None:
+        """Looks whether a trial's end is the search's end, too."""
+        outcome = records.outcome(trial)
+        if outcome in ("duplicate", "too_large"):
+            self.untrained += 1
+        if outcome in ("complete", "pruned"):
+            self.failures = []
+        if outcome == "failed":
+            self.failures.append(trial.user_attrs[records.FAILURE]["message"])
+        if self.untrained >= MAX_UNTRAINED:
+            self.stop.set(
+                "exhausted",
+                f"{self.untrained} trials in a row were duplicates or too large: the search space has "
+                "nothing new left. Widen it, raise --max-macs, or be content.",
+            )
+        if len(self.failures) >= self.settings.max_failures:
+            commonest = Counter(message.strip().split("\n")[0] for message in self.failures).most_common(3)
+            reasons = "; ".join(f"{count}x {message}" for message, count in commonest)
+            self.stop.set(
+                "failures",
+                f"{len(self.failures)} trials in a row failed (--max-failures {self.settings.max_failures}): "
+                f"{reasons}. `mc1opt show --study {self.settings.study}` lists them.",
+            )

@@ -1,0 +1,222 @@
+"""Study definitions: finding and loading them, and the suggestions that they share.
+
+A study definition is a Python file with a function `search_space(trial) -> Config`. It may set:
+
+    EPOCHS, TRAIN_IMAGES    the default fidelity
+    MAX_MACS                the default of --max-macs: multiply-accumulates an image, above which a network
+                            is too large to be trained
+    STARTING_POINTS         name -> parameters, which are tried first, in this order
+    PRESETS                 name -> parameters of the published models that lie in the search space
+"""
+
+import importlib.resources
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import BaseTrial
+from pydantic import ValidationError
+
+from mc1opt.config import (
+    SGD,
+    Adam,
+    AdamW,
+    Augmentation,
+    Config,
+    Constant,
+    Cosine,
+    OneCycle,
+    describe_validation_error,
+)
+from mc1opt.errors import StudyFileError
+from mc1opt.training.spec import Fidelity
+
+DEFAULT_FIDELITY = Fidelity(train_images=10_000, epochs=10)
+DEFAULT_MAX_MACS = 20_000_000
+
+
+@dataclass(frozen=True)
+class StudyDefinition:
+    """What to search, as loaded from its file."""
+
+    name: str
+    path: Path
+    description: str
+    """The first line of the file's docstring."""
+    search_space: Callable[[BaseTrial], Config]
+    fidelity: Fidelity = DEFAULT_FIDELITY
+    max_macs: int = DEFAULT_MAX_MACS
+    starting_points: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def config(self, trial: BaseTrial) -> Config:
+        """The config that a trial's parameters give.
+
+        Raises:
+            StudyFileError: the search space raised, or gave something else than a config.
+        """
+        try:
+            config = self.search_space(trial)
+        except ValidationError as error:
+            raise StudyFileError(
+                f"the search space of {self.path} made an impossible config from {trial.params}: "
+                f"{describe_validation_error(error)}"
+            ) from error
+        except Exception as error:
+            raise StudyFileError(
+                f"the search space of {self.path} raised {_what(error, self.path)} for {trial.params}"
+            ) from error
+        if not isinstance(config, Config):
+            raise StudyFileError(
+                f"the search space of {self.path} returned {type(config).__name__}; it must return a Config"
+            )
+        return config
+
+
+# ---- Finding and loading ---------------------------------------------------------------------------------
+
+
+def shipped_folder() -> Path:
+    """The folder of the study definitions that come with the package."""
+    return Path(str(importlib.resources.files("mc1opt.studies")))
+
+
+def list_definitions(folder: Path | None = None) -> dict[str, Path]:
+    """All study definitions by name: those in ./studies first, then the shipped ones.
+
+    Args:
+        folder: where "./studies" is looked for; the current folder if None.
+    """
+    found: dict[str, Path] = {}
+    for place in ((folder or Path()) / "studies", shipped_folder()):
+        for path in sorted(place.glob("*.py")):
+            if not path.name.startswith("_"):
+                found.setdefault(path.stem, path)
+    return found
+
+
+def load_definition(study: str, folder: Path | None = None) -> StudyDefinition:
+    """Loads the study definition that `--study` names: a name, or the path of a Python file.
+
+    Raises:
+        StudyFileError: there is no such file, or it cannot be used; with the line that is at fault.
+    """
+    if study.endswith(".py") or "/" in study:
+        path = Path(study)
+        if not path.is_file():
+            raise StudyFileError(
+                f"there is no study file {study}. Give the path of a Python file, or a name."
+            )
+    else:
+        known = list_definitions(folder)
+        if study not in known:
+            raise StudyFileError(
+                f"unknown study {study!r}. Known: {', '.join(sorted(known))}. Or give the path of a file, "
+                "such as --study path/to/mine.py; `mc1opt studies` lists them."
+            )
+        path = known[study]
+    return _from_module(_load_module(path), path)
+
+
+def _load_module(path: Path) -> Any:
+    name = f"mc1opt_study_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise StudyFileError(f"{path} cannot be loaded as a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # so that dataclasses and the like in the file find their module
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise StudyFileError(
+            f"{path}, line {error.lineno}: {error.msg}: {(error.text or '').strip()}"
+        ) from error
+    except Exception as error:
+        raise StudyFileError(f"{path} raised {_what(error, path)} when it was loaded") from error
+    return module
+
+
+def _from_module(module: Any, path: Path) -> StudyDefinition:
+    search_space = getattr(module, "search_space", None)
+    if not callable(search_space):
+        raise StudyFileError(
+            f"{path} has no search space. Define a function `search_space(trial)` that returns a Config; "
+            f"{shipped_folder() / 'cnn.py'} is an example to copy."
+        )
+    try:
+        fidelity = Fidelity(
+            train_images=getattr(module, "TRAIN_IMAGES", DEFAULT_FIDELITY.train_images),
+            epochs=getattr(module, "EPOCHS", DEFAULT_FIDELITY.epochs),
+        )
+    except ValidationError as error:
+        raise StudyFileError(f"{path}: {describe_validation_error(error)}") from error
+    return StudyDefinition(
+        name=path.stem,
+        path=path,
+        description=(module.__doc__ or "").strip().split("\n", 1)[0],
+        search_space=search_space,
+        fidelity=fidelity,
+        max_macs=getattr(module, "MAX_MACS", DEFAULT_MAX_MACS),
+        starting_points=getattr(module, "STARTING_POINTS", {}),
+        presets=getattr(module, "PRESETS", {}),
+    )
+
+
+def _what(error: Exception, path: Path) -> str:
+    """An exception in one line, with the line of the study file that it came from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path.resolve()]
+    where = f" (line {lines[-1]})" if lines else ""
+    return f"{type(error).__name__}: {error}{where}"
+
+
+# ---- Suggestions that the search spaces share ------------------------------------------------------------
+
+
+def suggest_optimizer(trial: BaseTrial) -> SGD | Adam | AdamW:
+    """SGD, Adam or AdamW, each with its own learning rate and the parameters that only it has."""
+    kind = trial.suggest_categorical("optimizer", ["sgd", "adam", "adamw"])
+    if kind == "sgd":
+        momentum_kind = trial.suggest_categorical("sgd_momentum_kind", ["none", "classical", "nesterov"])
+        return SGD(
+            learning_rate=trial.suggest_float("sgd_learning_rate", 0.003, 0.3, log=True),
+            momentum=0.0 if momentum_kind == "none" else trial.suggest_float("sgd_momentum", 0.5, 0.98),
+            nesterov=momentum_kind == "nesterov",
+            weight_decay=_suggest_weight_decay(trial, "sgd", 1e-5, 1e-2),
+        )
+    learning_rate = trial.suggest_float("adam_learning_rate", 1e-4, 2e-2, log=True)
+    beta2 = trial.suggest_float("adam_beta2", 0.9, 0.999)
+    if kind == "adam":
+        weight_decay = _suggest_weight_decay(trial, "adam", 1e-6, 1e-3)
+        return Adam(learning_rate=learning_rate, beta2=beta2, weight_decay=weight_decay)
+    weight_decay = _suggest_weight_decay(trial, "adamw", 1e-3, 0.5)
+    return AdamW(learning_rate=learning_rate, beta2=beta2, weight_decay=weight_decay)
+
+
+def _suggest_weight_decay(trial: BaseTrial, optimizer: str, low: float, high: float) -> float:
+    if not trial.suggest_categorical("use_weight_decay", [False, True]):
+        return 0.0
+    return trial.suggest_float(f"{optimizer}_weight_decay", low, high, log=True)
+
+
+def suggest_schedule(trial: BaseTrial) -> Constant | Cosine | OneCycle:
+    """A constant learning rate, half a cosine, or one cycle with its own warm-up."""
+    kind = trial.suggest_categorical("schedule", ["constant", "cosine", "one_cycle"])
+    if kind == "constant":
+        return Constant()
+    if kind == "cosine":
+        return Cosine()
+    return OneCycle(warmup=trial.suggest_float("one_cycle_warmup", 0.1, 0.5))
+
+
+def suggest_augmentation(trial: BaseTrial) -> Augmentation:
+    """Flip, crop and cutout; 0 pixels are none."""
+    return Augmentation(
+        flip=trial.suggest_categorical("flip", [False, True]),
+        crop=trial.suggest_int("crop", 0, 4),
+        cutout=trial.suggest_int("cutout", 0, 12, step=4),
+    )

@@ -1,0 +1,303 @@
+"""The study database: looking before opening, and the few writes that must be atomic.
+
+Optuna's RDBStorage does the work. Ours adds what several threads and processes need: a waiting trial is
+taken by compare-and-swap, together with the name of its owner, and an interrupted one is set back only by
+whoever sees the owner that died.
+"""
+
+import contextlib
+import fcntl
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from mc1opt.errors import StorageError, UsageError
+from mc1opt.search.records import OWNER
+
+DEFAULT_STORAGE = "storage/mc1opt.db"
+BUSY_TIMEOUT_SECONDS = 60.0
+"""How long a write waits for another process's lock on a SQLite file."""
+_SQLITE_HEADER = b"SQLite format 3\x00"
+
+
+class StudyStorage(RDBStorage):
+    """Optuna's database storage, with an owner for each running trial.
+
+    Args:
+        url: an SQLAlchemy URL.
+        owner: who runs the trials that this process takes, as JSON values; None for one that only reads.
+        threads: how many threads use it at once.
+    """
+
+    def __init__(self, url: str, owner: dict[str, Any] | None, threads: int) -> None:
+        self.owner = owner
+        options: dict[str, Any] = {"pool_size": threads + 4, "pool_pre_ping": True}
+        if make_url(url).get_backend_name() == "sqlite":
+            options = {"pool_size": threads + 4, "connect_args": {"timeout": BUSY_TIMEOUT_SECONDS}}
+        super().__init__(url, engine_kwargs=options)
+
+    def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
+        """A new trial has its owner from its first moment, or a kill in between would leave it to nobody."""
+        if template_trial is None:
+            template_trial = optuna.trial.create_trial(state=TrialState.RUNNING)
+            # RDBStorage stores naive local time.
+            template_trial.datetime_start = datetime.now()
+            template_trial.user_attrs = {OWNER: self.owner}
+        return super()._create_new_trial(study_id, template_trial)
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        """As Optuna's, but WAITING -> RUNNING is one conditional UPDATE that names the owner too.
+
+        Optuna reads the state and then writes it; two processes that read WAITING at the same time would
+        both train the trial on SQLite, which has no SELECT FOR UPDATE.
+        """
+        if state != TrialState.RUNNING:
+            return super().set_trial_state_values(trial_id, state, values)
+        now = datetime.now(UTC).replace(tzinfo=None)
+        with self._transaction() as connection:
+            taken = connection.execute(
+                sqlalchemy.text(
+                    "UPDATE trials SET state = 'RUNNING', datetime_start = :now "
+                    "WHERE trial_id = :trial AND state = 'WAITING'"
+                ).bindparams(sqlalchemy.bindparam("now", now, sqlalchemy.DateTime())),
+                {"trial": trial_id},
+            )
+            if taken.rowcount:
+                self._write_owner(connection, trial_id, self.owner)
+                return True
+        if self.get_trial(trial_id).state.is_finished():
+            raise UpdateFinishedTrialError(f"trial {trial_id} is finished")
+        return False
+
+    def set_back_to_waiting(
+        self, trial_id: int, expected_owner: dict[str, Any] | None, attributes: dict[str, Any]
+    ) -> bool:
+        """RUNNING -> WAITING with `attributes`, if the trial still belongs to `expected_owner`.
+
+        One transaction: whoever comes second finds another owner and leaves the trial alone.
+        """
+        with self._transaction() as connection:
+            disowned = connection.execute(
+                sqlalchemy.text(
+                    "UPDATE trial_user_attributes SET value_json = 'null' "
+                    "WHERE trial_id = :trial AND key = :key AND value_json = :owner"
+                ),
+                {"trial": trial_id, "key": OWNER, "owner": json.dumps(expected_owner)},
+            )
+            if not disowned.rowcount:
+                return False
+            changed = connection.execute(
+                sqlalchemy.text(
+                    "UPDATE trials SET state = 'WAITING' WHERE trial_id = :trial AND state = 'RUNNING'"
+                ),
+                {"trial": trial_id},
+            )
+            if not changed.rowcount:
+                connection.rollback()
+                return False
+            for key, value in attributes.items():
+                self._write_attribute(connection, trial_id, key, value)
+        return True
+
+    def set_user_attributes(self, trial_id: int, attributes: dict[str, Any]) -> None:
+        """Writes several user attributes of an unfinished trial in one transaction: one wait for the disk."""
+        with self._transaction() as connection:
+            for key, value in attributes.items():
+                self._write_attribute(connection, trial_id, key, value)
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """One process at a time, for making a study with all that belongs to it (SQLite only).
+
+        On a database server the first creator wins, and others may see a study without its starting points
+        for a moment.
+        """
+        path = sqlite_path(self.url)
+        with contextlib.nullcontext() if path is None else _lock_beside(path):
+            yield
+
+    def _write_owner(
+        self, connection: sqlalchemy.Connection, trial_id: int, owner: dict[str, Any] | None
+    ) -> None:
+        self._write_attribute(connection, trial_id, OWNER, owner)
+
+    @staticmethod
+    def _write_attribute(connection: sqlalchemy.Connection, trial_id: int, key: str, value: Any) -> None:
+        values = {"trial": trial_id, "key": key, "value": json.dumps(value)}
+        updated = connection.execute(
+            sqlalchemy.text(
+                "UPDATE trial_user_attributes SET value_json = :value WHERE trial_id = :trial AND key = :key"
+            ),
+            values,
+        )
+        if not updated.rowcount:
+            connection.execute(
+                sqlalchemy.text(
+                    "INSERT INTO trial_user_attributes (trial_id, key, value_json) "
+                    "VALUES (:trial, :key, :value)"
+                ),
+                values,
+            )
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlalchemy.Connection]:
+        """A transaction whose errors are Optuna's, so that callers have one kind to handle."""
+        try:
+            with self.engine.begin() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            raise StorageInternalError(str(error)) from error
+
+
+# ---- Opening ---------------------------------------------------------------------------------------------
+
+
+def storage_url(storage: str) -> str:
+    """The SQLAlchemy URL of `--storage`: a URL as it is, a path as a SQLite file.
+
+    Raises:
+        UsageError: the text is neither.
+    """
+    if "://" not in storage:
+        return f"sqlite:///{storage}"
+    try:
+        url = make_url(storage)
+        url.get_dialect()
+    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+        raise UsageError(
+            f"--storage {storage!r} is no database that SQLAlchemy knows ({error}). Give the path of a "
+            "SQLite file, or a URL such as postgresql+psycopg://user@host/database."
+        ) from error
+    return storage
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The file of a SQLite URL; None for other databases."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return None
+    if not parsed.database or parsed.database == ":memory:":
+        raise UsageError("--storage needs a file: a database in memory would be lost with the process.")
+    return Path(parsed.database)
+
+
+def open_storage(
+    storage: str, *, create: bool, owner: dict[str, Any] | None = None, threads: int = 1
+) -> StudyStorage:
+    """Opens the study database.
+
+    Args:
+        storage: a path or a URL.
+        create: whether a database that does not exist is made; commands that read never make one.
+        owner: see `StudyStorage`.
+        threads: see `StudyStorage`.
+
+    Raises:
+        StorageError: it is missing (without `create`), empty, damaged, foreign or not writable; whatever is
+            there stays untouched.
+    """
+    url = storage_url(storage)
+    path = sqlite_path(url)
+    if path is None:
+        return _open(url, owner, threads)
+    if not path.exists():
+        if not create:
+            raise StorageError(
+                f"there is no study database {path}. `mc1opt run` makes one; or name another with --storage."
+            )
+        _make_folder(path)
+    with _lock_beside(path) if create else contextlib.nullcontext():
+        if path.exists():
+            check_sqlite_file(path)
+        return _open(url, owner, threads)
+
+
+def check_sqlite_file(path: Path) -> None:
+    """Looks at a file, read-only, before Optuna opens it: RDBStorage would add its tables to any database.
+
+    Raises:
+        StorageError: the file is empty, no SQLite database, damaged, or has no study tables.
+    """
+    if path.is_dir():
+        raise StorageError(f"{path} is a folder; --storage needs a file or a URL.")
+    leave = "It was left as it is; name another file with --storage."
+    try:
+        with path.open("rb") as file:
+            header = file.read(16)
+        if not header:
+            raise StorageError(f"{path} is empty, so it is no study database. {leave}")
+        if header != _SQLITE_HEADER:
+            raise StorageError(f"{path} is no SQLite database. {leave}")
+        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        try:
+            tables = {
+                row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            }
+            if not {"studies", "trials", "version_info"} <= tables:
+                found = ", ".join(sorted(tables)[:5]) or "none"
+                raise StorageError(f"{path} is a database of another program (its tables: {found}). {leave}")
+            damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if damage != "ok":
+                raise StorageError(f"{path} is damaged: {damage}. {leave}")
+        finally:
+            connection.close()
+    except sqlite3.DatabaseError as error:
+        raise StorageError(f"{path} cannot be read: {error}. {leave}") from error
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}. {leave}") from error
+
+
+def _open(url: str, owner: dict[str, Any] | None, threads: int) -> StudyStorage:
+    shown = make_url(url).render_as_string(hide_password=True)
+    try:
+        return StudyStorage(url, owner, threads)
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", None) or error).strip().split("\n")[0]
+        raise StorageError(
+            f"the study database {shown} cannot be opened: {reason}. Check that the folder can be written or "
+            "the server answers, or name another with --storage."
+        ) from error
+    except RuntimeError as error:  # Optuna's message about another version of its tables
+        raise StorageError(f"the study database {shown}: {error}") from error
+    except ImportError as error:
+        raise StorageError(
+            f"the driver for {shown} is not installed. For PostgreSQL: pip install 'mc1opt[postgres]'."
+        ) from error
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"the folder {path.parent} for the study database cannot be made: {error.strerror}. "
+            "Name a place that you may write to with --storage."
+        ) from error
+
+
+@contextlib.contextmanager
+def _lock_beside(path: Path) -> Iterator[None]:
+    """One process at a time makes the tables: two at once would both try to create them."""
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        file = lock.open("a")
+    except OSError as error:
+        raise StorageError(
+            f"{path.parent} cannot be written: {error.strerror}. Name another place with --storage."
+        ) from error
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,232 @@
+"""One worker process as its parent sees it: started, spoken to, listened to, killed and reaped.
+
+Not here: which training it gets and what replaces it when it dies (`pool.py`), and what happens inside it
+(`process.py`). No torch.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+from mc1opt.training.spec import FailureKind
+from mc1opt.workers.protocol import (
+    Command,
+    Failed,
+    Finished,
+    LineBuffer,
+    Message,
+    Ready,
+    Train,
+    decode_message,
+    encode,
+    write_all,
+)
+
+TAIL_BYTES = 4096
+"""So much of the end of a worker's standard error is kept for the message about its death."""
+
+REAP_SECONDS = 10.0
+"""How long a killed process may take to end: only one that hangs inside the system takes any time."""
+
+# After these the process is not used again: a CUDA context is broken after most errors, and a heap that was
+# filled to the last is in pieces.
+_SPOILING: tuple[FailureKind, ...] = ("crashed", "out_of_memory")
+
+
+class WorkerDied(Exception):  # noqa: N818  (caught by the pool, which makes a result or an error of it)
+    """A worker process ended, or said something that cannot be read."""
+
+    def __init__(self, kind: FailureKind, message: str) -> None:
+        super().__init__(message)
+        self.kind: FailureKind = kind
+        self.message = message
+
+
+class Child:
+    """A worker process and the pipes to it. Only one thread at a time speaks to it; any may `kill` it.
+
+    It must be made in a thread that lives as long as the worker shall: on Linux the process is killed when the
+    thread that started it ends (prctl's PR_SET_PDEATHSIG means the thread, not the process).
+
+    Args:
+        trainer: "module:function", imported by the worker.
+        threads: what OpenMP and MKL are told before torch is imported.
+
+    Raises:
+        OSError: the process cannot be started.
+    """
+
+    def __init__(self, trainer: str, threads: int) -> None:
+        self.ready = False
+        """Whether it has said so."""
+        self.busy = False
+        """In a training, or spoiled by one."""
+        self._lines = LineBuffer()
+        self._tail = bytearray()
+        self._lock = threading.Lock()
+        count = str(threads)
+        self._process = subprocess.Popen(
+            # -P: the current folder is not searched for modules, unless we search it ourselves.
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "mc1opt.workers.process",
+                "--trainer",
+                trainer,
+                "--parent",
+                str(os.getpid()),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            env=os.environ
+            | {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "PYTHONPATH": _search_path()},
+            # Its own session: a terminal's Ctrl-C does not reach it, and its whole group can be killed.
+            start_new_session=True,
+        )
+        assert self._process.stdin and self._process.stdout and self._process.stderr  # PIPE was asked for
+        self._stdin, self._stdout, self._stderr = (
+            self._process.stdin,
+            self._process.stdout,
+            self._process.stderr,
+        )
+        os.set_blocking(self._stderr.fileno(), False)
+        self._poll = select.poll()
+        self._poll.register(self._stdout, select.POLLIN)
+        self._poll.register(self._stderr, select.POLLIN)
+
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._process.pid
+
+    @property
+    def usable(self) -> bool:
+        """Whether it can be given a training."""
+        return self.ready and not self.busy and not self._stdout.closed
+
+    def send(self, command: Command) -> None:
+        """Sends a command.
+
+        Raises:
+            WorkerDied: the process has ended.
+        """
+        if isinstance(command, Train):
+            self.busy = True
+            self._tail.clear()
+        try:
+            write_all(self._stdin.fileno(), encode(command))
+        except (OSError, ValueError):  # ValueError: closed by us
+            raise self._death() from None
+
+    def receive(self, seconds: float) -> Message | None:
+        """Waits for the next message; None if none came within `seconds`.
+
+        Raises:
+            WorkerDied: the process has ended, or what it sent is no message. It is reaped and its pipes are closed.
+        """
+        deadline = time.monotonic() + seconds
+        while (line := self._lines.next_line()) is None:
+            if self._stdout.closed:
+                raise self._death()
+            ready = self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+            if not ready:
+                return None
+            descriptors = {fd for fd, _ in ready}
+            if self._stderr.fileno() in descriptors and not self._read_stderr():
+                self._poll.unregister(self._stderr)
+            if self._stdout.fileno() in descriptors:
+                piece = os.read(self._stdout.fileno(), 65536)
+                if not piece:
+                    raise self._death()
+                self._lines.feed(piece)
+        try:
+            message = decode_message(line)
+        except ValueError:
+            self.close()
+            raise WorkerDied("crashed", f"the worker sent what is no message: {line[:200]!r}") from None
+        self.ready |= isinstance(message, Ready)
+        if isinstance(message, Finished) or (isinstance(message, Failed) and message.kind not in _SPOILING):
+            self.busy = False
+        return message
+
+    def kill(self) -> None:
+        """Kills the process and all that it started, from whichever thread. Nothing is closed or reaped."""
+        with self._lock:
+            # Not reaped means that the number is still its own.
+            if self._process.returncode is None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
+
+    def reap(self) -> None:
+        """Kills the process if it lives, and takes its exit status, so that no zombie stays. Safe to repeat."""
+        # The exit status of a process that is ending already is not changed by the signal.
+        self.kill()
+        with self._lock, contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(REAP_SECONDS)
+
+    def close(self) -> None:
+        """Kills and reaps the process and closes the pipes. Safe to repeat."""
+        self.reap()
+        if not self._stdout.closed:
+            self._read_stderr()
+        for pipe in (self._stdin, self._stdout, self._stderr):
+            pipe.close()
+
+    def hang_up(self) -> None:
+        """Asks the process to end, by closing its standard input; `close` must follow."""
+        self._stdin.close()
+
+    def wait_for_end(self, seconds: float) -> None:
+        """Waits up to `seconds` for the process to end by itself, then closes it."""
+        deadline = time.monotonic() + seconds
+        with contextlib.suppress(WorkerDied):
+            while (left := deadline - time.monotonic()) > 0:
+                self.receive(left)
+        self.close()
+
+    def _read_stderr(self) -> bool:
+        """Takes what is there; False at the end of the pipe."""
+        try:
+            while piece := os.read(self._stderr.fileno(), 65536):
+                self._tail += piece
+                del self._tail[:-TAIL_BYTES]
+        except BlockingIOError:
+            return True
+        return False
+
+    def _death(self) -> WorkerDied:
+        """Closes all, and says how the process ended."""
+        self.close()
+        status = self._process.returncode
+        kind: FailureKind = "crashed"
+        if status is None:
+            text = f"the worker (process {self.pid}) does not answer, and does not end when killed"
+        elif status < 0:
+            text = f"the worker (process {self.pid}) was ended by {_signal_name(-status)}"
+            if status == -signal.SIGKILL:
+                kind = "killed"
+                text += ", by a person or because the system ran out of memory"
+        else:
+            text = f"the worker (process {self.pid}) ended with exit code {status}"
+        tail = self._tail.decode(errors="replace").strip()
+        return WorkerDied(kind, f"{text}; its last output:\n{tail}" if tail else text)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
+
+
+def _search_path() -> str:
+    """Where this process looks for modules, so that the worker finds the same ones."""
+    return os.pathsep.join(os.path.abspath(folder) for folder in sys.path)

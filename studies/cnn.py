@@ -1,0 +1,148 @@
+"""Convolutional networks: depth, widths, kernel, pooling, stem, head, and how they are trained.
+
+Copy this file to `./studies/`, edit it, and run it with `mc1opt run --study NAME`. The published models 3
+to 7 lie in this search space.
+"""
+
+from optuna.trial import BaseTrial
+
+from mc1opt.config import (
+    IMAGE_SIZE,
+    Config,
+    ConvBlock,
+    ConvNet,
+    LinearLayer,
+    PlainStem,
+    Pooling,
+    WhitenedStem,
+)
+from mc1opt.search.space import suggest_augmentation, suggest_optimizer, suggest_schedule
+
+BLOCK_MACS = 20_000_000
+"""Multiply-accumulates an image that one convolution may cost: see `width_bound`."""
+
+
+def search_space(trial: BaseTrial) -> Config:
+    """Two to six convolutions, each of its own width and pooling, and what comes before and after them."""
+    stem = trial.suggest_categorical("stem", ["plain", "whitened"])
+    activation = trial.suggest_categorical("activation", ["relu", "gelu"])
+    norm = trial.suggest_categorical("norm", ["none", "batch"])
+    # Off, after the first convolution, after each of them, or before the classifier.
+    dropout_at = trial.suggest_categorical("dropout_at", ["off", "first", "convolutions", "last"])
+    dropout = 0.0 if dropout_at == "off" else trial.suggest_float("dropout_rate", 0.05, 0.5)
+    linear_layers = trial.suggest_int("linear_layers", 0, 2)
+
+    size = IMAGE_SIZE if stem == "plain" else IMAGE_SIZE - 1
+    blocks = suggest_blocks(trial, size, norm, activation)
+    for i, block in enumerate(blocks):
+        last = dropout_at == "last" and i == len(blocks) - 1 and linear_layers == 0
+        if dropout_at == "convolutions" or (dropout_at == "first" and i == 0) or last:
+            blocks[i] = block.model_copy(update={"dropout": dropout})
+    head = [
+        LinearLayer(
+            width=trial.suggest_int(f"linear{i}_width", 32, 1024, log=True),
+            norm=norm,
+            activation=activation,
+            dropout=dropout if dropout_at == "last" and i == linear_layers else 0.0,
+        )
+        for i in range(1, linear_layers + 1)
+    ]
+    global_pooling = trial.suggest_categorical("global_pooling", ["none", "max", "average"])
+    return Config(
+        architecture=ConvNet(
+            stem=PlainStem() if stem == "plain" else WhitenedStem(activation=activation),
+            blocks=tuple(blocks),
+            global_pooling=global_pooling,
+            head=tuple(head),
+        ),
+        optimizer=suggest_optimizer(trial),
+        schedule=suggest_schedule(trial),
+        batch_size=trial.suggest_int("batch_size", 20, 512, log=True),
+        label_smoothing=trial.suggest_float("label_smoothing", 0.0, 0.2),
+        augmentation=suggest_augmentation(trial),
+    )
+
+
+def suggest_blocks(trial: BaseTrial, size: int, norm: str, activation: str) -> list[ConvBlock]:
+    """Convolutions for an image of `size` pixels; a pooling is suggested only where the rest still fits."""
+    count = trial.suggest_int("conv_layers", 2, 6)
+    kernel_size = trial.suggest_categorical("kernel_size", [3, 5])
+    padding = kernel_size // 2 if trial.suggest_categorical("padding", ["none", "same"]) == "same" else 0
+    shrinks = kernel_size - 1 - 2 * padding  # pixels a convolution takes away
+    blocks = []
+    for i in range(1, count + 1):
+        size -= shrinks
+        bound = width_bound(size, kernel_size, count)
+        # A name for each bound, because a parameter keeps its range.
+        width = trial.suggest_int(f"conv{i}_width_to_{bound}", 4, bound, log=True)
+        pooling = None
+        if size // 2 >= 2 and size // 2 > (count - i) * shrinks:
+            kind = trial.suggest_categorical(f"conv{i}_pooling", ["none", "max", "average"])
+            pooling = None if kind == "none" else Pooling(kind=kind)
+        if pooling is not None:
+            size //= 2
+        blocks.append(
+            ConvBlock(
+                width=width,
+                kernel_size=kernel_size,
+                padding=padding,
+                norm=norm,
+                activation=activation,
+                pooling=pooling,
+            )
+        )
+    return blocks
+
+
+def width_bound(size: int, kernel_size: int, count: int) -> int:
+    """The greatest width of a convolution that puts out `size` x `size` pixels, a power of two.
+
+    Two convolutions of this width in a row cost about BLOCK_MACS, so that most random networks can be
+    trained on a CPU. Networks of two layers are let off: some of the published ones are wider than that.
+    """
+    if count == 2:
+        return 128 if size > 16 else 256
+    bound = 16
+    while bound < 256 and (2 * bound * kernel_size * size) ** 2 <= BLOCK_MACS:
+        bound *= 2
+    return bound
+
+
+# The recipe of the published models: plain SGD at a constant learning rate, nothing else.
+PUBLISHED = {
+    "stem": "plain",
+    "activation": "relu",
+    "norm": "none",
+    "dropout_at": "off",
+    "linear_layers": 0,
+    "conv_layers": 2,
+    "kernel_size": 5,
+    "padding": "none",
+    "conv1_width_to_128": 32,
+    "conv2_width_to_128": 128,
+    "conv1_pooling": "none",
+    "conv2_pooling": "none",
+    "global_pooling": "none",
+    "optimizer": "sgd",
+    "sgd_momentum_kind": "none",
+    "sgd_learning_rate": 0.1,
+    "use_weight_decay": False,
+    "schedule": "constant",
+    "batch_size": 200,
+    "label_smoothing": 0.0,
+    "flip": False,
+    "crop": 0,
+    "cutout": 0,
+}
+HEAD = {"linear_layers": 2, "linear1_width": 128, "linear2_width": 64}
+POOLED = {"conv1_pooling": "max", "conv2_pooling": "max", "conv2_width_to_256": 128}
+
+PRESETS = {
+    "cnn-6-16-fc": {**PUBLISHED, **HEAD, "conv1_width_to_128": 6, "conv2_width_to_128": 16},
+    "cnn-32-128-fc": {**PUBLISHED, **HEAD},
+    "cnn-32-128": PUBLISHED,
+    "cnn-32-128-pool": {**PUBLISHED, **POOLED},
+    "cnn-32-128-pool-dropout": {**PUBLISHED, **POOLED, "dropout_at": "first", "dropout_rate": 0.2},
+}
+
+STARTING_POINTS = {name: PRESETS[name] for name in ("cnn-32-128-pool", "cnn-32-128-pool-dropout")}

@@ -1,0 +1,30 @@
+"""Options that turn on what a plain `pytest` skips, and the folder that every test works in."""
+
+from pathlib import Path
+
+import pytest
+
+SWITCHES = {
+    "real_data": ("--real-data", "needs the real CIFAR-10"),
+    "slow": ("--slow", "takes over ten seconds"),
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    for option, reason in SWITCHES.values():
+        parser.addoption(option, action="store_true", help=f"run the tests that are skipped because: {reason}")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        for marker, (option, reason) in SWITCHES.items():
+            if marker in item.keywords and not config.getoption(option):
+                item.add_marker(pytest.mark.skip(reason=f"{reason}; turn on with {option}"))
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Relative paths, such as storage/mc1opt.db, lead into the test's own folder, and data to its own cache."""
+    monkeypatch.chdir(tmp_path)
+    if "real_data" not in request.keywords:
+        monkeypatch.setenv("MC1OPT_DATA", str(tmp_path / "cache"))

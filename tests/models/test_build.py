@@ -1,0 +1,165 @@
+"""Building a network from its config: normalisation, initialisation, memory format."""
+
+import pytest
+import torch
+from torch import nn
+
+from mc1opt.config import MLP, ConvBlock, ConvNet, LinearLayer, Pooling, WhitenedStem
+from mc1opt.models.build import Normalisation, build_model
+
+MEAN = torch.tensor([125.3, 123.0, 113.9])
+STD = torch.tensor([63.0, 62.1, 66.7])
+
+SMALL_MLP = MLP(layers=(LinearLayer(width=16, norm="batch"),))
+SMALL_CONVNET = ConvNet(
+    stem=WhitenedStem(),
+    blocks=(
+        ConvBlock(width=8, norm="batch", pooling=Pooling(kind="max"), dropout=0.1),
+        ConvBlock(width=12, kernel_size=5, padding=2, pooling=Pooling(kind="average")),
+    ),
+    head=(LinearLayer(width=16),),
+)
+ARCHITECTURES = pytest.mark.parametrize("architecture", [SMALL_MLP, SMALL_CONVNET], ids=["mlp", "convnet"])
+
+
+def images_of(dtype: torch.dtype = torch.uint8) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (4, 3, 32, 32), generator=generator, dtype=torch.uint8).to(dtype)
+
+
+@ARCHITECTURES
+def test_logits_are_n_by_10(architecture):
+    assert build_model(architecture, mean=MEAN, std=STD)(images_of()).shape == (4, 10)
+
+
+@ARCHITECTURES
+def test_uint8_and_float_images_give_the_same_logits(architecture):
+    model = build_model(architecture, mean=MEAN, std=STD).eval()
+    assert torch.equal(model(images_of()), model(images_of(torch.float32)))
+
+
+def test_images_are_normalised_channel_by_channel():
+    normalised = Normalisation(MEAN, STD, torch.contiguous_format)(images_of())
+    expected = (images_of(torch.float32) - MEAN[:, None, None]) / STD[:, None, None]
+    torch.testing.assert_close(normalised, expected)
+
+
+@ARCHITECTURES
+def test_mean_and_std_are_stored_with_the_weights_and_not_trained(architecture):
+    model = build_model(architecture, mean=MEAN, std=STD)
+    state = model.state_dict()
+    assert torch.equal(state["normalisation.mean"], MEAN)
+    assert torch.equal(state["normalisation.std"], STD)
+    assert not any(name.startswith("normalisation") for name, _ in model.named_parameters())
+
+
+def test_a_network_built_from_config_alone_takes_stored_weights():
+    torch.manual_seed(0)
+    filters = torch.randn(24, 3, 2, 2)
+    stored = build_model(SMALL_CONVNET, mean=MEAN, std=STD, whitening=filters).eval()
+    loaded = build_model(SMALL_CONVNET).eval()
+    loaded.load_state_dict(stored.state_dict())
+    assert torch.equal(loaded(images_of()), stored(images_of()))
+
+
+def test_whitening_filters_are_stored_and_not_trained():
+    filters = torch.randn(24, 3, 2, 2)
+    model = build_model(SMALL_CONVNET, whitening=filters)
+    assert torch.equal(model.state_dict()["stem.convolution.weight"], filters)
+    assert not any(name.startswith("stem") for name, _ in model.named_parameters())
+
+
+def test_gradients_reach_every_parameter():
+    model = build_model(SMALL_CONVNET, mean=MEAN, std=STD, whitening=torch.randn(24, 3, 2, 2))
+    model(images_of()).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_all_feature_maps_of_a_convnet_are_channels_last(memory_format):
+    model = build_model(SMALL_CONVNET, mean=MEAN, std=STD)
+    seen = []
+    for module in model.modules():
+        module.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    model(images_of().to(memory_format=memory_format))
+    maps = [output for output in seen if output.ndim == 4]
+    assert len(maps) >= 10
+    assert all(output.is_contiguous(memory_format=torch.channels_last) for output in maps)
+
+
+def test_weights_of_a_convnet_are_channels_last():
+    model = build_model(SMALL_CONVNET, whitening=torch.randn(24, 3, 2, 2))
+    weights = [tensor for tensor in model.state_dict().values() if tensor.ndim == 4]
+    assert len(weights) == 3
+    assert all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in weights)
+
+
+def test_memory_format_does_not_change_the_logits():
+    model = build_model(SMALL_CONVNET, mean=MEAN, std=STD, whitening=torch.randn(24, 3, 2, 2)).eval()
+    plain = nn.Sequential(*list(model.children())[1:]).to(memory_format=torch.contiguous_format)
+    normalised = (images_of(torch.float32) - MEAN[:, None, None]) / STD[:, None, None]
+    torch.testing.assert_close(model(images_of()), plain(normalised), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu", "silu"])
+def test_kaiming_variance_is_two_by_fan_in_in_every_layer(activation):
+    architecture = ConvNet(
+        blocks=(ConvBlock(width=256, kernel_size=5, activation=activation),),
+        global_pooling="average",
+        head=(LinearLayer(width=1024, activation=activation),),
+    )
+    model = build_model(architecture)
+    for layer, fan_in in ((model.blocks[0].convolution, 75), (model.head[0].linear, 256)):
+        assert layer.weight.var().item() == pytest.approx(2 / fan_in, rel=0.05)
+        assert layer.weight.abs().max() > 3 * (2 / fan_in) ** 0.5  # normal: a uniform one ends at 1.7
+    assert model.classifier.weight.var().item() == pytest.approx(2 / 1024, rel=0.05)
+
+
+@ARCHITECTURES
+def test_biases_start_at_zero(architecture):
+    model = build_model(architecture)
+    biases = [module.bias for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    assert all(bias is None or not bias.any() for bias in biases)
+
+
+@ARCHITECTURES
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(architecture):
+    def weights(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        return torch.cat([parameter.flatten() for parameter in build_model(architecture).parameters()])
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+def test_whitening_filters_do_not_change_the_random_weights():
+    torch.manual_seed(0)
+    without = build_model(SMALL_CONVNET)
+    torch.manual_seed(0)
+    with_filters = build_model(SMALL_CONVNET, whitening=torch.ones(24, 3, 2, 2))
+    pairs = zip(without.parameters(), with_filters.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_whitening_for_a_plain_stem_is_refused():
+    with pytest.raises(ValueError, match="stem is plain"):
+        build_model(ConvNet(blocks=(ConvBlock(width=4),)), whitening=torch.zeros(24, 3, 2, 2))
+
+
+def test_whitening_for_an_mlp_is_refused():
+    with pytest.raises(ValueError, match="MLP has no stem"):
+        build_model(SMALL_MLP, whitening=torch.zeros(24, 3, 2, 2))
+
+
+@pytest.mark.parametrize("wrong", [{"mean": torch.zeros(1)}, {"std": torch.ones(3, 1)}])
+def test_mean_and_std_of_another_shape_are_refused_by_name(wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} has shape"):
+        build_model(SMALL_MLP, **wrong)
+
+
+@ARCHITECTURES
+def test_network_can_be_exported_with_its_normalisation(architecture):
+    model = build_model(architecture, mean=MEAN, std=STD).eval()
+    exported = torch.export.export(model, (images_of(),))
+    torch.testing.assert_close(exported.module()(images_of()), model(images_of()))
+    assert torch.equal(exported.state_dict["normalisation.mean"], MEAN)

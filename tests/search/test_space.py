@@ -1,0 +1,95 @@
+"""Loading study definitions."""
+
+from pathlib import Path
+
+import pytest
+from optuna.trial import FixedTrial
+
+from mc1opt.errors import StudyFileError
+from mc1opt.search.space import list_definitions, load_definition, shipped_folder
+from mc1opt.training.spec import Fidelity
+
+MINIMAL = '''"""Mine.
+
+More.
+"""
+from mc1opt.config import MLP, SGD, Config
+
+EPOCHS = 3
+TRAIN_IMAGES = 50
+
+
+def search_space(trial):
+    rate = trial.suggest_float("rate", 0.1, 1.0)
+    return Config(architecture=MLP(layers=()), optimizer=SGD(learning_rate=rate), batch_size=10)
+'''
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_a_name_is_looked_up_in_the_own_folder_first() -> None:
+    own = write(Path("studies/cnn.py"), MINIMAL)
+    assert load_definition("cnn").path.resolve() == own.resolve()
+    assert load_definition("mlp").path == shipped_folder() / "mlp.py"
+
+
+def test_a_file_is_taken_as_it_is(tmp_path: Path) -> None:
+    definition = load_definition(str(write(tmp_path / "else" / "mine.py", MINIMAL)))
+    assert definition.name == "mine"
+    assert definition.description == "Mine."
+    assert definition.fidelity == Fidelity(train_images=50, epochs=3)
+    assert definition.config(FixedTrial({"rate": 0.5})).optimizer.learning_rate == 0.5
+
+
+def test_the_shipped_definitions_are_listed() -> None:
+    assert {"cnn", "mlp"} <= list_definitions().keys()
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(StudyFileError, match=r"unknown study 'cn'.*cnn, mlp"):
+        load_definition("cn")
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(StudyFileError, match="no study file nowhere/mine.py"):
+        load_definition("nowhere/mine.py")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def search_space(trial:\n", r"mine\.py, line 1"),
+        ("x = 1\n", "has no search space"),
+        ("import nothing_of_that_name\n", r"ModuleNotFoundError.*\(line 1\)"),
+        (MINIMAL.replace("EPOCHS = 3", "EPOCHS = 0"), "epochs.*greater than or equal to 1"),
+    ],
+)
+def test_a_file_that_cannot_be_used_says_why(text: str, message: str) -> None:
+    write(Path("studies/mine.py"), text)
+    with pytest.raises(StudyFileError, match=message):
+        load_definition("mine")
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return 1 / 0", r"ZeroDivisionError: division by zero \(line 4\)"),
+        ("return 5", "returned int; it must return a Config"),
+        (
+            "return Config(architecture=ConvNet(blocks=(ConvBlock(width=4, kernel_size=11),) * 4), "
+            "optimizer=SGD(learning_rate=0.1), batch_size=1)",
+            "block 4: kernel size 11 does not fit an image of 2x2",
+        ),
+    ],
+)
+def test_a_search_space_that_raises_says_where_and_for_what(body: str, message: str) -> None:
+    write(
+        Path("studies/mine.py"),
+        "from mc1opt.config import *\n\ndef search_space(trial):\n    " + body + "\n",
+    )
+    with pytest.raises(StudyFileError, match=message):
+        load_definition("mine").config(FixedTrial({}))

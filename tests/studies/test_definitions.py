@@ -1,0 +1,125 @@
+"""The shipped study definitions, each with 300 random samples, and the published models that lie in them."""
+
+from collections import defaultdict
+from typing import Any
+
+import optuna
+import pytest
+import torch
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FixedTrial, FrozenTrial
+
+from mc1opt.config import Config, config_from_json, config_id, config_to_json
+from mc1opt.models.build import build_model
+from mc1opt.models.cost import cost
+from mc1opt.presets import get_preset
+from mc1opt.search.space import StudyDefinition, load_definition
+
+SAMPLES = 300
+
+
+def samples(definition: StudyDefinition) -> list[tuple[FrozenTrial, Config]]:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    drawn = []
+    for _ in range(SAMPLES):
+        trial = study.ask()
+        config = definition.config(trial)
+        drawn.append((study.tell(trial, 0.0), config))
+    return drawn
+
+
+@pytest.fixture(scope="module", params=["mlp", "cnn"])
+def definition(request: pytest.FixtureRequest) -> StudyDefinition:
+    return load_definition(request.param)
+
+
+@pytest.fixture(scope="module")
+def drawn(definition: StudyDefinition) -> list[tuple[FrozenTrial, Config]]:
+    return samples(definition)
+
+
+def test_every_sample_builds_and_gives_logits(drawn: list[tuple[FrozenTrial, Config]]) -> None:
+    image = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    for _, config in drawn:
+        model = build_model(config.architecture, mean=None, std=None, whitening=None).eval()
+        with torch.inference_mode():
+            assert model(image).shape == (1, 10)
+
+
+def test_every_sample_survives_json(drawn: list[tuple[FrozenTrial, Config]]) -> None:
+    assert all(config_from_json(config_to_json(config)) == config for _, config in drawn)
+
+
+def test_every_choice_occurs(drawn: list[tuple[FrozenTrial, Config]]) -> None:
+    seen: dict[str, set[Any]] = defaultdict(set)
+    choices: dict[str, set[Any]] = {}
+    for trial, _ in drawn:
+        for name, distribution in trial.distributions.items():
+            seen[name].add(trial.params[name])
+            if isinstance(distribution, CategoricalDistribution):
+                choices[name] = set(distribution.choices)
+    for name, all_choices in choices.items():
+        # A conditional parameter of few samples is another matter than a choice that cannot occur.
+        if sum(name in trial.params for trial, _ in drawn) >= 30:
+            assert seen[name] == all_choices, name
+
+
+def other_value(distribution: Any, value: Any) -> Any:
+    """A value next to the given one that the distribution allows."""
+    if isinstance(distribution, CategoricalDistribution):
+        return next(choice for choice in distribution.choices if choice != value)
+    if isinstance(distribution, IntDistribution):
+        return value + distribution.step if value < distribution.high else value - distribution.step
+    assert isinstance(distribution, FloatDistribution)
+    middle = (distribution.low + distribution.high) / 2
+    return (value + (middle if value != middle else distribution.high)) / 2
+
+
+def test_changing_any_one_parameter_changes_the_id(
+    definition: StudyDefinition, drawn: list[tuple[FrozenTrial, Config]]
+) -> None:
+    for trial, config in drawn:
+        for name, distribution in trial.distributions.items():
+            changed = dict(trial.params) | {name: other_value(distribution, trial.params[name])}
+            # A changed choice may call for parameters that were not drawn; they don't matter here.
+            study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=2))
+            study.enqueue_trial(changed)
+            assert config_id(definition.config(study.ask())) != config_id(config), name
+
+
+def test_most_networks_are_affordable_on_a_cpu(
+    definition: StudyDefinition, drawn: list[tuple[FrozenTrial, Config]]
+) -> None:
+    affordable = sum(cost(config.architecture).macs <= definition.max_macs for _, config in drawn)
+    assert affordable >= 0.8 * SAMPLES
+
+
+def test_sizes_stay_within_the_promised_ranges(drawn: list[tuple[FrozenTrial, Config]]) -> None:
+    for trial, config in drawn:
+        assert 20 <= config.batch_size <= 512
+        for name, value in trial.params.items():
+            if "width" in name:
+                assert (4 <= value <= 256) if name.startswith("conv") else (32 <= value <= 1024)
+
+
+@pytest.mark.parametrize(
+    ("study", "name"),
+    [
+        ("mlp", "mlp-128-64"),
+        ("mlp", "mlp-256-128-64"),
+        ("cnn", "cnn-6-16-fc"),
+        ("cnn", "cnn-32-128-fc"),
+        ("cnn", "cnn-32-128"),
+        ("cnn", "cnn-32-128-pool"),
+        ("cnn", "cnn-32-128-pool-dropout"),
+    ],
+)
+def test_published_models_lie_in_the_search_space(study: str, name: str) -> None:
+    definition = load_definition(study)
+    assert definition.config(FixedTrial(dict(definition.presets[name]))) == get_preset(name).config
+
+
+def test_starting_points_fit_the_search_space(definition: StudyDefinition) -> None:
+    for params in definition.starting_points.values():
+        config = definition.config(FixedTrial(dict(params)))
+        assert cost(config.architecture).macs <= definition.max_macs

@@ -1,0 +1,436 @@
+"""The config: JSON, identity, schema versions, and which architectures can exist."""
+
+import copy
+import json
+import math
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from pydantic import BaseModel, Field, ValidationError
+
+import mc1opt.config as config_module
+from mc1opt.config import (
+    MLP,
+    SGD,
+    Adam,
+    AdamW,
+    Augmentation,
+    Config,
+    Constant,
+    ConvBlock,
+    ConvNet,
+    Cosine,
+    LinearLayer,
+    OneCycle,
+    PlainStem,
+    Pooling,
+    WhitenedStem,
+    as_before,
+    canonical_json,
+    config_from_json,
+    config_id,
+    config_to_json,
+    conv_shapes,
+    describe_validation_error,
+)
+from mc1opt.errors import ConfigError
+
+# Written by schema version 1. Never edit it: studies hold such configs under such ids.
+FIXTURE_V1 = json.loads((Path(__file__).parent / "fixtures" / "config_v1.json").read_text())
+
+SMALL = Config(
+    architecture=MLP(layers=(LinearLayer(width=128),)), optimizer=SGD(learning_rate=0.1), batch_size=200
+)
+CONVNET = Config(
+    architecture=ConvNet(
+        stem=WhitenedStem(),
+        blocks=(
+            ConvBlock(width=32, padding=1, norm="batch", pooling=Pooling(kind="max")),
+            ConvBlock(width=64, kernel_size=5, stride=2, dropout=0.1),
+        ),
+        global_pooling="average",
+        head=(LinearLayer(width=64, norm="batch", activation="gelu", dropout=0.2),),
+    ),
+    optimizer=SGD(learning_rate=0.05, momentum=0.9, nesterov=True, weight_decay=0.0005),
+    schedule=OneCycle(),
+    batch_size=64,
+    label_smoothing=0.1,
+    augmentation=Augmentation(flip=True, crop=4, cutout=8),
+)
+ADAM = Config(
+    architecture=MLP(layers=()), optimizer=Adam(learning_rate=0.001), schedule=Cosine(), batch_size=128
+)
+ADAMW = Config(
+    architecture=ConvNet(blocks=(ConvBlock(width=8),)), optimizer=AdamW(learning_rate=0.002), batch_size=100
+)
+CONFIGS = {"small": SMALL, "convnet": CONVNET, "adam": ADAM, "adamw": ADAMW}
+ALL = pytest.mark.parametrize("config", CONFIGS.values(), ids=list(CONFIGS))
+
+
+# ---- JSON ------------------------------------------------------------------------------------------------
+
+
+@ALL
+def test_a_config_survives_its_json(config):
+    text = json.dumps(config_to_json(config), allow_nan=False)
+    assert config_from_json(json.loads(text)) == config
+
+
+@ALL
+def test_identity_survives_json(config):
+    assert config_id(config_from_json(json.loads(json.dumps(config_to_json(config))))) == config_id(config)
+
+
+@ALL
+def test_json_carries_the_schema_version(config):
+    assert config_to_json(config)["schema_version"] == config_module.SCHEMA_VERSION
+
+
+def test_reading_leaves_the_stored_json_as_it_is():
+    stored = config_to_json(CONVNET)
+    before = copy.deepcopy(stored)
+    config_from_json(stored)
+    assert stored == before
+
+
+# ---- Identity --------------------------------------------------------------------------------------------
+
+
+def test_ids_are_the_ones_that_version_1_gave():
+    assert config_id(SMALL) == "c91a95b7cdbb"
+    assert config_id(CONVNET) == "3da0f9ed7521"
+    assert config_id(ADAMW) == "27382a68f5b0"
+
+
+@pytest.mark.parametrize("entry", FIXTURE_V1, ids=[entry["name"] for entry in FIXTURE_V1])
+def test_configs_stored_by_version_1_are_read_to_the_same_id(entry):
+    assert config_id(config_from_json(entry["config"])) == entry["id"]
+
+
+def test_the_fixture_has_every_part_of_a_config():
+    text = json.dumps(FIXTURE_V1)
+    for kind in [
+        "mlp",
+        "convnet",
+        "plain",
+        "whitened",
+        "max",
+        "average",
+        "sgd",
+        "adam",
+        "adamw",
+        "constant",
+        "cosine",
+        "one_cycle",
+    ]:
+        assert f'"kind": "{kind}"' in text
+
+
+# For every field of every part: a config, the way to the field, another value. (A kind is changed by
+# exchanging the whole part, or alone where the other kind has the same fields.)
+CHANGES: list[tuple[Config, tuple[str | int, ...], Any]] = [
+    (SMALL, ("architecture",), ADAM.architecture),
+    (SMALL, ("architecture", "layers", 0, "width"), 127),
+    (SMALL, ("architecture", "layers", 0, "norm"), "batch"),
+    (SMALL, ("architecture", "layers", 0, "activation"), "silu"),
+    (SMALL, ("architecture", "layers", 0, "dropout"), 0.01),
+    (SMALL, ("architecture", "layers"), ()),
+    (CONVNET, ("architecture", "stem"), PlainStem()),
+    (CONVNET, ("architecture", "stem", "kernel_size"), 3),
+    (CONVNET, ("architecture", "stem", "activation"), "relu"),
+    (CONVNET, ("architecture", "blocks"), CONVNET.architecture.blocks[:1]),
+    (CONVNET, ("architecture", "blocks", 0, "width"), 33),
+    (CONVNET, ("architecture", "blocks", 0, "kernel_size"), 5),
+    (CONVNET, ("architecture", "blocks", 0, "stride"), 2),
+    (CONVNET, ("architecture", "blocks", 0, "padding"), 0),
+    (CONVNET, ("architecture", "blocks", 0, "norm"), "none"),
+    (CONVNET, ("architecture", "blocks", 0, "activation"), "gelu"),
+    (CONVNET, ("architecture", "blocks", 0, "pooling"), None),
+    (CONVNET, ("architecture", "blocks", 0, "dropout"), 0.3),
+    (CONVNET, ("architecture", "blocks", 0, "pooling", "kind"), "average"),
+    (CONVNET, ("architecture", "blocks", 0, "pooling", "size"), 3),
+    (CONVNET, ("architecture", "blocks", 0, "pooling", "stride"), 1),
+    (CONVNET, ("architecture", "order"), "norm_activation_pool"),
+    (CONVNET, ("architecture", "global_pooling"), "max"),
+    (CONVNET, ("architecture", "head"), ()),
+    (SMALL, ("optimizer",), ADAM.optimizer),
+    (CONVNET, ("optimizer", "learning_rate"), 0.051),
+    (CONVNET, ("optimizer", "momentum"), 0.95),
+    (CONVNET, ("optimizer", "nesterov"), False),
+    (CONVNET, ("optimizer", "weight_decay"), 0.0),
+    (ADAM, ("optimizer", "kind"), "adamw"),
+    (ADAM, ("optimizer", "learning_rate"), 0.002),
+    (ADAM, ("optimizer", "beta1"), 0.8),
+    (ADAM, ("optimizer", "beta2"), 0.99),
+    (ADAM, ("optimizer", "weight_decay"), 0.01),
+    (ADAMW, ("optimizer", "kind"), "adam"),
+    (ADAMW, ("optimizer", "learning_rate"), 0.001),
+    (ADAMW, ("optimizer", "beta1"), 0.8),
+    (ADAMW, ("optimizer", "beta2"), 0.99),
+    (ADAMW, ("optimizer", "weight_decay"), 0.02),
+    (SMALL, ("schedule",), Cosine()),
+    (SMALL, ("schedule", "kind"), "cosine"),
+    (ADAM, ("schedule", "kind"), "constant"),
+    (CONVNET, ("schedule", "warmup"), 0.3),
+    (CONVNET, ("schedule", "start"), 0.1),
+    (CONVNET, ("schedule", "end"), 0.0),
+    (CONVNET, ("batch_size",), 65),
+    (CONVNET, ("label_smoothing",), 0.0),
+    (SMALL, ("augmentation",), Augmentation(flip=True)),
+    (CONVNET, ("augmentation", "flip"), False),
+    (CONVNET, ("augmentation", "crop"), 2),
+    (CONVNET, ("augmentation", "cutout"), 0),
+]
+
+
+def at(config: Config, path: tuple[str | int, ...]) -> Any:
+    value: Any = config
+    for step in path:
+        value = value[step] if isinstance(step, int) else getattr(value, step)
+    return value
+
+
+def changed(config: Config, path: tuple[str | int, ...], value: Any) -> Config:
+    fields = config.model_dump()
+    place = fields
+    for step in path[:-1]:
+        # model_dump keeps tuples; they are made lists on the way, to be written into.
+        if isinstance(place[step], tuple):
+            place[step] = list(place[step])
+        place = place[step]
+    place[path[-1]] = value
+    return Config.model_validate(fields)
+
+
+@pytest.mark.parametrize(
+    ("config", "path", "value"), CHANGES, ids=[".".join(map(str, path)) for _, path, _ in CHANGES]
+)
+def test_changing_any_field_changes_the_id(config, path, value):
+    other = changed(config, path, value)
+    assert at(other, path) != at(config, path)
+    assert config_id(other) != config_id(config)
+
+
+def models_below(annotation: Any) -> set[type[BaseModel]]:
+    """The pydantic models that an annotation mentions, and those that their fields mention."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        below = (models_below(field.annotation) for field in annotation.model_fields.values())
+        return {annotation}.union(*below)
+    return set().union(*(models_below(argument) for argument in get_args(annotation)))
+
+
+def test_the_list_of_changes_has_every_field_of_every_part():
+    fields = {(model.__name__, field) for model in models_below(Config) for field in model.model_fields}
+    covered = {(type(at(config, path[:-1])).__name__, path[-1]) for config, path, _ in CHANGES}
+    assert {name for name in fields if name[1] != "kind"} <= covered <= fields
+
+
+def test_equal_configs_have_one_id_however_they_were_written():
+    assert config_id(SMALL) == config_id(
+        Config(
+            augmentation=Augmentation(cutout=0, crop=0, flip=False),
+            label_smoothing=-0.0,
+            batch_size=200,
+            schedule=Constant(),
+            optimizer=SGD(learning_rate=1e-1, momentum=0),
+            architecture=MLP(layers=[LinearLayer(width=128)]),
+        )
+    )
+
+
+def test_canonical_json_is_sorted_and_has_no_blanks():
+    text = canonical_json(CONVNET)
+    assert " " not in text
+    assert text == json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"))
+
+
+class EarlierPart(BaseModel):
+    width: int = 1
+
+
+class LaterPart(EarlierPart):
+    groups: int = Field(default=1, json_schema_extra=as_before())
+    tags: list[str] = Field(default_factory=list, json_schema_extra=as_before())
+
+
+class Earlier(BaseModel):
+    parts: tuple[EarlierPart, ...] = (EarlierPart(),)
+
+
+class Later(BaseModel):
+    parts: tuple[LaterPart, ...] = (LaterPart(),)
+    extra: LaterPart | None = Field(default=None, json_schema_extra=as_before())
+
+
+def test_a_later_field_at_its_default_leaves_the_identity_as_it_was():
+    assert canonical_json(Later()) == canonical_json(Earlier())
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        Later(extra=LaterPart()),
+        Later(parts=(LaterPart(groups=2),)),
+        Later(parts=(LaterPart(tags=["new"]),)),
+    ],
+)
+def test_a_later_field_at_another_value_changes_the_identity(later):
+    assert canonical_json(later) != canonical_json(Earlier())
+
+
+def test_a_field_that_is_not_marked_is_part_of_the_identity_at_its_default():
+    class Unmarked(EarlierPart):
+        groups: int = 1
+
+    assert canonical_json(Unmarked()) != canonical_json(EarlierPart())
+
+
+# ---- Schema versions -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", [0, 2, 99, -1, "1", 1.0, True, None])
+def test_an_unknown_schema_version_is_refused_with_what_can_be_read(version):
+    stored = {**config_to_json(SMALL), "schema_version": version}
+    with pytest.raises(ConfigError, match=f"schema version {version!r}; this mc1opt reads 1 to 1") as error:
+        config_from_json(stored)
+    assert "Install" in str(error.value)
+
+
+def test_a_stored_config_without_a_version_is_refused():
+    with pytest.raises(ConfigError, match="schema version None"):
+        config_from_json(SMALL.model_dump(mode="json"))
+
+
+def test_migrations_are_applied_in_order_from_the_stored_version_on(monkeypatch):
+    def first(fields: dict[str, Any]) -> dict[str, Any]:
+        return {**fields, "batch_size": fields["batch_size"] + 1}
+
+    def second(fields: dict[str, Any]) -> dict[str, Any]:
+        return {**fields, "batch_size": fields["batch_size"] * 2}
+
+    monkeypatch.setattr(config_module, "MIGRATIONS", (first, second))
+    monkeypatch.setattr(config_module, "SCHEMA_VERSION", 3)
+    stored = config_to_json(SMALL)
+    sizes = [config_from_json({**stored, "schema_version": version}).batch_size for version in (1, 2, 3)]
+    assert sizes == [(200 + 1) * 2, 200 * 2, 200]
+
+
+def test_there_is_a_migration_from_every_older_version():
+    assert len(config_module.MIGRATIONS) == config_module.SCHEMA_VERSION - 1
+
+
+# ---- What is refused -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path",
+    [("extra",), ("architecture", "extra"), ("architecture", "blocks", 0, "extra"), ("optimizer", "extra")],
+)
+def test_unknown_fields_are_refused(path):
+    with pytest.raises(ValidationError, match="extra"):
+        changed(CONVNET, path, 1)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("path", [("optimizer", "learning_rate"), ("label_smoothing",)])
+def test_values_that_are_not_finite_are_refused(path, value):
+    with pytest.raises(ValidationError):
+        changed(CONVNET, path, value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("batch_size",), 0),
+        (("label_smoothing",), 1.0),
+        (("optimizer", "learning_rate"), 0.0),
+        (("optimizer", "momentum"), 1.0),
+        (("schedule", "warmup"), 0.0),
+        (("architecture", "blocks"), ()),
+        (("architecture", "blocks", 0, "width"), 0),
+        (("architecture", "blocks", 0, "dropout"), 1.0),
+        (("architecture", "stem", "kernel_size"), 5),
+        (("architecture", "order"), "pool"),
+        (("augmentation", "crop"), -1),
+    ],
+)
+def test_values_out_of_range_are_refused_by_the_fields_name(path, value):
+    with pytest.raises(ValidationError) as error:
+        changed(CONVNET, path, value)
+    assert str(path[-1]) in describe_validation_error(error.value)
+
+
+def test_nesterov_without_momentum_is_refused():
+    with pytest.raises(ValidationError, match="nesterov needs a momentum above 0"):
+        SGD(learning_rate=0.1, nesterov=True)
+
+
+@ALL
+def test_a_config_cannot_be_changed(config):
+    with pytest.raises(ValidationError, match="frozen"):
+        config.batch_size = 1
+
+
+def test_a_stored_config_that_is_none_is_refused_with_the_field_and_the_value():
+    stored = {**config_to_json(SMALL), "batch_size": -3}
+    with pytest.raises(ConfigError, match=r"batch_size: .*greater than or equal to 1 \(given: -3\)"):
+        config_from_json(stored)
+
+
+def test_all_findings_are_named():
+    stored = {**config_to_json(SMALL), "batch_size": -3, "label_smoothing": 2.0}
+    with pytest.raises(ConfigError, match=r"batch_size: .*; label_smoothing: "):
+        config_from_json(stored)
+
+
+# ---- Architectures that can exist ------------------------------------------------------------------------
+
+SHRINKING = ConvBlock(width=4, kernel_size=11)
+
+
+def test_a_kernel_larger_than_what_is_left_is_refused_naming_the_block():
+    with pytest.raises(
+        ValidationError, match="block 4: kernel size 11 does not fit an image of 2x2 with padding 0"
+    ):
+        ConvNet(blocks=(SHRINKING, SHRINKING, SHRINKING, SHRINKING))
+
+
+def test_a_pooling_larger_than_what_is_left_is_refused_naming_the_block():
+    too_much = ConvBlock(width=4, kernel_size=11, pooling=Pooling(kind="max", size=3))
+    with pytest.raises(ValidationError, match="block 3: pooling of size 3 does not fit an image of 2x2"):
+        ConvNet(blocks=(SHRINKING, SHRINKING, too_much))
+
+
+def test_an_impossible_stored_config_is_refused_naming_the_block():
+    stored = config_to_json(ADAMW)
+    stored["architecture"]["blocks"] = [SHRINKING.model_dump(mode="json")] * 4
+    with pytest.raises(ConfigError, match=r"architecture\.convnet: block 4: kernel size 11"):
+        config_from_json(stored)
+
+
+def test_padding_makes_room_for_a_kernel():
+    last = ConvBlock(width=4, kernel_size=11, padding=5)
+    assert conv_shapes(ConvNet(blocks=(SHRINKING, SHRINKING, SHRINKING, last)))[-1].pooled == (4, 2, 2)
+
+
+def test_a_kernel_as_large_as_what_is_left_fits():
+    blocks = (SHRINKING, SHRINKING, SHRINKING, ConvBlock(width=4, kernel_size=2))
+    assert conv_shapes(ConvNet(blocks=blocks))[-1].pooled == (4, 1, 1)
+
+
+def test_a_whitened_stem_takes_its_pixels_away():
+    stem = WhitenedStem(kernel_size=4)
+    assert conv_shapes(ConvNet(stem=stem, blocks=(ConvBlock(width=4),)))[0].convolution == (4, 27, 27)
+
+
+def test_shapes_are_given_before_and_after_the_pooling():
+    block = ConvBlock(
+        width=8, kernel_size=5, stride=2, padding=1, pooling=Pooling(kind="max", size=3, stride=2)
+    )
+    assert conv_shapes(ConvNet(blocks=(block,))) == [((8, 15, 15), (8, 7, 7))]
+
+
+@pytest.mark.parametrize("kernel_size", [1, 2, 3, 4])
+def test_a_whitened_stem_has_both_signs_of_all_patch_directions(kernel_size):
+    assert WhitenedStem(kernel_size=kernel_size).width == 2 * 3 * kernel_size**2

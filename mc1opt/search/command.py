@@ -1,12 +1,16 @@
 """From what a user asked for to a running search: definition, data, device, workers, database, display."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from rich.console import Console
+
 from mc1opt.data.sources import find_data
 from mc1opt.errors import UsageError
 from mc1opt.search import records
+from mc1opt.search.live import LiveProgress
 from mc1opt.search.observers import Observer, SearchEnded
 from mc1opt.search.ownership import this_owner
 from mc1opt.search.progress import PlainProgress
@@ -67,7 +71,7 @@ def search(
     make_pruner(command.pruner)
     device = resolve_device(command.device)
     workers = resolve_workers(command.workers, device)
-    data = find_data(command.data)
+    data = find_data(command.data, output=output)
     storage = open_storage(command.storage, create=True, owner=this_owner(), threads=workers)
     settings = _settings(command, definition, data, device, storage)
     with ProcessPool(workers, trainer=trainer) as pool:
@@ -144,4 +148,7 @@ def _settings(
 
 
 def _observers(output: TextIO) -> tuple[Observer, ...]:
+    """The live view on a terminal, plain lines elsewhere."""
+    if output.isatty() and os.environ.get("TERM") != "dumb":
+        return (LiveProgress(Console(file=output)),)
     return (PlainProgress(lambda line: print(line, file=output, flush=True)),)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 from mc1opt.training.spec import FailureKind
 from mc1opt.workers.protocol import (
@@ -50,8 +51,8 @@ class WorkerDied(Exception):  # noqa: N818  (caught by the pool, which makes a r
 class Child:
     """A worker process and the pipes to it. Only one thread at a time speaks to it; any may `kill` it.
 
-    It must be made in a thread that lives as long as the worker shall: on Linux the process is killed when the
-    thread that started it ends (prctl's PR_SET_PDEATHSIG means the thread, not the process).
+    It must be made in a thread that lives as long as the worker shall: on Linux the process is killed when
+    the thread that started it ends (prctl's PR_SET_PDEATHSIG means the thread, not the process).
 
     Args:
         trainer: "module:function", imported by the worker.
@@ -91,12 +92,8 @@ class Child:
             # Its own session: a terminal's Ctrl-C does not reach it, and its whole group can be killed.
             start_new_session=True,
         )
-        assert self._process.stdin and self._process.stdout and self._process.stderr  # PIPE was asked for
-        self._stdin, self._stdout, self._stderr = (
-            self._process.stdin,
-            self._process.stdout,
-            self._process.stderr,
-        )
+        pipes = (self._process.stdin, self._process.stdout, self._process.stderr)
+        self._stdin, self._stdout, self._stderr = (pipe for pipe in pipes if pipe is not None)
         os.set_blocking(self._stderr.fileno(), False)
         self._poll = select.poll()
         self._poll.register(self._stdout, select.POLLIN)
@@ -130,7 +127,8 @@ class Child:
         """Waits for the next message; None if none came within `seconds`.
 
         Raises:
-            WorkerDied: the process has ended, or what it sent is no message. It is reaped and its pipes are closed.
+            WorkerDied: the process has ended, or what it sent is no message. It is reaped then, and its
+                pipes are closed.
         """
         deadline = time.monotonic() + seconds
         while (line := self._lines.next_line()) is None:
@@ -166,7 +164,7 @@ class Child:
                     os.killpg(self._process.pid, signal.SIGKILL)
 
     def reap(self) -> None:
-        """Kills the process if it lives, and takes its exit status, so that no zombie stays. Safe to repeat."""
+        """Kills the process if it lives, and takes its exit status: no zombie stays. Safe to repeat."""
         # The exit status of a process that is ending already is not changed by the signal.
         self.kill()
         with self._lock, contextlib.suppress(subprocess.TimeoutExpired):
@@ -229,4 +227,4 @@ def _signal_name(number: int) -> str:
 
 def _search_path() -> str:
     """Where this process looks for modules, so that the worker finds the same ones."""
-    return os.pathsep.join(os.path.abspath(folder) for folder in sys.path)
+    return os.pathsep.join(str(Path(folder).absolute()) for folder in sys.path)

@@ -1,7 +1,7 @@
 """The workers: who trains what, and what happens when one of them fails, dies, hangs or is interrupted.
 
-`Pool` is what the search needs; `ProcessPool` does it with processes of this machine. Not here: how to talk to
-one process (`child.py`), and what a failed training means for a study (the search). No torch.
+`Pool` is what the search needs; `ProcessPool` does it with processes of this machine. Not here: how to talk
+to one process (`child.py`), and what a failed training means for a study (the search). No torch.
 """
 
 import contextlib
@@ -55,8 +55,8 @@ class Pool(Protocol):
 
         Args:
             training: what to train.
-            on_epoch: called in this thread after each epoch, with its result; False ends the training there. What
-                it raises goes through, and ends the training too.
+            on_epoch: called in this thread after each epoch, with its result; False ends the training there.
+                What it raises goes through, and ends the training too.
 
         Returns:
             True if the training went to its end, False if `on_epoch` ended it.
@@ -69,7 +69,7 @@ class Pool(Protocol):
         ...
 
     def interrupt(self) -> None:
-        """Ends every `train`, in progress or to come, with `TrainingInterrupted` within a second. For good."""
+        """Ends every `train`, in progress or to come, with `TrainingInterrupted` within a second."""
         ...
 
     def close(self) -> None:
@@ -80,15 +80,15 @@ class Pool(Protocol):
 class ProcessPool:
     """Worker processes of this machine. They start at once, in the background, and are a context manager.
 
-    A worker that dies fails its training and is replaced at once; the others don't notice. The processes end with
-    this one, however it ends.
+    A worker that dies fails its training and is replaced at once; the others don't notice. The processes end
+    with this one, however it ends.
 
     Args:
         size: how many processes, at least 1.
         trainer: "module:function", a function from a `Training` to an iterator of its `EpochResult`s.
         threads: intra-op threads of each worker.
-        max_training_seconds: a training that takes longer (waiting for a worker and the time spent in `on_epoch`
-            do not count) fails as "timed_out". None is no limit.
+        max_training_seconds: a training that takes longer (waiting for a worker and the time spent in
+            `on_epoch` do not count) fails as "timed_out". None is no limit.
     """
 
     def __init__(
@@ -123,13 +123,13 @@ class ProcessPool:
         self.close()
 
     def train(self, training: Training, on_epoch: Callable[[EpochResult], bool]) -> bool:
-        """See `Pool.train`. A dead worker's failure is "killed" (SIGKILL) or "crashed", with its last output."""
+        """See `Pool.train`. When a worker dies: "killed" (SIGKILL) or "crashed", with its last output."""
         for attempt in range(1, STARTS + 1):
             with self._worker() as child:
                 try:
                     if not child.ready:
                         self._receive(child, time.monotonic() + START_SECONDS)
-                except (WorkerDied, TimeoutError) as error:
+                except (WorkerDied, _OutOfTime) as error:
                     self._raise_if_stopped()
                     if attempt == STARTS:
                         reason = str(error) or f"the worker was not ready after {START_SECONDS:g} seconds"
@@ -147,12 +147,14 @@ class ProcessPool:
     def close(self) -> None:
         """See `Pool.close`. Afterwards no process, thread or descriptor of the pool is left.
 
-        The exception is a `train` that is inside its `on_epoch` for longer than `CLOSE_SECONDS`: its worker is
-        ended, its pipes are closed when it comes back.
+        The exception is a `train` that is inside its `on_epoch` for longer than `CLOSE_SECONDS`: its worker
+        is ended, its pipes are closed when it comes back.
         """
         with self._closing:
             self._stop("the pool is closed")
-            for child in _started(list(self._taken)):
+            with self._changed:
+                taken = list(self._taken)
+            for child in _started(taken):
                 child.kill()
             with self._changed:
                 self._changed.wait_for(lambda: not self._taken, CLOSE_SECONDS)
@@ -277,6 +279,6 @@ def _started(slots: list[Future[Child]]) -> list[Child]:
 
 
 def _block_signals() -> None:
-    # A process inherits the mask of the thread that starts it: workers ignore these from their first instruction
-    # on, not only when Python has come up.
+    # A process inherits the mask of the thread that starts it: workers ignore these from their first
+    # instruction on, not only when Python has come up.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})

@@ -1,9 +1,9 @@
 """The worker process: trains what it is told over its standard input, and tells what came of it.
 
-Started by `child.py` as `python -m mc1opt.workers.process --trainer module:function`. It serves many trainings
-one after the other, so that the import of torch is paid once. It ignores SIGINT and SIGTERM, since its parent
-decides when it ends, and it ends with its parent, also in the middle of an epoch. Not here: how to train (the
-trainer), and what to do about a failure (the pool).
+Started by `child.py` as `python -m mc1opt.workers.process --trainer module:function`. It serves many
+trainings one after the other, so that the import of torch is paid once. It ignores SIGINT and SIGTERM, since
+its parent decides when it ends, and it ends with its parent, also in the middle of an epoch. Not here: how to
+train (the trainer), and what to do about a failure (the pool).
 """
 
 import argparse
@@ -63,8 +63,9 @@ class Link:
     """
 
     def __init__(self) -> None:
-        # Plain descriptors: a file object would be closed while the interpreter ends, and the parent takes the
-        # end of the message pipe for the end of the process. `os.dup` makes copies that children don't inherit.
+        # Plain descriptors: a file object would be closed while the interpreter ends, and the parent takes
+        # the end of the message pipe for the end of the process. `os.dup` makes copies that children don't
+        # inherit.
         self._input = os.dup(0)
         self._output = os.dup(1)
         nothing = os.open(os.devnull, os.O_RDONLY)
@@ -125,7 +126,6 @@ def serve(link: Link, trainer: Trainer) -> NoReturn:
 
 def _train(link: Link, trainer: Trainer, training: Training) -> Message:
     try:
-        _set_threads(training.threads)
         epochs = trainer(training)
         for result in epochs:
             link.send(EpochDone(result=result))
@@ -136,6 +136,8 @@ def _train(link: Link, trainer: Trainer, training: Training) -> Message:
                 break
     except TrainingFailed as error:
         return Failed(kind=error.kind, message=error.message)
+    except Mc1optError as error:
+        return Failed(kind="crashed", message=str(error))
     except Exception as error:
         kind = "out_of_memory" if _is_out_of_memory(error) else "crashed"
         text = "".join(traceback.format_exception(error))[-TRACEBACK_CHARACTERS:]
@@ -146,15 +148,10 @@ def _train(link: Link, trainer: Trainer, training: Training) -> Message:
 def _is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, MemoryError):
         return True
-    if (torch := sys.modules.get("torch")) is not None and isinstance(error, torch.OutOfMemoryError):
+    torch = sys.modules.get("torch")  # a trainer that has not imported it has not raised its errors
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY_TEXTS)
-
-
-def _set_threads(threads: int) -> None:
-    # A trainer that has not imported torch does not need it.
-    if (torch := sys.modules.get("torch")) is not None:
-        torch.set_num_threads(threads)
 
 
 def _free_memory() -> None:
@@ -167,8 +164,8 @@ def _free_memory() -> None:
 def _end_with(parent: int) -> None:
     """Has Linux kill this process when its parent ends, should the end of its input come too late.
 
-    That is the case when some other process holds the pipe open, or when a computation does not let the thread
-    that reads it run.
+    That is the case when some other process holds the pipe open, or when a computation does not let the
+    thread that reads it run.
     """
     if sys.platform == "linux":
         try:

@@ -1,8 +1,8 @@
 """What a pool and its worker processes say to each other: one JSON object a line, over two pipes.
 
-The pool sends commands: `Train`, then `Continue` or `Stop` after each epoch. The worker sends messages: `Ready`
-once, then for each training an `EpochDone` an epoch and at last `Finished` or `Failed`. Not here: who starts
-the processes (`child.py`), who trains (`process.py`), and anything that needs torch.
+The pool sends commands: `Train`, then `Continue` or `Stop` after each epoch. The worker sends messages:
+`Ready` once, then for each training an `EpochDone` an epoch and at last `Finished` or `Failed`. Not here: who
+starts the processes (`child.py`), who trains (`process.py`), and anything that needs torch.
 """
 
 import os
@@ -14,7 +14,7 @@ from mc1opt.training.spec import EpochResult, FailureKind, Training
 
 
 class TrainingInterrupted(Exception):  # noqa: N818  (the pool was told to stop: nothing went wrong)
-    """A training was given up because the pool was interrupted or closed; it says nothing about the config."""
+    """A training was given up because the pool was interrupted or closed. The config is not to blame."""
 
 
 class _Line(BaseModel):

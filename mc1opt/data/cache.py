@@ -1,0 +1,219 @@
+"""The cache: arrays on disk that all workers of a machine map into memory, and which arrays they must be."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import platformdirs
+
+from mc1opt.config import CLASSES, IMAGE_CHANNELS, IMAGE_SIZE
+from mc1opt.data.formats import ARRAY_FILES, Array, Arrays
+from mc1opt.errors import DataError
+from mc1opt.training.spec import DataSet
+
+CIFAR10 = "cifar10"
+CIFAR10_SHA256 = {
+    "train_images": "9d5c2eddadb0deff02c14c350c0385aab7b1d5ff1edfeb4997c8dc8644960111",
+    "train_labels": "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
+    "test_images": "177777c33ba79825320efa646ad04a94bdc3c80e4ebe3bd21724f8cdfd4b9d56",
+    "test_labels": "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5",
+}
+"""Of the arrays' bytes, images in the order N, C, H, W."""
+CIFAR10_COUNTS = (50_000, 10_000)
+LEAST_TRAIN_IMAGES = 20
+"""Of other people's images: two of each class."""
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """Arrays in the cache, and what is known of them."""
+
+    folder: Path
+    source: str
+    """Where they came from, in words."""
+    fetched: str
+    """When, ISO 8601, UTC."""
+    counts: tuple[int, int]
+    """Training and test images."""
+    sizes: dict[str, int]
+    """Bytes of each file."""
+    sha256: dict[str, str]
+    """Of each array's bytes."""
+
+    @property
+    def data(self) -> DataSet:
+        """The data set, as trainings speak of it."""
+        digest = self.sha256["train_images"]
+        cifar10 = self.sha256 == CIFAR10_SHA256
+        return DataSet(
+            name=CIFAR10 if cifar10 else f"own-{digest[:12]}",
+            folder=str(self.folder),
+            sha256=digest,
+            train_images=self.counts[0],
+            validation_images=self.counts[0] // 10,
+        )
+
+
+def cache_folder() -> Path:
+    """`MC1OPT_DATA`, else the platform's cache folder."""
+    own = os.environ.get("MC1OPT_DATA")
+    return Path(own).expanduser().resolve() if own else Path(platformdirs.user_cache_dir("mc1opt"))
+
+
+def check_arrays(arrays: Arrays, origin: str, *, must_be_cifar10: bool) -> dict[str, str]:
+    """Checks types, shapes, labels and, where it should be CIFAR-10, the hashes.
+
+    Returns:
+        The SHA-256 of each array.
+
+    Raises:
+        DataError: what is wrong, and what to do.
+    """
+    for images, labels, part in (
+        (arrays.train_images, arrays.train_labels, "training"),
+        (arrays.test_images, arrays.test_labels, "test"),
+    ):
+        shape = (len(labels), IMAGE_CHANNELS, IMAGE_SIZE, IMAGE_SIZE)
+        if images.dtype != np.uint8 or labels.dtype != np.uint8 or images.shape != shape or labels.ndim != 1:
+            raise DataError(
+                f"{origin}: the {part} images are {images.dtype} {images.shape} with labels {labels.dtype} "
+                f"{labels.shape}; they must be uint8, N x 3 x 32 x 32, with as many labels."
+            )
+        if labels.size and labels.max() >= CLASSES:
+            raise DataError(f"{origin}: a {part} label is {labels.max()}; allowed are 0 to {CLASSES - 1}.")
+    hashes = {name.removesuffix(".npy"): _sha256(array) for name, array in named_arrays(arrays)}
+    counts = (len(arrays.train_labels), len(arrays.test_labels))
+    if must_be_cifar10 or counts == CIFAR10_COUNTS:
+        wrong = [name for name, digest in hashes.items() if digest != CIFAR10_SHA256[name]]
+        if wrong:
+            raise DataError(
+                f"{origin}: {', '.join(wrong)} not those of CIFAR-10 (SHA-256 {hashes[wrong[0]][:12]}... "
+                f"instead of {CIFAR10_SHA256[wrong[0]][:12]}...): damaged, or other images. Fetch them again."
+            )
+    elif counts[0] < LEAST_TRAIN_IMAGES or not counts[1]:
+        raise DataError(
+            f"{origin} has {counts[0]} training and {counts[1]} test images; at least "
+            f"{LEAST_TRAIN_IMAGES} and 1 are needed."
+        )
+    return hashes
+
+
+def named_arrays(arrays: Arrays) -> list[tuple[str, Array]]:
+    """The arrays with the names of their files."""
+    parts = (arrays.train_images, arrays.train_labels, arrays.test_images, arrays.test_labels)
+    return list(zip(ARRAY_FILES, parts, strict=True))
+
+
+def write_entry(arrays: Arrays, source: str, *, must_be_cifar10: bool) -> CacheEntry:
+    """Checks arrays and puts them into the cache, in one step: whoever looks sees all of it or nothing.
+
+    Raises:
+        DataError: the arrays are not what they should be, or the cache cannot be written.
+    """
+    hashes = check_arrays(arrays, source, must_be_cifar10=must_be_cifar10)
+    name = CIFAR10 if hashes == CIFAR10_SHA256 else f"own-{hashes['train_images'][:12]}"
+    final = cache_folder() / name
+    with writing_to_cache(), temporary_folder() as temporary:
+        staging = temporary / name
+        staging.mkdir()
+        for file_name, array in named_arrays(arrays):
+            with (staging / file_name).open("wb") as file:
+                np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+                os.fsync(file.fileno())
+        description = {
+            "source": source,
+            "fetched": datetime.now(UTC).isoformat(timespec="seconds"),
+            "counts": [len(arrays.train_labels), len(arrays.test_labels)],
+            "sizes": {file_name: (staging / file_name).stat().st_size for file_name in ARRAY_FILES},
+            "sha256": hashes,
+        }
+        (staging / "source.json").write_text(json.dumps(description, indent=2))
+        if final.exists():
+            shutil.rmtree(final)  # damaged: nobody writes over an entry that opens
+        staging.rename(final)
+    entry = open_entry(name)
+    assert entry is not None  # it was written a moment ago
+    return entry
+
+
+def open_entry(name: str) -> CacheEntry | None:
+    """An entry of the cache; None if it is missing or not whole. Sizes are compared, not hashes."""
+    folder = cache_folder() / name
+    try:
+        known: dict[str, Any] = json.loads((folder / "source.json").read_text())
+        sizes = {file_name: (folder / file_name).stat().st_size for file_name in ARRAY_FILES}
+        if sizes != known["sizes"]:
+            return None
+        return CacheEntry(
+            folder=folder,
+            source=known["source"],
+            fetched=known["fetched"],
+            counts=(known["counts"][0], known["counts"][1]),
+            sizes=sizes,
+            sha256=known["sha256"],
+        )
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return None
+
+
+def damaged_arrays(entry: CacheEntry) -> list[str]:
+    """The names of the arrays whose bytes have not the stored SHA-256 any more."""
+    damaged = []
+    for file_name in ARRAY_FILES:
+        name = file_name.removesuffix(".npy")
+        try:
+            array = np.load(entry.folder / file_name, mmap_mode="r", allow_pickle=False)
+            whole = _sha256(array) == entry.sha256[name]
+        except (OSError, ValueError, EOFError):
+            whole = False
+        if not whole:
+            damaged.append(name)
+    return damaged
+
+
+@contextlib.contextmanager
+def fetch_lock() -> Iterator[None]:
+    """One process at a time fetches; the others wait, and then find the data in the cache."""
+    with writing_to_cache():
+        folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("a")
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder in the cache's file system, gone afterwards, whatever happens."""
+    folder = Path(tempfile.mkdtemp(prefix=".fetching-", dir=cache_folder()))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def writing_to_cache() -> Iterator[None]:
+    """Turns errors of the file system into one that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"the data cache {cache_folder()} cannot be written: {error.strerror or error}. It needs 400 MB; "
+            "free some, or name another folder with the environment variable MC1OPT_DATA."
+        ) from error
+
+
+def _sha256(array: Array) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()

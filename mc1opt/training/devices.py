@@ -1,0 +1,38 @@
+"""Which device trains."""
+
+import sys
+from pathlib import Path
+from typing import cast
+
+from mc1opt.errors import UsageError
+from mc1opt.training.spec import DEVICES, Device
+
+
+def resolve_device(name: str) -> Device:
+    """The device of `--device`: cpu, cuda, mps, or the best there is for "auto".
+
+    Raises:
+        UsageError: there is no such device, in general or here.
+    """
+    if name not in ("auto", *DEVICES):
+        raise UsageError(f"unknown device {name!r}. Allowed: auto, {', '.join(DEVICES)}.")
+    if name == "cpu" or (name == "auto" and not _may_have_accelerator()):
+        return "cpu"  # without importing torch, which takes seconds
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return "cuda" if there["cuda"] else "mps" if there["mps"] else "cpu"
+    if not there[name]:
+        built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
+        raise UsageError(
+            f"--device {name}: torch {torch.__version__} (built with {built}) finds no such device here. "
+            "Use --device cpu or auto."
+        )
+    return cast(Device, name)
+
+
+def _may_have_accelerator() -> bool:
+    return sys.platform == "darwin" or any(
+        Path(device).exists() for device in ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
+    )

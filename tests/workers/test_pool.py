@@ -1,0 +1,366 @@
+"""Worker processes together: real processes, killed for real, with learning curves instead of training."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from mc1opt.errors import WorkerError
+from mc1opt.training.spec import EpochResult, TrainingFailed
+from mc1opt.workers import pool as pool_module
+from mc1opt.workers.pool import Pool, ProcessPool
+from mc1opt.workers.protocol import TrainingInterrupted
+from tests.curves import TRAINER, CurvePool, curve, example_training
+from tests.workers.test_process import ROOT, is_alive, wait_until_gone
+
+SECONDS = 30.0
+"""Far more than anything here takes."""
+
+
+@pytest.fixture
+def pool(switches):
+    with ProcessPool(1, trainer=TRAINER) as pool:
+        yield pool
+
+
+@pytest.fixture
+def pair(switches):
+    with ProcessPool(2, trainer=TRAINER) as pool:
+        yield pool
+
+
+def go_on(result: EpochResult) -> bool:
+    return True
+
+
+def in_thread(function: Callable[..., bool], *arguments: object) -> "Future[bool]":
+    """Calls it in a thread that ends with the call."""
+    with_one = ThreadPoolExecutor(1)
+    future = with_one.submit(function, *arguments)
+    with_one.shutdown(wait=False)
+    return future
+
+
+# ---- Trainings that go well ------------------------------------------------------------------------------
+
+
+def test_every_epoch_is_handed_over_in_order(pool):
+    training = example_training(epochs=5)
+    results = []
+    assert pool.train(training, lambda result: results.append(result) or True) is True
+    assert results == curve(training)
+
+
+def test_a_training_ends_when_on_epoch_says_so(pool, switches):
+    results = []
+    assert pool.train(example_training(), lambda result: results.append(result)) is False
+    assert len(results) == len(switches.epochs()) == 1
+
+
+def test_one_worker_serves_many_trainings(pool, switches):
+    for seed in range(20):
+        training = example_training(seed=seed)
+        results = []
+        if seed % 3:
+            pool.train(training, lambda result, results=results: results.append(result) or True)
+            assert results == curve(training)
+        else:
+            pool.train(training, lambda result: False)
+    assert len({epoch["pid"] for epoch in switches.epochs()}) == 1
+
+
+def test_workers_train_at_the_same_time(pair, switches):
+    both = threading.Barrier(2)
+    wait = lambda result: both.wait(SECONDS) >= 0  # noqa: E731  (breaks if one trains after the other)
+    futures = [in_thread(pair.train, example_training(seed=seed), wait) for seed in range(2)]
+    assert all(future.result(SECONDS) for future in futures)
+    assert len({epoch["pid"] for epoch in switches.epochs()}) == 2
+
+
+def test_more_threads_than_workers_wait_for_their_turn(pair):
+    futures = [in_thread(pair.train, example_training(seed=seed), go_on) for seed in range(8)]
+    assert all(future.result(SECONDS) for future in futures)
+
+
+def test_workers_outlive_the_thread_that_used_them(pool, switches):
+    for seed in range(3):
+        assert in_thread(pool.train, example_training(seed=seed), go_on).result(SECONDS)
+    assert len({epoch["pid"] for epoch in switches.epochs()}) == 1
+
+
+def test_prints_of_libraries_do_no_harm(pool, switches):
+    switches.add("print", epoch=None)
+    results = []
+    assert pool.train(example_training(), lambda result: results.append(result) or True)
+    assert results == curve(example_training())
+
+
+def test_an_exception_of_on_epoch_goes_through_and_frees_the_worker(pool, switches):
+    def complain(result: EpochResult) -> bool:
+        raise KeyError("full")
+
+    with pytest.raises(KeyError, match="full"):
+        pool.train(example_training(), complain)
+    assert pool.train(example_training(), go_on)
+    assert len({epoch["pid"] for epoch in switches.epochs()}) == 1
+
+
+def test_a_pool_without_workers_is_refused():
+    with pytest.raises(ValueError, match="not 0"):
+        ProcessPool(0, trainer=TRAINER)
+
+
+# ---- Trainings that fail ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("action", "kind", "text"),
+    [
+        ("diverge", "diverged", "loss is nan"),
+        ("raise", "crashed", "ValueError: raised on request\nTraceback"),
+        ("out_of_memory", "out_of_memory", "MemoryError"),
+        ("crash", "crashed", "exit code 3; its last output:\nabout to crash"),
+        ("kill", "killed", "SIGKILL"),
+    ],
+)
+def test_a_failure_has_its_kind_and_message_and_the_next_training_goes_well(
+    pool, switches, action, kind, text
+):
+    switches.add(action, epoch=1, value=3, seed=1)
+    results = []
+    with pytest.raises(TrainingFailed) as caught:
+        pool.train(example_training(seed=1), lambda result: results.append(result) or True)
+    assert caught.value.kind == kind
+    assert text in caught.value.message
+    assert len(results) == 1
+    assert pool.train(example_training(seed=2), go_on)
+
+
+def test_a_worker_that_is_killed_is_replaced_and_the_other_does_not_notice(pair, switches):
+    switches.add("hang", seed=1, epoch=1)
+    victim = in_thread(pair.train, example_training(seed=1), go_on)
+    pid = switches.wait_for_epochs(2)[-1]["pid"]
+    results = []
+    training = example_training(seed=2)
+
+    def kill_the_other(result: EpochResult) -> bool:
+        results.append(result)
+        if result.epoch == 0:
+            os.kill(pid, signal.SIGKILL)
+            assert isinstance(victim.exception(SECONDS), TrainingFailed)
+        return True
+
+    assert pair.train(training, kill_the_other)
+    assert victim.exception().kind == "killed"
+    assert results == curve(training)
+    switches.clear()
+    futures = [in_thread(pair.train, example_training(seed=seed), go_on) for seed in range(3, 7)]
+    assert all(future.result(SECONDS) for future in futures)
+
+
+def test_a_worker_that_dies_between_trainings_is_not_noticed_later_than_once(pool, switches):
+    pool.train(example_training(), go_on)
+    os.kill(switches.epochs()[0]["pid"], signal.SIGKILL)
+    with pytest.raises(TrainingFailed, match="SIGKILL"):
+        pool.train(example_training(), go_on)
+    assert pool.train(example_training(), go_on)
+
+
+def test_a_training_that_takes_too_long_is_timed_out_and_its_worker_replaced(switches):
+    switches.add("hang", epoch=1, seed=1)
+    with ProcessPool(1, trainer=TRAINER, max_training_seconds=0.5) as pool:
+        with pytest.raises(TrainingFailed, match="not finished after 0.5 seconds") as caught:
+            pool.train(example_training(seed=1), go_on)
+        assert caught.value.kind == "timed_out"
+        assert not is_alive(switches.epochs()[0]["pid"])
+        assert pool.train(example_training(seed=2), go_on)
+
+
+def test_time_in_on_epoch_does_not_count_as_training():
+    with ProcessPool(1, trainer=TRAINER, max_training_seconds=0.5) as pool:
+        assert pool.train(example_training(epochs=2), lambda result: time.sleep(0.4) is None)
+
+
+def test_torch_out_of_memory_is_recognised():
+    with (
+        ProcessPool(1, trainer="tests.workers.trainers:out_of_memory_in_torch") as pool,
+        pytest.raises(TrainingFailed, match="can't allocate memory") as caught,
+    ):
+        pool.train(example_training(), go_on)
+    assert caught.value.kind == "out_of_memory"
+
+
+def test_a_worker_that_does_not_stop_is_replaced(monkeypatch):
+    monkeypatch.setattr(pool_module, "STOP_SECONDS", 0.2)
+    with ProcessPool(1, trainer="tests.workers.trainers:closes_slowly") as pool:
+        assert pool.train(example_training(), lambda result: False) is False
+        assert pool.train(example_training(), lambda result: False) is False
+
+
+def test_workers_that_cannot_start_are_an_error_with_the_reason():
+    with (
+        ProcessPool(2, trainer="tests.workers.broken_trainer:train") as pool,
+        pytest.raises(
+            WorkerError, match=r"3 attempts.*exit code 1(.|\n)*torch 2.0 and torchvision 0.1 do not"
+        ),
+    ):
+        pool.train(example_training(), go_on)
+
+
+def test_a_worker_that_never_gets_ready_is_given_up(monkeypatch):
+    monkeypatch.setattr(pool_module, "START_SECONDS", 0.01)
+    with (
+        ProcessPool(1, trainer=TRAINER) as pool,
+        pytest.raises(WorkerError, match="not ready after 0.01 seconds"),
+    ):
+        pool.train(example_training(), go_on)
+
+
+def test_a_process_that_cannot_be_made_is_an_error(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/does/not/exist")
+    with ProcessPool(1, trainer=TRAINER) as pool, pytest.raises(WorkerError, match="/does/not/exist"):
+        pool.train(example_training(), go_on)
+
+
+# ---- Interrupting and closing ----------------------------------------------------------------------------
+
+
+def pools() -> list[Callable[[int], Pool]]:
+    """The pool of processes, and its stand-in, which must behave the same."""
+    return [lambda size: ProcessPool(size, trainer=TRAINER), CurvePool]
+
+
+@pytest.mark.parametrize("make", pools(), ids=["processes", "curves"])
+@pytest.mark.parametrize("end", ["interrupt", "close"])
+def test_a_training_in_an_epoch_is_interrupted(switches, make, end):
+    switches.add("hang", epoch=1)
+    pool = make(1)
+    training, waiting = (in_thread(pool.train, example_training(), go_on) for _ in range(2))
+    switches.wait_for_epochs(2)
+    getattr(pool, end)()
+    for future in (training, waiting):
+        assert isinstance(future.exception(3.0), TrainingInterrupted)
+    with pytest.raises(TrainingInterrupted):
+        pool.train(example_training(), go_on)
+    pool.close()
+
+
+@pytest.mark.parametrize("make", pools(), ids=["processes", "curves"])
+def test_an_interrupt_within_on_epoch_ends_the_training_after_it(make):
+    pool = make(1)
+    results = []
+    with pytest.raises(TrainingInterrupted):
+        pool.train(example_training(), lambda result: results.append(pool.interrupt()) or True)
+    assert len(results) == 1
+    pool.close()
+
+
+@pytest.mark.parametrize("make", pools(), ids=["processes", "curves"])
+def test_a_training_that_on_epoch_ends_during_an_interrupt_counts_as_ended(make):
+    pool = make(1)
+    assert pool.train(example_training(), lambda result: pool.interrupt() is not None) is False
+    pool.close()
+
+
+def test_closing_leaves_no_process_thread_or_descriptor(switches):
+    descriptors, threads = Path("/dev/fd"), set(threading.enumerate())
+    before = {path.name for path in descriptors.iterdir()}
+    switches.add("hang", seed=1)
+    pool = ProcessPool(3, trainer=TRAINER)
+    pool.train(example_training(seed=0), go_on)
+    future = in_thread(pool.train, example_training(seed=1), go_on)
+    pids = {epoch["pid"] for epoch in switches.wait_for_epochs(4)}
+    pids |= {slot.result().pid for slot in pool._free}
+    assert len(pids) == 3
+    pool.close()
+    pool.close()
+    assert isinstance(future.exception(SECONDS), TrainingInterrupted)
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):  # a zombie would still be found
+            os.kill(pid, 0)
+    assert {path.name for path in descriptors.iterdir()} == before
+    deadline = time.monotonic() + SECONDS
+    while set(threading.enumerate()) - threads and time.monotonic() < deadline:
+        time.sleep(0.01)  # the test's own thread ends a moment after its future
+    assert set(threading.enumerate()) <= threads
+
+
+def test_closing_within_on_epoch_ends_the_training(monkeypatch):
+    monkeypatch.setattr(pool_module, "CLOSE_SECONDS", 0.2)
+    pool = ProcessPool(1, trainer=TRAINER)
+    with pytest.raises(TrainingInterrupted):
+        pool.train(example_training(), lambda result: pool.close() is None)
+    assert not pool._taken
+
+
+def test_closing_at_once_after_starting_is_fine():
+    for _ in range(3):
+        ProcessPool(2, trainer=TRAINER).close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_signals_to_workers_that_are_just_starting_are_ignored(pool, number):
+    child = pool._free[0].result()
+    os.kill(child.pid, number)  # long before Python can have come up
+    assert pool.train(example_training(), go_on)
+    assert child.usable
+
+
+# ---- The parent ------------------------------------------------------------------------------------------
+
+DRIVER = """
+import sys, threading
+from mc1opt.workers.pool import ProcessPool
+from tests.curves import TRAINER, example_training
+
+pool = ProcessPool(2, trainer=TRAINER)
+for seed in range(2):
+    arguments = (example_training(seed=seed), lambda result: True)
+    threading.Thread(target=pool.train, args=arguments, daemon=True).start()
+if sys.argv[1] == "wait":
+    threading.Event().wait()
+sys.stdin.readline()
+"""
+
+
+def start_driver(how: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen([sys.executable, "-c", DRIVER, how], cwd=ROOT, stdin=subprocess.PIPE, text=True)
+
+
+def test_workers_end_with_a_parent_that_is_killed(switches):
+    switches.add("hang", epoch=1)
+    with start_driver("wait") as driver:
+        pids = {epoch["pid"] for epoch in switches.wait_for_epochs(4)}
+        assert len(pids) == 2
+        assert all(is_alive(pid) for pid in pids)
+        driver.kill()
+    assert all(wait_until_gone(pid, 15.0) for pid in pids)
+
+
+def test_workers_end_with_a_parent_that_forgets_to_close_the_pool(switches):
+    switches.add("hang", epoch=1)
+    with start_driver("end") as driver:
+        pids = {epoch["pid"] for epoch in switches.wait_for_epochs(4)}
+        driver.stdin.write("\n")
+        driver.stdin.flush()
+        assert driver.wait(SECONDS) == 0
+    assert all(wait_until_gone(pid, 15.0) for pid in pids)
+
+
+def test_the_pool_does_not_import_torch():
+    code = "import sys, mc1opt.workers.pool, mc1opt.workers.resources; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT).returncode == 0
+
+
+def test_modules_of_the_current_folder_do_not_hide_others(tmp_path, monkeypatch):
+    (tmp_path / "queue.py").write_text("raise ImportError('not the one of the standard library')")
+    monkeypatch.chdir(tmp_path)
+    with ProcessPool(1, trainer=TRAINER) as pool:
+        assert pool.train(example_training(), go_on)

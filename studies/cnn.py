@@ -145,4 +145,53 @@ PRESETS = {
     "cnn-32-128-pool-dropout": {**PUBLISHED, **POOLED, "dropout_at": "first", "dropout_rate": 0.2},
 }
 
-STARTING_POINTS = {name: PRESETS[name] for name in ("cnn-32-128-pool", "cnn-32-128-pool-dropout")}
+# What has worked: a whitened stem, batch norm, one cycle with much Nesterov momentum, light augmentation.
+TUNED = {
+    "stem": "whitened",
+    "activation": "gelu",
+    "norm": "batch",
+    "dropout_at": "off",
+    "linear_layers": 0,
+    "conv_layers": 3,
+    "kernel_size": 3,
+    "padding": "same",
+    "conv1_pooling": "max",
+    "conv2_pooling": "max",
+    "conv3_pooling": "max",
+    "global_pooling": "none",
+    "optimizer": "sgd",
+    "sgd_momentum_kind": "nesterov",
+    "sgd_momentum": 0.9,
+    "sgd_learning_rate": 0.2,
+    "use_weight_decay": True,
+    "sgd_weight_decay": 5e-4,
+    "schedule": "one_cycle",
+    "one_cycle_warmup": 0.25,
+    "batch_size": 64,
+    "label_smoothing": 0.1,
+    "flip": True,
+    "crop": 2,
+    "cutout": 0,
+}
+
+# The fastest first.
+STARTING_POINTS = {
+    "whitened-16-32-64": {
+        **TUNED,
+        "conv1_width_to_32": 16,
+        "conv2_width_to_64": 32,
+        "conv3_width_to_128": 64,
+    },
+    "cnn-32-128-pool": PRESETS["cnn-32-128-pool"],
+    "cnn-32-128-pool-dropout": PRESETS["cnn-32-128-pool-dropout"],
+    "whitened-32-64-64-128": {
+        **TUNED,
+        "conv_layers": 4,
+        "conv1_width_to_32": 32,
+        "conv2_width_to_64": 64,
+        "conv3_width_to_128": 64,
+        "conv3_pooling": "none",
+        "conv4_pooling": "max",
+        "conv4_width_to_128": 128,
+    },
+}

@@ -1,12 +1,12 @@
 """Learning curves instead of training: cheap, deterministic, and with failures on request.
 
-`train` stands in for `mc1opt.training.loop:train` in worker processes (`TRAINER` is its name), `CurvePool` for
-the processes themselves. The accuracies are made up, but depend on the config as real ones do: there is a best
-learning rate for each optimizer, wider and deeper is better with diminishing returns, batch norm, a whitened
-stem, augmentation and more images help. So a search has something to find. No torch.
+`train` stands in for `mc1opt.training.loop:train` in worker processes (`TRAINER` is its name), `CurvePool`
+for the processes themselves. The accuracies are made up, but depend on the config as real ones do: there is a
+best learning rate for each optimizer, wider and deeper is better with diminishing returns, batch norm, a
+whitened stem, augmentation and more images help. So a search has something to find. No torch.
 
-What a training does besides is decided by `Switches`: rules in a folder that an environment variable names, so
-that they reach worker processes, also those that are running already.
+What a training does besides is decided by `Switches`: rules in a folder that an environment variable names,
+so that they reach worker processes, also those that are running already.
 """
 
 import contextlib
@@ -83,7 +83,7 @@ def asymptote(config: Config, train_images: int) -> float:
 
 
 def accuracy(training: Training, epoch: int) -> float:
-    """The validation accuracy after an epoch (from 0): asymptote * (1 - exp(-rate * (epoch + 1))) and noise."""
+    """Validation accuracy after an epoch (from 0): asymptote * (1 - exp(-rate * (epoch + 1))) and noise."""
     rate = 0.3 + 0.5 * math.exp(-(_learning_rate_error(training.config) ** 2))
     rate *= math.sqrt(training.fidelity.train_images / 10_000)
     value = asymptote(training.config, training.fidelity.train_images) * (1 - math.exp(-rate * (epoch + 1)))
@@ -122,9 +122,9 @@ class Rule(BaseModel):
     """What happens in the trainings that it matches, before an epoch's result."""
 
     action: Action
-    """sleep: for `value` seconds. hang: for ever. diverge, raise: TrainingFailed, ValueError. out_of_memory: takes
-    more than there is. crash: the process ends with exit code `value`. kill: with SIGKILL. print: to both standard
-    streams, in every way."""
+    """sleep: for `value` seconds. hang: for ever. diverge, raise: TrainingFailed, ValueError. out_of_memory:
+    takes more than there is. crash: the process ends with exit code `value`. kill: with SIGKILL. print: to
+    both standard streams, in every way."""
     seed: int | None = None
     """Only trainings with this seed."""
     config_id: str | None = None

@@ -34,7 +34,7 @@ def run(
     workers: Annotated[str, typer.Option(help="Trainings at once: a number, or auto.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     sampler: Annotated[str, typer.Option(help="tpe or random.")] = "tpe",
-    pruner: Annotated[str, typer.Option(help="percentile, median, halving or none.")] = "percentile",
+    pruner: Annotated[str, typer.Option(help="narrowing, median, halving or none.")] = "narrowing",
     max_macs: Annotated[
         int | None,
         typer.Option(help="Multiply-accumulates an image above which a network is too large."),

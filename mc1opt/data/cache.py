@@ -216,4 +216,4 @@ def writing_to_cache() -> Iterator[None]:
 
 
 def _sha256(array: Array) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()

@@ -19,7 +19,7 @@ from mc1opt.search.sampling import make_pruner, make_sampler
 from mc1opt.search.space import StudyDefinition, load_definition
 from mc1opt.search.storage import StudyStorage, open_storage, sqlite_path, storage_url
 from mc1opt.search.tables import end_lines
-from mc1opt.training.devices import resolve_device
+from mc1opt.training.devices import resolve_device, resolve_precision
 from mc1opt.training.spec import DataSet, Device, Fidelity
 from mc1opt.workers.pool import ProcessPool
 from mc1opt.workers.resources import default_workers
@@ -42,7 +42,7 @@ class SearchCommand:
     workers: str = "auto"
     device: str = "auto"
     sampler: str = "tpe"
-    pruner: str = "percentile"
+    pruner: str = "narrowing"
     max_macs: int | None = None
     max_failures: int = 10
     data: Path | None = None
@@ -139,6 +139,7 @@ def _settings(
         fidelity=fidelity,
         seed=command.seed if command.seed is not None else stored.get(records.STUDY_SEED, 0),
         device=device,
+        precision=resolve_precision(device),
         max_macs=command.max_macs or stored.get(records.STUDY_MAX_MACS) or definition.max_macs,
         timeout=command.timeout,
         sampler=command.sampler,

@@ -8,10 +8,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from mc1opt import __version__
+from mc1opt.training.devices import cpu_flags
+from mc1opt.training.spec import Precision
 
 
-def versions(threads: int) -> dict[str, str | int]:
-    """mc1opt, Python, torch, Optuna; the CPU's capability and the threads a worker.
+def versions(threads: int, precision: Precision) -> dict[str, str | int]:
+    """mc1opt, Python, torch, Optuna; the CPU's capability, the threads a worker, the precision.
 
     torch is not imported for it: that takes seconds, and the main process does without.
     """
@@ -22,6 +24,7 @@ def versions(threads: int) -> dict[str, str | int]:
         "optuna": _version("optuna"),
         "cpu": cpu_capability(),
         "threads": threads,
+        "precision": precision,
     }
 
 
@@ -38,10 +41,7 @@ def cpu_capability() -> str:
     forced = os.environ.get("ATEN_CPU_CAPABILITY")
     if forced:
         return forced.upper()
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split())
-    except OSError:
-        return platform.machine()
+    flags = cpu_flags()
     if {"avx512f", "avx512dq", "avx512vl", "avx512bw"} <= flags:
         return "AVX512"
     return "AVX2" if {"avx2", "fma"} <= flags else platform.machine()

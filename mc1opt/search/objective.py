@@ -25,7 +25,7 @@ from mc1opt.search.space import StudyDefinition
 from mc1opt.search.storage import StudyStorage
 from mc1opt.search.weights import keep_best_weights, weights_path
 from mc1opt.seeds import derive_seed
-from mc1opt.training.spec import DataSet, Device, EpochResult, Fidelity, Training, TrainingFailed
+from mc1opt.training.spec import DataSet, Device, EpochResult, Fidelity, Precision, Training, TrainingFailed
 from mc1opt.workers.pool import Pool
 from mc1opt.workers.protocol import TrainingInterrupted
 
@@ -73,6 +73,7 @@ class Objective:
         fidelity: how much.
         study_seed: which trial seeds are derived from.
         device: where.
+        precision: what is computed in.
         max_macs: multiply-accumulates an image, above which a network is too large.
         weights_folder: where the weights of the best trials are kept.
         keep: how many of them.
@@ -87,6 +88,7 @@ class Objective:
     fidelity: Fidelity
     study_seed: int
     device: Device
+    precision: Precision
     max_macs: int
     weights_folder: Path
     keep: int
@@ -105,7 +107,7 @@ class Objective:
             records.FIDELITY: self.fidelity.model_dump(),
             records.DATA: {"name": self.data.name, "sha256": self.data.sha256},
             records.DEVICE: self.device,
-            records.VERSIONS: versions(threads=1),
+            records.VERSIONS: versions(threads=1, precision=self.precision),
             records.COMMIT: commit(),
         }
         try:
@@ -159,6 +161,7 @@ class Objective:
             seed=seed,
             data=self.data,
             device=self.device,
+            precision=self.precision,
             weights=str(weights_path(self.weights_folder, number)),
         )
 

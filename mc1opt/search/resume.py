@@ -110,7 +110,9 @@ def open_study(
             )
         for key, value in wanted.items():
             study.set_user_attr(key, value)
-        study.set_metric_names(["validation accuracy"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(["validation accuracy"])
         for name, params in list(definition.starting_points.items())[len(study.get_trials(deepcopy=False)) :]:
             study.enqueue_trial(dict(params), user_attrs={records.STARTING_POINT: name})
         # Last, so that a process that dies on the way leaves a study that is begun again.

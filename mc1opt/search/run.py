@@ -24,7 +24,7 @@ from mc1opt.search.resume import StudySettings, open_study, take_up_interrupted
 from mc1opt.search.space import StudyDefinition
 from mc1opt.search.storage import StudyStorage
 from mc1opt.search.weights import study_folder
-from mc1opt.training.spec import DataSet, Device, Fidelity
+from mc1opt.training.spec import DataSet, Device, Fidelity, Precision
 from mc1opt.workers.pool import Pool
 
 MAX_UNTRAINED = 50
@@ -44,10 +44,11 @@ class SearchSettings:
     seed: int
     device: Device
     max_macs: int
+    precision: Precision = "float32"
     timeout: float | None = None
     """Seconds."""
     sampler: str = "tpe"
-    pruner: str = "percentile"
+    pruner: str = "narrowing"
     max_failures: int = 10
     """Failed trials in a row that end the search."""
     keep: int = 5
@@ -153,6 +154,7 @@ class _Search:
             fidelity=settings.fidelity,
             study_seed=settings.seed,
             device=settings.device,
+            precision=settings.precision,
             max_macs=settings.max_macs,
             weights_folder=study_folder(weights, settings.study),
             keep=settings.keep,

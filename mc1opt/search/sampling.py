@@ -18,11 +18,12 @@ STARTUP_TRIALS = 10
 """Trials that TPE leaves to chance. Only trained ones count, starting points among them: Optuna would also
 count those that were too large or duplicates, and then model what it has never seen."""
 
-WARMUP_EPOCHS = 1
-"""Epochs before the pruner may end a trial: the first epoch's accuracy tells little of the last one's."""
+KEPT_BY_EPOCH = (75.0, 50.0, 35.0, 25.0)
+"""Percent of the completed trials among which a trial must be at the end of its first, second, ... epoch to
+go on; later epochs as the last one. The first epoch tells little of the last: it only ends the hopeless."""
 
-PRUNER_STARTUP_TRIALS = 5
-"""Completed trials before the pruner ends any: a median of fewer is luck."""
+PRUNER_STARTUP_TRIALS = 4
+"""Completed trials before the pruner ends any: percentiles of fewer are luck."""
 
 
 class SeededSampler(BaseSampler):
@@ -94,17 +95,44 @@ def make_sampler(name: str, study_seed: int) -> SeededSampler:
     return SeededSampler(makers[name], study_seed, STARTUP_TRIALS)
 
 
+class NarrowingPruner(BasePruner):
+    """Optuna's percentile pruner with a percentile for each epoch.
+
+    A trial is compared with the completed trials at the same epoch, which suits a constant budget of epochs.
+    What is kept narrows: a single percentile is either too strict for the first epoch or too lax later.
+
+    Args:
+        kept: percent of the completed trials to be as good as, by epoch.
+    """
+
+    def __init__(self, kept: tuple[float, ...] = KEPT_BY_EPOCH) -> None:
+        self._pruners = [
+            PercentilePruner(
+                percent, n_startup_trials=PRUNER_STARTUP_TRIALS, n_min_trials=PRUNER_STARTUP_TRIALS
+            )
+            for percent in kept
+        ]
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Whether a trial shall end after its last reported epoch."""
+        epoch = trial.last_step
+        if epoch is None:
+            return False
+        return self._pruners[min(epoch, len(self._pruners) - 1)].prune(study, trial)
+
+
 def make_pruner(name: str) -> BasePruner:
-    """The pruner of `--pruner`: percentile, median, halving or none.
+    """The pruner of `--pruner`: narrowing, median, halving or none.
 
     Raises:
         UsageError: there is no such pruner.
     """
     makers: dict[str, Callable[[], BasePruner]] = {
-        "percentile": lambda: PercentilePruner(
-            50.0, n_startup_trials=PRUNER_STARTUP_TRIALS, n_warmup_steps=WARMUP_EPOCHS
+        "narrowing": NarrowingPruner,
+        # One epoch of warm-up: after its first epoch a trial is not compared.
+        "median": lambda: MedianPruner(
+            n_startup_trials=PRUNER_STARTUP_TRIALS, n_warmup_steps=1, n_min_trials=4
         ),
-        "median": lambda: MedianPruner(n_startup_trials=PRUNER_STARTUP_TRIALS, n_warmup_steps=WARMUP_EPOCHS),
         "halving": lambda: SuccessiveHalvingPruner(min_resource=2, reduction_factor=2),
         "none": NopPruner,
     }

@@ -105,7 +105,8 @@ class Trainer:
         return loss.detach()
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+        enabled = self.training.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
 
 def new_model(training: Training, images: ImageSplit) -> nn.Module:

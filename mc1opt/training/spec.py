@@ -9,6 +9,8 @@ from mc1opt.config import Config
 Device = Literal["cpu", "cuda", "mps"]
 DEVICES: tuple[Device, ...] = ("cpu", "cuda", "mps")
 
+Precision = Literal["float32", "bfloat16"]
+
 FailureKind = Literal[
     "diverged", "out_of_memory", "timed_out", "crashed", "killed", "storage", "search_space"
 ]
@@ -51,6 +53,8 @@ class Training(_Model):
     device: Device = "cpu"
     threads: int = Field(default=1, ge=1)
     """Intra-op threads on a CPU. The curve depends on them, in its last bits."""
+    precision: Precision = "float32"
+    """What convolutions and linear layers compute in (`torch.autocast`); weights stay float32."""
     weights: str | None = None
     """Where the weights go after the last epoch (a safetensors file), or None to drop them."""
 

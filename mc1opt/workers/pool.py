@@ -127,7 +127,9 @@ class ProcessPool:
         for attempt in range(1, STARTS + 1):
             with self._worker() as child:
                 try:
-                    if not child.ready:
+                    if child.ready:
+                        child.receive(0)  # it may have died since its last training
+                    else:
                         self._receive(child, time.monotonic() + START_SECONDS)
                 except (WorkerDied, _OutOfTime) as error:
                     self._raise_if_stopped()

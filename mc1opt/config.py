@@ -2,7 +2,7 @@
 
 Here lie the config's models, its identity (`config_id`), and the shape arithmetic that decides whether an
 architecture can exist. Not here: epochs, seed and data (they are no part of a config, see
-`mc1opt.training.spec`), and anything that needs torch.
+`mc1opt.spec`), and anything that needs torch.
 
 Shape suffixes in the code: N images, C channels, H height, W width.
 """

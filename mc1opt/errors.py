@@ -10,7 +10,7 @@
     └── SearchStoppedError     a search that ended itself: everything fails, or nothing new is left
 
 Each message says what is wrong, with the value; what is allowed; and what to do next. A training that fails
-inside a worker is not an error of the program but a result: see `mc1opt.training.spec.TrainingFailed`.
+inside a worker is not an error of the program but a result: see `mc1opt.spec.TrainingFailed`.
 """
 
 

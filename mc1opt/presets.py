@@ -1,6 +1,6 @@
 """The published models: configs with a name, their row in the publication, and what it says about them.
 
-Source: the slide deck of MC1, a deep-learning course's mini-challenge on hyperparameter and model tuning,
+Source: the slides of MC1, a deep-learning course's mini-challenge on hyperparameter and model tuning,
 4 May 2023, which tuned CIFAR-10 classifiers by hand, one change at a time. A preset is the architecture with
 the recipe of that source: stochastic gradient descent at the constant learning rate 0.1, batches of 200. The
 source says nothing of momentum, weight decay, label smoothing and augmentation; that there are none is our

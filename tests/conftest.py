@@ -12,7 +12,9 @@ SWITCHES = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     for option, reason in SWITCHES.values():
-        parser.addoption(option, action="store_true", help=f"run the tests that are skipped because: {reason}")
+        parser.addoption(
+            option, action="store_true", help=f"run the tests that are skipped because: {reason}"
+        )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -24,7 +26,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """Relative paths, such as storage/mc1opt.db, lead into the test's own folder, and data to its own cache."""
+    """Relative paths lead into the folder of the test, and images into a cache of its own."""
     monkeypatch.chdir(tmp_path)
     if "real_data" not in request.keywords:
         monkeypatch.setenv("MC1OPT_DATA", str(tmp_path / "cache"))

@@ -26,7 +26,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from mc1opt.config import MLP, SGD, Config, ConvNet, LinearLayer, config_id
-from mc1opt.training.spec import DataSet, EpochResult, Fidelity, Training, TrainingFailed
+from mc1opt.spec import DataSet, EpochResult, Fidelity, Training, TrainingFailed
 from mc1opt.workers.protocol import TrainingInterrupted
 
 TRAINER = "tests.curves:train"
@@ -268,6 +268,7 @@ def _save_weights(path: Path, result: EpochResult) -> None:
     import numpy as np
     from safetensors.numpy import save_file
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     save_file({"validation_accuracy": np.array([result.validation_accuracy])}, str(path))
 
 

@@ -6,7 +6,7 @@ import statistics
 import pytest
 
 from mc1opt.config import AdamW
-from mc1opt.training.spec import TrainingFailed
+from mc1opt.spec import TrainingFailed
 from mc1opt.workers.pool import ProcessPool
 from tests.curves import (
     NOISE,

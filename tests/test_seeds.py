@@ -8,7 +8,13 @@ def test_a_seed_is_the_same_in_every_version() -> None:
 
 
 def test_parts_are_kept_apart_by_place_and_type() -> None:
-    seeds = {derive_seed(1, 23), derive_seed(12, 3), derive_seed(123), derive_seed("1", 23), derive_seed(23, 1)}
+    seeds = {
+        derive_seed(1, 23),
+        derive_seed(12, 3),
+        derive_seed(123),
+        derive_seed("1", 23),
+        derive_seed(23, 1),
+    }
     assert len(seeds) == 5
 
 

@@ -40,6 +40,9 @@ def run(
         typer.Option(help="Multiply-accumulates an image above which a network is too large."),
     ] = None,
     max_failures: Annotated[int, typer.Option(help="Failed trials in a row that end the search.")] = 10,
+    confirm: Annotated[
+        int, typer.Option(help="How many of the best are trained again with two new seeds; 0 for none.")
+    ] = 3,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -56,6 +59,7 @@ def run(
     at_least(train_images, 1, "--train-images")
     at_least(max_macs, 1, "--max-macs")
     at_least(max_failures, 1, "--max-failures")
+    at_least(confirm, 0, "--confirm")
     at_least(seed, 0, "--seed")
     seconds = parse_duration(timeout, "--timeout")
 
@@ -80,6 +84,7 @@ def run(
             pruner=pruner,
             max_macs=max_macs,
             max_failures=max_failures,
+            confirm=confirm,
             data=data,
         ),
         stop=stop,

@@ -19,7 +19,7 @@ import platformdirs
 from mc1opt.config import CLASSES, IMAGE_CHANNELS, IMAGE_SIZE
 from mc1opt.data.formats import ARRAY_FILES, Array, Arrays
 from mc1opt.errors import DataError
-from mc1opt.training.spec import DataSet
+from mc1opt.spec import DataSet
 
 CIFAR10 = "cifar10"
 CIFAR10_SHA256 = {

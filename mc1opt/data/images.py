@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mc1opt.data.splits import split
 from mc1opt.errors import DataError
-from mc1opt.training.spec import DataSet
+from mc1opt.spec import DataSet
 
 
 @dataclass(frozen=True)

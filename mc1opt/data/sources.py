@@ -32,7 +32,7 @@ from mc1opt.data.fetch import (
 )
 from mc1opt.data.formats import read_files
 from mc1opt.errors import DataError
-from mc1opt.training.spec import DataSet
+from mc1opt.spec import DataSet
 
 
 def find_data(

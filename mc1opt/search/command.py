@@ -19,8 +19,8 @@ from mc1opt.search.sampling import make_pruner, make_sampler
 from mc1opt.search.space import StudyDefinition, load_definition
 from mc1opt.search.storage import StudyStorage, open_storage, sqlite_path, storage_url
 from mc1opt.search.tables import end_lines
+from mc1opt.spec import DataSet, Device, Fidelity
 from mc1opt.training.devices import resolve_device, resolve_precision
-from mc1opt.training.spec import DataSet, Device, Fidelity
 from mc1opt.workers.pool import ProcessPool
 from mc1opt.workers.resources import default_workers
 
@@ -45,6 +45,7 @@ class SearchCommand:
     pruner: str = "narrowing"
     max_macs: int | None = None
     max_failures: int = 10
+    confirm: int = 3
     data: Path | None = None
 
 
@@ -85,7 +86,7 @@ def search(
             observers=_observers(output),
             stop=stop,
         )
-    for line in end_lines(ended):
+    for line in end_lines(ended, storage_url(command.storage)):
         write(line)
     return ended
 
@@ -145,6 +146,7 @@ def _settings(
         sampler=command.sampler,
         pruner=command.pruner,
         max_failures=command.max_failures,
+        confirm=command.confirm,
     )
 
 

@@ -8,8 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from mc1opt import __version__
+from mc1opt.spec import Precision
 from mc1opt.training.devices import cpu_flags
-from mc1opt.training.spec import Precision
 
 
 def versions(threads: int, precision: Precision) -> dict[str, str | int]:

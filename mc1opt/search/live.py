@@ -11,7 +11,7 @@ from rich.text import Text
 from mc1opt.search.observers import Observer, SearchEnded, SearchStarted, TrialStarted
 from mc1opt.search.progress import RunningTrial, SearchProgress, duration, ending, plan_lines, record_summary
 from mc1opt.search.records import TrialRecord
-from mc1opt.training.spec import EpochResult
+from mc1opt.spec import EpochResult
 
 REFRESH_PER_SECOND = 4
 RECENT = 4
@@ -56,6 +56,13 @@ class LiveProgress(Observer):
         self._progress.trial_ended(trial)
         if trial.outcome not in ("too_large", "duplicate"):
             self._recent = [*self._recent, f"#{trial.number} {ending(trial)}"][-RECENT:]
+
+    def confirmed(self, number: int, value: float | None) -> None:
+        """See `Observer`."""
+        assert self._progress is not None
+        self._progress.confirmed(number)
+        result = "failed" if value is None else f"{value:.3f}"
+        self._recent = [*self._recent, f"#{number} again {result}"][-RECENT:]
 
     def tick(self) -> None:
         """See `Observer`."""

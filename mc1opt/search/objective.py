@@ -25,7 +25,7 @@ from mc1opt.search.space import StudyDefinition
 from mc1opt.search.storage import StudyStorage
 from mc1opt.search.weights import keep_best_weights, weights_path
 from mc1opt.seeds import derive_seed
-from mc1opt.training.spec import DataSet, Device, EpochResult, Fidelity, Precision, Training, TrainingFailed
+from mc1opt.spec import DataSet, Device, EpochResult, Fidelity, Precision, Training, TrainingFailed
 from mc1opt.workers.pool import Pool
 from mc1opt.workers.protocol import TrainingInterrupted
 
@@ -48,7 +48,16 @@ class TrialEnded:
     record: records.TrialRecord
 
 
-Event = TrialStarted | EpochEvent | TrialEnded
+@dataclass(frozen=True)
+class Confirmed:
+    """A trial's config was trained again with a new seed."""
+
+    number: int
+    value: float | None
+    """Validation accuracy; None where the training failed."""
+
+
+Event = TrialStarted | EpochEvent | TrialEnded | Confirmed
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mc1opt.search.records import StudyRecord, TrialRecord
-from mc1opt.training.spec import EpochResult, Fidelity
+from mc1opt.spec import EpochResult, Fidelity
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +30,10 @@ class SearchStarted:
     device: str
     timeout: float | None
     """Seconds."""
+    expected_seconds: float | None
+    """About how long it takes."""
+    expected_bytes: int
+    """About how much disk it takes."""
     record: StudyRecord
 
 
@@ -50,7 +54,11 @@ class SearchEnded:
     message: str
     """In words; empty where it simply finished."""
     seconds: float
+    expected_seconds: float | None
+    """What was said before it started."""
     record: StudyRecord
+    importances: dict[str, float]
+    """Shares of the parameters in what makes trials differ, the greatest first; empty where unknown."""
 
 
 class Observer:
@@ -71,6 +79,9 @@ class Observer:
 
     def trial_ended(self, trial: TrialRecord) -> None:
         """A trial is in its last state, or set back to waiting."""
+
+    def confirmed(self, number: int, value: float | None) -> None:
+        """Trial `number`'s config was trained again; no value where that failed."""
 
     def tick(self) -> None:
         """Some time has passed: called a few times a second, for clocks and displays."""
@@ -107,6 +118,10 @@ class Observers(Observer):
     def trial_ended(self, trial: TrialRecord) -> None:
         """See `Observer`."""
         self._tell("trial_ended", trial)
+
+    def confirmed(self, number: int, value: float | None) -> None:
+        """See `Observer`."""
+        self._tell("confirmed", number, value)
 
     def tick(self) -> None:
         """See `Observer`."""

@@ -15,7 +15,7 @@ from mc1opt.config import config_from_json
 from mc1opt.search.describe import describe_config
 from mc1opt.search.observers import Observer, SearchEnded, SearchStarted, TrialStarted
 from mc1opt.search.records import TrialRecord
-from mc1opt.training.spec import EpochResult
+from mc1opt.spec import EpochResult
 
 SILENCE_SECONDS = 30.0
 """Without a terminal, at least one line in so many seconds."""
@@ -75,6 +75,10 @@ class SearchProgress:
             self.finished_at.append(self.now())
         if trial.value is not None and (self.best is None or trial.value > (self.best.value or 0.0)):
             self.best = trial
+
+    def confirmed(self, number: int) -> None:
+        """A trial's config was trained again."""
+        self.running.pop(number, None)
 
     def seconds_left(self) -> tuple[float, float] | None:
         """How long the rest will take, and its standard error, from the trials of this search so far.
@@ -183,6 +187,12 @@ class PlainProgress(Observer):
             return  # they are counted at the end of each line
         self._status(f"#{trial.number} {ending(trial)}")
 
+    def confirmed(self, number: int, value: float | None) -> None:
+        """See `Observer`."""
+        assert self._progress is not None
+        self._progress.confirmed(number)
+        self._status(f"#{number} again, with a new seed: " + ("failed" if value is None else f"{value:.3f}"))
+
     def tick(self) -> None:
         """See `Observer`."""
         if self._progress is None or self._now() - self._last < SILENCE_SECONDS:
@@ -214,12 +224,13 @@ def plan_lines(search: SearchStarted) -> list[str]:
     fidelity = search.fidelity
     left = max(search.trials - search.counted, 0)
     resumed = f"{search.counted} of {search.trials} trials done, " if search.counted else ""
+    expected = "" if search.expected_seconds is None else f" About {duration(search.expected_seconds)},"
     lines = [
         f"Study {search.study} ({search.definition}): {resumed}{left} trials to train, each at most "
         f"{fidelity.epochs} epochs of {fidelity.train_images:,} images, {search.workers} "
         f"worker{'s' if search.workers != 1 else ''} on {search.device}"
         + (f", for at most {duration(search.timeout)}" if search.timeout is not None else "")
-        + ". Ctrl-C keeps everything."
+        + f".{expected or ' About'} {search.expected_bytes / 1e6:.0f} MB of disk. Ctrl-C keeps everything."
     ]
     if search.taken_up:
         lines.append(

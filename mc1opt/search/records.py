@@ -10,7 +10,7 @@ from typing import Any, Literal
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from mc1opt.training.spec import Fidelity
+from mc1opt.spec import Fidelity
 
 # ---- User attributes of a trial --------------------------------------------------------------------------
 
@@ -120,6 +120,7 @@ class TrialRecord:
     macs: int | None
     values_by_epoch: list[float]
     seconds: float | None
+    epoch_seconds: float | None
     constraints: dict[str, float]
     failure: dict[str, str] | None
     interrupted: int
@@ -145,6 +146,7 @@ def trial_record(trial: FrozenTrial) -> TrialRecord:
         macs=attributes.get(MACS),
         values_by_epoch=values_by_epoch(trial),
         seconds=trial.duration.total_seconds() if trial.duration is not None else None,
+        epoch_seconds=attributes.get(EPOCH_SECONDS),
         constraints=dict(trial.constraints),
         failure=attributes.get(FAILURE),
         interrupted=attributes.get(INTERRUPTED, 0),

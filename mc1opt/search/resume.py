@@ -18,7 +18,7 @@ from mc1opt.search.ownership import is_dead
 from mc1opt.search.sampling import make_pruner, make_sampler
 from mc1opt.search.space import StudyDefinition
 from mc1opt.search.storage import StudyStorage
-from mc1opt.training.spec import DataSet, Fidelity
+from mc1opt.spec import DataSet, Fidelity
 
 SPACE_DRAWS = 64
 """Random draws by which two search spaces are compared."""

@@ -5,10 +5,12 @@ a stop: a signal, the deadline, nothing new, too many failures. Why not `study.o
 section 3; in short, totals would not be exact and interrupted trials would be lost.
 """
 
+import contextlib
 import queue
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,14 +20,18 @@ from optuna.trial import FrozenTrial
 
 from mc1opt.errors import SearchStoppedError, StorageError
 from mc1opt.search import records
-from mc1opt.search.objective import EpochEvent, Event, Objective, Proposal
+from mc1opt.search.confirm import Confirmation, missing_repetitions
+from mc1opt.search.importance import importances
+from mc1opt.search.objective import Confirmed, EpochEvent, Event, Objective, Proposal
 from mc1opt.search.observers import Observer, Observers, SearchEnded, SearchStarted, StopReason, TrialStarted
-from mc1opt.search.resume import StudySettings, open_study, take_up_interrupted
+from mc1opt.search.plan import expected_bytes, expected_seconds
+from mc1opt.search.resume import StudySettings, load_study, open_study, take_up_interrupted
 from mc1opt.search.space import StudyDefinition
 from mc1opt.search.storage import StudyStorage
 from mc1opt.search.weights import study_folder
-from mc1opt.training.spec import DataSet, Device, Fidelity, Precision
+from mc1opt.spec import DataSet, Device, Fidelity, Precision
 from mc1opt.workers.pool import Pool
+from mc1opt.workers.protocol import TrainingInterrupted
 
 MAX_UNTRAINED = 50
 """Trials in a row that were duplicates or too large, after which nothing new is left to try."""
@@ -51,6 +57,8 @@ class SearchSettings:
     pruner: str = "narrowing"
     max_failures: int = 10
     """Failed trials in a row that end the search."""
+    confirm: int = 3
+    """How many of the best trials are trained again with new seeds at the end."""
     keep: int = 5
     """How many of the best trials' weights are kept."""
 
@@ -121,12 +129,14 @@ class _Search:
     ) -> None:
         self.settings = settings
         self.pool = pool
+        self.storage = storage
         self.observers = observers
         self.stop = stop
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.lock = threading.Condition()
         self.in_flight = 0
         self.untrained = 0  # in a row
+        self.exhausted = ""  # why nothing new is left to try; trials in training still end well
         self.failures: list[str] = []  # in a row
         self.error: BaseException | None = None
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -163,41 +173,93 @@ class _Search:
 
     def run(self) -> SearchEnded:
         started = time.monotonic()
-        self.observers.study_started(
-            SearchStarted(
-                study=self.settings.study,
-                definition=self.definition.name,
-                fidelity=self.settings.fidelity,
-                trials=self.settings.trials,
-                counted=self._counted(),
-                taken_up=self.taken_up,
-                workers=self.pool.size,
-                device=self.settings.device,
-                timeout=self.settings.timeout,
-                record=records.study_record(self.study),
-            )
-        )
-        threads = [
-            threading.Thread(target=self._work, name=f"trial-{i}", daemon=True) for i in range(self.pool.size)
-        ]
-        for thread in threads:
-            thread.start()
-        self._watch(threads, None if self.settings.timeout is None else started + self.settings.timeout)
-        self._pass_on_events()
+        timeout = self.settings.timeout
+        deadline = None if timeout is None else started + timeout
+        plan = self._plan()
+        self.observers.study_started(plan)
+        self._in_threads(self._work, deadline)
+        if not self.stop.is_set():
+            self._confirm(deadline)
+        if self.exhausted and not self.stop.is_set():
+            self.stop.set("exhausted", self.exhausted)
+        study = load_study(self.storage, self.settings.study)  # anew: what finished trials gained since
         ended = SearchEnded(
             reason=self.stop.reason,
             message=self.stop.message,
             seconds=time.monotonic() - started,
-            record=records.study_record(self.study),
+            expected_seconds=plan.expected_seconds,
+            record=records.study_record(study),
+            importances=importances(study),
         )
         self.observers.study_ended(ended)
         self._raise_errors()
         return ended
 
+    def _plan(self) -> SearchStarted:
+        settings = self.settings
+        record = records.study_record(self.study)
+        return SearchStarted(
+            study=settings.study,
+            definition=self.definition.name,
+            fidelity=settings.fidelity,
+            trials=settings.trials,
+            counted=self._counted(),
+            taken_up=self.taken_up,
+            workers=self.pool.size,
+            device=settings.device,
+            timeout=settings.timeout,
+            expected_seconds=expected_seconds(
+                self.definition,
+                record,
+                trials=settings.trials,
+                fidelity=settings.fidelity,
+                max_macs=settings.max_macs,
+                workers=self.pool.size,
+                device=settings.device,
+                precision=settings.precision,
+            ),
+            expected_bytes=expected_bytes(settings.trials, settings.keep, record),
+            record=record,
+        )
+
+    def _confirm(self, deadline: float | None) -> None:
+        """Trains the best trials again; the deadline and signals end that, too."""
+        trials = self.storage.get_all_trials(self.study._study_id, deepcopy=False)
+        repetitions = missing_repetitions(self.objective, trials, self.settings.confirm)
+        if not repetitions:
+            return
+        confirmation = Confirmation(self.objective, repetitions)
+
+        def work() -> None:
+            with contextlib.suppress(TrainingInterrupted):
+                confirmation.work()
+
+        self._in_threads(work, deadline)
+
     # ---- The main thread -------------------------------------------------------------------------------
 
-    def _watch(self, threads: list[threading.Thread], deadline: float | None) -> None:
-        """Passes events on until all threads have ended; interrupts the pool when the search shall stop."""
+    def _in_threads(self, work: Callable[[], None], deadline: float | None) -> None:
+        """Runs `work` in a thread a worker, and passes events on until all threads have ended.
+
+        Interrupts the pool when the search shall stop.
+        """
+
+        def guarded() -> None:
+            try:
+                work()
+            except BaseException as error:  # any thread's end is the search's end, and must be told
+                with self.lock:
+                    self.error = self.error or error
+                self.stop.set("failures", str(error))
+            finally:
+                with self.lock:
+                    self.lock.notify_all()
+
+        threads = [
+            threading.Thread(target=guarded, name=f"trial-{i}", daemon=True) for i in range(self.pool.size)
+        ]
+        for thread in threads:
+            thread.start()
         interrupted = False
         while any(thread.is_alive() for thread in threads):
             if deadline is not None and time.monotonic() >= deadline:
@@ -211,6 +273,7 @@ class _Search:
             self.observers.tick()
         for thread in threads:
             thread.join()
+        self._pass_on_events()
 
     def _pass_on_events(self, wait: float = 0.0) -> None:
         try:
@@ -225,6 +288,8 @@ class _Search:
             self.observers.trial_started(event)
         elif isinstance(event, EpochEvent):
             self.observers.epoch(event.number, event.result)
+        elif isinstance(event, Confirmed):
+            self.observers.confirmed(event.number, event.value)
         else:
             self.observers.trial_ended(event.record)
 
@@ -243,28 +308,20 @@ class _Search:
     # ---- The threads of the workers --------------------------------------------------------------------
 
     def _work(self) -> None:
-        try:
-            while (proposal := self._next()) is not None:
-                try:
-                    ended = self.objective.train(proposal)
-                finally:
-                    with self.lock:
-                        self.in_flight -= 1
-                        self.lock.notify_all()
+        while (proposal := self._next()) is not None:
+            try:
+                ended = self.objective.train(proposal)
+            finally:
                 with self.lock:
-                    self._account(ended)
-        except BaseException as error:  # any thread's end is the search's end, and must be told
+                    self.in_flight -= 1
+                    self.lock.notify_all()
             with self.lock:
-                self.error = self.error or error
-            self.stop.set("failures", str(error))
-        finally:
-            with self.lock:
-                self.lock.notify_all()
+                self._account(ended)
 
     def _next(self) -> Proposal | None:
         """The next trial to train, or None when the search is over for this thread."""
         with self.lock:
-            while not self.stop.is_set():
+            while not self.stop.is_set() and not self.exhausted:
                 counted = self._counted()
                 if counted >= self.settings.trials:
                     return None
@@ -293,10 +350,9 @@ class _Search:
         if outcome == "failed":
             self.failures.append(trial.user_attrs[records.FAILURE]["message"])
         if self.untrained >= MAX_UNTRAINED:
-            self.stop.set(
-                "exhausted",
+            self.exhausted = (
                 f"{self.untrained} trials in a row were duplicates or too large: the search space has "
-                "nothing new left. Widen it, raise --max-macs, or be content.",
+                "nothing new left. Widen it, raise --max-macs, or be content."
             )
         if len(self.failures) >= self.settings.max_failures:
             commonest = Counter(message.strip().split("\n")[0] for message in self.failures).most_common(3)

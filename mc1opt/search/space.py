@@ -33,7 +33,7 @@ from mc1opt.config import (
     describe_validation_error,
 )
 from mc1opt.errors import StudyFileError
-from mc1opt.training.spec import Fidelity
+from mc1opt.spec import Fidelity
 
 DEFAULT_FIDELITY = Fidelity(train_images=20_000, epochs=5)
 """As many steps as 10 epochs of 10,000 images, but of more images: about a point and a half better, and half

@@ -1,9 +1,12 @@
 """Studies and trials as lines of text, for `show` and for the end of a search."""
 
 import json
+import shlex
+import statistics
 from collections import Counter
 from collections.abc import Sequence
 
+from mc1opt.search.noise import not_told_apart, seed_noise
 from mc1opt.search.observers import SearchEnded
 from mc1opt.search.progress import duration, ending, record_summary
 from mc1opt.search.records import Outcome, StudyRecord, TrialRecord
@@ -79,8 +82,75 @@ def trial_lines(trial: TrialRecord) -> list[str]:
     return lines
 
 
-def end_lines(ended: SearchEnded) -> list[str]:
-    """What a search says when it ends."""
+def confirmed_values(record: StudyRecord) -> dict[int, list[float]]:
+    """The accuracies of new trainings of confirmed trials, by number.
+
+    The search's own value is left out: it was chosen because it was high.
+    """
+    values = {
+        trial.number: [entry["value"] for entry in trial.confirmations if entry["value"] is not None]
+        for trial in record.trials
+    }
+    return {number: group for number, group in values.items() if group}
+
+
+def confirmation_lines(record: StudyRecord) -> list[str]:
+    """The trials that were trained again, and which of them cannot be told apart."""
+    values = confirmed_values(record)
+    if not values:
+        return []
+    in_search = {trial.number: trial.value or 0.0 for trial in record.trials}
+    ranked = sorted(values, key=lambda number: -statistics.mean(values[number]))
+    lines = ["Trained again with new seeds:", "trial   in the search  again            mean"]
+    for number in ranked:
+        again = " ".join(f"{value:.4f}" for value in values[number])
+        mean = statistics.mean(values[number])
+        lines.append(f"#{number:<6} {in_search[number]:<14.4f} {again:<16} {mean:.4f}")
+    noise = seed_noise(values)
+    if noise is not None:
+        equal = not_told_apart(values)
+        points = f"{100 * noise:.1f} points"
+        if len(equal) > 1:
+            lines.append(f"{', '.join(f'#{number}' for number in equal)}: within seed noise ({points}).")
+        elif len(ranked) > 1:
+            lines.append(f"#{equal[0]} is ahead by more than seed noise ({points}).")
+    return lines
+
+
+def starting_point_line(record: StudyRecord) -> str:
+    """What the best starting point and the best sampled trial reached; empty without starting points."""
+    complete = [trial for trial in record.trials if trial.value is not None]
+    given = [trial for trial in complete if trial.starting_point]
+    sampled = [trial for trial in complete if not trial.starting_point]
+    if not given:
+        return ""
+    best = max(given, key=lambda trial: trial.value or 0.0)
+    line = (
+        f"Best starting point {best.value:.4f} (#{best.number}, {best.starting_point}); best sampled trial "
+    )
+    if not sampled:
+        return line + "none yet."
+    best = max(sampled, key=lambda trial: trial.value or 0.0)
+    return line + f"{best.value:.4f} (#{best.number})."
+
+
+def pruning_line(record: StudyRecord) -> str:
+    """How many epochs pruning saved; empty while nothing is trained."""
+    trained = [trial for trial in record.trials if trial.outcome in ("complete", "pruned")]
+    if not trained or record.fidelity is None:
+        return ""
+    whole = len(trained) * record.fidelity.epochs
+    saved = whole - sum(len(trial.values_by_epoch) for trial in trained)
+    return f"Pruning saved {saved} of {whole} epochs ({saved / whole:.0%})."
+
+
+def end_lines(ended: SearchEnded, url: str) -> list[str]:
+    """What a search says when it ends.
+
+    Args:
+        ended: how.
+        url: of the study database, for the commands to copy.
+    """
     record = ended.record
     why = {
         "finished": "Done",
@@ -89,12 +159,25 @@ def end_lines(ended: SearchEnded) -> list[str]:
         "exhausted": f"Stopped: {ended.message}",
         "failures": "Stopped, because too many trials failed",
     }[ended.reason]
-    lines = ["", f"{why}, after {duration(ended.seconds)}. {counts_line(record.trials)}."]
+    planned = ""
+    if ended.expected_seconds is not None and ended.reason in ("finished", "exhausted"):
+        planned = f" (planned: {duration(ended.expected_seconds)})"
+    lines = ["", f"{why}, after {duration(ended.seconds)}{planned}. {counts_line(record.trials)}."]
+    lines += [line for line in (pruning_line(record), starting_point_line(record)) if line]
     if record.best is not None:
         lines += ["", *best_lines(record)]
-        lines += [
-            "",
-            "Accuracy is that of one training on the validation images; the test images stay closed.",
-        ]
-    lines += ["", f"See a trial with: mc1opt show --study {record.study} --trial N"]
-    return lines
+        confirmed = confirmation_lines(record)
+        lines += ["", *confirmed] if confirmed else []
+        if ended.importances:
+            shown = [f"{name} {share:.0%}" for name, share in list(ended.importances.items())[:BEST]]
+            lines += ["", "What matters most: " + ", ".join(shown)]
+        lines += ["", "All accuracies are on the validation images; the test images stay closed."]
+        number = str(record.best.number)
+    else:
+        number = "N"
+    return [
+        *lines,
+        "",
+        f"Look at the best trial:   mc1opt show --study {shlex.quote(record.study)} --trial {number}",
+        f"Watch in a browser:       optuna-dashboard {shlex.quote(url)}",
+    ]

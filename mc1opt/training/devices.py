@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import cast
 
 from mc1opt.errors import UsageError
-from mc1opt.training.spec import DEVICES, Device, Precision
+from mc1opt.spec import DEVICES, Device, Precision
 
 
 def resolve_device(name: str) -> Device:

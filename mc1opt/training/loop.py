@@ -19,10 +19,10 @@ from mc1opt.data.images import ImageSplit, open_training_images
 from mc1opt.models.build import build_model
 from mc1opt.models.whitening import whitening_filters
 from mc1opt.seeds import derive_seed
+from mc1opt.spec import EpochResult, Training, TrainingFailed
 from mc1opt.training.checkpoint import save_weights
 from mc1opt.training.evaluate import accuracy
 from mc1opt.training.optim import build_optimizer, learning_rate_factor, set_learning_rate
-from mc1opt.training.spec import EpochResult, Training, TrainingFailed
 
 STATISTICS_IMAGES = 5_000
 """Training images that mean, standard deviation and whitening filters are computed from."""

@@ -14,7 +14,7 @@ import threading
 import time
 from pathlib import Path
 
-from mc1opt.training.spec import FailureKind
+from mc1opt.spec import FailureKind
 from mc1opt.workers.protocol import (
     Command,
     Failed,

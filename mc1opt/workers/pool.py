@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from mc1opt.errors import WorkerError
-from mc1opt.training.spec import EpochResult, Training, TrainingFailed
+from mc1opt.spec import EpochResult, Training, TrainingFailed
 from mc1opt.workers.child import Child, WorkerDied
 from mc1opt.workers.protocol import (
     Continue,
@@ -154,10 +154,6 @@ class ProcessPool:
         """
         with self._closing:
             self._stop("the pool is closed")
-            with self._changed:
-                taken = list(self._taken)
-            for child in _started(taken):
-                child.kill()
             with self._changed:
                 self._changed.wait_for(lambda: not self._taken, CLOSE_SECONDS)
                 late = list(self._taken)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from typing import NoReturn, TextIO
 
 from mc1opt.errors import Mc1optError
-from mc1opt.training.spec import EpochResult, Training, TrainingFailed
+from mc1opt.spec import EpochResult, Training, TrainingFailed
 from mc1opt.workers.protocol import (
     Command,
     EpochDone,

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from mc1opt.training.spec import EpochResult, FailureKind, Training
+from mc1opt.spec import EpochResult, FailureKind, Training
 
 
 class TrainingInterrupted(Exception):  # noqa: N818  (the pool was told to stop: nothing went wrong)

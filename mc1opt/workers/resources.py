@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from mc1opt.training.spec import Device
+from mc1opt.spec import Device
 
 WORKER_MEMORY = 1 << 30
 """Bytes that a worker is assumed to need beside what all workers share: torch itself (0.3 to 0.5 GiB) and the

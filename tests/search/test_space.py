@@ -7,7 +7,7 @@ from optuna.trial import FixedTrial
 
 from mc1opt.errors import StudyFileError
 from mc1opt.search.space import list_definitions, load_definition, shipped_folder
-from mc1opt.training.spec import Fidelity
+from mc1opt.spec import Fidelity
 
 MINIMAL = '''"""Mine.
 
@@ -55,7 +55,7 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
 
 
 def test_a_missing_file_is_named() -> None:
-    with pytest.raises(StudyFileError, match="no study file nowhere/mine.py"):
+    with pytest.raises(StudyFileError, match=r"no study file nowhere/mine\.py"):
         load_definition("nowhere/mine.py")
 
 

@@ -73,7 +73,9 @@ def write_truncated(path: Path) -> None:
     ids=["empty", "no database", "foreign", "truncated"],
 )
 @pytest.mark.parametrize("create", [True, False])
-def test_what_is_no_study_database_is_refused_and_untouched(write: object, message: str, create: bool) -> None:
+def test_what_is_no_study_database_is_refused_and_untouched(
+    write: object, message: str, create: bool
+) -> None:
     path = Path("s.db")
     write(path)  # type: ignore[operator]
     before = path.read_bytes()
@@ -119,7 +121,9 @@ def test_a_waiting_trial_is_taken_once_by_many_threads() -> None:
         taken: list[bool] = []
         barrier = threading.Barrier(8)
 
-        def take(trial_id: int = trial_id, taken: list[bool] = taken, barrier: threading.Barrier = barrier) -> None:
+        def take(
+            trial_id: int = trial_id, taken: list[bool] = taken, barrier: threading.Barrier = barrier
+        ) -> None:
             barrier.wait()
             taken.append(storage.set_trial_state_values(trial_id, TrialState.RUNNING))
 

@@ -37,7 +37,7 @@ def test_a_device_that_is_there_is_taken(machine):
 
 
 def test_an_unknown_device_is_named_with_what_is_allowed():
-    with pytest.raises(UsageError, match="unknown device 'tpu'. Allowed: auto, cpu, cuda, mps"):
+    with pytest.raises(UsageError, match=r"unknown device 'tpu'\. Allowed: auto, cpu, cuda, mps"):
         resolve_device("tpu")
 
 

@@ -78,7 +78,7 @@ def test_a_death_by_signal_is_named(child, number, kind):
 
 def test_sending_to_a_dead_process_says_how_it_died(child):
     os.kill(child.pid, signal.SIGKILL)
-    assert wait_until_gone(child.pid, SECONDS)
+    child._process.wait(SECONDS)
     with pytest.raises(WorkerDied, match="SIGKILL"):
         child.send(Continue())
 
@@ -108,6 +108,7 @@ def test_a_process_that_was_asked_to_end_does_so_by_itself(child):
 
 def test_a_process_that_does_not_end_when_asked_is_killed(child):
     os.kill(child.pid, signal.SIGSTOP)
+    os.waitpid(child.pid, os.WUNTRACED)  # until all its threads stand still
     child.hang_up()
     child.wait_for_end(0.1)
     assert child._process.returncode == -signal.SIGKILL

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mc1opt.errors import WorkerError
-from mc1opt.training.spec import EpochResult, TrainingFailed
+from mc1opt.spec import EpochResult, TrainingFailed
 from mc1opt.workers import pool as pool_module
 from mc1opt.workers.pool import Pool, ProcessPool
 from mc1opt.workers.protocol import TrainingInterrupted
@@ -170,11 +170,11 @@ def test_a_worker_that_is_killed_is_replaced_and_the_other_does_not_notice(pair,
     assert all(future.result(SECONDS) for future in futures)
 
 
-def test_a_worker_that_dies_between_trainings_fails_none(pool, switches):
+def test_a_worker_that_dies_between_trainings_fails_none(pool):
     pool.train(example_training(), go_on)
-    pid = switches.epochs()[0]["pid"]
-    os.kill(pid, signal.SIGKILL)
-    assert wait_until_gone(pid, SECONDS)
+    child = pool._free[0].result()
+    os.kill(child.pid, signal.SIGKILL)
+    child._process.wait(SECONDS)
     assert pool.train(example_training(), go_on)
 
 

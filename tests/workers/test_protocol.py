@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from mc1opt.training.spec import EpochResult
+from mc1opt.spec import EpochResult
 from mc1opt.workers.protocol import (
     Continue,
     EpochDone,

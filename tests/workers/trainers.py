@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 
 from mc1opt.errors import DataError
-from mc1opt.training.spec import EpochResult, Training
+from mc1opt.spec import EpochResult, Training
 from tests.curves import curve
 
 
@@ -14,6 +14,15 @@ def data_error(training: Training) -> Iterator[EpochResult]:
 
 
 def complains_when_closed(training: Training) -> Iterator[EpochResult]:
+    """The generator is kept, so that it is not closed merely because nobody holds it any more."""
+    _kept.append(_complaining(training))
+    return _kept[-1]
+
+
+_kept: list[Iterator[EpochResult]] = []
+
+
+def _complaining(training: Training) -> Iterator[EpochResult]:
     try:
         yield from curve(training)
     except GeneratorExit:

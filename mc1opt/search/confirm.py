@@ -1,0 +1,104 @@
+"""Confirmation: the best trials are trained again with new seeds, because one training is a lucky draw.
+
+What comes of it is kept as an attribute of the trials, not as trials: the sampler shall not see it.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from optuna.trial import FrozenTrial, TrialState
+
+from mc1opt.config import config_from_json
+from mc1opt.search import records
+from mc1opt.search.objective import Confirmed, EpochEvent, Objective
+from mc1opt.search.observers import TrialStarted
+from mc1opt.seeds import derive_seed
+from mc1opt.spec import EpochResult, Training, TrainingFailed
+
+SEEDS = 2
+"""New seeds a trial."""
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """A trial's config that shall be trained with a new seed."""
+
+    number: int
+    trial_id: int
+    training: Training
+
+
+def missing_repetitions(objective: Objective, trials: Sequence[FrozenTrial], best: int) -> list[Repetition]:
+    """What is still to be trained to confirm the `best` best trials; each trial's first seed comes first."""
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    complete.sort(key=lambda trial: (-(trial.value or 0.0), trial.number))
+    return [
+        Repetition(trial.number, trial._trial_id, _training(objective, trial, seed))
+        for index in range(SEEDS)
+        for trial in complete[:best]
+        if (seed := derive_seed(objective.study_seed, trial.number, "confirm", index)) not in _seeds(trial)
+    ]
+
+
+def _seeds(trial: FrozenTrial) -> Iterator[int]:
+    for confirmation in trial.user_attrs.get(records.CONFIRMATIONS, []):
+        yield confirmation["seed"]
+
+
+def _training(objective: Objective, trial: FrozenTrial, seed: int) -> Training:
+    return Training(
+        config=config_from_json(trial.user_attrs[records.CONFIG]),
+        fidelity=objective.fidelity,
+        seed=seed,
+        data=objective.data,
+        device=objective.device,
+        precision=objective.precision,
+    )
+
+
+class Confirmation:
+    """Trains repetitions, from as many threads as there are workers."""
+
+    def __init__(self, objective: Objective, repetitions: Sequence[Repetition]) -> None:
+        self._objective = objective
+        self._left = list(reversed(repetitions))
+        self._lock = threading.Lock()
+
+    def work(self) -> None:
+        """Trains until nothing is left.
+
+        Raises:
+            TrainingInterrupted: the pool was interrupted; what is left is trained when the search goes on.
+        """
+        while True:
+            with self._lock:
+                if not self._left:
+                    return
+                repetition = self._left.pop()
+            self._train(repetition)
+
+    def _train(self, repetition: Repetition) -> None:
+        emit = self._objective.emit
+        results: list[EpochResult] = []
+
+        def on_epoch(result: EpochResult) -> bool:
+            results.append(result)
+            emit(EpochEvent(repetition.number, result))
+            return True
+
+        emit(TrialStarted(repetition.number, "again, with a new seed"))
+        confirmation: dict[str, object] = {"seed": repetition.training.seed, "value": None}
+        try:
+            self._objective.pool.train(repetition.training, on_epoch)
+            confirmation["value"] = results[-1].validation_accuracy
+        except TrainingFailed as failure:
+            confirmation["failure"] = {"kind": failure.kind, "message": failure.message}
+        with self._lock:
+            stored = self._objective.storage.get_trial(repetition.trial_id)
+            others = stored.user_attrs.get(records.CONFIRMATIONS, [])
+            self._objective.storage.set_user_attributes(
+                repetition.trial_id, {records.CONFIRMATIONS: [*others, confirmation]}
+            )
+        value = results[-1].validation_accuracy if confirmation["value"] is not None else None
+        emit(Confirmed(repetition.number, value))

@@ -1,0 +1,54 @@
+"""Seed noise: which of several configs cannot be told apart by their few trainings."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
+# The 97.5 % quantile of Student's t distribution by degrees of freedom, 1 to 30; 1.96 beyond.
+_T_975 = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
+    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
+    2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+
+
+def t_quantile(degrees_of_freedom: int) -> float:
+    """The 97.5 % quantile of Student's t distribution.
+
+    Raises:
+        ValueError: there is no degree of freedom.
+    """
+    if degrees_of_freedom < 1:
+        raise ValueError(f"a t distribution needs a degree of freedom, not {degrees_of_freedom}")
+    return _T_975[degrees_of_freedom - 1] if degrees_of_freedom <= len(_T_975) else 1.96
+
+
+def seed_noise(values: Mapping[int, Sequence[float]]) -> float | None:
+    """The least difference of two means that seeds alone don't explain, at the 5 % level.
+
+    Fisher's least significant difference: one standard deviation is pooled over all configs, because two
+    trainings each say little.
+
+    Args:
+        values: accuracies of a config's trainings, by the number of its trial.
+
+    Returns:
+        A share of 1; None where no config has two trainings.
+    """
+    several = [list(group) for group in values.values() if len(group) >= 2]
+    if not several:
+        return None
+    degrees = sum(len(group) - 1 for group in several)
+    variance = sum(statistics.variance(group) * (len(group) - 1) for group in several) / degrees
+    trainings = statistics.harmonic_mean([len(group) for group in several])
+    return t_quantile(degrees) * math.sqrt(variance * 2.0 / trainings)
+
+
+def not_told_apart(values: Mapping[int, Sequence[float]]) -> list[int]:
+    """The numbers of the best config and of those within seed noise of it, the best first."""
+    noise = seed_noise(values)
+    means = {number: statistics.mean(group) for number, group in values.items() if group}
+    ranked = sorted(means, key=lambda number: -means[number])
+    if noise is None:
+        return ranked
+    return [number for number in ranked if means[ranked[0]] - means[number] <= noise]

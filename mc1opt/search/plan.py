@@ -1,0 +1,80 @@
+"""What a search will cost, said before it starts: minutes and disk."""
+
+import statistics
+import time
+
+import numpy as np
+import optuna
+
+from mc1opt.models.cost import cost
+from mc1opt.search.records import StudyRecord
+from mc1opt.search.space import StudyDefinition
+from mc1opt.spec import Device, Fidelity, Precision
+
+SHARE_TRAINED = 0.5
+"""Of the epochs of 100 trials, what the pruner leaves to be trained (`benchmarks/LOG.md`)."""
+BFLOAT16_SPEEDUP = 1.6
+"""Of a whole training on a CPU with instructions for it (`benchmarks/LOG.md`)."""
+MATRIX = 1024
+"""Side of the matrices whose product measures the CPU."""
+TRIAL_BYTES = 40_000
+"""Of a trial in the database."""
+LEAST_TRIALS = 5
+"""Trained trials of the study from which its own speed is taken."""
+
+
+def expected_seconds(
+    definition: StudyDefinition,
+    record: StudyRecord,
+    *,
+    trials: int,
+    fidelity: Fidelity,
+    max_macs: int,
+    workers: int,
+    device: Device,
+    precision: Precision,
+) -> float | None:
+    """About how long a search takes; None where nothing is known (a GPU without trials yet).
+
+    From the study's own trials where it has some; else from the speed of a matrix product and the networks
+    that the search space gives.
+    """
+    trained = [trial for trial in record.trials if trial.outcome in ("complete", "pruned")]
+    left = max(trials - len(trained), 0)
+    spent = [
+        (trial.epoch_seconds or 0.0) * len(trial.values_by_epoch) for trial in trained if trial.epoch_seconds
+    ]
+    if len(spent) >= LEAST_TRIALS:
+        return left * statistics.mean(spent) / workers
+    if device != "cpu":
+        return None
+    speedup = BFLOAT16_SPEEDUP if precision == "bfloat16" else 1.0
+    # Forward and backward pass, two operations a multiply-accumulate, and validation after each epoch.
+    operations = 6.0 * _mean_macs(definition, max_macs) * fidelity.train_images * fidelity.epochs * 1.1
+    return left * SHARE_TRAINED * operations / (_operations_per_second() * speedup)
+
+
+def expected_bytes(trials: int, keep: int, record: StudyRecord) -> int:
+    """About how much disk a search takes: the database, and the kept weights."""
+    parameters = [trial.parameters for trial in record.trials if trial.parameters] or [1_000_000]
+    return trials * TRIAL_BYTES + keep * 4 * max(parameters)
+
+
+def _mean_macs(definition: StudyDefinition, max_macs: int, draws: int = 64) -> float:
+    """The mean over random networks that are not too large; the search soon prefers larger ones."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    macs = [cost(definition.config(study.ask()).architecture).macs for _ in range(draws)]
+    return statistics.mean([value for value in macs if value <= max_macs] or [max_macs])
+
+
+def _operations_per_second() -> float:
+    """Floating-point operations a second of all CPUs together, in a matrix product; takes some 0.1 s."""
+    generator = np.random.default_rng(0)
+    a, b = (generator.random((MATRIX, MATRIX), dtype=np.float32) for _ in range(2))
+    a @ b
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        a @ b
+        times.append(time.perf_counter() - started)
+    return 2.0 * MATRIX**3 / min(times)

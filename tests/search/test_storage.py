@@ -1,22 +1,17 @@
-"""The study database: what is looked at before opening, and the writes that must be atomic."""
+"""Opening the study database. What a search needs of an open one: tests/contracts/test_storages.py."""
 
 import sqlite3
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import optuna
 import pytest
-from optuna.exceptions import UpdateFinishedTrialError
-from optuna.trial import TrialState
 
 from mc1opt.errors import StorageError, UsageError
-from mc1opt.search.records import OWNER
 from mc1opt.search.storage import StudyStorage, open_storage, storage_url
 
 ME = {"host": "here", "boot": "b", "pid": 1, "started": 2}
-YOU = {**ME, "pid": 3}
 
 
 def new_storage(owner: dict[str, object] | None = ME, name: str = "s.db") -> StudyStorage:
@@ -95,89 +90,6 @@ def test_a_place_that_cannot_be_written_is_named() -> None:
     Path("file").write_text("not a folder")
     with pytest.raises(StorageError, match="cannot be made"):
         open_storage("file/s.db", create=True)
-
-
-def test_a_new_trial_has_its_owner_from_the_first_moment() -> None:
-    study = new_study(new_storage())
-    assert study.ask().user_attrs[OWNER] == ME
-    assert study.trials[0].state == TrialState.RUNNING
-    assert study.trials[0].datetime_start is not None
-
-
-def test_a_waiting_trial_that_is_taken_gets_its_owner() -> None:
-    study = new_study(new_storage())
-    study.enqueue_trial({"x": 1})
-    trial = study.ask()
-    assert study.trials[trial.number].user_attrs[OWNER] == ME
-    assert study.trials[trial.number].state == TrialState.RUNNING
-
-
-def test_a_waiting_trial_is_taken_once_by_many_threads() -> None:
-    storage = new_storage()
-    study = new_study(storage)
-    for x in range(5):
-        study.enqueue_trial({"x": x})
-        trial_id = study.trials[-1]._trial_id
-        taken: list[bool] = []
-        barrier = threading.Barrier(8)
-
-        def take(
-            trial_id: int = trial_id, taken: list[bool] = taken, barrier: threading.Barrier = barrier
-        ) -> None:
-            barrier.wait()
-            taken.append(storage.set_trial_state_values(trial_id, TrialState.RUNNING))
-
-        threads = [threading.Thread(target=take) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert sorted(taken) == [False] * 7 + [True]
-
-
-def test_a_finished_trial_cannot_be_taken() -> None:
-    storage = new_storage()
-    study = new_study(storage)
-    trial = study.ask()
-    study.tell(trial, 0.5)
-    with pytest.raises(UpdateFinishedTrialError):
-        storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
-
-
-def test_only_whoever_sees_the_right_owner_sets_a_trial_back() -> None:
-    storage = new_storage()
-    study = new_study(storage)
-    trial = study.ask()
-    assert not storage.set_back_to_waiting(trial._trial_id, YOU, {"interrupted": 1})
-    assert study.trials[0].state == TrialState.RUNNING
-    assert "interrupted" not in study.trials[0].user_attrs
-    assert storage.set_back_to_waiting(trial._trial_id, ME, {"interrupted": 1})
-    assert not storage.set_back_to_waiting(trial._trial_id, ME, {"interrupted": 1})
-    assert study.trials[0].state == TrialState.WAITING
-    assert study.trials[0].user_attrs == {OWNER: None, "interrupted": 1}
-
-
-def test_a_trial_that_was_set_back_keeps_its_number_and_parameters() -> None:
-    storage = new_storage()
-    study = new_study(storage)
-    trial = study.ask()
-    x = trial.suggest_float("x", 0, 1)
-    trial.report(0.25, 0)
-    storage.set_back_to_waiting(trial._trial_id, ME, {})
-    again = study.ask()
-    assert again.number == trial.number
-    assert again.suggest_float("x", 0, 1) == x
-    assert study.trials[0].intermediate_values == {0: 0.25}
-
-
-def test_a_finished_trial_is_not_set_back() -> None:
-    storage = new_storage()
-    study = new_study(storage)
-    trial = study.ask()
-    study.tell(trial, 0.5)
-    assert not storage.set_back_to_waiting(trial._trial_id, ME, {"interrupted": 1})
-    assert study.trials[0].state == TrialState.COMPLETE
-    assert study.trials[0].user_attrs[OWNER] == ME
 
 
 def test_many_processes_may_open_a_new_database_at_once() -> None:

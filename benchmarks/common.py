@@ -1,0 +1,70 @@
+"""What the benchmarks share: the machine in words, tables, and the files of results.
+
+Not here: anything that is measured.
+"""
+
+import argparse
+import json
+import os
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mc1opt.search.environment import commit, versions
+from mc1opt.training.devices import resolve_precision
+from mc1opt.workers.resources import available_cpus
+
+RESULTS = Path(__file__).parent / "results"
+QUIET_LOAD = 0.5
+"""The load average of the last minute above which a machine is not quiet."""
+
+
+def add_results_option(parser: argparse.ArgumentParser, name: str) -> None:
+    """Adds `--results`, by default `benchmarks/results/NAME.jsonl`."""
+    path = RESULTS / f"{name}.jsonl"
+    parser.add_argument("--results", type=Path, default=path, help="the file that a JSON line is added to")
+
+
+def machine_facts() -> dict[str, Any]:
+    """What a figure depends on beside the code: CPU, cores, load, versions, commit."""
+    return {
+        "cpu_model": _cpu_model(),
+        "cores": available_cpus(),
+        "load": round(os.getloadavg()[0], 2),
+        "versions": versions(threads=1, precision=resolve_precision("cpu")),
+        "commit": commit(),
+    }
+
+
+def machine_line(machine: dict[str, Any]) -> str:
+    """The machine in a line, with a warning where it was not quiet."""
+    noise = " NOT QUIET: other work takes part of these figures." if machine["load"] > QUIET_LOAD else ""
+    return (
+        f"{machine['cpu_model']}, {machine['cores']} cores, torch {machine['versions']['torch']}, "
+        f"load before the measurement {machine['load']}.{noise}"
+    )
+
+
+def append_result(path: Path, machine: dict[str, Any], figures: dict[str, Any]) -> None:
+    """Adds a JSON line: date, machine, figures."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    line = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine, **figures}
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; all columns but the first are right-aligned."""
+    rules = ["---", *["---:"] * (len(header) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (header, rules, *rows))
+
+
+def _cpu_model() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.machine()

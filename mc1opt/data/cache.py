@@ -30,6 +30,8 @@ CIFAR10_SHA256 = {
 }
 """Of the arrays' bytes, images in the order N, C, H, W."""
 CIFAR10_COUNTS = (50_000, 10_000)
+TEMPORARY = ".fetching-"
+"""How the names of temporary folders begin."""
 LEAST_TRAIN_IMAGES = 20
 """Of other people's images: two of each class."""
 
@@ -53,12 +55,10 @@ class CacheEntry:
     @property
     def data(self) -> DataSet:
         """The data set, as trainings speak of it."""
-        digest = self.sha256["train_images"]
-        cifar10 = self.sha256 == CIFAR10_SHA256
         return DataSet(
-            name=CIFAR10 if cifar10 else f"own-{digest[:12]}",
+            name=entry_name(self.sha256),
             folder=str(self.folder),
-            sha256=digest,
+            sha256=self.sha256["train_images"],
             train_images=self.counts[0],
             validation_images=self.counts[0] // 10,
         )
@@ -68,6 +68,14 @@ def cache_folder() -> Path:
     """`MC1OPT_DATA`, else the platform's cache folder."""
     own = os.environ.get("MC1OPT_DATA")
     return Path(own).expanduser().resolve() if own else Path(platformdirs.user_cache_dir("mc1opt"))
+
+
+def entry_name(hashes: dict[str, str]) -> str:
+    """The name of arrays with these hashes: their folder's in the cache, and the data set's."""
+    if hashes == CIFAR10_SHA256:
+        return CIFAR10
+    # Of all four: the same images with corrected labels are other data.
+    return f"own-{hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()[:12]}"
 
 
 def check_arrays(arrays: Arrays, origin: str, *, must_be_cifar10: bool) -> dict[str, str]:
@@ -83,7 +91,7 @@ def check_arrays(arrays: Arrays, origin: str, *, must_be_cifar10: bool) -> dict[
         (arrays.train_images, arrays.train_labels, "training"),
         (arrays.test_images, arrays.test_labels, "test"),
     ):
-        shape = (len(labels), IMAGE_CHANNELS, IMAGE_SIZE, IMAGE_SIZE)
+        shape = (*labels.shape[:1], IMAGE_CHANNELS, IMAGE_SIZE, IMAGE_SIZE)
         if images.dtype != np.uint8 or labels.dtype != np.uint8 or images.shape != shape or labels.ndim != 1:
             raise DataError(
                 f"{origin}: the {part} images are {images.dtype} {images.shape} with labels {labels.dtype} "
@@ -121,7 +129,7 @@ def write_entry(arrays: Arrays, source: str, *, must_be_cifar10: bool) -> CacheE
         DataError: the arrays are not what they should be, or the cache cannot be written.
     """
     hashes = check_arrays(arrays, source, must_be_cifar10=must_be_cifar10)
-    name = CIFAR10 if hashes == CIFAR10_SHA256 else f"own-{hashes['train_images'][:12]}"
+    name = entry_name(hashes)
     final = cache_folder() / name
     with writing_to_cache(), temporary_folder() as temporary:
         staging = temporary / name
@@ -190,13 +198,15 @@ def fetch_lock() -> Iterator[None]:
         file = (folder / ".lock").open("a")
     with file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        for leftover in folder.glob(f"{TEMPORARY}*"):  # of a process that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
         yield
 
 
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
     """A folder in the cache's file system, gone afterwards, whatever happens."""
-    folder = Path(tempfile.mkdtemp(prefix=".fetching-", dir=cache_folder()))
+    folder = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=cache_folder()))
     try:
         yield folder
     finally:

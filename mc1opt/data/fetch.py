@@ -142,10 +142,12 @@ def folder_bytes(folder: Path) -> int:
 
 
 def _last_words(output: Path) -> str:
-    """The last line of a program's output that says something."""
+    """The line of a program's output that says why it failed."""
     lines = [line.strip() for line in output.read_text(errors="replace").splitlines() if line.strip()]
-    errors = [line for line in lines if "error" in line.lower()]
-    chosen = (errors or lines)[-1:] or [""]
+    causes = [line for line in lines if "Error: " in line or "failed, reason: " in line]
+    # npm's first such line is the code; its last ones are advice and a log that is gone with the folder.
+    errors = [line for line in lines if "error" in line.lower() or "ERR!" in line]
+    chosen = causes[-1:] or errors[:1] or lines[-1:] or [""]
     return chosen[0][:200]
 
 

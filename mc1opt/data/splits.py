@@ -15,7 +15,7 @@ def stratified_order(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
     """An order of all images, random within each class, whose prefixes hold the classes in proportion.
 
     The i-th of a class's n images (in random order) is placed at (i + 1/2) / n; sorting by place interleaves
-    the classes, so that in a prefix no class is off its share by more than one image.
+    the classes. Where they are of equal size, no class of a prefix is off its share by as much as one image.
 
     Args:
         labels: N, 0 to 9.

@@ -1,0 +1,93 @@
+"""torch and torchvision are two packages that must have been built for each other; whether these are.
+
+torchvision registers its operators with torch when it is imported. In a pair that does not match, that import
+fails with "operator torchvision::nms does not exist" or with a missing symbol, which tells nobody what to do.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, requires, version
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.version import InvalidVersion, Version
+
+from mc1opt.errors import Mc1optError
+
+MINOR_APART = 15
+"""torch 2.N and torchvision 0.(N + 15) are released together."""
+PATCHES = 10
+"""Patch releases of a minor release are built alike; there have never been so many."""
+_BUILD = re.compile(r"cpu|xpu|cu\d+|rocm[\d.]+")
+"""Local versions that say what a release was built for: the "cpu" of 2.10.0+cpu."""
+
+
+def check_libraries() -> None:
+    """Compares the versions of torch and torchvision as they are installed, without importing them.
+
+    Says nothing about a package that is missing, or whose version is unheard of: then the import decides.
+
+    Raises:
+        Mc1optError: they do not match; with both versions and what to do.
+    """
+    try:
+        torch, torchvision = Version(version("torch")), Version(version("torchvision"))
+    except (PackageNotFoundError, InvalidVersion):
+        return
+    if not (_same_release(torch, torchvision) and _same_build(torch, torchvision)):
+        raise _error("do not match")
+
+
+@contextlib.contextmanager
+def importing_torchvision() -> Iterator[None]:
+    """Turns what goes wrong while torchvision is imported into an error that says what to do.
+
+    Raises:
+        Mc1optError: with the reason, both versions and what to do.
+    """
+    try:
+        yield
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise _error(f"cannot be used together ({type(error).__name__}: {reason})") from error
+
+
+def _same_release(torch: Version, torchvision: Version) -> bool:
+    """By what torchvision requires; by its number where it requires no release in particular."""
+    for requirement in _requirements():
+        if requirement.name == "torch" and requirement.specifier:
+            patches = [f"{torch.major}.{torch.minor}.{patch}" for patch in range(PATCHES)]
+            return any(
+                requirement.specifier.contains(candidate, prereleases=True)
+                for candidate in (str(torch), *patches)
+            )
+    if torch.major != 2 or torchvision.major != 0:
+        return True
+    return torch.minor + MINOR_APART == torchvision.minor
+
+
+def _same_build(torch: Version, torchvision: Version) -> bool:
+    builds = [package.local for package in (torch, torchvision) if _BUILD.fullmatch(package.local or "")]
+    return len(set(builds)) < 2
+
+
+def _requirements() -> Iterator[Requirement]:
+    for text in requires("torchvision") or []:
+        with contextlib.suppress(InvalidRequirement):
+            yield Requirement(text)
+
+
+def _error(what: str) -> Mc1optError:
+    pair = " and ".join(f"{package} {_installed(package)}" for package in ("torch", "torchvision"))
+    return Mc1optError(
+        f"{pair} {what}: they must be built for each other. Install both at once, from one place:\n"
+        "  pip install --force-reinstall torch torchvision\n"
+        "With the --index-url that torch came from, if you gave one: for a CPU-only build, for example."
+    )
+
+
+def _installed(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(not installed)"

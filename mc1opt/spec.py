@@ -64,7 +64,7 @@ class EpochResult(_Model):
 
     epoch: int = Field(ge=0)
     """Counted from 0."""
-    loss: float
+    loss: float = Field(allow_inf_nan=False)
     """Mean training loss over the epoch, label smoothing included."""
     validation_accuracy: float = Field(ge=0.0, le=1.0)
     seconds: float = Field(ge=0.0)

@@ -113,7 +113,8 @@ def new_model(training: Training, images: ImageSplit) -> nn.Module:
     """An untrained network for a training, with the statistics of its own training images stored in it."""
     sample = images.train_images[:STATISTICS_IMAGES].cpu().float()
     mean = sample.mean((0, 2, 3))
-    std = sample.std((0, 2, 3))
+    # A channel that is the same everywhere would be divided by zero; 1 is one of the 256 levels.
+    std = sample.std((0, 2, 3)).clamp(min=1.0)
     architecture = training.config.architecture
     whitening = None
     if isinstance(architecture, ConvNet) and isinstance(architecture.stem, WhitenedStem):

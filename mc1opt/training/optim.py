@@ -29,16 +29,18 @@ def learning_rate_factor(schedule: Constant | Cosine | OneCycle, step: int, tota
     """The learning rate of a step (counted from 0) as a share of the peak.
 
     `Cosine` is `CosineAnnealingLR(T_max=total_steps)`. `OneCycle` is `OneCycleLR` with linear annealing and
-    no cycling of the momentum, whose first step has the rate `start` and whose last one has `end`.
+    no cycling of the momentum: the first step has the rate `start`, the last one has `end`, and the peak is
+    reached after `warmup * total_steps - 1` steps. With so few steps that this is not above 0, there is no
+    way up: the first step has the peak or is on the way down already.
     """
     if isinstance(schedule, Constant):
         return 1.0
     if isinstance(schedule, Cosine):
         return 0.5 * (1.0 + math.cos(math.pi * step / total_steps))
     peak = schedule.warmup * total_steps - 1.0
-    if step <= peak:
+    if step <= peak and peak > 0.0:
         return schedule.start + (1.0 - schedule.start) * step / peak
-    after = (step - max(peak, 0.0)) / max(total_steps - 1.0 - max(peak, 0.0), 1.0)
+    after = (step - peak) / (total_steps - 1.0 - peak)
     return 1.0 + (schedule.end - 1.0) * after
 
 

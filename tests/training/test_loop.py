@@ -1,0 +1,567 @@
+"""The training loop: what repeats bit for bit, what is learnt, how it fails, and what it leaves behind."""
+
+import copy
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mc1opt.config import (
+    MLP,
+    SGD,
+    Adam,
+    AdamW,
+    Constant,
+    ConvBlock,
+    ConvNet,
+    Cosine,
+    LinearLayer,
+    OneCycle,
+    config_from_json,
+)
+from mc1opt.data.images import open_training_images
+from mc1opt.errors import DataError
+from mc1opt.models.build import build_model
+from mc1opt.models.whitening import whitening_filters
+from mc1opt.seeds import derive_seed
+from mc1opt.spec import DataSet, EpochResult, Training, TrainingFailed
+from mc1opt.training.checkpoint import load_weights
+from mc1opt.training.evaluate import accuracy
+from mc1opt.training.loop import Trainer, new_model, train
+from tests.training.images import (
+    ALL_AUGMENTATION,
+    IMAGES,
+    SMALL_CONVNET,
+    SMALL_MLP,
+    VALIDATION_IMAGES,
+    small_training,
+    write_images,
+)
+
+ROOT = Path(__file__).parents[2]
+
+Outcome = tuple[list[tuple[int, float, float]], dict[str, Tensor]]
+
+
+def numbers(results: list[EpochResult]) -> list[tuple[int, float, float]]:
+    """The curve: everything of the results but the seconds."""
+    return [(result.epoch, result.loss, result.validation_accuracy) for result in results]
+
+
+def outcome(training: Training) -> Outcome:
+    """Curve and weights of a training."""
+    path = Path("outcome.safetensors").absolute()
+    results = list(train(training.model_copy(update={"weights": str(path)})))
+    return numbers(results), load_file(path)
+
+
+def equal(first: Outcome, second: Outcome) -> bool:
+    """Bit for bit."""
+    curves, weights = zip(first, second, strict=True)
+    return (
+        curves[0] == curves[1]
+        and weights[0].keys() == weights[1].keys()
+        and all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+    )
+
+
+def trained_inputs(trainer: Trainer) -> list[Tensor]:
+    """A list to which each batch that the network is trained on is added."""
+    batches = []
+
+    def look(module: nn.Module, inputs: tuple[Tensor]) -> None:
+        if module.training:
+            batches.append(inputs[0].clone())
+
+    trainer.model.register_forward_pre_hook(look)
+    return batches
+
+
+# ---- The same training twice -----------------------------------------------------------------------------
+
+# Each with dropout and augmentation.
+REPEATED = {
+    "mlp": {"optimizer": AdamW(learning_rate=0.01)},
+    "convnet": {"architecture": SMALL_CONVNET},
+    "convnet in bfloat16": {"architecture": SMALL_CONVNET, "precision": "bfloat16"},
+}
+
+
+def repeated(data: DataSet, name: str, **changes: object) -> Training:
+    return small_training(
+        data, augmentation=ALL_AUGMENTATION, schedule=OneCycle(), **REPEATED[name], **changes
+    )
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_the_same_training_gives_the_same_curve_and_weights(data, name):
+    assert equal(outcome(repeated(data, name)), outcome(repeated(data, name)))
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_another_seed_gives_another_curve_and_other_weights(data, name):
+    (curve, weights), (other_curve, others) = (outcome(repeated(data, name, seed=seed)) for seed in (1, 2))
+    assert all(a[1] != b[1] for a, b in zip(curve, other_curve, strict=True))
+    assert not torch.equal(weights["classifier.weight"], others["classifier.weight"])
+
+
+def test_another_process_gives_the_same_curve_and_weights(data):
+    trainings = {name: repeated(data, name) for name in REPEATED}
+    lines = [
+        training.model_copy(update={"weights": str(Path(f"{name}.safetensors").absolute())}).model_dump_json()
+        for name, training in trainings.items()
+    ]
+    code = (
+        "import sys\n"
+        "from mc1opt.spec import Training\n"
+        "from mc1opt.training.loop import train\n"
+        "for line in sys.stdin:\n"
+        "    for result in train(Training.model_validate_json(line)):\n"
+        "        print(result.model_dump_json())\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        input="\n".join(lines),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
+    results = [EpochResult.model_validate_json(line) for line in process.stdout.splitlines()]
+    for name, training in trainings.items():
+        own = [results.pop(0) for _ in range(training.fidelity.epochs)]
+        assert equal((numbers(own), load_file(f"{name}.safetensors")), outcome(training)), name
+    assert results == []
+
+
+def test_what_was_drawn_before_does_not_matter(data):
+    first = outcome(repeated(data, "convnet"))
+    torch.manual_seed(99)
+    torch.rand(7)
+    assert equal(outcome(repeated(data, "convnet")), first)
+
+
+def test_an_epoch_trained_alone_from_the_same_state_gives_the_same(data):
+    training = repeated(data, "convnet", epochs=3)
+    through = Trainer(training)
+    for epoch in range(2):
+        through.train_epoch(epoch)
+    alone = Trainer(training)
+    alone.model.load_state_dict(copy.deepcopy(through.model.state_dict()))
+    alone.optimizer.load_state_dict(copy.deepcopy(through.optimizer.state_dict()))
+    assert numbers([alone.train_epoch(2)]) == numbers([through.train_epoch(2)])
+    pairs = zip(alone.model.parameters(), through.model.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+# ---- Learning --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        SGD(learning_rate=0.05, momentum=0.9, nesterov=True),
+        Adam(learning_rate=0.01),
+        AdamW(learning_rate=0.01),
+    ],
+    ids=lambda optimizer: optimizer.kind,
+)
+@pytest.mark.parametrize("architecture", [SMALL_MLP, SMALL_CONVNET], ids=["mlp", "convnet"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_easy_images_are_learnt(data, architecture, optimizer, precision):
+    training = small_training(
+        data, epochs=4, architecture=architecture, optimizer=optimizer, precision=precision, batch_size=32
+    )
+    results = list(train(training))
+    assert results[-1].validation_accuracy > 0.6  # chance is 0.1
+    assert results[-1].loss < 0.75 * results[0].loss
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        MLP(layers=(LinearLayer(width=16, norm="batch"),)),
+        ConvNet(blocks=(ConvBlock(width=6, kernel_size=5, stride=3, norm="batch"), ConvBlock(width=6))),
+    ],
+    ids=["mlp", "convnet"],
+)
+def test_a_training_is_what_plain_pytorch_makes_of_it(data, architecture):
+    rate, decay, smoothing = 0.05, 0.02, 0.1
+    training = small_training(
+        data,
+        epochs=3,
+        architecture=architecture,
+        optimizer=SGD(learning_rate=rate, momentum=0.9, nesterov=True, weight_decay=decay),
+        schedule=OneCycle(warmup=0.3, start=0.2, end=0.05),
+        label_smoothing=smoothing,
+    )
+    curve, weights = outcome(training)
+
+    images = open_training_images(data, 300, "cpu")
+    torch.manual_seed(derive_seed(training.seed, "initialisation"))
+    model = new_model(training, images)
+    decayed = [parameter for name, parameter in model.named_parameters() if is_matrix_or_filter(model, name)]
+    others = [
+        parameter for name, parameter in model.named_parameters() if not is_matrix_or_filter(model, name)
+    ]
+    optimizer = torch.optim.SGD(
+        [{"params": decayed, "weight_decay": decay}, {"params": others}],
+        lr=rate,
+        momentum=0.9,
+        nesterov=True,
+        fused=False,
+    )
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        rate,
+        total_steps=3 * 4,
+        pct_start=0.3,
+        anneal_strategy="linear",
+        cycle_momentum=False,
+        div_factor=1 / 0.2,
+        final_div_factor=0.2 / 0.05,
+    )
+    expected = []
+    for epoch in range(3):
+        generator = torch.Generator().manual_seed(derive_seed(training.seed, "epoch", epoch))
+        order = torch.randperm(300, generator=generator)
+        losses = []
+        model.train()
+        for batch in order[:256].split(64):
+            logits = model(images.train_images[batch])
+            loss = F.cross_entropy(logits, images.train_labels[batch], label_smoothing=smoothing)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+            losses.append(loss.item())
+        model.eval()
+        correct = model(images.validation_images).argmax(1) == images.validation_labels
+        expected.append((epoch, sum(losses) / 4, correct.float().mean().item()))
+
+    for (epoch, loss, share), (expected_epoch, expected_loss, expected_share) in zip(
+        curve, expected, strict=True
+    ):
+        assert epoch == expected_epoch
+        assert loss == pytest.approx(expected_loss, rel=1e-4)
+        assert share == pytest.approx(expected_share, abs=1e-6)
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(weights[name], tensor.contiguous(), rtol=1e-3, atol=1e-4)
+
+
+def is_matrix_or_filter(model: nn.Module, name: str) -> bool:
+    """Whether a parameter is the weight of a linear layer or a convolution."""
+    owner, _, kind = name.rpartition(".")
+    return kind == "weight" and isinstance(model.get_submodule(owner), nn.Linear | nn.Conv2d)
+
+
+@pytest.mark.parametrize("schedule", [Constant(), Cosine(), OneCycle()], ids=lambda schedule: schedule.kind)
+def test_each_step_has_the_learning_rate_of_the_schedule(data, schedule):
+    training = small_training(data, epochs=3, schedule=schedule, optimizer=SGD(learning_rate=0.05))
+    trainer = Trainer(training)
+    rates = []
+    trainer.optimizer.register_step_pre_hook(
+        lambda optimizer, *_: rates.append({group["lr"] for group in optimizer.param_groups})
+    )
+    for epoch in range(3):
+        trainer.train_epoch(epoch)
+
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=0.05)
+    steps = 3 * (300 // 64)
+    schedulers = torch.optim.lr_scheduler
+    scheduler = {
+        "constant": lambda: schedulers.ConstantLR(optimizer, factor=1.0),
+        "cosine": lambda: schedulers.CosineAnnealingLR(optimizer, steps),
+        "one_cycle": lambda: schedulers.OneCycleLR(
+            optimizer,
+            0.05,
+            steps,
+            pct_start=0.25,
+            anneal_strategy="linear",
+            cycle_momentum=False,
+            div_factor=5,
+            final_div_factor=20,
+        ),
+    }[schedule.kind]()
+    expected = []
+    for _ in range(steps):
+        expected.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    assert all(len(groups) == 1 for groups in rates)
+    assert [rate for groups in rates for rate in groups] == pytest.approx(expected, rel=1e-9)
+
+
+def test_bfloat16_computes_in_it_and_keeps_weights_and_loss_in_float32(data):
+    trainer = Trainer(small_training(data, architecture=SMALL_CONVNET, precision="bfloat16"))
+    seen = []
+    for module in trainer.model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    trainer.train_epoch(0)
+    assert set(seen) == {torch.bfloat16}
+    assert {tensor.dtype for tensor in trainer.model.parameters()} == {torch.float32}
+    loss = trainer._step(torch.arange(64), torch.Generator().manual_seed(0))
+    assert loss.dtype == torch.float32
+
+
+# ---- Which images ----------------------------------------------------------------------------------------
+
+
+def test_an_epoch_sees_each_image_at_most_once_and_leaves_the_last_smaller_batch_out(data):
+    trainer = Trainer(small_training(data, batch_size=64))
+    batches = trained_inputs(trainer)
+    for epoch in range(2):
+        trainer.train_epoch(epoch)
+    assert [len(batch) for batch in batches] == [64] * 8  # of 300 images, twice 4 batches
+    known = {image.numpy().tobytes(): number for number, image in enumerate(trainer.images.train_images)}
+    epochs = [
+        [known[image.numpy().tobytes()] for batch in batches[first : first + 4] for image in batch]
+        for first in (0, 4)
+    ]
+    assert all(len(set(epoch)) == 256 for epoch in epochs)
+    assert set(epochs[0]) != set(epochs[1])  # other images are left out
+    assert epochs[0] != sorted(epochs[0])
+
+
+@pytest.mark.parametrize("batch_size", [301, 8192])
+def test_a_batch_larger_than_the_training_set_is_all_of_it(data, batch_size):
+    assert equal(
+        outcome(small_training(data, batch_size=batch_size)), outcome(small_training(data, batch_size=300))
+    )
+
+
+def test_one_image_that_is_left_over_is_no_batch(data):
+    training = small_training(data, train_images=65, batch_size=64)
+    _, weights = outcome(training)  # batch norm refuses a batch of one image
+    assert weights["layers.0.norm.num_batches_tracked"] == training.fidelity.epochs
+
+
+def test_validation_and_unused_images_do_not_change_what_is_learnt(tmp_path):
+    data = write_images(tmp_path)
+    training = small_training(
+        data, train_images=200, architecture=SMALL_CONVNET, augmentation=ALL_AUGMENTATION
+    )
+    curve, weights = outcome(training)
+    images = np.load(tmp_path / "train_images.npy")
+    used = {
+        image.contiguous().numpy().tobytes() for image in open_training_images(data, 200, "cpu").train_images
+    }
+    unused = [number for number, image in enumerate(images) if image.tobytes() not in used]
+    assert len(unused) == IMAGES - 200
+    images[unused] = 255
+    np.save(tmp_path / "train_images.npy", images)
+    other_curve, others = outcome(training)
+    assert [loss for _, loss, _ in other_curve] == [loss for _, loss, _ in curve]
+    assert [share for _, _, share in other_curve] != [share for _, _, share in curve]
+    assert equal(([], weights), ([], others))
+
+
+def test_the_validation_accuracy_is_that_of_the_validation_images(data):
+    training = small_training(data, epochs=1, weights=str(Path("w.safetensors").absolute()))
+    (result,) = train(training)
+    model = build_model(training.config.architecture)
+    load_weights(model, Path("w.safetensors"))
+    images = open_training_images(data, 300, "cpu")
+    assert len(images.validation_images) == VALIDATION_IMAGES
+    share = accuracy(model, images.validation_images, images.validation_labels)
+    assert result.validation_accuracy == share
+    assert share != accuracy(model, images.train_images, images.train_labels)
+
+
+def test_mean_and_std_are_those_of_the_training_images(data):
+    images = open_training_images(data, 200, "cpu")
+    state = new_model(small_training(data, train_images=200), images).state_dict()
+    pixels = images.train_images.numpy().astype(np.float64)
+    for name, expected in (
+        ("mean", pixels.mean((0, 2, 3))),
+        ("std", pixels.std((0, 2, 3), ddof=1)),
+    ):
+        np.testing.assert_allclose(state[f"normalisation.{name}"].numpy(), expected, rtol=1e-5)
+
+
+def test_whitening_filters_decorrelate_the_trainings_own_images_and_are_stored(data):
+    training = small_training(data, architecture=SMALL_CONVNET)
+    _, weights = outcome(training)
+    images = open_training_images(data, 300, "cpu").train_images.float()
+    mean, std = (weights[f"normalisation.{name}"][:, None, None] for name in ("mean", "std"))
+    filters = weights["stem.convolution.weight"]
+    torch.testing.assert_close(filters, whitening_filters((images - mean) / std, 2))
+    outputs = F.conv2d((images - mean) / std, filters[:12]).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(torch.cov(outputs), torch.eye(12), rtol=0.0, atol=0.02)
+
+
+def test_a_channel_without_contrast_does_no_harm(tmp_path):
+    data = write_images(tmp_path)
+    images = np.load(tmp_path / "train_images.npy")
+    images[:, 2] = 77
+    np.save(tmp_path / "train_images.npy", images)
+    training = small_training(data, epochs=4, architecture=SMALL_CONVNET, batch_size=32)
+    assert list(train(training))[-1].validation_accuracy > 0.3
+
+
+def test_test_images_are_not_needed(data, tmp_path):
+    own = write_images(tmp_path)
+    (tmp_path / "test_images.npy").unlink()
+    (tmp_path / "test_labels.npy").unlink()
+    assert equal(outcome(repeated(own, "convnet")), outcome(repeated(data, "convnet")))
+
+
+def test_too_many_images_are_an_error_with_the_numbers(data):
+    with pytest.raises(DataError, match="301 training and 100 validation images are more than the 400"):
+        next(train(small_training(data, train_images=301)))
+
+
+def test_missing_images_are_an_error_with_the_file(data):
+    gone = data.model_copy(update={"folder": str(Path("gone").absolute())})
+    with pytest.raises(DataError, match=r"gone/train_images\.npy cannot be read"):
+        next(train(small_training(gone)))
+
+
+# ---- Failing ---------------------------------------------------------------------------------------------
+
+DEEP_MLP = MLP(layers=(LinearLayer(width=64),) * 8)
+
+
+def test_a_loss_that_is_not_finite_fails_the_training_as_diverged(data):
+    training = small_training(data, architecture=DEEP_MLP, optimizer=SGD(learning_rate=100.0))
+    with pytest.raises(TrainingFailed, match=r"the training loss of epoch 0 is (nan|inf)") as caught:
+        list(train(training))
+    assert caught.value.kind == "diverged"
+
+
+def test_logits_that_are_not_finite_fail_the_training_as_diverged(data):
+    # One step an epoch: its loss is that before the step, so that the logits overflow first.
+    training = small_training(
+        data, epochs=3, architecture=DEEP_MLP, optimizer=SGD(learning_rate=100.0), batch_size=300
+    )
+    with pytest.raises(
+        TrainingFailed, match="logits on validation images are not finite in epoch 1"
+    ) as caught:
+        list(train(training))
+    assert caught.value.kind == "diverged"
+
+
+def test_a_training_that_diverges_leaves_no_weights(data):
+    training = small_training(
+        data, epochs=1, architecture=DEEP_MLP, optimizer=SGD(learning_rate=100.0), weights="w.safetensors"
+    )
+    with pytest.raises(TrainingFailed):
+        list(train(training))
+    assert not Path("w.safetensors").exists()
+
+
+# ---- Results and weights ---------------------------------------------------------------------------------
+
+
+def test_results_come_one_an_epoch_from_0_and_only_when_asked_for(data):
+    epochs, drawn = [], []
+    for result in train(small_training(data, epochs=3)):
+        epochs.append(result.epoch)
+        drawn.append(torch.get_rng_state())  # dropout's draws: all the same if all was trained at first
+    assert epochs == [0, 1, 2]
+    assert not any(torch.equal(before, after) for before, after in itertools.pairwise(drawn))
+
+
+def test_seconds_are_measured(data):
+    results = list(train(small_training(data)))
+    assert all(result.seconds > 0 for result in results)
+
+
+def test_closing_ends_the_training(data):
+    results = train(small_training(data, epochs=2, weights="w.safetensors"))
+    next(results)
+    results.close()
+    assert list(results) == []
+    assert not Path("w.safetensors").exists()
+
+
+def test_weights_are_there_with_the_last_result_and_not_before(data):
+    results = train(small_training(data, epochs=3, weights="folder/w.safetensors"))
+    for _ in range(2):
+        next(results)
+        assert not Path("folder").exists()
+    assert next(results).epoch == 2
+    assert [path.name for path in Path("folder").iterdir()] == ["w.safetensors"]
+    assert list(results) == []
+
+
+def test_without_a_place_for_weights_nothing_is_written(data):
+    list(train(small_training(data)))
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_stored_weights_give_the_logits_of_the_trained_network(data, name):
+    training = repeated(data, name)
+    outcome(training)
+    trainer = Trainer(training)
+    for epoch in range(training.fidelity.epochs):
+        trainer.train_epoch(epoch)
+    loaded = build_model(training.config.architecture)
+    load_weights(loaded, Path("outcome.safetensors"))
+    images = trainer.images.validation_images
+    assert torch.equal(loaded.eval()(images), trainer.model.eval()(images))
+
+
+def test_stored_weights_say_their_config_and_seed(data):
+    training = repeated(data, "convnet", seed=7)
+    outcome(training)
+    with safe_open("outcome.safetensors", "pt") as file:
+        metadata = file.metadata()
+    assert config_from_json(json.loads(metadata["config"])) == training.config
+    assert int(metadata["seed"]) == 7
+
+
+def test_weights_that_cannot_be_written_are_an_error_before_the_last_result(data):
+    Path("w.safetensors").mkdir()
+    results = train(small_training(data, epochs=2, weights="w.safetensors"))
+    next(results)
+    with pytest.raises(OSError, match=r"w\.safetensors"):
+        next(results)
+
+
+# ---- Speed -----------------------------------------------------------------------------------------------
+
+
+class _Waits(TorchDispatchMode):
+    """Counts what makes the program wait for the device: a tensor's value wanted in Python."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        self.count += function in (
+            torch.ops.aten._local_scalar_dense.default,  # item(), float(), if
+            torch.ops.aten.nonzero.default,  # choosing by a mask
+        )
+        return function(*arguments, **(options or {}))
+
+
+def test_the_number_of_waits_for_the_device_does_not_depend_on_the_number_of_steps(data):
+    def waits(batch_size: int) -> int:
+        trainer = Trainer(small_training(data, batch_size=batch_size, architecture=SMALL_CONVNET))
+        trainer.train_epoch(0)
+        with _Waits() as counted:
+            trainer.train_epoch(1)
+        return counted.count
+
+    assert waits(300) == waits(50) > 0
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_cpu_training_uses_its_number_of_threads(data, threads):
+    next(train(small_training(data, threads=threads)))
+    assert torch.get_num_threads() == threads

@@ -1,0 +1,213 @@
+"""Optimizers against `torch.optim`'s plain ones, learning rates against `torch.optim.lr_scheduler`."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import lr_scheduler
+
+from mc1opt.config import SGD, Adam, AdamW, Constant, Cosine, OneCycle
+from mc1opt.models.build import build_model
+from mc1opt.training.optim import build_optimizer, learning_rate_factor, set_learning_rate
+from tests.training.images import SMALL_CONVNET, SMALL_MLP
+
+DECAY = 0.05
+
+
+def network() -> nn.Module:
+    """Convolutions in channels_last, linear layers, norms and biases; fixed filters in the stem."""
+    torch.manual_seed(0)
+    return build_model(SMALL_CONVNET, whitening=torch.randn(24, 3, 2, 2)).to(
+        memory_format=torch.channels_last
+    )
+
+
+def decays(name: str) -> bool:
+    """Whether a parameter of `network` is neither of a norm nor a bias, by its name."""
+    return not (name.endswith("bias") or ".norm." in name)
+
+
+def one_step(model: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (8, 3, 32, 32), generator=generator).float() / 255
+    torch.manual_seed(seed)  # dropout
+    optimizer.zero_grad()
+    model(images).square().mean().backward()
+    optimizer.step()
+
+
+# ---- Optimizers ------------------------------------------------------------------------------------------
+
+PLAIN = {
+    "sgd": (
+        SGD(learning_rate=0.05, weight_decay=DECAY),
+        lambda groups: torch.optim.SGD(groups, lr=0.05, fused=False, foreach=False),
+    ),
+    "sgd with momentum": (
+        SGD(learning_rate=0.05, momentum=0.8, weight_decay=DECAY),
+        lambda groups: torch.optim.SGD(groups, lr=0.05, momentum=0.8, fused=False, foreach=False),
+    ),
+    "sgd with nesterov": (
+        SGD(learning_rate=0.05, momentum=0.8, nesterov=True, weight_decay=DECAY),
+        lambda groups: torch.optim.SGD(
+            groups, lr=0.05, momentum=0.8, nesterov=True, fused=False, foreach=False
+        ),
+    ),
+    "adam": (
+        Adam(learning_rate=0.01, beta1=0.8, beta2=0.95, weight_decay=DECAY),
+        lambda groups: torch.optim.Adam(groups, lr=0.01, betas=(0.8, 0.95), fused=False, foreach=False),
+    ),
+    "adamw": (
+        AdamW(learning_rate=0.01, beta1=0.8, beta2=0.95, weight_decay=DECAY),
+        lambda groups: torch.optim.AdamW(groups, lr=0.01, betas=(0.8, 0.95), fused=False, foreach=False),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_steps_are_those_of_torchs_plain_optimizer(name):
+    config, plain = PLAIN[name]
+    model = network()
+    reference = copy.deepcopy(model)
+    named = list(reference.named_parameters())
+    expected = plain(
+        [
+            {"params": [parameter for name, parameter in named if decays(name)], "weight_decay": DECAY},
+            {"params": [parameter for name, parameter in named if not decays(name)], "weight_decay": 0.0},
+        ]
+    )
+    optimizer = build_optimizer(model, config)
+    for step in range(5):
+        one_step(model, optimizer, step)
+        one_step(reference, expected, step)
+    start = network().state_dict()
+    for key, tensor in reference.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[key], tensor, rtol=1e-4, atol=1e-6)
+        assert key.startswith(("stem", "normalisation")) == torch.equal(tensor, start[key]), key
+
+
+@pytest.mark.parametrize("kind", [SGD, Adam, AdamW])
+def test_weight_decay_leaves_norms_and_biases_alone(kind):
+    def weights(weight_decay: float) -> dict[str, torch.Tensor]:
+        model = network()
+        one_step(model, build_optimizer(model, kind(learning_rate=0.1, weight_decay=weight_decay)), 0)
+        return dict(model.named_parameters())
+
+    without, decayed = weights(0.0), weights(0.5)
+    assert {name for name in without if not torch.equal(without[name], decayed[name])} == {
+        "blocks.0.convolution.weight",
+        "blocks.1.convolution.weight",
+        "head.0.linear.weight",
+        "classifier.weight",
+    }
+
+
+@pytest.mark.parametrize("kind", [SGD, AdamW])
+def test_weight_decay_is_a_share_of_the_weight_times_the_learning_rate(kind):
+    layer = nn.Linear(4, 3)
+    before = copy.deepcopy(layer)
+    optimizer = build_optimizer(layer, kind(learning_rate=0.1, weight_decay=0.5))
+    layer.weight.grad, layer.bias.grad = torch.zeros(3, 4), torch.zeros(3)
+    optimizer.step()
+    torch.testing.assert_close(layer.weight, before.weight * (1 - 0.1 * 0.5))
+    assert torch.equal(layer.bias, before.bias)
+
+
+@pytest.mark.parametrize("config", [config for config, _ in PLAIN.values()], ids=list(PLAIN))
+@pytest.mark.parametrize("architecture", [SMALL_MLP, SMALL_CONVNET], ids=["mlp", "convnet"])
+def test_each_parameter_is_in_one_group_and_buffers_in_none(architecture, config):
+    model = build_model(architecture)
+    groups = build_optimizer(model, config).param_groups
+    grouped = [parameter for group in groups for parameter in group["params"]]
+    assert len(grouped) == len({id(parameter) for parameter in grouped})
+    assert {id(parameter) for parameter in grouped} == {id(parameter) for parameter in model.parameters()}
+
+
+def test_frozen_parameters_are_left_out():
+    model = network()
+    model.head.requires_grad_(False)
+    groups = build_optimizer(model, AdamW(learning_rate=0.1)).param_groups
+    grouped = {id(parameter) for group in groups for parameter in group["params"]}
+    assert grouped == {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    assert not grouped & {id(parameter) for parameter in model.head.parameters()}
+
+
+def test_a_learning_rate_is_set_for_all_groups():
+    model = network()
+    optimizer = build_optimizer(model, SGD(learning_rate=0.1))
+    before = copy.deepcopy(model.state_dict())
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.1]
+    set_learning_rate(optimizer, 0.0)
+    one_step(model, optimizer, 0)
+    assert all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
+
+
+# ---- Learning rates --------------------------------------------------------------------------------------
+
+STEPS = (1, 2, 3, 4, 5, 7, 10, 20, 98, 351)
+
+
+def factors(schedule: Constant | Cosine | OneCycle, total_steps: int) -> list[float]:
+    return [learning_rate_factor(schedule, step, total_steps) for step in range(total_steps)]
+
+
+def rates(make: type[lr_scheduler.LRScheduler], steps: int, **options: object) -> list[float]:
+    """What a scheduler of torch gives each step, with a peak of 1."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = make(optimizer, **options)
+    result = []
+    for step in range(steps):
+        result.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        if step < steps - 1:
+            scheduler.step()
+    return result
+
+
+@pytest.mark.parametrize("total_steps", STEPS)
+def test_constant_stays_at_the_peak(total_steps):
+    assert factors(Constant(), total_steps) == [1.0] * total_steps
+
+
+@pytest.mark.parametrize("total_steps", STEPS)
+def test_cosine_is_torchs(total_steps):
+    expected = rates(lr_scheduler.CosineAnnealingLR, total_steps, T_max=total_steps)
+    assert factors(Cosine(), total_steps) == pytest.approx(expected, rel=0, abs=1e-9)
+
+
+@pytest.mark.parametrize("total_steps", STEPS)
+@pytest.mark.parametrize("warmup", [0.01, 0.23, 0.37, 0.9, 0.99])
+def test_one_cycle_is_torchs(total_steps, warmup):
+    for start, end in [(0.2, 0.01), (1.0, 0.5), (0.04, 1e-4)]:
+        expected = rates(
+            lr_scheduler.OneCycleLR,
+            total_steps,
+            max_lr=1.0,
+            total_steps=total_steps,
+            pct_start=warmup,
+            anneal_strategy="linear",
+            cycle_momentum=False,
+            div_factor=1 / start,
+            final_div_factor=start / end,
+        )
+        schedule = OneCycle(warmup=warmup, start=start, end=end)
+        assert factors(schedule, total_steps) == pytest.approx(expected, rel=0, abs=1e-9)
+
+
+@pytest.mark.parametrize(("warmup", "total_steps"), [(0.5, 2), (0.25, 4), (0.2, 5), (0.1, 10)])
+def test_one_cycle_whose_peak_is_the_first_step_begins_there(warmup, total_steps):
+    # Torch divides by zero here.
+    expected = [1 - 0.9 * step / (total_steps - 1) for step in range(total_steps)]
+    assert factors(OneCycle(warmup=warmup, end=0.1), total_steps) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("total_steps", STEPS[1:])
+def test_one_cycle_without_an_end_comes_down_to_0(total_steps):
+    assert factors(OneCycle(end=0.0), total_steps)[-1] == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("schedule", [Cosine(), OneCycle(), OneCycle(warmup=0.9, start=1.0, end=0.0)])
+def test_no_learning_rate_is_negative_or_above_the_peak(schedule):
+    for total_steps in range(1, 60):
+        assert all(-1e-12 <= factor <= 1.0 + 1e-12 for factor in factors(schedule, total_steps))

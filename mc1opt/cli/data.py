@@ -9,7 +9,9 @@ from mc1opt.cli.options import Data, Json
 
 
 def data(data: Data = None, as_json: Json = False) -> None:
-    """Show where the images are, their source, sizes and hashes; fetch them if they are missing.
+    """Show where the images are; fetch them if they are missing.
+
+    With their source, sizes and hashes.
 
     \b
     Examples:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from typing import Annotated
 
 import typer
@@ -27,7 +28,7 @@ Examples:
 """,
 )
 app.command("run")(run.run)
-app.add_typer(studies.app, name="studies")
+app.add_typer(studies.app)
 app.command("show")(show.show)
 app.command("data")(data.data)
 
@@ -59,7 +60,7 @@ def main() -> None:
         code = app(arguments, prog_name="mc1opt", standalone_mode=True)
     except Mc1optError as error:
         if debug:
-            raise
+            traceback.print_exception(error)
         typer.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:

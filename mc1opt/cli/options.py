@@ -12,9 +12,7 @@ Study = Annotated[
     str, typer.Option(help="A study definition by name (./studies/NAME.py, else a shipped one), or its file.")
 ]
 StoredStudy = Annotated[str, typer.Option("--study", help="The name of a stored study.")]
-Storage = Annotated[
-    str, typer.Option(help="The study database: the path of a SQLite file, or an SQLAlchemy URL.")
-]
+Storage = Annotated[str, typer.Option(help="The study database: a SQLite file, or an SQLAlchemy URL.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, nothing else.")]
 Data = Annotated[
     Path | None, typer.Option(help="CIFAR-10's files, or other images in its formats; fetched if not given.")

@@ -1,7 +1,9 @@
 """`mc1opt run`: searches."""
 
 import json
+import os
 import shlex
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 def run(
     study: Study,
-    trials: Annotated[int, typer.Option(help="The total that the study shall have; again resumes.")] = 100,
+    trials: Annotated[int, typer.Option(help="How many trials the study shall have in all.")] = 100,
     name: Annotated[
         str | None, typer.Option(help="The name to store it under [default: the study's].")
     ] = None,
@@ -46,7 +48,9 @@ def run(
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Search: create a study, or go on with it until it has --trials trials.
+    """Search: create a study, or go on with it.
+
+    It ends when the study has --trials trials; the same command again goes on where it stopped.
 
     \b
     Examples:
@@ -67,53 +71,76 @@ def run(
     from mc1opt.search.run import StopFlag
 
     stop = StopFlag()
-    caught = _stop_on_signals(stop)
-    ended = search(
-        SearchCommand(
-            study=study,
-            trials=trials,
-            name=name,
-            storage=storage,
-            epochs=epochs,
-            train_images=train_images,
-            seed=seed,
-            timeout=seconds,
-            workers=workers,
-            device=device,
-            sampler=sampler,
-            pruner=pruner,
-            max_macs=max_macs,
-            max_failures=max_failures,
-            confirm=confirm,
-            data=data,
-        ),
-        stop=stop,
-        output=sys.stderr if as_json else sys.stdout,
-    )
+    signals = _Signals(stop)
+    try:
+        ended = search(
+            SearchCommand(
+                study=study,
+                trials=trials,
+                name=name,
+                storage=storage,
+                epochs=epochs,
+                train_images=train_images,
+                seed=seed,
+                timeout=seconds,
+                workers=workers,
+                device=device,
+                sampler=sampler,
+                pruner=pruner,
+                max_macs=max_macs,
+                max_failures=max_failures,
+                confirm=confirm,
+                data=data,
+            ),
+            stop=stop,
+            on_start=signals.leave_to_the_search,
+            output=sys.stderr if as_json else sys.stdout,
+        )
+    except _StoppedEarlyError:
+        typer.echo("Stopped before the search began.", err=True)
+        raise typer.Exit(signals.exit_code) from None
     if as_json:
         typer.echo(json.dumps(ended.record.to_json(), indent=2))
     if ended.reason in ("timeout", "signal"):
-        typer.echo(f"Go on with: {_resume_command()}", err=as_json)
-    if caught:
-        raise typer.Exit(128 + caught[0])
+        typer.echo(f"Go on with:               {_resume_command()}", err=as_json)
+    raise typer.Exit(signals.exit_code)
 
 
-def _stop_on_signals(stop: "StopFlag") -> list[int]:
-    """The first SIGINT or SIGTERM stops in good order, the second at once; returns the list of them."""
-    caught: list[int] = []
+class _StoppedEarlyError(BaseException):
+    """A signal came before the search began."""
 
-    def handle(number: int, _frame: FrameType | None) -> None:
-        caught.append(number)
-        if len(caught) > 1:
+
+class _Signals:
+    """The first SIGINT or SIGTERM stops in good order, the second at once.
+
+    Before the search begins there is nothing to keep, but much to wait for: a download, another process's
+    lock. A signal ends that by an exception; the search itself looks at the flag.
+    """
+
+    def __init__(self, stop: "StopFlag") -> None:
+        self._stop = stop
+        self._searching = False
+        self._first: int | None = None
+        signal.signal(signal.SIGINT, self._handle)
+        signal.signal(signal.SIGTERM, self._handle)
+
+    @property
+    def exit_code(self) -> int:
+        """128 and the number of the first signal, as shells have it; 0 without one."""
+        return 0 if self._first is None else 128 + self._first
+
+    def leave_to_the_search(self) -> None:
+        """From now on the search sees to its end."""
+        self._searching = True
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self._first is not None:
             # The workers end with their parent; running trials are taken up at the next start.
-            import os
-
             os._exit(128 + number)
-        stop.set("signal", signal.Signals(number).name)
-
-    signal.signal(signal.SIGINT, handle)
-    signal.signal(signal.SIGTERM, handle)
-    return caught
+        self._first = number
+        self._stop.set("signal", signal.Signals(number).name)
+        if not self._searching:
+            raise _StoppedEarlyError
 
 
 def _resume_command() -> str:
@@ -124,5 +151,11 @@ def _resume_command() -> str:
         if not skip and argument != "--timeout" and not argument.startswith("--timeout="):
             arguments.append(argument)
         skip = argument == "--timeout"
-    program = sys.argv[0] if "/" in sys.argv[0] and not Path(sys.argv[0]).is_absolute() else "mc1opt"
-    return shlex.join([program, *arguments])
+    return shlex.join([_program(), *arguments])
+
+
+def _program() -> str:
+    """How this program was called; by its bare name where the shell finds it so."""
+    called = sys.argv[0]
+    found = shutil.which("mc1opt")
+    return "mc1opt" if found and Path(called).is_absolute() and Path(found).samefile(called) else called

@@ -7,18 +7,17 @@ import typer
 
 from mc1opt.cli.options import DEFAULT_STORAGE, Json, Storage
 
-app = typer.Typer(
-    rich_markup_mode=None, help="List study definitions and stored studies; delete a stored one."
-)
+app = typer.Typer(name="studies", rich_markup_mode=None)
 
 
 @app.callback(invoke_without_command=True)
 def studies(context: typer.Context, storage: Storage = DEFAULT_STORAGE, as_json: Json = False) -> None:
-    """List study definitions and stored studies.
+    """List study definitions and stored studies; delete a stored one.
 
     \b
     Examples:
       mc1opt studies
+      mc1opt studies --json
       mc1opt studies delete cnn
     """
     if context.invoked_subcommand is not None:
@@ -35,15 +34,26 @@ def studies(context: typer.Context, storage: Storage = DEFAULT_STORAGE, as_json:
 
 @app.command("delete")
 def delete(
+    context: typer.Context,
     name: Annotated[str, typer.Argument(help="The name of the stored study.")],
     storage: Storage = DEFAULT_STORAGE,
     yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
 ) -> None:
-    """Delete a stored study with its trials and kept weights."""
+    """Delete a stored study with its trials and kept weights.
+
+    \b
+    Examples:
+      mc1opt studies delete cnn
+      mc1opt studies delete cnn --yes
+    """
     from mc1opt.search.catalogue import delete_study, open_for_deletion
 
+    if context.parent is not None and storage == DEFAULT_STORAGE:
+        # `studies --storage PATH delete NAME` must not delete from another database than it names.
+        storage = context.parent.params["storage"]
     victim = open_for_deletion(storage, name)
     if not yes and not typer.confirm(f"Delete study {name!r} with its {victim.trials} trials?"):
+        typer.echo("Nothing was deleted.", err=True)
         raise typer.Exit(1)
     delete_study(victim)
     typer.echo(f"Deleted study {name!r}.")

@@ -1,0 +1,112 @@
+"""The command as a whole: help, version, and how errors end."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mc1opt
+from tests.cli.command import COMMAND
+from tests.cli.command import mc1opt as mc1opt_command
+
+COMMANDS = [[], ["run"], ["show"], ["studies"], ["studies", "delete"], ["data"]]
+
+ALL_HELP = """
+import sys
+from mc1opt.cli.main import main
+for command in {commands}:
+    sys.argv = ["mc1opt", *command, "--help"]
+    try:
+        main()
+    except SystemExit as end:
+        assert end.code == 0
+print("HEAVY", sorted({{"torch", "torchvision", "optuna", "wandb", "numpy"}} & set(sys.modules)))
+"""
+
+
+def test_no_help_imports_what_takes_seconds() -> None:
+    code = ALL_HELP.format(commands=COMMANDS)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.endswith("HEAVY []\n")
+    assert result.stdout.count("Usage: mc1opt") == len(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_help_has_examples_of_the_command(mc1opt_here, command: list[str]) -> None:
+    shown = mc1opt_here(*command, "--help")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert f"  Examples:\n    {' '.join(['mc1opt', *command])}" in shown.stdout
+
+
+def test_the_list_of_commands_says_each_in_a_whole_line(mc1opt_here) -> None:
+    listed = mc1opt_here("--help").stdout.partition("Commands:\n")[2].splitlines()
+    assert [line.split()[0] for line in listed] == ["run", "show", "data", "studies"]
+    assert all(line.endswith(".") and not line.endswith("...") for line in listed)
+
+
+def test_the_version_is_that_of_the_package(mc1opt_here) -> None:
+    shown = mc1opt_here("--version")
+    assert (shown.returncode, shown.stdout) == (0, f"mc1opt {mc1opt.__version__}\n")
+
+
+def test_no_command_at_all_shows_the_help(mc1opt_here) -> None:
+    shown = mc1opt_here()
+    assert shown.returncode == 2
+    assert "Examples:" in shown.stdout + shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rnu"], "No such command 'rnu'"),
+        (["--verbose"], "No such option: --verbose"),
+        (["run", "--study", "mlp", "--epoch", "3"], "No such option: --epoch"),
+        (["run"], "Missing option '--study'"),
+        (["show", "--study", "mlp", "--trial"], "Option '--trial' requires an argument"),
+        (["studies", "delete"], "Missing argument"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_command_that_does_not_exist_is_wrong_use(mc1opt_here, arguments: list[str], message: str) -> None:
+    shown = mc1opt_here(*arguments)
+    assert shown.returncode == 2
+    assert shown.stdout == ""
+    assert message in shown.stderr
+
+
+@pytest.mark.parametrize("place", [0, 1, 3], ids=["before", "behind", "last"])
+def test_debug_shows_the_traceback_wherever_it_stands(mc1opt_here, place: int) -> None:
+    arguments = ["show", "--study", "mlp"]
+    arguments.insert(place, "--debug")
+    shown = mc1opt_here(*arguments)
+    assert shown.returncode == 1
+    assert shown.stderr.startswith("Traceback (most recent call last):")
+    assert "Error: there is no study database" in shown.stderr.splitlines()[-1]
+
+
+def test_debug_does_not_change_the_exit_code(mc1opt_here) -> None:
+    arguments = ["run", "--study", "mlp", "--trials", "0"]
+    assert mc1opt_here(*arguments, "--debug").returncode == mc1opt_here(*arguments).returncode == 2
+
+
+def test_an_error_is_one_message_on_standard_error() -> None:
+    shown = mc1opt_command("show", "--study", "mlp")
+    assert shown.returncode == 1
+    assert shown.stdout == ""
+    assert shown.stderr == (
+        "Error: there is no study database storage/mc1opt.db. `mc1opt run` makes one; or name another with "
+        "--storage.\n"
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux' device that is always full")
+def test_an_unexpected_error_asks_for_the_traceback() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [COMMAND, "studies"]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 1
+    first, *_ = ended.stderr.splitlines()
+    assert first.startswith("Error: unexpected OSError: [Errno 28] No space left on device.")
+    assert "--debug" in first
+    assert "Traceback" not in ended.stderr

@@ -1,0 +1,350 @@
+"""`mc1opt run`, end to end: real images of ours, real training, real processes and signals."""
+
+import fcntl
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mc1opt.cli.run import _resume_command
+from mc1opt.data.cache import CIFAR10_SHA256
+from tests.cli.command import (
+    SECONDS,
+    TINY,
+    child_processes,
+    epochs_of_running_trials,
+    files_below,
+    finish,
+    mc1opt,
+    resume_command,
+    states,
+    stored_study,
+    wait_until,
+)
+from tests.cli.conftest import TINY_SEARCH
+from tests.workers.test_process import wait_until_gone
+
+STOP_SECONDS = 30.0
+"""A search that is stopped ends within 10 s; threefold."""
+
+LONG_SEARCH = (*TINY_SEARCH, "--name", "long", "--epochs", "200", "--trials", "2", "--confirm", "0")
+"""Trainings of some seconds: long enough to be interrupted in the middle."""
+
+
+# ---- To the end ------------------------------------------------------------------------------------------
+
+
+def test_json_is_all_that_is_printed_on_standard_output(finished: Path) -> None:
+    printed = json.loads((finished / "stdout").read_text())
+    assert printed == stored_study("tiny")
+    progress = (finished / "stderr").read_text()
+    assert "Study tiny" in progress
+    assert "Done" in progress
+    assert "Traceback" not in progress
+
+
+def test_weights_of_complete_trials_are_kept_beside_the_database(finished: Path) -> None:
+    study = json.loads((finished / "stdout").read_text())
+    complete = {trial["number"] for trial in study["trials"] if trial["state"] == "COMPLETE"}
+    kept = finished.glob("storage/checkpoints/tiny/trial-*.safetensors")
+    assert {int(path.stem.removeprefix("trial-")) for path in kept} == complete
+
+
+@pytest.mark.slow
+def test_a_search_that_is_complete_trains_nothing_more(finished: Path) -> None:
+    before = stored_study("tiny")
+    again = mc1opt(*TINY_SEARCH, "--trials", "3", "--confirm", "1")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert "Done" in again.stdout
+    assert stored_study("tiny") == before
+
+
+@pytest.mark.real_data
+@pytest.mark.timeout(600)
+def test_the_main_command_searches_on_the_real_images(tmp_path: Path, start) -> None:
+    arguments = ("run", "--study", "cnn", "--trials", "2", "--epochs", "1", "--train-images", "500")
+    ended = finish(start(*arguments), seconds=500)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    study = stored_study("cnn")
+    assert study["data"] == {"name": "cifar10", "sha256": CIFAR10_SHA256["train_images"]}
+    trained = [trial for trial in study["trials"] if trial["outcome"] == "complete"]
+    assert len(trained) >= 2
+    assert all(0.0 < trial["value"] < 1.0 for trial in trained)
+
+
+# ---- Stopped and gone on with ----------------------------------------------------------------------------
+
+
+def test_a_search_that_ctrl_c_stopped_goes_on_by_the_printed_command(finished: Path, start) -> None:
+    before = stored_study("tiny")["trials"]
+    count = len(before)
+    search = start(*TINY_SEARCH, "--trials", "4", "--confirm", "0", "--timeout", "1h")
+    wait_until(lambda: states()[count:] == ["RUNNING"])
+    search.send_signal(signal.SIGINT)
+    stopped = finish(search, STOP_SECONDS)
+    assert (stopped.returncode, stopped.stderr) == (130, "")
+    assert "Stopped by SIGINT" in stopped.stdout
+    assert states()[count:] == ["WAITING"]
+
+    command = resume_command(stopped.stdout)
+    assert "--timeout" not in command
+    resumed = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert (resumed.returncode, resumed.stderr) == (0, "")
+    after = stored_study("tiny")["trials"]
+    assert after[:count] == before
+    assert after[count]["interrupted"] == 1
+    assert sum(trial["outcome"] == "complete" for trial in after) == 4
+
+
+@pytest.mark.slow
+def test_sigterm_in_the_middle_of_a_training_keeps_what_is_finished(tiny: Path, start) -> None:
+    search = start(*LONG_SEARCH)
+    wait_until(lambda: epochs_of_running_trials() > 3 and states().count("COMPLETE") == 1)
+    search.send_signal(signal.SIGTERM)
+    stopped = finish(search, STOP_SECONDS)
+    assert (stopped.returncode, stopped.stderr) == (143, "")
+    assert "Stopped by SIGTERM" in stopped.stdout
+    assert "RUNNING" not in states()
+    first = stored_study("long")["trials"]
+    interrupted = [trial for trial in first if trial["outcome"] == "waiting"]
+    (curve,) = [trial["values_by_epoch"] for trial in interrupted if trial["values_by_epoch"]]
+
+    resumed = subprocess.run(
+        resume_command(stopped.stdout), capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    assert (resumed.returncode, resumed.stderr) == (0, "")
+    second = stored_study("long")["trials"]
+    complete = [trial for trial in first if trial["outcome"] == "complete"]
+    assert complete == [second[trial["number"]] for trial in complete]
+    again = next(trial for trial in second if trial["values_by_epoch"][: len(curve)] == curve)
+    assert again["outcome"] == "complete"
+    assert again["number"] in {trial["number"] for trial in interrupted}
+
+
+def test_a_second_signal_ends_at_once(finished: Path, start) -> None:
+    count = len(states())
+    search = start(*TINY_SEARCH, "--trials", "4")
+    wait_until(lambda: states()[count:] == ["RUNNING"])
+    workers = child_processes(search.pid)
+    # Two different ones: of the same signal the second is lost while the first is not yet seen.
+    search.send_signal(signal.SIGINT)
+    search.send_signal(signal.SIGTERM)
+    stopped = finish(search, STOP_SECONDS)
+    assert stopped.returncode == 143
+    assert "Go on with" not in stopped.stdout
+    assert states()[count:] == ["RUNNING"]
+    assert all(wait_until_gone(pid, STOP_SECONDS) for pid in workers)
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_is_taken_up_with_the_same_numbers(tiny: Path, start) -> None:
+    search = start(*LONG_SEARCH)
+    wait_until(lambda: epochs_of_running_trials() > 3)
+    workers = child_processes(search.pid)
+    assert len(workers) == 1
+    search.kill()
+    finish(search)
+    assert all(wait_until_gone(pid, STOP_SECONDS) for pid in workers)
+    running = states().index("RUNNING")
+    curve = stored_study("long")["trials"][running]["values_by_epoch"]
+
+    resumed = mc1opt(*LONG_SEARCH)
+    assert (resumed.returncode, resumed.stderr) == (0, "")
+    assert "1 interrupted trial is taken up" in resumed.stdout
+    trial = stored_study("long")["trials"][running]
+    assert (trial["outcome"], trial["interrupted"]) == ("complete", 1)
+    assert trial["values_by_epoch"][: len(curve)] == curve
+
+
+def test_a_search_whose_time_is_up_ends_well_and_says_how_to_go_on(tiny: Path) -> None:
+    ended = mc1opt(*TINY_SEARCH, "--trials", "1000", "--timeout=1s", "--json")
+    assert ended.returncode == 0
+    assert "the time is up" in ended.stderr
+    command = resume_command(ended.stderr)
+    assert command[1:] == [*TINY_SEARCH, "--trials", "1000", "--json"]
+    study = json.loads(ended.stdout)
+    assert {trial["state"] for trial in study["trials"]} >= {"WAITING"}
+    assert "RUNNING" not in states()
+
+
+@pytest.mark.parametrize(
+    ("called", "printed"),
+    [
+        ("/PLACE/found/mc1opt", "mc1opt"),
+        ("/PLACE/other/mc1opt", "/PLACE/other/mc1opt"),
+        (".venv/bin/mc1opt", ".venv/bin/mc1opt"),
+    ],
+    ids=["in the search path", "elsewhere", "relative"],
+)
+def test_the_printed_command_calls_the_program_as_it_was_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, called: str, printed: str
+) -> None:
+    for folder in ("found", "other"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mc1opt").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "found"))
+    called, printed = (text.replace("/PLACE", str(tmp_path)) for text in (called, printed))
+    monkeypatch.setattr(sys, "argv", [called, "run", "--study", "my study.py", "--timeout", "8m", "--json"])
+    assert _resume_command() == f"{printed} run --study 'my study.py' --json"
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks at Linux' /proc")
+def test_a_signal_before_the_search_begins_ends_what_it_waits_for(tiny: Path, start) -> None:
+    (tiny / "cache").mkdir()
+    with (tiny / "cache/.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as if another process were fetching the images
+        search = start(*TINY_SEARCH)
+        wait_until(lambda: catches(search.pid, signal.SIGTERM))
+        search.send_signal(signal.SIGTERM)
+        stopped = finish(search, STOP_SECONDS)
+    assert stopped.returncode == 143
+    assert (stopped.stdout, stopped.stderr) == ("", "Stopped before the search began.\n")
+    assert not Path("storage").exists()
+
+
+def catches(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal (Linux)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    mask = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
+# ---- Given wrongly ---------------------------------------------------------------------------------------
+
+
+def own_files(folder: Path) -> dict[str, bytes | None]:
+    """Without caches, of images and of Python, and without locks."""
+    apart = ("cache", ".lock")
+    return {
+        name: content for name, content in files_below(folder).items() if not any(a in name for a in apart)
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message", "what_to_do"),
+    [
+        (["--study", "nope"], 2, "unknown study 'nope'", "Known: cnn, mlp, tiny."),
+        (["--study", "no/file.py"], 2, "there is no study file no/file.py", "Give the path"),
+        (["--sampler", "grid"], 2, "unknown sampler 'grid'", "Allowed: tpe, random."),
+        (["--pruner", "some"], 2, "unknown pruner 'some'", "Allowed: narrowing, median, halving, none."),
+        (["--device", "tpu"], 2, "unknown device 'tpu'", "Allowed: auto, cpu, cuda, mps."),
+        (["--trials", "0"], 2, "--trials 0 is too small", "at least 1"),
+        (["--epochs", "0"], 2, "--epochs 0 is too small", "at least 1"),
+        (["--train-images", "0"], 2, "--train-images 0 is too small", "at least 1"),
+        (["--train-images", "181"], 2, "--train-images 181 is too many", "at most 180"),
+        (["--max-macs", "0"], 2, "--max-macs 0 is too small", "at least 1"),
+        (["--max-failures", "0"], 2, "--max-failures 0 is too small", "at least 1"),
+        (["--confirm", "-1"], 2, "--confirm -1 is too small", "at least 0"),
+        (["--seed", "-1"], 2, "--seed -1 is too small", "at least 0"),
+        (["--workers", "0"], 2, "--workers '0'", "from 1 to 256, or auto"),
+        (["--workers", "abc"], 2, "--workers 'abc'", "from 1 to 256, or auto"),
+        (["--workers", "257"], 2, "--workers '257'", "from 1 to 256, or auto"),
+        (["--timeout", "soon"], 2, "--timeout 'soon' is no time", "such as 90s, 8m, 1h30m"),
+        (["--timeout", "0"], 2, "--timeout '0' is no time", "such as 90s, 8m, 1h30m"),
+        (["--data", "nowhere"], 1, "--data nowhere does not exist", ""),
+        (["--storage", "file/s.db"], 1, "the folder file for the study database cannot be made", "--storage"),
+        (["--storage", "images"], 1, "images is a folder", "needs a file or a URL"),
+        (["--storage", "nothing://x/y"], 2, "'nothing://x/y' is no database", "Give the path"),
+        (["--storage", "sqlite://"], 2, "a database in memory would be lost", "needs a file"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(
+    tiny: Path, mc1opt_here, options: list[str], code: int, message: str, what_to_do: str
+) -> None:
+    (tiny / "file").write_text("not a folder")
+    before = own_files(tiny)
+    base = ["--study", "tiny", "--trials", "1", "--workers", "1", "--data", "images", "--storage", "new/s.db"]
+    result = mc1opt_here("run", *base, *options)
+    assert result.returncode == code
+    assert result.stdout == ""
+    assert result.stderr.startswith("Error: ")
+    assert message in result.stderr
+    assert what_to_do in result.stderr
+    assert "Traceback" not in result.stderr
+    assert own_files(tiny) == before
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("def search_space(trial:\n", "mine.py, line 1: '(' was never closed: def search_space(trial:"),
+        ("EPOCHS = 3\n", "mine.py has no search space. Define a function `search_space(trial)`"),
+        ("search_space = 7\n", "mine.py has no search space."),
+        ("import nothing_of_that_name\n", "mine.py raised ModuleNotFoundError: No module named"),
+        ("EPOCHS = 0\ndef search_space(trial): ...\n", "mine.py: "),
+        ("def search_space(trial): ...\n", "mine.py returned NoneType; it must return a Config"),
+        (
+            "def search_space(trial):\n    return 1 / 0\n",
+            "raised ZeroDivisionError: division by zero (line 2)",
+        ),
+        (TINY.replace('"kind": "mlp", "width": 8', '"kind": "mlp"'), "the starting point 'mlp' of mine.py"),
+        (TINY.replace("batch_size=10", "batch_size=0"), "mine.py made an impossible config"),
+    ],
+    ids=["syntax", "no space", "no function", "import", "epochs", "none", "raises", "start", "config"],
+)
+def test_a_study_definition_that_cannot_be_used_is_said_to_be_wrong_and_where(
+    tiny: Path, mc1opt_here, content: str, message: str
+) -> None:
+    (tiny / "mine.py").write_text(content)
+    before = own_files(tiny)
+    result = mc1opt_here("run", "--study", "mine.py", "--data", "images", "--trials", "1")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("Error: ")
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert own_files(tiny) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        (["--epochs", "3"], "the fidelity differs"),
+        (["--train-images", "50"], "the fidelity differs"),
+        (["--seed", "1"], "the seed differs"),
+        (["--max-macs", "7"], "--max-macs differs"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_another_study_of_the_same_name_is_refused_with_both_ways_out(
+    finished: Path, mc1opt_here, options: list[str], what: str
+) -> None:
+    before = own_files(finished)
+    result = mc1opt_here(*TINY_SEARCH, *options)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert f"study 'tiny' exists, and {what}" in result.stderr
+    assert "--name tiny-2" in result.stderr
+    assert "mc1opt studies delete tiny" in result.stderr
+    assert own_files(finished) == before
+
+
+def test_the_search_space_may_not_change_between_two_runs(finished: Path, mc1opt_here) -> None:
+    (finished / "studies/tiny.py").write_text(TINY.replace("2, 2048", "2, 1024").replace("2048", "1024"))
+    result = mc1opt_here(*TINY_SEARCH)
+    assert result.returncode == 2
+    assert "study 'tiny' exists, and the search space differs" in result.stderr
+
+
+HOPELESS = """
+from mc1opt.config import MLP, SGD, Config, LinearLayer
+
+TRAIN_IMAGES, EPOCHS = 100, 1
+
+
+def search_space(trial):
+    layers = (LinearLayer(width=trial.suggest_int("width", 32, 512)),) * 4
+    return Config(architecture=MLP(layers=layers), optimizer=SGD(learning_rate=100.0), batch_size=10)
+"""
+
+
+@pytest.mark.slow
+def test_a_search_in_which_all_fails_stops_and_says_why(tiny: Path) -> None:
+    (tiny / "mine.py").write_text(HOPELESS)
+    ended = mc1opt("run", "--study", "mine.py", "--data", "images", "--workers", "1", "--max-failures", "2")
+    assert ended.returncode == 1
+    assert "2 trials in a row failed (--max-failures 2): 2x the training loss" in ended.stderr
+    assert "mc1opt show --study mine" in ended.stderr
+    assert states() == ["PRUNED", "PRUNED"]

@@ -1,0 +1,111 @@
+"""`mc1opt studies`: definitions, stored studies, and deleting one."""
+
+import json
+from pathlib import Path
+
+import optuna
+import pytest
+
+from mc1opt.search.ownership import this_owner
+from mc1opt.search.storage import open_storage
+from tests.cli.command import files_below, mc1opt
+
+
+def names(result, of: str) -> list[str]:
+    return [entry["name"] for entry in json.loads(result.stdout)[of]]
+
+
+def test_shipped_definitions_are_listed_with_what_they_search(mc1opt_here) -> None:
+    result = mc1opt_here("studies")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "cnn  Convolutional networks" in result.stdout
+    assert "mlp  Multilayer perceptrons" in result.stdout
+    assert "No stored studies yet." in result.stdout
+
+
+def test_listing_makes_no_database(tmp_path: Path, mc1opt_here) -> None:
+    mc1opt_here("studies")
+    mc1opt_here("studies", "--storage", "new/study.db")
+    assert files_below(tmp_path) == {}
+
+
+def test_own_definitions_and_stored_studies_are_listed(finished: Path, mc1opt_here) -> None:
+    text = mc1opt_here("studies")
+    assert "tiny  Networks that train in a moment.  (studies/tiny.py)" in text.stdout
+    assert "3 complete" in text.stdout
+    listed = mc1opt_here("studies", "--json")
+    assert listed.stderr == ""
+    assert set(names(listed, "definitions")) == {"cnn", "mlp", "tiny"}
+    (study,) = json.loads(listed.stdout)["studies"]
+    assert (study["name"], study["definition"], study["complete"]) == ("tiny", "tiny", 3)
+    assert study["best"] == json.loads((finished / "stdout").read_text())["best"]["value"]
+
+
+def test_a_definition_that_cannot_be_used_is_listed_with_the_reason(tiny: Path, mc1opt_here) -> None:
+    (tiny / "studies/broken.py").write_text("def search_space(trial:\n")
+    result = mc1opt_here("studies")
+    assert result.returncode == 0
+    assert "broken  cannot be used: studies/broken.py, line 1" in result.stdout
+    assert "tiny" in result.stdout
+
+
+@pytest.mark.parametrize("answer", ["n\n", "\n", ""], ids=["no", "nothing", "end of input"])
+def test_deleting_asks_and_leaves_what_is_not_confirmed(finished: Path, mc1opt_here, answer: str) -> None:
+    before = files_below(finished)
+    result = mc1opt_here("studies", "delete", "tiny", answer=answer)
+    assert result.returncode == 1
+    assert "Delete study 'tiny' with its" in result.stdout
+    assert "Traceback" not in result.stderr
+    assert files_below(finished) == before
+
+
+def test_deleting_removes_the_study_and_its_weights(finished: Path, mc1opt_here) -> None:
+    assert list(finished.glob("storage/checkpoints/tiny/*.safetensors"))
+    result = mc1opt("studies", "delete", "tiny", answer="y\n")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.endswith("Deleted study 'tiny'.\n")
+    assert names(mc1opt_here("studies", "--json"), "studies") == []
+    assert not list(finished.glob("storage/checkpoints/tiny*"))
+    assert (finished / "studies/tiny.py").exists()
+
+
+def test_deleting_with_yes_does_not_ask(finished: Path, mc1opt_here) -> None:
+    result = mc1opt_here("studies", "delete", "tiny", "--yes")
+    assert (result.returncode, result.stdout) == (0, "Deleted study 'tiny'.\n")
+
+
+def test_a_study_that_is_not_stored_cannot_be_deleted(finished: Path, mc1opt_here) -> None:
+    before = files_below(finished)
+    result = mc1opt_here("studies", "delete", "cnn", "--yes")
+    assert result.returncode == 1
+    assert "there is no study 'cnn' in this database. It has: tiny." in result.stderr
+    assert files_below(finished) == before
+
+
+def store_study(path: str) -> optuna.Study:
+    storage = open_storage(path, create=True, owner=this_owner())
+    return optuna.create_study(storage=storage, study_name="s", direction="maximize")
+
+
+def test_a_study_that_is_being_run_cannot_be_deleted(mc1opt_here) -> None:
+    study = store_study("study.db")
+    trial = study.ask()
+    delete = ("studies", "delete", "s", "--yes", "--storage", "study.db")
+    result = mc1opt_here(*delete)
+    assert result.returncode == 1
+    assert f"is being run by process {this_owner()['pid']}" in result.stderr
+    study.tell(trial, 0.5)
+    assert mc1opt_here(*delete).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--storage", "a.db", "delete", "s"), ("delete", "s", "--storage", "a.db")],
+    ids=["before", "behind"],
+)
+def test_a_study_is_deleted_from_the_database_that_is_named(mc1opt_here, arguments: tuple[str, ...]) -> None:
+    for path in ("a.db", "storage/mc1opt.db"):
+        store_study(path)
+    assert mc1opt_here("studies", *arguments, "--yes").returncode == 0
+    assert names(mc1opt_here("studies", "--json", "--storage", "a.db"), "studies") == []
+    assert names(mc1opt_here("studies", "--json"), "studies") == ["s"]

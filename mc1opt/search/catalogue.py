@@ -2,7 +2,6 @@
 
 import dataclasses
 import shutil
-from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from mc1opt.errors import StorageError, UsageError
 from mc1opt.search import records
 from mc1opt.search.command import checkpoints_folder
 from mc1opt.search.ownership import is_dead
+from mc1opt.search.progress import plural
 from mc1opt.search.records import StudyRecord, study_record
 from mc1opt.search.resume import load_study
 from mc1opt.search.space import list_definitions, load_definition
@@ -34,6 +34,7 @@ class StudyEntry:
 
     name: str
     definition: str | None
+    """None for a study of another program, which a database may hold besides."""
     trials: int
     complete: int
     best: float | None
@@ -66,11 +67,15 @@ def catalogue(storage: str) -> Catalogue:
     database = open_storage(storage, create=False)
     studies = []
     for summary in database.get_all_studies():
-        record = study_record(load_study(database, summary.study_name))
-        counts = Counter(trial.outcome for trial in record.trials)
-        best = record.best.value if record.best else None
+        study = load_study(database, summary.study_name)
+        trials = study.get_trials(deepcopy=False)
+        complete = [trial for trial in trials if trial.state == optuna.trial.TrialState.COMPLETE]
+        definition = summary.user_attrs.get(records.STUDY_DEFINITION)
+        best = records.best_trial(complete) if definition is not None else None
         studies.append(
-            StudyEntry(record.study, record.definition, len(record.trials), counts["complete"], best)
+            StudyEntry(
+                summary.study_name, definition, len(trials), len(complete), best.value if best else None
+            )
         )
     return Catalogue(definitions, studies)
 
@@ -86,7 +91,9 @@ def catalogue_lines(found: Catalogue) -> list[str]:
     width = max(len(entry.name) for entry in found.studies)
     for entry in found.studies:
         best = f", best {entry.best:.3f}" if entry.best is not None else ""
-        lines.append(f"  {entry.name:<{width}}  {entry.trials} trials, {entry.complete} complete{best}")
+        foreign = " (not one of mc1opt's)" if entry.definition is None else ""
+        counts = f"{plural(entry.trials, 'trial')}, {entry.complete} complete"
+        lines.append(f"  {entry.name:<{width}}  {counts}{best}{foreign}")
     return lines
 
 
@@ -94,10 +101,15 @@ def read_study(storage: str, name: str, trial: int | None = None) -> StudyRecord
     """The record of a stored study, with all trials or only one of them.
 
     Raises:
-        StorageError: there is no such database or study.
+        StorageError: there is no such database or study, or it is another program's, with several objectives.
         UsageError: the study has no such trial.
     """
-    record = study_record(load_study(open_storage(storage, create=False), name))
+    study = load_study(open_storage(storage, create=False), name)
+    if len(study.directions) > 1:
+        raise StorageError(
+            f"study {name!r} is not one of mc1opt's: it has {len(study.directions)} objectives."
+        )
+    record = study_record(study)
     if trial is None:
         return record
     chosen = [entry for entry in record.trials if entry.number == trial]

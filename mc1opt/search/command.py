@@ -1,12 +1,16 @@
 """From what a user asked for to a running search: definition, data, device, workers, database, display."""
 
+import contextlib
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+import optuna
 from rich.console import Console
 
+from mc1opt.data.libraries import check_libraries
 from mc1opt.data.sources import find_data
 from mc1opt.errors import UsageError
 from mc1opt.search import records
@@ -14,6 +18,7 @@ from mc1opt.search.live import LiveProgress
 from mc1opt.search.observers import Observer, SearchEnded
 from mc1opt.search.ownership import this_owner
 from mc1opt.search.progress import PlainProgress
+from mc1opt.search.resume import space_fingerprint
 from mc1opt.search.run import SearchSettings, StopFlag, run_search
 from mc1opt.search.sampling import make_pruner, make_sampler
 from mc1opt.search.space import StudyDefinition, load_definition
@@ -50,14 +55,20 @@ class SearchCommand:
 
 
 def search(
-    command: SearchCommand, *, stop: StopFlag, output: TextIO, trainer: str = "mc1opt.training.loop:train"
+    command: SearchCommand,
+    *,
+    stop: StopFlag,
+    output: TextIO,
+    on_start: Callable[[], None] = lambda: None,
+    trainer: str = "mc1opt.training.loop:train",
 ) -> SearchEnded:
     """Runs a search as the command line asks for it.
 
     Args:
         command: the options.
-        stop: signals set it.
+        stop: signals set it; it is looked at only when the search has begun.
         output: where progress and results are shown.
+        on_start: called when the search begins, with images and database at hand.
         trainer: "module:function" that the workers train with; tests put a cheap one in its place.
 
     Raises:
@@ -67,15 +78,22 @@ def search(
     def write(line: str) -> None:
         print(line, file=output, flush=True)
 
+    # What is wrong with the command is found before anything is fetched or made.
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    check_libraries()
     definition = load_definition(command.study)
-    make_sampler(command.sampler, 0)  # names are checked before anything is fetched or made
+    make_sampler(command.sampler, 0)
     make_pruner(command.pruner)
     device = resolve_device(command.device)
     workers = resolve_workers(command.workers, device)
+    space_fingerprint(definition)  # draws from the search space, which may raise
     data = find_data(command.data, output=output)
+    if command.train_images is not None:
+        _check_train_images(f"--train-images {command.train_images}", command.train_images, data)
     storage = open_storage(command.storage, create=True, owner=this_owner(), threads=workers)
     settings = _settings(command, definition, data, device, storage)
-    with ProcessPool(workers, trainer=trainer) as pool:
+    on_start()
+    with ProcessPool(workers, trainer=trainer) as pool, _display(output) as display:
         ended = run_search(
             definition,
             settings,
@@ -83,10 +101,10 @@ def search(
             data,
             pool,
             weights=checkpoints_folder(command.storage),
-            observers=_observers(output),
+            observers=(display,),
             stop=stop,
         )
-    for line in end_lines(ended, storage_url(command.storage)):
+    for line in end_lines(ended, command.storage):
         write(line)
     return ended
 
@@ -125,15 +143,12 @@ def _settings(
     fidelity = Fidelity.model_validate(stored.get(records.FIDELITY) or definition.fidelity.model_dump())
     chosen = {"epochs": command.epochs, "train_images": command.train_images}
     fidelity = fidelity.model_copy(update={key: value for key, value in chosen.items() if value is not None})
-    available = data.train_images - data.validation_images
-    if fidelity.train_images > available:
-        if command.train_images is not None or stored:
-            raise UsageError(
-                f"--train-images {fidelity.train_images} is too many: {data.name} has {data.train_images} "
-                f"training images, of which {data.validation_images} are kept for validation, so at most "
-                f"{available} are left."
-            )
-        fidelity = fidelity.model_copy(update={"train_images": available})
+    if stored:
+        what = f"study {name!r} trains on {fidelity.train_images} images, which"
+        _check_train_images(what, fidelity.train_images, data)
+    elif command.train_images is None:
+        most = min(fidelity.train_images, data.train_images - data.validation_images)
+        fidelity = fidelity.model_copy(update={"train_images": most})
     return SearchSettings(
         study=name,
         trials=command.trials,
@@ -150,8 +165,20 @@ def _settings(
     )
 
 
-def _observers(output: TextIO) -> tuple[Observer, ...]:
+def _check_train_images(what: str, wanted: int, data: DataSet) -> None:
+    available = data.train_images - data.validation_images
+    if wanted > available:
+        raise UsageError(
+            f"{what} is too many: {data.name} has {data.train_images} training images, of which "
+            f"{data.validation_images} are kept for validation, so at most {available} are left."
+        )
+
+
+@contextlib.contextmanager
+def _display(output: TextIO) -> Iterator[Observer]:
     """The live view on a terminal, plain lines elsewhere."""
     if output.isatty() and os.environ.get("TERM") != "dumb":
-        return (LiveProgress(Console(file=output)),)
-    return (PlainProgress(lambda line: print(line, file=output, flush=True)),)
+        with LiveProgress(Console(file=output)) as live:
+            yield live
+    else:
+        yield PlainProgress(lambda line: print(line, file=output, flush=True))

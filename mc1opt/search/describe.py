@@ -4,17 +4,21 @@ from mc1opt.config import MLP, SGD, Config, ConvNet, LinearLayer, OneCycle, Whit
 
 
 def describe_config(config: Config) -> str:
-    """A config in one line, such as "conv 32m 64m 128, 3x3 same, relu | sgd 0.1, constant, batch 64"."""
+    """A config in one line, such as "conv 32m 64m 128, 3x3 same, relu | sgd 0.1, constant, batch 64".
+
+    An m or a behind a width is max or average pooling; the number behind an optimizer is its learning rate,
+    the one behind one-cycle its warm-up.
+    """
     return f"{_architecture(config.architecture)} | {_recipe(config)}"
 
 
 def _architecture(architecture: MLP | ConvNet) -> str:
     if isinstance(architecture, MLP):
         first = architecture.layers[0] if architecture.layers else None
-        parts = ["mlp " + _widths(architecture.layers)]
+        parts = [f"mlp {_widths(architecture.layers)}".rstrip()]
         if first is not None:
             parts += [first.activation] + (["batch norm"] if first.norm == "batch" else [])
-        return ", ".join(parts)
+        return ", ".join(parts + _dropout([layer.dropout for layer in architecture.layers], []))
     blocks = architecture.blocks
     marks = {"max": "m", "average": "a"}
     widths = " ".join(f"{b.width}{marks[b.pooling.kind] if b.pooling else ''}" for b in blocks)
@@ -22,14 +26,23 @@ def _architecture(architecture: MLP | ConvNet) -> str:
     kernel = blocks[0].kernel_size
     parts = [f"{stem}conv {widths}", f"{kernel}x{kernel} {'same' if blocks[0].padding else 'unpadded'}"]
     parts += [blocks[0].activation] + (["batch norm"] if blocks[0].norm == "batch" else [])
-    dropout = max([b.dropout for b in blocks] + [layer.dropout for layer in architecture.head])
-    if dropout > 0.0:
-        parts.append(f"dropout {dropout:.2g}")
+    parts += _dropout([b.dropout for b in blocks], [layer.dropout for layer in architecture.head])
     if architecture.global_pooling != "none":
         parts.append(f"global {architecture.global_pooling}")
     if architecture.head:
         parts.append("linear " + _widths(architecture.head))
     return ", ".join(parts)
+
+
+def _dropout(body: list[float], head: list[float]) -> list[str]:
+    """The rate of the dropout, and where it is if that isn't after every layer of the body."""
+    rates = body + head
+    if max(rates, default=0.0) == 0.0:
+        return []
+    where = ""
+    if min(body) == 0.0:
+        where = " first" if body[0] > 0.0 else " last" if rates[-1] > 0.0 else " inside"
+    return [f"dropout {max(rates):.2g}{where}"]
 
 
 def _widths(layers: tuple[LinearLayer, ...]) -> str:
@@ -39,7 +52,12 @@ def _widths(layers: tuple[LinearLayer, ...]) -> str:
 def _recipe(config: Config) -> str:
     optimizer = config.optimizer
     kind = "nesterov" if isinstance(optimizer, SGD) and optimizer.nesterov else optimizer.kind
-    parts = [f"{kind} {optimizer.learning_rate:.2g}", config.schedule.kind.replace("_", "-")]
+    parts = [f"{kind} {optimizer.learning_rate:.2g}"]
+    if isinstance(optimizer, SGD) and optimizer.momentum > 0.0:
+        parts[-1] += f" momentum {optimizer.momentum:.2g}"
+    if optimizer.weight_decay > 0.0:
+        parts.append(f"decay {optimizer.weight_decay:.2g}")
+    parts.append(config.schedule.kind.replace("_", "-"))
     if isinstance(config.schedule, OneCycle):
         parts[-1] += f" {config.schedule.warmup:.2g}"
     parts.append(f"batch {config.batch_size}")

@@ -95,13 +95,17 @@ class Observers(Observer):
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = observers
+        self._warned: set[str] = set()
 
     def _tell(self, method: str, *arguments: object) -> None:
         for observer in self._observers:
             try:
                 getattr(observer, method)(*arguments)
             except Exception as error:
-                logger.warning("%s.%s failed: %r", type(observer).__name__, method, error)
+                warning = f"{type(observer).__name__}.{method} failed: {error!r}"
+                if warning not in self._warned:  # `tick` comes several times a second
+                    self._warned.add(warning)
+                    logger.warning(warning)
 
     def study_started(self, search: SearchStarted) -> None:
         """See `Observer`."""

@@ -7,9 +7,10 @@ import numpy as np
 import optuna
 
 from mc1opt.models.cost import cost
-from mc1opt.search.records import StudyRecord
+from mc1opt.search.records import StudyRecord, TrialRecord
 from mc1opt.search.space import StudyDefinition
 from mc1opt.spec import Device, Fidelity, Precision
+from mc1opt.workers.resources import available_cpus
 
 SHARE_TRAINED = 0.5
 """Of the epochs of 100 trials, what the pruner leaves to be trained (`benchmarks/LOG.md`)."""
@@ -39,25 +40,31 @@ def expected_seconds(
     From the study's own trials where it has some; else from the speed of a matrix product and the networks
     that the search space gives.
     """
-    trained = [trial for trial in record.trials if trial.outcome in ("complete", "pruned")]
+    trained = _trained(record)
     left = max(trials - len(trained), 0)
+    busy = max(min(workers, left), 1)  # the last trial is trained by one worker, however many there are
     spent = [
         (trial.epoch_seconds or 0.0) * len(trial.values_by_epoch) for trial in trained if trial.epoch_seconds
     ]
     if len(spent) >= LEAST_TRIALS:
-        return left * statistics.mean(spent) / workers
+        return left * statistics.mean(spent) / busy
     if device != "cpu":
         return None
     speedup = BFLOAT16_SPEEDUP if precision == "bfloat16" else 1.0
     # Forward and backward pass, two operations a multiply-accumulate, and validation after each epoch.
     operations = 6.0 * _mean_macs(definition, max_macs) * fidelity.train_images * fidelity.epochs * 1.1
-    return left * SHARE_TRAINED * operations / (_operations_per_second() * speedup)
+    cpus = min(busy / available_cpus(), 1.0)  # a worker keeps one busy
+    return left * SHARE_TRAINED * operations / (_operations_per_second() * cpus * speedup)
 
 
 def expected_bytes(trials: int, keep: int, record: StudyRecord) -> int:
-    """About how much disk a search takes: the database, and the kept weights."""
-    parameters = [trial.parameters for trial in record.trials if trial.parameters] or [1_000_000]
+    """About how much disk a search takes: the database, and the kept weights, 4 bytes a parameter."""
+    parameters = [trial.parameters for trial in _trained(record) if trial.parameters] or [1_000_000]
     return trials * TRIAL_BYTES + keep * 4 * max(parameters)
+
+
+def _trained(record: StudyRecord) -> list[TrialRecord]:
+    return [trial for trial in record.trials if trial.outcome in ("complete", "pruned")]
 
 
 def _mean_macs(definition: StudyDefinition, max_macs: int, draws: int = 64) -> float:

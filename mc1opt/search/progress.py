@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from mc1opt.config import config_from_json
 from mc1opt.search.describe import describe_config
 from mc1opt.search.observers import Observer, SearchEnded, SearchStarted, TrialStarted
-from mc1opt.search.records import TrialRecord
+from mc1opt.search.records import Outcome, TrialRecord
 from mc1opt.spec import EpochResult
 
 SILENCE_SECONDS = 30.0
@@ -23,12 +23,17 @@ SILENCE_SECONDS = 30.0
 
 @dataclass
 class RunningTrial:
-    """A trial in training."""
+    """A trial in training, or one whose config is trained again."""
 
     number: int
     summary: str
     started: float
     result: EpochResult | None = None
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that it has trained."""
+        return 0 if self.result is None else self.result.epoch + 1
 
 
 @dataclass
@@ -42,16 +47,24 @@ class SearchProgress:
 
     search: SearchStarted
     now: Callable[[], float] = time.monotonic
-    outcomes: Counter[str] = field(default_factory=Counter)
+    outcome_of: dict[int, Outcome] = field(default_factory=dict)
+    """The outcome of each trial of the study; a trial that waited may end, and then counts once."""
     best: TrialRecord | None = None
-    running: dict[int, RunningTrial] = field(default_factory=dict)
+    running: list[RunningTrial] = field(default_factory=list)
+    """In the order of their starts. A number may be there twice: confirmation trains a config with two seeds,
+    and with several workers at the same time."""
     finished_at: list[float] = field(default_factory=list)
     """When each trial of this search that counts ended."""
 
     def __post_init__(self) -> None:
         self.started = self.now()
-        self.outcomes.update(trial.outcome for trial in self.search.record.trials)
+        self.outcome_of.update((trial.number, trial.outcome) for trial in self.search.record.trials)
         self.best = self.search.record.best
+
+    @property
+    def outcomes(self) -> Counter[Outcome]:
+        """How many trials there are of each outcome."""
+        return Counter(self.outcome_of.values())
 
     @property
     def counted(self) -> int:
@@ -60,25 +73,36 @@ class SearchProgress:
 
     def trial_started(self, trial: TrialStarted) -> None:
         """A worker begins a trial."""
-        self.running[trial.number] = RunningTrial(trial.number, trial.summary, self.now())
+        self.running.append(RunningTrial(trial.number, trial.summary, self.now()))
 
     def epoch(self, number: int, result: EpochResult) -> None:
         """A trial has trained an epoch."""
-        if number in self.running:
-            self.running[number].result = result
+        # Of two trainings with the same number, it is the one that has come so far.
+        same = sorted(
+            (trial for trial in self.running if trial.number == number),
+            key=lambda trial: trial.epochs != result.epoch,
+        )
+        if same:
+            same[0].result = result
 
     def trial_ended(self, trial: TrialRecord) -> None:
         """A trial is in its last state, or waiting again."""
-        self.running.pop(trial.number, None)
-        self.outcomes[trial.outcome] += 1
+        self._remove(trial.number)
+        self.outcome_of[trial.number] = trial.outcome
         if trial.outcome in ("complete", "pruned"):
             self.finished_at.append(self.now())
-        if trial.value is not None and (self.best is None or trial.value > (self.best.value or 0.0)):
+        if trial.value is not None and (self.best is None or _rank(trial) > _rank(self.best)):
             self.best = trial
 
     def confirmed(self, number: int) -> None:
         """A trial's config was trained again."""
-        self.running.pop(number, None)
+        self._remove(number)
+
+    def _remove(self, number: int) -> None:
+        """Takes a training off the running ones; of two with this number, the one that has come further."""
+        same = [trial for trial in self.running if trial.number == number]
+        if same:
+            self.running.remove(max(same, key=lambda trial: trial.epochs))
 
     def seconds_left(self) -> tuple[float, float] | None:
         """How long the rest will take, and its standard error, from the trials of this search so far.
@@ -95,47 +119,67 @@ class SearchProgress:
         return left * statistics.mean(gaps), spread * (left + left**2 / len(gaps)) ** 0.5
 
     def time_left(self) -> str:
-        """The time left, as people read it; empty while it is unknown."""
-        estimate = self.seconds_left()
-        if estimate is None or self.counted >= self.search.trials:
+        """The time left, as people read it; empty while it is unknown, and at the end."""
+        if self.counted >= self.search.trials:
             return ""
-        left, error = estimate
-        shown = f"{duration(left)} left"
-        if 2 * error >= 60:
-            shown += f" (± {duration(2 * error)})"
+        estimate = self.seconds_left()
+        shown = []
+        if estimate is not None:
+            left, error = estimate
+            about = f"± {duration(2 * error)}" if 2 * error < left else f"up to {duration(left + 2 * error)}"
+            shown.append(f"{duration(left)} left" + (f" ({about})" if 2 * error >= 60 else ""))
         if self.search.timeout is not None:
             until_timeout = self.search.timeout - (self.now() - self.started)
-            if until_timeout < left:
-                shown += f", {duration(max(until_timeout, 0.0))} to --timeout"
-        return shown
+            if estimate is None or until_timeout < estimate[0]:
+                shown.append(f"{duration(until_timeout)} to --timeout")
+        return ", ".join(shown)
 
     def untrained(self) -> str:
         """Trials that don't count, in words; empty if there are none."""
-        words = {"duplicate": "duplicates", "too_large": "too large", "failed": "failed"}
-        return ", ".join(f"{self.outcomes[key]} {word}" for key, word in words.items() if self.outcomes[key])
+        outcomes = self.outcomes
+        return ", ".join(
+            outcome_count(outcomes[key], key) for key in ("duplicate", "too_large", "failed") if outcomes[key]
+        )
 
     def best_line(self) -> str:
         """The best trial's value and number."""
         return "no best yet" if self.best is None else f"best {self.best.value:.3f} (#{self.best.number})"
 
 
+def _rank(trial: TrialRecord) -> tuple[float, int]:
+    """The best is the highest value, and the earliest trial of equals, as in the study's record."""
+    return trial.value or 0.0, -trial.number
+
+
+def outcome_count(count: int, outcome: Outcome) -> str:
+    """A count of trials in words: "1 duplicate", "2 duplicates", "3 too large"."""
+    words: dict[Outcome, str] = {"too_large": "too large"}
+    return f"{count} {words.get(outcome, outcome)}{'s' if outcome == 'duplicate' and count != 1 else ''}"
+
+
 def duration(seconds: float) -> str:
-    """A time as people say it: "40 s", "19 min", "2 h 05 min"."""
+    """A time as people say it: "40 s", "19 min", "2 h 05 min"; what is past is "0 s"."""
     if seconds < 90:
-        return f"{seconds:.0f} s"
+        return f"{max(seconds, 0.0):.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def megabytes(size: int) -> str:
+    """A size in bytes as people say it: "22 MB", "1.5 GB"; at least "1 MB"."""
+    if size < 1_000_000:
+        return "1 MB"
+    return f"{size / 1e6:.0f} MB" if size < 1_000_000_000 else f"{size / 1e9:.1f} GB"
+
+
 def ending(trial: TrialRecord) -> str:
     """What became of a trial, in words."""
-    epochs = len(trial.values_by_epoch)
     if trial.outcome == "complete":
         return f"complete, {trial.value:.3f}"
-    if trial.outcome == "pruned":
-        return f"pruned at epoch {epochs}, {trial.values_by_epoch[-1]:.3f}"
+    if trial.outcome == "pruned" and trial.values_by_epoch:
+        return f"pruned at epoch {len(trial.values_by_epoch)}, {trial.values_by_epoch[-1]:.3f}"
     if trial.outcome == "too_large":
-        return f"too large, {(trial.macs or 0) / 1e6:.0f} million multiply-accumulates"
+        return f"too large, {(trial.macs or 0) / 1e6:.1f} million multiply-accumulates"
     if trial.outcome == "duplicate":
         return f"duplicate of #{trial.duplicate_of}"
     if trial.outcome == "failed" and trial.failure is not None:
@@ -197,10 +241,11 @@ class PlainProgress(Observer):
         """See `Observer`."""
         if self._progress is None or self._now() - self._last < SILENCE_SECONDS:
             return
+        epochs = self._progress.search.fidelity.epochs
         running = [
-            f"#{t.number} epoch {t.result.epoch + 1 if t.result else 0}"
+            f"#{t.number} {t.epochs}/{epochs} epochs"
             + (f" {t.result.validation_accuracy:.3f}" if t.result else "")
-            for t in self._progress.running.values()
+            for t in self._progress.running
         ]
         self._status("training " + ", ".join(running) if running else "waiting for a worker")
 
@@ -223,17 +268,38 @@ def plan_lines(search: SearchStarted) -> list[str]:
     """What a search is about to do, before it starts."""
     fidelity = search.fidelity
     left = max(search.trials - search.counted, 0)
-    resumed = f"{search.counted} of {search.trials} trials done, " if search.counted else ""
-    expected = "" if search.expected_seconds is None else f" About {duration(search.expected_seconds)},"
+    done = f"{search.counted} of {plural(search.trials, 'trial')} done, " if search.counted else ""
+    size = f"{plural(fidelity.epochs, 'epoch')} of {plural(fidelity.train_images, 'image')}"
     lines = [
-        f"Study {search.study} ({search.definition}): {resumed}{left} trials to train, each at most "
-        f"{fidelity.epochs} epochs of {fidelity.train_images:,} images, {search.workers} "
-        f"worker{'s' if search.workers != 1 else ''} on {search.device}"
-        + (f", for at most {duration(search.timeout)}" if search.timeout is not None else "")
-        + f".{expected or ' About'} {search.expected_bytes / 1e6:.0f} MB of disk. Ctrl-C keeps everything."
+        f"Study {study_name(search.study, search.definition)}: {done}{plural(left, 'trial')} to train, each "
+        f"at most {size}, {plural(search.workers, 'worker')} on {search.device}. {_price(search)}"
+        "Ctrl-C keeps everything."
     ]
-    if search.taken_up:
-        lines.append(
-            f"{search.taken_up} interrupted trial{'s are' if search.taken_up != 1 else ' is'} taken up."
-        )
+    # Also those that were interrupted in good order, and wait since.
+    taken_up = sum(trial.outcome == "waiting" and trial.interrupted > 0 for trial in search.record.trials)
+    if taken_up:
+        lines.append(f"{plural(taken_up, 'interrupted trial')} {'is' if taken_up == 1 else 'are'} taken up.")
     return lines
+
+
+def _price(search: SearchStarted) -> str:
+    """Minutes and disk of what is left; empty if nothing is."""
+    if search.counted >= search.trials:
+        return ""
+    parts = [f"about {megabytes(search.expected_bytes)} of disk"]
+    if search.timeout is not None:
+        parts.insert(0, f"at most {duration(search.timeout)} (--timeout)")
+    if search.expected_seconds is not None:
+        parts.insert(0, f"about {duration(search.expected_seconds)}")
+    price = ", ".join(parts)
+    return f"{price[0].upper()}{price[1:]}. "
+
+
+def study_name(study: str, definition: str | None) -> str:
+    """A study's name, with that of its definition where they differ."""
+    return study if definition in (None, study) else f"{study} ({definition})"
+
+
+def plural(count: int, noun: str) -> str:
+    """A count with its noun: "1 trial", "2,000 trials"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

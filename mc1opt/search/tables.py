@@ -6,10 +6,13 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 
+from sqlalchemy.engine import make_url
+
 from mc1opt.search.noise import not_told_apart, seed_noise
 from mc1opt.search.observers import SearchEnded
-from mc1opt.search.progress import duration, ending, record_summary
+from mc1opt.search.progress import duration, ending, outcome_count, record_summary, study_name
 from mc1opt.search.records import Outcome, StudyRecord, TrialRecord
+from mc1opt.search.storage import DEFAULT_STORAGE, storage_url
 
 BEST = 5
 """Trials in a table of the best."""
@@ -18,7 +21,7 @@ BEST = 5
 def study_lines(record: StudyRecord) -> list[str]:
     """A study: what it is, its counts, its best trials."""
     fidelity = record.fidelity
-    lines = [f"Study {record.study}" + (f" ({record.definition})" if record.definition else "")]
+    lines = [f"Study {study_name(record.study, record.definition)}"]
     if fidelity is not None:
         lines.append(f"  fidelity   {fidelity.epochs} epochs of {fidelity.train_images:,} training images")
     if record.data is not None:
@@ -26,37 +29,33 @@ def study_lines(record: StudyRecord) -> list[str]:
     lines.append(f"  trials     {counts_line(record.trials)}")
     if record.best is None:
         return [*lines, "No trial is complete yet."]
-    return [*lines, "", *best_lines(record)]
+    confirmed = confirmation_lines(record)
+    return [*lines, "", *best_lines(record), *(["", *confirmed] if confirmed else [])]
 
 
 def counts_line(trials: Sequence[TrialRecord]) -> str:
     """How many trials there are of each outcome."""
-    words: dict[Outcome, str] = {
-        "complete": "complete",
-        "pruned": "pruned",
-        "too_large": "too large",
-        "duplicate": "duplicates",
-        "failed": "failed",
-        "running": "running",
-        "waiting": "waiting",
-    }
+    order: tuple[Outcome, ...] = (
+        "complete", "pruned", "too_large", "duplicate", "failed", "running", "waiting",
+    )  # fmt: skip
     counts = Counter(trial.outcome for trial in trials)
-    shown = [f"{counts[key]} {word}" for key, word in words.items() if counts[key]]
+    shown = [outcome_count(counts[outcome], outcome) for outcome in order if counts[outcome]]
     return ", ".join(shown) if shown else "none yet"
 
 
 def best_lines(record: StudyRecord) -> list[str]:
-    """The table of the best trials: validation accuracy, size, time, config."""
+    """The table of the best trials: validation accuracy, size, time; below each, its config."""
     complete = [trial for trial in record.trials if trial.value is not None]
     complete.sort(key=lambda trial: (-(trial.value or 0.0), trial.number))
-    lines = ["trial   accuracy  parameters  million MACs  minutes  config"]
+    lines = ["trial   accuracy  parameters  million MACs  seconds"]
     for trial in complete[:BEST]:
-        start = f" [{trial.starting_point}]" if trial.starting_point else ""
+        start = f"  starting point {trial.starting_point}" if trial.starting_point else ""
         lines.append(
-            f"#{trial.number:<6} {trial.value:<9.4f} {trial.parameters or 0:<11,} "
-            f"{(trial.macs or 0) / 1e6:<13.1f} {(trial.seconds or 0.0) / 60:<8.1f} "
-            f"{record_summary(trial)}{start}"
+            f"#{trial.number:<6} {trial.value:>8.4f}  {trial.parameters or 0:>10,}  "
+            f"{(trial.macs or 0) / 1e6:>12.1f}  {trial.seconds or 0.0:>7.0f}{start}"
         )
+        # On lines of their own, so that a terminal of usual width need not wrap them.
+        lines += [f"        {part}" for part in record_summary(trial).split(" | ") if part]
     return lines
 
 
@@ -72,8 +71,11 @@ def trial_lines(trial: TrialRecord) -> list[str]:
         "starting point": trial.starting_point,
         "interrupted": trial.interrupted or None,
         "accuracy by epoch": " ".join(f"{value:.3f}" for value in trial.values_by_epoch) or None,
+        "with new seeds": " ".join(f"{value:.4f}" for value in _again(trial)) or None,
     }
     lines += [f"  {name:<18} {value}" for name, value in facts.items() if value is not None]
+    if trial.failure is not None:
+        lines += ["  failure", *(f"    {line}" for line in trial.failure["message"].strip().split("\n"))]
     if trial.params:
         lines.append("  parameters drawn")
         lines += [f"    {name:<24} {value}" for name, value in sorted(trial.params.items())]
@@ -87,11 +89,12 @@ def confirmed_values(record: StudyRecord) -> dict[int, list[float]]:
 
     The search's own value is left out: it was chosen because it was high.
     """
-    values = {
-        trial.number: [entry["value"] for entry in trial.confirmations if entry["value"] is not None]
-        for trial in record.trials
-    }
+    values = {trial.number: _again(trial) for trial in record.trials}
     return {number: group for number, group in values.items() if group}
+
+
+def _again(trial: TrialRecord) -> list[float]:
+    return [entry["value"] for entry in trial.confirmations if entry["value"] is not None]
 
 
 def confirmation_lines(record: StudyRecord) -> list[str]:
@@ -144,25 +147,27 @@ def pruning_line(record: StudyRecord) -> str:
     return f"Pruning saved {saved} of {whole} epochs ({saved / whole:.0%})."
 
 
-def end_lines(ended: SearchEnded, url: str) -> list[str]:
+def end_lines(ended: SearchEnded, storage: str) -> list[str]:
     """What a search says when it ends.
 
     Args:
         ended: how.
-        url: of the study database, for the commands to copy.
+        storage: the study database, for the commands to copy; passwords are not shown.
     """
     record = ended.record
     why = {
         "finished": "Done",
         "timeout": "Stopped, because the time is up",
         "signal": f"Stopped by {ended.message}",
-        "exhausted": f"Stopped: {ended.message}",
+        "exhausted": "Stopped, because nothing new is left",
         "failures": "Stopped, because too many trials failed",
     }[ended.reason]
     planned = ""
-    if ended.expected_seconds is not None and ended.reason in ("finished", "exhausted"):
+    if ended.expected_seconds and ended.reason in ("finished", "exhausted"):
         planned = f" (planned: {duration(ended.expected_seconds)})"
-    lines = ["", f"{why}, after {duration(ended.seconds)}{planned}. {counts_line(record.trials)}."]
+    lines = ["", f"{why}, after {duration(ended.seconds)}{planned}. Trials: {counts_line(record.trials)}."]
+    if ended.reason == "exhausted":
+        lines.append(ended.message)
     lines += [line for line in (pruning_line(record), starting_point_line(record)) if line]
     if record.best is not None:
         lines += ["", *best_lines(record)]
@@ -172,12 +177,21 @@ def end_lines(ended: SearchEnded, url: str) -> list[str]:
             shown = [f"{name} {share:.0%}" for name, share in list(ended.importances.items())[:BEST]]
             lines += ["", "What matters most: " + ", ".join(shown)]
         lines += ["", "All accuracies are on the validation images; the test images stay closed."]
-        number = str(record.best.number)
-    else:
-        number = "N"
-    return [
-        *lines,
-        "",
-        f"Look at the best trial:   mc1opt show --study {shlex.quote(record.study)} --trial {number}",
-        f"Watch in a browser:       optuna-dashboard {shlex.quote(url)}",
-    ]
+    return [*lines, "", *_commands(record, storage)]
+
+
+def _commands(record: StudyRecord, storage: str) -> list[str]:
+    """Commands to copy: the best trial, by its new trainings where it has some, and the dashboard."""
+    study = shlex.quote(record.study)
+    place = "" if storage == DEFAULT_STORAGE else f" --storage {shlex.quote(_shown(storage))}"
+    show = f"Look at the study:        mc1opt show --study {study}{place}"
+    if record.best is not None:
+        confirmed = confirmed_values(record)
+        best = not_told_apart(confirmed)[0] if confirmed else record.best.number
+        show = f"Look at the best trial:   mc1opt show --study {study} --trial {best}{place}"
+    return [show, f"Watch in a browser:       optuna-dashboard {shlex.quote(_shown(storage_url(storage)))}"]
+
+
+def _shown(storage: str) -> str:
+    """A path as it is, a URL without its password."""
+    return make_url(storage).render_as_string(hide_password=True) if "@" in storage else storage

@@ -1,0 +1,218 @@
+"""From the options of `run` to a running search, and all that it prints."""
+
+import contextlib
+import fcntl
+import io
+import os
+import pty
+import re
+import struct
+import termios
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import optuna
+import pytest
+from rich.cells import cell_len
+
+from mc1opt.errors import StudyFileError, UsageError
+from mc1opt.search import records
+from mc1opt.search.command import SearchCommand, checkpoints_folder, resolve_workers, search
+from mc1opt.search.observers import SearchEnded
+from mc1opt.search.run import StopFlag
+from mc1opt.search.storage import open_storage
+from mc1opt.search.tables import counts_line
+from mc1opt.search.weights import kept_weights, study_folder
+from mc1opt.workers.resources import default_workers
+from tests.curves import TRAINER
+from tests.data.files import write_arrays_folder
+from tests.search.display import plain
+from tests.search.studies import stored
+
+WIDTH = 80
+
+
+@pytest.fixture(autouse=True)
+def _images() -> None:
+    """200 images, of which 20 are kept for validation."""
+    write_arrays_folder(Path("images"), train_images=200, test_images=20)
+
+
+def run(output: TextIO | None = None, stop: StopFlag | None = None, **options: Any) -> SearchEnded:
+    """A search with workers that train learning curves."""
+    given = {"study": "mlp", "trials": 2, "storage": "s.db", "workers": "1", "device": "cpu", "confirm": 0}
+    command = SearchCommand(data=Path("images"), **(given | options))
+    return search(command, stop=stop or StopFlag(), output=output or io.StringIO(), trainer=TRAINER)
+
+
+class PseudoTerminal:
+    """A terminal of the operating system; `file` is the program's side, what came through is kept."""
+
+    def __init__(self) -> None:
+        self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, WIDTH, 0, 0))
+        self.file = os.fdopen(slave, "w")
+        self.raw = ""
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        seen = b""
+        with contextlib.suppress(OSError):  # the other side was closed
+            while part := os.read(self._master, 65536):
+                seen += part
+        self.raw = seen.decode()
+
+    def close(self) -> None:
+        """Afterwards `raw` is whole."""
+        self.file.close()
+        self._reader.join()
+        os.close(self._master)
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[PseudoTerminal]:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    for name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    made = PseudoTerminal()
+    yield made
+    if not made.file.closed:
+        made.close()
+
+
+# ---- Options ---------------------------------------------------------------------------------------------
+
+
+def test_workers_are_a_number_or_as_many_as_the_machine_has_room_for() -> None:
+    assert resolve_workers("3", "cpu") == 3
+    assert resolve_workers("256", "cuda") == 256
+    assert resolve_workers("auto", "cpu") == default_workers(device="cpu")
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "257", "two", "1.5", "", "1e2", "²"])
+def test_other_workers_are_refused_with_what_is_allowed(text: str) -> None:
+    with pytest.raises(
+        UsageError, match=f"--workers '{re.escape(text)}': give a number from 1 to 256, or auto"
+    ):
+        resolve_workers(text, "cpu")
+
+
+def test_on_mps_one_worker_trains() -> None:
+    assert resolve_workers("auto", "mps") == resolve_workers("1", "mps") == 1
+    with pytest.raises(UsageError, match="--workers 2: on mps one worker trains; give 1 or auto"):
+        resolve_workers("2", "mps")
+
+
+def test_weights_lie_beside_a_sqlite_file_and_in_storage_for_a_server() -> None:
+    assert checkpoints_folder("a/b.db") == Path("a/checkpoints")
+    assert checkpoints_folder("sqlite:////x/b.db") == Path("/x/checkpoints")
+    assert checkpoints_folder("postgresql+psycopg://host/db") == Path("storage/checkpoints")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"study": "mpl"}, StudyFileError, "unknown study 'mpl'"),
+        ({"sampler": "magic"}, UsageError, "unknown sampler 'magic'"),
+        ({"pruner": "magic"}, UsageError, "unknown pruner 'magic'"),
+        ({"device": "tpu"}, UsageError, "unknown device 'tpu'"),
+        ({"workers": "none"}, UsageError, "--workers 'none'"),
+    ],
+)
+def test_wrong_names_are_refused_before_anything_is_made(
+    options: dict[str, str], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        run(**options)
+    assert {path.name for path in Path().iterdir()} == {"images"}
+
+
+def test_more_images_than_there_are_are_refused_with_the_numbers() -> None:
+    with pytest.raises(
+        UsageError,
+        match=r"--train-images 181 is too many: own-\w+ has 200 training images, of which 20 are kept for "
+        r"validation, so at most 180 are left\.",
+    ):
+        run(train_images=181)
+
+
+def test_a_study_of_more_images_than_there_are_is_named() -> None:
+    made = optuna.create_study(storage=open_storage("s.db", create=True), study_name="mlp")
+    made.set_user_attr(records.FIDELITY, {"train_images": 360, "epochs": 2})
+    with pytest.raises(
+        UsageError, match=r"study 'mlp' trains on 360 images, which is too many: .* at most 180 "
+    ):
+        run()
+
+
+def test_the_fidelity_is_the_commands_else_the_studys_else_the_definitions() -> None:
+    run(trials=1, epochs=2)
+    fidelity = stored(name="mlp").fidelity
+    assert fidelity is not None
+    assert fidelity.epochs == 2  # the definition has 5
+    assert fidelity.train_images == 180  # the definition has 20,000, which these images are not
+    run(trials=2)
+    assert [len(trial.values_by_epoch) for trial in stored(name="mlp").trials] == [2, 2]
+    with pytest.raises(UsageError, match=r'stored {.*"epochs": 2}, given {.*"epochs": 3}'):
+        run(trials=3, epochs=3)
+
+
+# ---- What is printed -------------------------------------------------------------------------------------
+
+
+def test_a_file_gets_plain_lines_from_the_plan_to_the_commands_to_copy() -> None:
+    output = io.StringIO()
+    ended = run(output, trials=4, workers="2", confirm=1)
+    lines = output.getvalue().split("\n")
+    assert lines[0].startswith(
+        "Study mlp: 4 trials to train, each at most 5 epochs of 180 images, 2 workers on cpu."
+    )
+    counted = [int(line.split("/")[0]) for line in lines if re.match(r"\d+/4  #\d+ (complete|pruned)", line)]
+    assert counted == [1, 2, 3, 4]
+    assert sum("again, with a new seed: 0." in line for line in lines) == 2
+    assert "\x1b" not in output.getvalue()
+    done = next(line for line in lines if line.startswith("Done, after "))
+    assert done.endswith(f"Trials: {counts_line(ended.record.trials)}.")
+    assert ended.record.best is not None
+    assert lines[-3].endswith("--storage s.db")
+    assert lines[-2:] == ["Watch in a browser:       optuna-dashboard sqlite:///s.db", ""]
+    assert ended.record.best.number in kept_weights(study_folder(checkpoints_folder("s.db"), "mlp"))
+
+
+def test_a_terminal_gets_the_live_view_and_is_left_in_order(terminal: PseudoTerminal) -> None:
+    run(terminal.file, trials=3, workers="2")
+    terminal.close()
+    view, done, end = terminal.raw.partition("Done, after ")
+    assert done
+    assert "\x1b" not in end
+    assert view.count("\x1b[?25l") == view.count("\x1b[?25h") == 1
+    assert re.search(r"#\d +\d/5 ", plain(view))
+    assert "3/3 trials" in plain(view)
+    assert max(cell_len(line) for line in plain(view).split("\n")) <= WIDTH
+
+
+class BrokenFlag(StopFlag):
+    """A stop flag that cannot be read once a trial has begun."""
+
+    def is_set(self) -> bool:
+        if Path("s.db").exists() and stored(name="mlp").trials:
+            raise RuntimeError("broken")
+        return super().is_set()
+
+
+def test_the_terminal_is_as_it_was_when_a_search_raises(terminal: PseudoTerminal) -> None:
+    with pytest.raises(RuntimeError, match="broken"):
+        run(terminal.file, BrokenFlag())
+    terminal.close()
+    assert terminal.raw.count("\x1b[?25l") == terminal.raw.count("\x1b[?25h") == 1
+
+
+def test_a_dumb_terminal_gets_plain_lines(terminal: PseudoTerminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    run(terminal.file, trials=1)
+    terminal.close()
+    assert "1/1  #0 complete, 0." in terminal.raw
+    assert "\x1b" not in terminal.raw

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mc1opt.config import IMAGE_CHANNELS, IMAGE_SIZE
+from mc1opt.data.libraries import importing_torchvision
 from mc1opt.errors import DataError
 
 Array = NDArray[np.uint8]
@@ -192,7 +193,8 @@ def _json_labels(name: str, read: ReadFile) -> Array:
 
 def read_torchvision(root: Path) -> Arrays:
     """The original pickles below `root`, which torchvision reads after it has checked their MD5 sums."""
-    from torchvision.datasets import CIFAR10
+    with importing_torchvision():
+        from torchvision.datasets import CIFAR10
 
     arrays = []
     for train in (True, False):

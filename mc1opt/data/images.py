@@ -1,5 +1,6 @@
 """Arrays -> uint8 tensors: the training and validation images, and the one door to the test images."""
 
+import functools
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,16 +10,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mc1opt.data.splits import split
+from mc1opt.data.splits import fold_split, split
 from mc1opt.errors import DataError
-from mc1opt.spec import DataSet
+from mc1opt.spec import DataSet, Fold
 
 
 @dataclass(frozen=True)
 class ImageSplit:
     """Images on a device, as uint8 in channels_last memory; labels as int64.
 
-    The training images are M x 3 x 32 x 32, the validation images N x 3 x 32 x 32.
+    The training images are M x 3 x 32 x 32, the validation images N x 3 x 32 x 32; N may be 0.
     """
 
     train_images: torch.Tensor
@@ -26,14 +27,18 @@ class ImageSplit:
     validation_images: torch.Tensor
     validation_labels: torch.Tensor
 
-    @property
+    @functools.cached_property
     def mean_colour(self) -> torch.Tensor:
         """The mean of each channel over the training images, rounded: uint8, 3 values on the CPU."""
         return self.train_images.cpu().float().mean((0, 2, 3)).round().to(torch.uint8)
 
 
-def open_training_images(data: DataSet, train_images: int, device: str) -> ImageSplit:
+def open_training_images(
+    data: DataSet, train_images: int, device: str, fold: Fold | None = None
+) -> ImageSplit:
     """Opens the training images, cuts the validation images off, and takes `train_images` of the rest.
+
+    The validation images are those of the fold, if there is one.
 
     Only the chosen images are copied, from files that all workers of a machine share in memory.
 
@@ -44,7 +49,10 @@ def open_training_images(data: DataSet, train_images: int, device: str) -> Image
     images = _open_array(folder / "train_images.npy")
     labels = np.asarray(_open_array(folder / "train_labels.npy"))
     try:
-        train, validation = split(labels, data.validation_images, train_images)
+        if fold is not None:
+            train, validation = fold_split(labels, fold, train_images)
+        else:
+            train, validation = split(labels, data.validation_images, train_images)
     except ValueError as error:
         raise DataError(f"{data.name}: {error}") from error
     return ImageSplit(

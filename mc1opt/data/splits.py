@@ -7,6 +7,8 @@ first part validates; what trains is a prefix of the rest, so that smaller sets 
 import numpy as np
 from numpy.typing import NDArray
 
+from mc1opt.spec import Fold
+
 SPLIT_SEED = 20230504
 """Never changed: results on other validation images could not be compared."""
 
@@ -49,3 +51,35 @@ def split(
         )
     order = stratified_order(labels)
     return order[validation_images : validation_images + train_images], order[:validation_images]
+
+
+def fold_split(
+    labels: NDArray[np.uint8], fold: Fold, train_images: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The indices of the images that train and of those that validate, in one fold of a cross-validation.
+
+    The folds are disjoint, cover all images, and hold as many of each class as scikit-learn's
+    `StratifiedKFold` gives them: no two of them differ by more than one.
+
+    Args:
+        labels: of all training images, N.
+        fold: which part validates.
+        train_images: how many of the others train.
+
+    Raises:
+        ValueError: there are not so many, or a class has fewer images than there are folds.
+    """
+    smallest = int(np.unique(labels, return_counts=True)[1].min())
+    if smallest < fold.count:
+        raise ValueError(f"{fold.count} folds are more than the {smallest} images of the smallest class")
+    order = stratified_order(labels)
+    # One class after the other, each in the order above, dealt out to the folds in turn.
+    dealt = np.empty(len(labels), dtype=np.int64)
+    dealt[np.argsort(labels[order], kind="stable")] = np.arange(len(labels)) % fold.count
+    train, validation = order[dealt != fold.index], order[dealt == fold.index]
+    if train_images > len(train):
+        raise ValueError(
+            f"{train_images} training images are more than the {len(train)} that fold {fold.index} of "
+            f"{fold.count} leaves"
+        )
+    return train[:train_images], validation

@@ -91,14 +91,16 @@ class Confirmation:
         confirmation: dict[str, object] = {"seed": repetition.training.seed, "value": None}
         try:
             self._objective.pool.train(repetition.training, on_epoch)
-            confirmation["value"] = results[-1].validation_accuracy
+            confirmation["value"] = results[-1].accuracy
         except TrainingFailed as failure:
             confirmation["failure"] = {"kind": failure.kind, "message": failure.message}
         with self._lock:
             stored = self._objective.storage.get_trial(repetition.trial_id)
             others = stored.user_attrs.get(records.CONFIRMATIONS, [])
+            # Another process may have trained it at the same time: the same training twice is not two.
+            others = [other for other in others if other["seed"] != confirmation["seed"]]
             self._objective.storage.set_user_attributes(
                 repetition.trial_id, {records.CONFIRMATIONS: [*others, confirmation]}
             )
-        value = results[-1].validation_accuracy if confirmation["value"] is not None else None
+        value = results[-1].accuracy if confirmation["value"] is not None else None
         emit(Confirmed(repetition.number, value))

@@ -1,6 +1,7 @@
 """Which parameters matter: Optuna's importances of a study."""
 
 import logging
+import warnings
 
 import optuna
 from optuna.trial import TrialState
@@ -19,7 +20,11 @@ def importances(study: optuna.Study) -> dict[str, float]:
     if len(complete) < LEAST_TRIALS:
         return {}
     try:
-        return optuna.importance.get_param_importances(study)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # of parameters that only some trials have: ours all are conditional
+            return optuna.importance.get_param_importances(study)
     except Exception as error:
         # They explain a finished study; they must not be what makes its end fail.
         logging.getLogger(__name__).warning("no importances: %r", error)

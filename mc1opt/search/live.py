@@ -125,6 +125,6 @@ def _cells(progress: SearchProgress, trial: RunningTrial) -> list[str]:
     cells = [f"#{trial.number}", f"{trial.epochs}/{progress.search.fidelity.epochs}"]
     if trial.result is None:
         return [*cells, "", ""]
-    accuracy = trial.result.validation_accuracy
+    accuracy = trial.result.accuracy
     best = progress.best.value if progress.best is not None else None
     return [*cells, f"{accuracy:.3f}", "" if best is None else f"{accuracy - best:+.3f}"]

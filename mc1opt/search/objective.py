@@ -110,6 +110,9 @@ class Objective:
             What to train, or the trial that has ended.
         """
         trial = self.study.ask()
+        if (told := trial.user_attrs.get(records.FAILURE)) is not None:
+            # It had failed, and the process died before it could tell.
+            return self._fail(trial, TrainingFailed(told["kind"], told["message"]))
         seed = derive_seed(self.study_seed, trial.number)
         attributes: dict[str, Any] = {
             records.SEED: seed,
@@ -120,8 +123,9 @@ class Objective:
             records.COMMIT: commit(),
         }
         try:
-            config = self.definition.config(trial)
-        except StudyFileError as error:
+            with self.storage.writing_parameters_together():
+                config = self.definition.config(trial)
+        except (StudyFileError, ValueError) as error:
             self.storage.set_user_attributes(trial._trial_id, attributes)
             return self._fail(trial, TrainingFailed("search_space", str(error)))
         size = cost(config.architecture)
@@ -158,7 +162,7 @@ class Objective:
         self.storage.set_user_attributes(trial._trial_id, reports.attributes())
         if not finished:
             return self._tell(trial, state=TrialState.PRUNED)
-        ended = self._tell(trial, value=reports.results[-1].validation_accuracy)
+        ended = self._tell(trial, value=reports.results[-1].accuracy)
         trials = self.study.get_trials(deepcopy=False)
         keep_best_weights(self.weights_folder, trials, self.keep)
         return ended
@@ -240,7 +244,7 @@ class _Reports:
         # it go on after each of them but the last, for which it may not have been asked.
         before = result.epoch < max(self.reported, default=-1)
         if result.epoch not in self.reported:
-            self.trial.report(result.validation_accuracy, result.epoch)
+            self.trial.report(result.accuracy, result.epoch)
         self.emit(EpochEvent(self.trial.number, result))
         if before or result.epoch == self.epochs - 1:
             return True

@@ -243,8 +243,7 @@ class PlainProgress(Observer):
             return
         epochs = self._progress.search.fidelity.epochs
         running = [
-            f"#{t.number} {t.epochs}/{epochs} epochs"
-            + (f" {t.result.validation_accuracy:.3f}" if t.result else "")
+            f"#{t.number} {t.epochs}/{epochs} epochs" + (f" {t.result.accuracy:.3f}" if t.result else "")
             for t in self._progress.running
         ]
         self._status("training " + ", ".join(running) if running else "waiting for a worker")

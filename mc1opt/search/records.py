@@ -68,6 +68,9 @@ FAILED = "failed"
 
 Outcome = Literal["complete", "pruned", "too_large", "duplicate", "failed", "running", "waiting"]
 
+UNTRAINED: tuple[Outcome, ...] = ("duplicate", "too_large")
+"""Outcomes of trials that needed no training."""
+
 _PLAIN_OUTCOMES: dict[TrialState, Outcome] = {
     TrialState.COMPLETE: "complete",
     TrialState.RUNNING: "running",
@@ -91,6 +94,13 @@ def outcome(trial: FrozenTrial) -> Outcome:
 def is_counted(trial: FrozenTrial) -> bool:
     """Whether a trial counts towards `--trials`: it was trained to the end, or the pruner ended it."""
     return outcome(trial) in ("complete", "pruned")
+
+
+def untrained_in_a_row(trials: Sequence[FrozenTrial]) -> int:
+    """How many of the last trials were duplicates or too large; those that have not ended are passed over."""
+    outcomes = [outcome(trial) for trial in trials]
+    ended = [what for what in reversed(outcomes) if what not in ("running", "waiting")]
+    return next((i for i, what in enumerate(ended) if what not in UNTRAINED), len(ended))
 
 
 def values_by_epoch(trial: FrozenTrial) -> list[float]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 import optuna
 from optuna.exceptions import DuplicatedStudyError
 from optuna.trial import FixedTrial, TrialState
+from sqlalchemy.engine import make_url
 
 from mc1opt.config import canonical_json
 from mc1opt.errors import StorageError, StudyFileError, UsageError
@@ -17,7 +19,7 @@ from mc1opt.search import records
 from mc1opt.search.ownership import is_dead
 from mc1opt.search.sampling import make_pruner, make_sampler
 from mc1opt.search.space import StudyDefinition
-from mc1opt.search.storage import StudyStorage
+from mc1opt.search.storage import DEFAULT_STORAGE, StudyStorage, sqlite_path, storage_url
 from mc1opt.spec import DataSet, Fidelity
 
 SPACE_DRAWS = 64
@@ -102,9 +104,12 @@ def open_study(
             )
         stored = study.user_attrs
         if records.STUDY_STARTED in stored:
-            _refuse_another_study(settings.name, stored, wanted)
+            _refuse_another_study(settings.name, stored, wanted, storage.url)
             return study
-        if len(study.directions) != 1 or study.directions[0] != optuna.study.StudyDirection.MAXIMIZE:
+        foreign = study.directions != [optuna.study.StudyDirection.MAXIMIZE] or any(
+            records.STARTING_POINT not in trial.user_attrs for trial in study.get_trials(deepcopy=False)
+        )
+        if foreign:
             raise UsageError(
                 f"study {settings.name!r} is not one of mc1opt's. Choose another name with --name."
             )
@@ -120,7 +125,7 @@ def open_study(
     return study
 
 
-def _refuse_another_study(name: str, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+def _refuse_another_study(name: str, stored: dict[str, Any], wanted: dict[str, Any], url: str) -> None:
     words = {
         records.STUDY_DEFINITION: "the study definition",
         records.STUDY_SEED: "the seed",
@@ -136,9 +141,17 @@ def _refuse_another_study(name: str, stored: dict[str, Any], wanted: dict[str, A
                 values = f": stored {json.dumps(stored.get(key))}, given {json.dumps(wanted[key])}"
             raise UsageError(
                 f"study {name!r} exists, and {what} differs{values}. Trials of both could not be compared.\n"
-                f"To start another study, add:      --name {name}-2\n"
-                f"To delete the stored one, run:    mc1opt studies delete {name}"
+                f"To start another study, add:      --name {shlex.quote(f'{name}-2')}\n"
+                f"To delete the stored one, run:    mc1opt studies delete {shlex.quote(name)}{_option(url)}"
             )
+
+
+def _option(url: str) -> str:
+    """The --storage that a command to copy needs: none where the database is the default one."""
+    if url == storage_url(DEFAULT_STORAGE):
+        return ""
+    shown = str(sqlite_path(url) or make_url(url).render_as_string(hide_password=True))
+    return f" --storage {shlex.quote(shown)}"
 
 
 def load_study(storage: StudyStorage, name: str) -> optuna.Study:

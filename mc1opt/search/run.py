@@ -67,19 +67,26 @@ class StopFlag:
     """Why a search shall stop; the first reason counts. Signals and threads set it."""
 
     def __init__(self) -> None:
-        self._event = threading.Event()
-        self.reason: StopReason = "finished"
-        self.message = ""
+        # No lock: a signal handler may come while its own thread holds it. `setdefault` is atomic.
+        self._stops: dict[str, tuple[StopReason, str]] = {}
 
     def set(self, reason: StopReason, message: str) -> None:
         """Asks the search to stop."""
-        if not self._event.is_set():
-            self.reason, self.message = reason, message
-            self._event.set()
+        self._stops.setdefault("first", (reason, message))
 
     def is_set(self) -> bool:
         """Whether the search shall stop."""
-        return self._event.is_set()
+        return bool(self._stops)
+
+    @property
+    def reason(self) -> StopReason:
+        """Why; "finished" until it is set."""
+        return self._stops["first"][0] if self._stops else "finished"
+
+    @property
+    def message(self) -> str:
+        """Why, in words; empty until it is set."""
+        return self._stops["first"][1] if self._stops else ""
 
 
 def run_search(
@@ -110,9 +117,16 @@ def run_search(
         StorageError: the database cannot be written.
         SearchStoppedError: too many trials in a row failed.
     """
-    return _Search(
-        definition, settings, storage, data, pool, weights, Observers(observers), stop or StopFlag()
-    ).run()
+    try:
+        return _Search(
+            definition, settings, storage, data, pool, weights, Observers(observers), stop or StopFlag()
+        ).run()
+    except StorageInternalError as error:
+        reason = str(error.__cause__ or error).split("\n")[0]
+        raise StorageError(
+            f"the study database cannot be read or written: {reason}. Finished trials are kept; free the "
+            "disk or end what holds the database, and give the same command again."
+        ) from error
 
 
 class _Search:
@@ -135,7 +149,7 @@ class _Search:
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.lock = threading.Condition()
         self.in_flight = 0
-        self.untrained = 0  # in a row
+        self.untrained = 0  # in a row, those of an interrupted search among them
         self.exhausted = ""  # why nothing new is left to try; trials in training still end well
         self.failures: list[str] = []  # in a row
         self.error: BaseException | None = None
@@ -153,6 +167,7 @@ class _Search:
             storage,
             data,
         )
+        self.untrained = records.untrained_in_a_row(self.study.get_trials(deepcopy=False))
         self.definition = definition
         self.taken_up = take_up_interrupted(self.study, storage)
         self.objective = Objective(
@@ -182,14 +197,20 @@ class _Search:
             self._confirm(deadline)
         if self.exhausted and not self.stop.is_set():
             self.stop.set("exhausted", self.exhausted)
-        study = load_study(self.storage, self.settings.study)  # anew: what finished trials gained since
+        record, shares = plan.record, {}
+        try:
+            study = load_study(self.storage, self.settings.study)  # anew: what finished trials gained since
+            record, shares = records.study_record(study), importances(study)
+        except StorageInternalError as error:
+            # A display must end nevertheless.
+            self.error = self.error or error
         ended = SearchEnded(
             reason=self.stop.reason,
             message=self.stop.message,
             seconds=time.monotonic() - started,
             expected_seconds=plan.expected_seconds,
-            record=records.study_record(study),
-            importances=importances(study),
+            record=record,
+            importances=shares,
         )
         self.observers.study_ended(ended)
         self._raise_errors()
@@ -294,12 +315,6 @@ class _Search:
             self.observers.trial_ended(event.record)
 
     def _raise_errors(self) -> None:
-        if isinstance(self.error, StorageInternalError):
-            reason = str(self.error.__cause__ or self.error).split("\n")[0]
-            raise StorageError(
-                f"the study database cannot be written: {reason}. Finished trials are kept; free the disk or "
-                "end what holds the database, and give the same command again."
-            ) from self.error
         if self.error is not None:
             raise self.error
         if self.stop.reason == "failures":
@@ -343,7 +358,7 @@ class _Search:
     def _account(self, trial: FrozenTrial) -> None:
         """Looks whether a trial's end is the search's end, too."""
         outcome = records.outcome(trial)
-        if outcome in ("duplicate", "too_large"):
+        if outcome in records.UNTRAINED:
             self.untrained += 1
         if outcome in ("complete", "pruned"):
             self.failures = []

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import json
 import sqlite3
+import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,8 +17,10 @@ from typing import Any
 
 import optuna
 import sqlalchemy
+from optuna.distributions import BaseDistribution
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
+from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
@@ -42,6 +45,7 @@ class StudyStorage(RDBStorage):
 
     def __init__(self, url: str, owner: dict[str, Any] | None, threads: int) -> None:
         self.owner = owner
+        self._drawn = threading.local()
         options: dict[str, Any] = {"pool_size": threads + 4, "pool_pre_ping": True}
         if make_url(url).get_backend_name() == "sqlite":
             options = {"pool_size": threads + 4, "connect_args": {"timeout": BUSY_TIMEOUT_SECONDS}}
@@ -55,6 +59,42 @@ class StudyStorage(RDBStorage):
             template_trial.datetime_start = datetime.now()
             template_trial.user_attrs = {OWNER: self.owner}
         return super()._create_new_trial(study_id, template_trial)
+
+    @contextlib.contextmanager
+    def writing_parameters_together(self) -> Iterator[None]:
+        """The parameters that this thread sets inside are written at the end, in one transaction.
+
+        A search space has some 25 of them, and each transaction waits for the disk. A process that dies
+        inside leaves a trial without parameters, whose draws come out the same when it is taken up.
+
+        Raises:
+            ValueError: a parameter has another range than in earlier trials of the study.
+        """
+        rows: list[Any] = []
+        self._drawn.rows = rows
+        try:
+            yield
+        finally:
+            self._drawn.rows = None
+            if rows:
+                with _create_scoped_session(self.scoped_session, True) as session:
+                    for row in rows:
+                        self._set_trial_param_without_commit(session, *row)
+
+    def _set_trial_param(
+        self,
+        trial_id: int,
+        param_name: str,
+        param_value_internal: float,
+        distribution: BaseDistribution,
+        previous_distribution: BaseDistribution | None,
+    ) -> None:
+        row = (trial_id, param_name, param_value_internal, distribution, previous_distribution)
+        rows = getattr(self._drawn, "rows", None)
+        if rows is None:
+            super()._set_trial_param(*row)
+        else:
+            rows.append(row)
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
@@ -220,8 +260,9 @@ def open_storage(
             )
         _make_folder(path)
     with _lock_beside(path) if create else contextlib.nullcontext():
-        if path.exists():
-            check_sqlite_file(path)
+        if not path.exists():
+            _create(path)
+        check_sqlite_file(path)
         return _open(url, owner, threads)
 
 
@@ -241,23 +282,55 @@ def check_sqlite_file(path: Path) -> None:
             raise StorageError(f"{path} is empty, so it is no study database. {leave}")
         if header != _SQLITE_HEADER:
             raise StorageError(f"{path} is no SQLite database. {leave}")
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-        try:
-            tables = {
-                row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            }
-            if not {"studies", "trials", "version_info"} <= tables:
-                found = ", ".join(sorted(tables)[:5]) or "none"
-                raise StorageError(f"{path} is a database of another program (its tables: {found}). {leave}")
+        access = "mode=ro"
+        if _was_left_within_a_write(path):
+            # Whoever reads it next takes back what was begun, for which it must write: a journal of another
+            # program's database is not ours to use, so the tables are looked at without it.
+            access = "mode=rw"
+            with _look(path, "immutable=1") as connection:
+                _check_tables(connection, path, leave)
+        with _look(path, access) as connection:
+            _check_tables(connection, path, leave)
             damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if damage != "ok":
                 raise StorageError(f"{path} is damaged: {damage}. {leave}")
-        finally:
-            connection.close()
     except sqlite3.DatabaseError as error:
         raise StorageError(f"{path} cannot be read: {error}. {leave}") from error
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror}. {leave}") from error
+
+
+def _look(path: Path, access: str) -> contextlib.closing[sqlite3.Connection]:
+    return contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?{access}", uri=True))
+
+
+def _was_left_within_a_write(path: Path) -> bool:
+    """Whether a process was killed while it wrote, so that SQLite must first take back what was begun."""
+    try:
+        with _look(path, "mode=ro") as connection:
+            connection.execute("SELECT name FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError as error:
+        # The lower byte is the plain code; the rest says what there is to be written.
+        return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_READONLY
+    return False
+
+
+def _check_tables(connection: sqlite3.Connection, path: Path, leave: str) -> None:
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if not {"studies", "trials", "version_info"} <= tables:
+        found = ", ".join(sorted(tables)[:5]) or "none"
+        raise StorageError(f"{path} is a database of another program (its tables: {found}). {leave}")
+
+
+def _create(path: Path) -> None:
+    """Makes an empty study database: as a whole or, if this process is killed meanwhile, not at all."""
+    new = path.with_name(f".{path.name}.new")
+    for left in (new, new.with_name(f"{new.name}-journal")):
+        left.unlink(missing_ok=True)
+    storage = _open(f"sqlite:///{new}", None, 1)
+    storage.remove_session()
+    storage.engine.dispose()
+    new.replace(path)
 
 
 def _open(url: str, owner: dict[str, Any] | None, threads: int) -> StudyStorage:

@@ -14,7 +14,7 @@ _NAME = re.compile(r"trial-(\d+)\.safetensors")
 def study_folder(parent: Path, study: str) -> Path:
     """The folder of a study below `parent`, whatever characters the study's name has."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", study).strip(".-")[:60]
-    if plain == study:
+    if plain and plain == study:
         return parent / study
     return parent / f"{plain or 'study'}-{hashlib.sha256(study.encode()).hexdigest()[:8]}"
 

@@ -3,6 +3,7 @@
 Nothing here knows of trials: a search, a preset and a retraining all train through `train`.
 """
 
+import functools
 import json
 import math
 import time
@@ -27,6 +28,9 @@ from mc1opt.training.optim import build_optimizer, learning_rate_factor, set_lea
 STATISTICS_IMAGES = 5_000
 """Training images that mean, standard deviation and whitening filters are computed from."""
 
+# The trainings of a search have the same images: a worker copies them once, not for each.
+_open_images = functools.lru_cache(maxsize=1)(open_training_images)
+
 
 class Trainer:
     """One training in progress: network, optimizer, images, and how to train one more epoch.
@@ -43,7 +47,9 @@ class Trainer:
             torch.set_num_threads(training.threads)
             # Weights that decay towards zero would else end as denormal numbers, which are slow on a CPU.
             torch.set_flush_denormal(True)
-        self.images = open_training_images(training.data, training.fidelity.train_images, training.device)
+        self.images = _open_images(
+            training.data, training.fidelity.train_images, training.device, training.fold
+        )
         torch.manual_seed(derive_seed(training.seed, "initialisation"))
         self.model = new_model(training, self.images).to(self.device).to(memory_format=torch.channels_last)
         self.optimizer = build_optimizer(self.model, config.optimizer)
@@ -54,7 +60,7 @@ class Trainer:
         self.fill = self.images.mean_colour
 
     def train_epoch(self, epoch: int) -> EpochResult:
-        """Trains epoch `epoch` (counted from 0) and measures the validation accuracy.
+        """Trains epoch `epoch` (counted from 0) and measures the validation accuracy, if images are for it.
 
         Raises:
             TrainingFailed: `diverged`, where the loss or a logit is not finite.
@@ -76,18 +82,22 @@ class Trainer:
         loss = loss_sum.item() / self.steps_an_epoch
         if not math.isfinite(loss):
             raise TrainingFailed("diverged", f"the training loss of epoch {epoch} is {loss}")
-        with self._autocast():
-            validation_accuracy = accuracy(
-                self.model, self.images.validation_images, self.images.validation_labels
-            )
-        if math.isnan(validation_accuracy):
-            raise TrainingFailed("diverged", f"logits on validation images are not finite in epoch {epoch}")
         return EpochResult(
             epoch=epoch,
             loss=loss,
-            validation_accuracy=validation_accuracy,
+            validation_accuracy=self._validate(epoch),
             seconds=time.monotonic() - started,
         )
+
+    def _validate(self, epoch: int) -> float | None:
+        """The validation accuracy; None where all images train."""
+        if not len(self.images.validation_images):
+            return None
+        with self._autocast():
+            value = accuracy(self.model, self.images.validation_images, self.images.validation_labels)
+        if math.isnan(value):
+            raise TrainingFailed("diverged", f"logits on validation images are not finite in epoch {epoch}")
+        return value
 
     def _step(self, batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """One step of the optimizer on the images with these indices; the loss, still on the device."""

@@ -135,3 +135,39 @@ def test_several_attributes_are_written_at_once_and_replace_older_ones(
     storage.set_user_attributes(trial._trial_id, {"a": 1, "b": [0.1, None]})
     storage.set_user_attributes(trial._trial_id, {"a": "two"})
     assert study.trials[0].user_attrs == {OWNER: ME, "a": "two", "b": [0.1, None]}
+
+
+def test_parameters_that_are_written_together_are_there_at_the_end_and_not_before(
+    storage: StudyStorage, study: optuna.Study
+) -> None:
+    trial = study.ask()
+    with storage.writing_parameters_together():
+        x, kind = trial.suggest_float("x", 0, 1), trial.suggest_categorical("kind", ["a", None])
+        assert trial.suggest_float("x", 0, 1) == x
+        assert storage.get_trial(trial._trial_id).params == {}
+    assert storage.get_trial(trial._trial_id).params == {"x": x, "kind": kind}
+
+
+def test_parameters_that_were_drawn_before_an_error_are_written(
+    storage: StudyStorage, study: optuna.Study
+) -> None:
+    trial = study.ask()
+
+    def draw_and_fail() -> None:
+        with storage.writing_parameters_together():
+            trial.suggest_float("x", 0, 1)
+            raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        draw_and_fail()
+    assert storage.get_trial(trial._trial_id).params.keys() == {"x"}
+
+
+def test_a_parameter_of_another_kind_than_before_is_refused(
+    storage: StudyStorage, study: optuna.Study
+) -> None:
+    study.ask().suggest_float("x", 0, 1)
+    trial = study.ask()
+    with pytest.raises(ValueError, match="different distribution"), storage.writing_parameters_together():
+        trial.suggest_categorical("x", ["a", "b"])
+    assert storage.get_trial(trial._trial_id).params == {}

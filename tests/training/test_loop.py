@@ -361,7 +361,11 @@ def test_validation_and_unused_images_do_not_change_what_is_learnt(tmp_path):
     unused = [number for number, image in enumerate(images) if image.tobytes() not in used]
     assert len(unused) == IMAGES - 200
     images[unused] = 255
-    np.save(tmp_path / "train_images.npy", images)
+    # Under another name, as other images have in the cache: a process opens the same images once.
+    other = tmp_path.with_name("other")
+    tmp_path.rename(other)
+    np.save(other / "train_images.npy", images)
+    training = training.model_copy(update={"data": data.model_copy(update={"folder": str(other)})})
     other_curve, others = outcome(training)
     assert [loss for _, loss, _ in other_curve] == [loss for _, loss, _ in curve]
     assert [share for _, _, share in other_curve] != [share for _, _, share in curve]

@@ -1,0 +1,174 @@
+"""Confirmation: the best trials again, with new seeds, and nothing else changed by it."""
+
+import pytest
+
+from mc1opt.config import config_from_json
+from mc1opt.search import records
+from mc1opt.search import run as run_module
+from mc1opt.search.confirm import SEEDS
+from mc1opt.search.observers import Observer, TrialStarted
+from mc1opt.search.records import StudyRecord, TrialRecord
+from mc1opt.search.run import StopFlag
+from mc1opt.seeds import derive_seed
+from mc1opt.spec import EpochResult, Fidelity, Training
+from tests.curves import Switches, curve
+from tests.search.studies import (
+    DATA,
+    EPOCHS,
+    SEED,
+    Clock,
+    dead_owner,
+    definition_of,
+    facts,
+    new_storage,
+    run_study,
+    smooth_space,
+    stored,
+)
+
+SMOOTH = definition_of(smooth_space)
+TRIALS = 4
+
+
+def best(record: StudyRecord, count: int) -> list[TrialRecord]:
+    complete = [trial for trial in record.trials if trial.value is not None]
+    return sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.number))[:count]
+
+
+def new_seed(number: int, index: int) -> int:
+    return derive_seed(SEED, number, "confirm", index)
+
+
+def confirmed(record: StudyRecord) -> set[int]:
+    return {trial.number for trial in record.trials if trial.confirmations}
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_the_best_trials_are_trained_again_to_the_end_with_new_seeds(
+    switches: Switches, workers: int
+) -> None:
+    record = run_study(TRIALS, SMOOTH, workers=workers, confirm=2).record
+    chosen = best(record, 2)
+    assert confirmed(record) == {trial.number for trial in chosen}
+    for trial in chosen:
+        assert trial.config is not None
+        by_seed = {entry["seed"]: entry["value"] for entry in trial.confirmations}
+        assert set(by_seed) == {new_seed(trial.number, index) for index in range(SEEDS)}
+        for seed, value in by_seed.items():
+            training = Training(
+                config=config_from_json(trial.config),
+                fidelity=Fidelity(train_images=1000, epochs=EPOCHS),
+                seed=seed,
+                data=DATA,
+            )
+            assert value == curve(training)[-1].validation_accuracy
+    assert len({epoch["seed"] for epoch in switches.epochs()}) == TRIALS + 2 * SEEDS
+    assert len(record.trials) == TRIALS
+
+
+def test_nothing_is_confirmed_where_none_is_wanted(switches: Switches) -> None:
+    record = run_study(TRIALS, SMOOTH, confirm=0).record
+    assert confirmed(record) == set()
+    assert len(switches.epochs()) == sum(len(trial.values_by_epoch) for trial in record.trials)
+
+
+def test_a_second_search_does_not_confirm_again(switches: Switches) -> None:
+    first = run_study(TRIALS, SMOOTH, confirm=2)
+    before = len(switches.epochs())
+    assert run_study(TRIALS, SMOOTH, confirm=2).record == first.record
+    assert len(switches.epochs()) == before
+    run_study(TRIALS, SMOOTH, confirm=3)
+    assert len(switches.epochs()) == before + SEEDS * EPOCHS
+
+
+def test_the_sampler_does_not_see_confirmations() -> None:
+    for trials in (11, 12):
+        run_study(trials, SMOOTH, confirm=2)
+    run_study(12, SMOOTH, path="without.db")
+    without = facts(stored("without.db"))
+    assert [{**trial, "confirmations": []} for trial in facts(stored())] == without
+    assert confirmed(stored()) != set()
+
+
+def test_an_interrupted_confirmation_goes_on_where_it_was(switches: Switches) -> None:
+    first, second, third = best(run_study(TRIALS, SMOOTH).record, 3)
+    before = len(switches.epochs())
+    switches.add("hang", seed=new_seed(second.number, 0), epoch=1, times=1)
+    stop = StopFlag()
+
+    class Stops(Observer):
+        def confirmed(self, number: int, value: float | None) -> None:
+            assert number == first.number  # each one's first seed comes first
+            switches.wait_for_epochs(before + EPOCHS + 2)
+            stop.set("signal", "SIGINT")
+
+    ended = run_study(TRIALS, SMOOTH, confirm=3, stop=stop, observers=(Stops(),))
+    assert ended.reason == "signal"
+    assert confirmed(ended.record) == {first.number}
+    record = run_study(TRIALS, SMOOTH, confirm=3).record
+    assert confirmed(record) == {first.number, second.number, third.number}
+    assert all(len(trial.confirmations) == SEEDS for trial in best(record, 3))
+    begun = [epoch["seed"] for epoch in switches.epochs()[before:]]
+    assert begun.count(new_seed(first.number, 0)) == EPOCHS
+    assert begun.count(new_seed(second.number, 0)) == 2 + EPOCHS
+
+
+def test_a_confirmation_that_fails_is_recorded_and_the_others_go_on(switches: Switches) -> None:
+    chosen = best(run_study(TRIALS, SMOOTH).record, 1)[0]
+    switches.add("diverge", seed=new_seed(chosen.number, 0), epoch=1)
+    told = []
+
+    class Told(Observer):
+        def confirmed(self, number: int, value: float | None) -> None:
+            told.append((number, value))
+
+    record = run_study(TRIALS, SMOOTH, confirm=1, observers=(Told(),)).record
+    failed, good = best(record, 1)[0].confirmations
+    assert failed == {
+        "seed": new_seed(chosen.number, 0),
+        "value": None,
+        "failure": {"kind": "diverged", "message": "the training loss is nan"},
+    }
+    assert good["value"] > 0
+    assert told == [(chosen.number, None), (chosen.number, good["value"])]
+    before = len(switches.epochs())
+    run_study(TRIALS, SMOOTH, confirm=1)
+    assert len(switches.epochs()) == before
+
+
+def test_a_training_that_another_process_has_confirmed_meanwhile_counts_once() -> None:
+    chosen = best(run_study(TRIALS, SMOOTH).record, 1)[0]
+    other = new_storage(owner=dead_owner())
+    trial_id = other.get_all_trials(other.get_study_id_from_name("s"))[chosen.number]._trial_id
+
+    class Meanwhile(Observer):
+        def epoch(self, number: int, result: EpochResult) -> None:
+            entries = [{"seed": new_seed(chosen.number, index), "value": 0.5} for index in range(SEEDS)]
+            other.set_user_attributes(trial_id, {records.CONFIRMATIONS: entries})
+
+    run_study(TRIALS, SMOOTH, confirm=1, observers=(Meanwhile(),))
+    entries = stored().trials[chosen.number].confirmations
+    assert sorted(entry["seed"] for entry in entries) == sorted(
+        new_seed(chosen.number, index) for index in range(SEEDS)
+    )
+
+
+def test_new_seeds_are_no_trials_seed() -> None:
+    seeds = {new_seed(number, index) for number in range(200) for index in range(SEEDS)}
+    assert len(seeds) == 200 * SEEDS
+    assert not seeds & {derive_seed(SEED, number) for number in range(1000)}
+
+
+def test_the_deadline_ends_confirmations_too(switches: Switches, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = best(run_study(TRIALS, SMOOTH).record, 1)[0]
+    clock = Clock()
+    monkeypatch.setattr(run_module, "time", clock)
+    switches.add("hang", seed=new_seed(chosen.number, 0))
+
+    class LetsTimePass(Observer):
+        def trial_started(self, trial: TrialStarted) -> None:
+            clock.set_forward(500)
+
+    ended = run_study(TRIALS, SMOOTH, confirm=1, timeout=500, observers=(LetsTimePass(),))
+    assert ended.reason == "timeout"
+    assert confirmed(ended.record) == set()

@@ -1,0 +1,330 @@
+"""One trial: what needs no training, what is reported, and what is told of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.pruners import BasePruner, NopPruner
+from optuna.trial import BaseTrial, FrozenTrial, TrialState
+
+from mc1opt.config import Config
+from mc1opt.search import records
+from mc1opt.search.objective import EpochEvent, Event, Objective, Proposal
+from mc1opt.search.observers import TrialStarted
+from mc1opt.search.resume import StudySettings, load_study, open_study, take_up_interrupted
+from mc1opt.search.space import StudyDefinition
+from mc1opt.seeds import derive_seed
+from mc1opt.spec import Fidelity
+from tests.curves import CurvePool, Switches
+from tests.search.studies import (
+    DATA,
+    EPOCHS,
+    MAX_MACS,
+    SEED,
+    dead_owner,
+    definition_of,
+    new_storage,
+    run_study,
+    small_definition,
+    smooth_space,
+    stored,
+    tiny_space,
+)
+
+SMOOTH = definition_of(smooth_space)
+TWICE = definition_of(
+    smooth_space,
+    starting_points={name: {"width": 64, "learning_rate": 0.1, "batch_size": 64} for name in ("a", "b")},
+)
+"""Two starting points with the same config."""
+
+
+class Asked(BasePruner):
+    """Writes down for which epochs it is asked, and ends trials after one of them."""
+
+    def __init__(self, prune_after: int | None = None) -> None:
+        self.epochs: list[int | None] = []
+        self._prune_after = prune_after
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        self.epochs.append(trial.last_step)
+        return trial.last_step == self._prune_after
+
+
+def objective(
+    definition: StudyDefinition = SMOOTH,
+    *,
+    owner: dict[str, Any] | None = None,
+    pruner: BasePruner | None = None,
+    max_macs: int = MAX_MACS,
+    emit: Callable[[Event], None] = lambda event: None,
+) -> Objective:
+    """The objective of a study in ./s.db, on a pool of one worker."""
+    storage = new_storage(owner=owner)
+    fidelity = Fidelity(train_images=1000, epochs=EPOCHS)
+    settings = StudySettings(
+        name="s", fidelity=fidelity, seed=SEED, max_macs=max_macs, sampler="random", pruner="none"
+    )
+    study = open_study(definition, settings, storage, DATA)
+    study.pruner = pruner or NopPruner()
+    take_up_interrupted(study, storage)
+    return Objective(
+        definition=definition,
+        study=study,
+        storage=storage,
+        pool=CurvePool(1),
+        data=DATA,
+        fidelity=fidelity,
+        study_seed=SEED,
+        device="cpu",
+        precision="float32",
+        max_macs=max_macs,
+        weights_folder=Path("weights"),
+        keep=5,
+        emit=emit,
+    )
+
+
+def propose(objective: Objective) -> Proposal:
+    proposal = objective.propose()
+    assert isinstance(proposal, Proposal)
+    return proposal
+
+
+# ---- Too large, and duplicates ---------------------------------------------------------------------------
+
+
+def test_what_is_too_large_is_a_violated_constraint_and_is_never_trained(whole: Path) -> None:
+    trials = [trial for trial in stored(str(whole / "s.db")).trials if trial.outcome == "too_large"]
+    assert trials
+    trained = {epoch["config_id"] for epoch in Switches(whole / "switches").epochs()}
+    for trial in trials:
+        assert trial.macs is not None
+        assert trial.macs > MAX_MACS
+        assert trial.constraints == {records.TOO_LARGE: pytest.approx(trial.macs / MAX_MACS - 1)}
+        assert (trial.state, trial.value, trial.values_by_epoch) == ("PRUNED", None, [])
+        assert trial.config_id not in trained
+
+
+@pytest.mark.parametrize(("more", "trained"), [(0, True), (-1, False)])
+def test_a_network_of_exactly_the_limit_is_trained(more: int, trained: bool) -> None:
+    # Both starting points of TWICE: 64 outputs of 3 * 32 * 32 inputs, and 10 classes.
+    mine = objective(TWICE, max_macs=3072 * 64 + 64 * 10 + more)
+    result = mine.propose()
+    assert isinstance(result, Proposal) == trained
+    if isinstance(result, FrozenTrial):
+        assert records.outcome(result) == "too_large"
+        assert result.constraints[records.TOO_LARGE] > 0
+
+
+def test_a_duplicate_names_the_trial_that_was_trained_and_has_no_reports(whole: Path) -> None:
+    trials = stored(str(whole / "s.db")).trials
+    duplicates = [trial for trial in trials if trial.outcome == "duplicate"]
+    assert duplicates
+    for trial in duplicates:
+        assert trial.duplicate_of is not None
+        original = trials[trial.duplicate_of]
+        assert original.number < trial.number
+        assert original.config_id == trial.config_id
+        assert original.values_by_epoch or original.failure
+        assert (trial.state, trial.value, trial.values_by_epoch) == ("PRUNED", None, [])
+        assert trial.constraints == {}
+    trained = [trial.config_id for trial in trials if trial.values_by_epoch and trial.outcome != "failed"]
+    assert len(set(trained)) == len(trained)
+
+
+@pytest.mark.parametrize(
+    ("action", "outcomes"),
+    [
+        ("diverge", ["failed", "duplicate", "complete"]),
+        ("out_of_memory", ["failed", "duplicate", "complete"]),
+        ("crash", ["failed", "complete"]),
+        ("kill", ["failed", "complete"]),
+    ],
+)
+def test_a_config_that_failed_is_tried_again_only_if_the_world_was_to_blame(
+    switches: Switches, action: Any, outcomes: list[str]
+) -> None:
+    switches.add(action, seed=derive_seed(SEED, 0), epoch=1)
+    trials = run_study(1, TWICE).record.trials
+    assert [trial.outcome for trial in trials] == outcomes
+    assert trials[1].duplicate_of == (0 if outcomes[1] == "duplicate" else None)
+
+
+def test_a_config_that_is_being_trained_is_not_trained_at_the_same_time() -> None:
+    mine = objective(TWICE)
+    propose(mine)
+    duplicate = mine.propose()
+    assert isinstance(duplicate, FrozenTrial)
+    assert duplicate.user_attrs[records.DUPLICATE_OF] == 0
+
+
+def test_a_config_that_waits_to_go_on_is_not_trained_by_another_trial() -> None:
+    mine = objective(TWICE)
+    first = propose(mine)
+    mine.pool.interrupt()
+    mine.train(first)
+    study = objective(TWICE).study
+    study.ask()  # takes up the first again; the second is asked for while it has not begun
+    duplicate = mine.propose()
+    assert isinstance(duplicate, FrozenTrial)
+    assert duplicate.user_attrs[records.DUPLICATE_OF] == 0
+
+
+# ---- Failures --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("action", "kind", "state"),
+    [
+        ("diverge", "diverged", "PRUNED"),
+        ("out_of_memory", "out_of_memory", "PRUNED"),
+        ("raise", "crashed", "FAIL"),
+        ("crash", "crashed", "FAIL"),
+        ("kill", "killed", "FAIL"),
+    ],
+)
+def test_a_failure_by_the_config_is_a_violated_constraint_and_one_by_the_world_is_not(
+    switches: Switches, action: Any, kind: str, state: str
+) -> None:
+    switches.add(action, epoch=2)
+    mine = objective()
+    mine.train(propose(mine))
+    trial = stored().trials[0]
+    assert trial.failure is not None
+    assert trial.failure["kind"] == kind
+    assert trial.failure["message"]
+    assert (trial.state, trial.outcome, len(trial.values_by_epoch)) == (state, "failed", 2)
+    assert trial.constraints == ({records.FAILED: 1.0} if state == "PRUNED" else {})
+    assert list(Path("weights").glob("*")) == []
+
+
+def test_a_search_space_that_raises_fails_the_trial_and_says_where() -> None:
+    def space(trial: BaseTrial) -> Config:
+        config = tiny_space(trial)
+        if trial.number == 3:
+            raise KeyError("layers")
+        return config
+
+    # The comparison of search spaces draws many times; there the space must not raise yet.
+    mine = objective(definition_of(tiny_space))
+    mine = Objective(**{**vars(mine), "definition": definition_of(space, path=Path(__file__))})
+    for _ in range(3):
+        mine.propose()
+    ended = mine.propose()
+    assert isinstance(ended, FrozenTrial)
+    assert ended.state == TrialState.FAIL
+    failure = ended.user_attrs[records.FAILURE]
+    assert failure["kind"] == "search_space"
+    assert "KeyError: 'layers' (line " in failure["message"]
+    assert ended.user_attrs[records.SEED] == derive_seed(SEED, 3)
+
+
+def test_a_failure_that_could_not_be_told_is_told_at_the_next_start(switches: Switches) -> None:
+    """The process died between the attribute and the trial's end."""
+    dying = objective(owner=dead_owner())
+    trial = propose(dying).trial
+    failure = {"kind": "out_of_memory", "message": "MemoryError"}
+    dying.storage.set_user_attributes(trial._trial_id, {records.FAILURE: failure})
+    ended = objective().propose()
+    assert isinstance(ended, FrozenTrial)
+    assert ended.number == trial.number
+    assert records.outcome(ended) == "failed"
+    assert ended.constraints == {records.FAILED: 1.0}
+    assert ended.user_attrs[records.FAILURE] == failure
+    assert switches.epochs() == []
+
+
+def test_a_constraint_that_an_interrupted_attempt_has_set_is_no_error() -> None:
+    definition = small_definition(
+        starting_points={
+            "large": {"layers": 1, "width": 4096, "norm": "none", "optimizer": "sgd", "sgd_step": 1}
+        }
+    )
+    dying = objective(definition, owner=dead_owner())
+    dying.study.ask().set_constraint(records.TOO_LARGE, 1.5)
+    ended = objective(definition).propose()
+    assert isinstance(ended, FrozenTrial)
+    assert (ended.number, records.outcome(ended)) == (0, "too_large")
+    assert ended.constraints == {records.TOO_LARGE: 1.5}
+
+
+# ---- Reports ---------------------------------------------------------------------------------------------
+
+
+def test_each_epoch_is_reported_and_the_pruner_asked_after_each_but_the_last() -> None:
+    events: list[Event] = []
+    pruner = Asked()
+    mine = objective(pruner=pruner, emit=events.append)
+    ended = mine.train(propose(mine))
+    assert ended.state == TrialState.COMPLETE
+    assert list(ended.intermediate_values) == list(range(EPOCHS))
+    assert ended.value == ended.intermediate_values[EPOCHS - 1]
+    assert pruner.epochs == list(range(EPOCHS - 1))
+    assert isinstance(events[0], TrialStarted)
+    assert [event.result.epoch for event in events if isinstance(event, EpochEvent)] == list(range(EPOCHS))
+
+
+def test_a_pruned_trial_is_not_trained_on(switches: Switches) -> None:
+    mine = objective(pruner=Asked(prune_after=1))
+    ended = mine.train(propose(mine))
+    assert records.outcome(ended) == "pruned"
+    assert list(ended.intermediate_values) == [0, 1]
+    assert [epoch["epoch"] for epoch in switches.epochs()] == [0, 1]
+
+
+def interrupted(switches: Switches, epochs: int) -> dict[int, float]:
+    """A trial that a dead process has left after so many reports; the pruner was not asked for the last."""
+
+    class Dies(BaseException):
+        pass
+
+    class Dying(Asked):
+        def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+            super().prune(study, trial)
+            if len(self.epochs) == epochs:
+                raise Dies
+            return False
+
+    dying = objective(owner=dead_owner(), pruner=Dying())
+    proposal = propose(dying)
+    with pytest.raises(Dies):
+        dying.train(proposal)
+    return dict(load_study(dying.storage, "s").trials[0].intermediate_values)
+
+
+@pytest.mark.parametrize("epochs", range(1, EPOCHS))
+def test_an_interrupted_trial_reports_each_epoch_once_and_asks_for_the_last_reported_one_again(
+    switches: Switches, epochs: int
+) -> None:
+    reported = interrupted(switches, epochs)
+    assert list(reported) == list(range(epochs))
+    pruner = Asked()
+    mine = objective(pruner=pruner)
+    ended = mine.train(propose(mine))  # a second report of an epoch would be a warning, and so an error
+    assert (ended.number, ended.state) == (0, TrialState.COMPLETE)
+    assert list(ended.intermediate_values) == list(range(EPOCHS))
+    assert {epoch: ended.intermediate_values[epoch] for epoch in reported} == reported
+    assert pruner.epochs == list(range(epochs - 1, EPOCHS - 1))
+
+
+def test_an_interrupted_trial_may_be_pruned_at_its_last_reported_epoch(switches: Switches) -> None:
+    interrupted(switches, 2)
+    mine = objective(pruner=Asked(prune_after=1))
+    ended = mine.train(propose(mine))
+    assert records.outcome(ended) == "pruned"
+    assert list(ended.intermediate_values) == [0, 1]
+
+
+def test_an_interrupted_trial_that_had_its_last_report_is_completed(switches: Switches) -> None:
+    dying = objective(owner=dead_owner())
+    proposal = propose(dying)
+    for epoch in range(EPOCHS):
+        proposal.trial.report(0.1 * epoch, epoch)
+    pruner = Asked()
+    mine = objective(pruner=pruner)
+    ended = mine.train(propose(mine))
+    assert ended.state == TrialState.COMPLETE
+    assert pruner.epochs == []

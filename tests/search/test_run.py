@@ -1,0 +1,404 @@
+"""A search as a whole: the same study however it is interrupted, exact totals, and every way to stop."""
+
+import math
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mc1opt.errors import SearchStoppedError, StorageError, WorkerError
+from mc1opt.search import run as run_module
+from mc1opt.search import storage as storage_module
+from mc1opt.search.observers import Observer, SearchEnded, SearchStarted, StopReason, TrialStarted
+from mc1opt.search.records import TrialRecord
+from mc1opt.search.run import StopFlag
+from mc1opt.seeds import derive_seed
+from mc1opt.spec import EpochResult, Fidelity, Training
+from tests.curves import CurvePool, Switches
+from tests.search.forking import POINTS, fork_searches
+from tests.search.studies import (
+    SEED,
+    WHOLE,
+    Clock,
+    counted,
+    definition_of,
+    facts,
+    fail_some,
+    many_starting_points,
+    run_study,
+    smooth_space,
+    stored,
+    tiny_space,
+    wait_until_begun,
+)
+
+SMOOTH = definition_of(smooth_space)
+ONE_EPOCH = Fidelity(train_images=1000, epochs=1)
+
+
+class Diary(Observer):
+    """Writes down what it is told, and does something at a line of it."""
+
+    def __init__(self, at: tuple[Any, ...] = (), do: Callable[[], object] = lambda: None) -> None:
+        self.lines: list[tuple[Any, ...]] = []
+        self.threads: set[int] = set()
+        self._at = at
+        self._do = do
+
+    def _write(self, *line: Any) -> None:
+        self.lines.append(line)
+        self.threads.add(threading.get_ident())
+        if line == self._at:
+            self._do()
+
+    def study_started(self, search: SearchStarted) -> None:
+        self._write("study started", search.counted, search.taken_up)
+
+    def trial_started(self, trial: TrialStarted) -> None:
+        self._write("started", trial.number)
+
+    def epoch(self, number: int, result: EpochResult) -> None:
+        self._write("epoch", number, result.epoch)
+
+    def trial_ended(self, trial: TrialRecord) -> None:
+        self._write("ended", trial.number, trial.outcome)
+
+    def study_ended(self, search: SearchEnded) -> None:
+        self._write("study ended", search.reason)
+
+
+def stop_at(switches: Switches, number: int, epoch: int) -> tuple[StopFlag, Diary]:
+    """A flag that is set, as by a signal, within an epoch of a trial; and the observer that sets it."""
+    switches.add("hang", seed=derive_seed(SEED, number), epoch=epoch, times=1)
+    stop = StopFlag()
+
+    def set_flag() -> None:
+        wait_until_begun(switches, number, epoch)
+        stop.set("signal", "SIGINT")
+
+    return stop, Diary(("epoch", number, epoch - 1) if epoch else ("started", number), set_flag)
+
+
+# ---- The same study, however it is interrupted -----------------------------------------------------------
+
+
+def test_everything_happens_in_the_study_that_others_are_compared_with(whole: Path) -> None:
+    record = stored(str(whole / "s.db"))
+    outcomes = {trial.outcome for trial in record.trials}
+    assert outcomes == {"complete", "pruned", "failed", "too_large", "duplicate"}
+    kinds = {trial.failure["kind"] for trial in record.trials if trial.failure}
+    assert kinds == {"diverged", "out_of_memory", "crashed", "killed"}
+    assert [trial.starting_point for trial in record.trials[:3]] == ["narrow", "wide", None]
+    assert len(counted(record)) == WHOLE
+    assert all(math.isfinite(value) for trial in record.trials for value in trial.values_by_epoch)
+
+
+def test_a_study_that_is_made_in_parts_is_trial_by_trial_the_same(whole: Path, switches: Switches) -> None:
+    fail_some(switches)
+    for trials in (1, WHOLE // 2, WHOLE):
+        assert run_study(trials, keep=3).reason == "finished"
+    assert facts(stored()) == facts(stored(str(whole / "s.db")))
+
+
+def test_a_study_that_is_stopped_within_trials_is_trial_by_trial_the_same(
+    whole: Path, switches: Switches
+) -> None:
+    fail_some(switches)
+    reference = stored(str(whole / "s.db"))
+    sampled = counted(reference)[-1]
+    places = [(0, 0), (1, 2), (2, 1), (sampled.number, len(sampled.values_by_epoch) - 1)]
+    for number, epoch in places:
+        stop, diary = stop_at(switches, number, epoch)
+        ended = run_study(WHOLE, keep=3, stop=stop, observers=(diary,))
+        assert (ended.reason, ended.message) == ("signal", "SIGINT")
+        begun = [trial for trial in ended.record.trials if trial.config is not None]
+        assert [trial.number for trial in begun if trial.outcome == "waiting"] == [number]
+        assert len(ended.record.trials[number].values_by_epoch) == epoch
+    run_study(WHOLE, keep=3)
+    assert facts(stored()) == facts(reference)
+    assert [trial.number for trial in stored().trials if trial.interrupted] == [n for n, _ in places]
+
+
+def kill_and_compare(whole: Path, switches: Switches, kills: int, seed: int) -> None:
+    fail_some(switches)
+    fork_searches("kill", kills, seed)
+    assert facts(stored()) == facts(stored(str(whole / "s.db")))
+    assert any(trial.interrupted for trial in stored().trials)
+
+
+def test_a_study_whose_process_is_killed_at_random_moments_is_trial_by_trial_the_same(
+    whole: Path, switches: Switches
+) -> None:
+    kill_and_compare(whole, switches, kills=3, seed=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 7))
+def test_a_study_whose_process_is_killed_many_times_is_trial_by_trial_the_same(
+    whole: Path, switches: Switches, seed: int
+) -> None:
+    kill_and_compare(whole, switches, kills=8, seed=seed)
+
+
+# ---- Totals ----------------------------------------------------------------------------------------------
+
+
+def test_the_total_is_exact_with_four_workers_whatever_else_happens(switches: Switches) -> None:
+    fail_some(switches)
+    for trials in (5, 5, 12):
+        record = run_study(trials, workers=4).record
+        assert len(counted(record)) == trials
+        assert not {trial.outcome for trial in record.trials} & {"running", "waiting"}
+    assert sum(trial.outcome == "failed" for trial in record.trials) >= 3
+
+
+def test_the_total_is_exact_when_the_last_trial_in_training_fails(switches: Switches) -> None:
+    switches.add("sleep", seed=derive_seed(SEED, 0), value=0.3, epoch=0)
+    switches.add("diverge", seed=derive_seed(SEED, 0), epoch=0)
+    record = run_study(2, SMOOTH, workers=2).record
+    assert Counter(trial.outcome for trial in record.trials) == {"failed": 1, "complete": 2}
+
+
+def test_a_study_that_has_enough_trials_trains_nothing(switches: Switches) -> None:
+    run_study(3, SMOOTH)
+    before = len(switches.epochs())
+    for trials in (3, 2):
+        assert run_study(trials, SMOOTH).reason == "finished"
+    assert len(switches.epochs()) == before
+    assert len(stored().trials) == 3
+
+
+def each_once(switches: Switches) -> list[int]:
+    """How many epochs were trained of each starting point's config, one epoch a training."""
+    points = [trial for trial in stored().trials if trial.starting_point]
+    trained = Counter(epoch["config_id"] for epoch in switches.epochs())
+    return [trained[trial.config_id] for trial in points]
+
+
+def test_starting_points_are_trained_exactly_once_by_four_workers(switches: Switches) -> None:
+    run_study(POINTS, many_starting_points(POINTS), workers=4, fidelity=ONE_EPOCH)
+    assert each_once(switches) == [1] * POINTS
+    assert len(stored().trials) == POINTS
+
+
+def test_starting_points_are_trained_exactly_once_by_four_processes(switches: Switches) -> None:
+    fork_searches("together", 4)
+    assert each_once(switches) == [1] * POINTS
+    assert POINTS <= len(counted(stored())) <= POINTS + 3
+    assert len({epoch["pid"] for epoch in switches.epochs()}) > 1
+
+
+# ---- Nothing new -----------------------------------------------------------------------------------------
+
+
+def test_fifty_untrained_trials_in_a_row_end_the_study_and_running_trials_end_well(
+    switches: Switches,
+) -> None:
+    switches.add("sleep", seed=derive_seed(SEED, 0), epoch=2, value=2.0)
+    ended = run_study(100, definition_of(tiny_space), workers=2, confirm=1, pruner="none")
+    assert ended.reason == "exhausted"
+    assert "50 trials in a row" in ended.message
+    outcomes = [trial.outcome for trial in ended.record.trials]
+    assert Counter(outcomes)["complete"] == 3
+    assert outcomes[-50:] == ["duplicate"] * 50
+    assert set(outcomes) == {"complete", "duplicate"}
+    best = ended.record.best
+    assert best is not None
+    assert len(best.confirmations) == 2
+
+
+def test_an_interruption_does_not_make_an_exhausted_study_begin_to_count_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(run_module, "MAX_UNTRAINED", 8)
+    first = run_study(100, definition_of(tiny_space))
+    again = run_study(100, definition_of(tiny_space))
+    assert (first.reason, again.reason) == ("exhausted", "exhausted")
+    assert len(again.record.trials) == len(first.record.trials) + 1
+
+
+# ---- Failures --------------------------------------------------------------------------------------------
+
+
+def test_failures_in_a_row_stop_the_search_and_name_the_commonest_reasons(switches: Switches) -> None:
+    for number in (1, 2, 4):
+        switches.add("diverge", seed=derive_seed(SEED, number))
+    switches.add("crash", seed=derive_seed(SEED, 3), value=3)
+    diary = Diary()
+    with pytest.raises(SearchStoppedError, match="4 trials in a row failed") as caught:
+        run_study(30, SMOOTH, max_failures=4, observers=(diary,))
+    assert "3x the training loss is nan; 1x the worker ended with exit code 3" in str(caught.value)
+    assert "mc1opt show --study s" in str(caught.value)
+    assert len(stored().trials) == 5
+    assert diary.lines[-1] == ("study ended", "failures")
+
+
+def test_a_success_begins_the_row_of_failures_anew(switches: Switches) -> None:
+    for number in (0, 1, 3, 4):
+        switches.add("diverge", seed=derive_seed(SEED, number))
+    record = run_study(3, SMOOTH, max_failures=3).record
+    assert [trial.outcome for trial in record.trials[:5]] == ["failed"] * 2 + ["complete"] + ["failed"] * 2
+    assert len(counted(record)) == 3
+
+
+def test_the_next_start_does_not_count_failures_of_the_one_before(switches: Switches) -> None:
+    switches.add("diverge")
+    with pytest.raises(SearchStoppedError):
+        run_study(2, SMOOTH, max_failures=3)
+    switches.clear()
+    assert run_study(2, SMOOTH, max_failures=1).reason == "finished"
+
+
+class BrokenPool(CurvePool):
+    """Cannot start the worker for one seed, once others train."""
+
+    def __init__(self, size: int, seed: int, switches: Switches) -> None:
+        super().__init__(size)
+        self._seed = seed
+        self._switches = switches
+
+    def train(self, training: Training, on_epoch: Callable[[EpochResult], bool]) -> bool:
+        if training.seed == self._seed:
+            self._switches.wait_for_epochs(self.size - 1)
+            raise WorkerError("no worker can be started")
+        return super().train(training, on_epoch)
+
+
+def test_an_error_in_one_thread_ends_the_others_and_is_raised(switches: Switches) -> None:
+    switches.add("hang")
+    pool = BrokenPool(4, derive_seed(SEED, 1), switches)
+    with pytest.raises(WorkerError, match="no worker can be started"):
+        run_study(20, SMOOTH, pool=pool)
+    outcomes = [trial.outcome for trial in stored().trials]
+    assert sorted(outcomes) == ["running", "waiting", "waiting", "waiting"]
+    assert outcomes[1] == "running"
+
+
+# ---- The database ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_damaged_database_ends_the_search_with_the_reason(workers: int) -> None:
+    def damage() -> None:
+        connection = sqlite3.connect("s.db", timeout=30)
+        connection.execute("DROP TABLE trial_intermediate_values")
+        connection.close()
+
+    diary = Diary(("epoch", 0, 0), damage)
+    with pytest.raises(StorageError, match="no such table: trial_intermediate_values"):
+        run_study(200, SMOOTH, workers=workers, observers=(diary,))
+    assert diary.lines[-1] == ("study ended", "failures")  # a display ends, whatever happens
+
+
+def test_a_database_that_stays_locked_ends_the_search_and_keeps_what_is_finished(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(storage_module, "BUSY_TIMEOUT_SECONDS", 0.2)
+    locks: list[sqlite3.Connection] = []
+
+    def lock() -> None:
+        locks.append(sqlite3.connect("s.db", timeout=30, isolation_level=None))
+        locks[0].execute("BEGIN EXCLUSIVE")
+
+    with pytest.raises(StorageError, match="database is locked"):
+        run_study(200, SMOOTH, workers=2, observers=(Diary(("ended", 1, "complete"), lock),))
+    locks[0].close()
+    finished = len(counted(stored()))
+    assert finished >= 1
+    assert len(counted(run_study(finished + 2, SMOOTH).record)) == finished + 2
+
+
+# ---- Stopping --------------------------------------------------------------------------------------------
+
+
+def test_a_timeout_sets_running_trials_back_to_waiting(
+    switches: Switches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(run_module, "time", clock)
+    for number in (1, 2):
+        switches.add("hang", seed=derive_seed(SEED, number), epoch=2, times=1)
+
+    def let_time_pass() -> None:
+        wait_until_begun(switches, 1, 2)
+        wait_until_begun(switches, 2, 2)
+        clock.set_forward(500)
+
+    ended = run_study(6, SMOOTH, workers=2, timeout=500, observers=(Diary(("epoch", 2, 1), let_time_pass),))
+    assert ended.reason == "timeout"
+    waiting = [trial for trial in ended.record.trials if trial.outcome == "waiting"]
+    assert [trial.number for trial in waiting] == [1, 2]
+    assert [len(trial.values_by_epoch) for trial in waiting] == [2, 2]
+    assert [trial.interrupted for trial in waiting] == [1, 1]
+    record = run_study(6, SMOOTH).record
+    assert len(counted(record)) == 6
+    assert len(record.trials) == 6
+
+
+def test_the_deadline_does_not_look_at_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 1e6)
+    diary = Diary(("started", 1), lambda: monkeypatch.setattr(time, "time", lambda: now() + 2e6))
+    assert run_study(3, SMOOTH, timeout=300.0, observers=(diary,)).reason == "finished"
+
+
+def test_a_search_that_is_stopped_before_it_starts_trains_nothing(switches: Switches) -> None:
+    stop = StopFlag()
+    stop.set("signal", "SIGTERM")
+    ended = run_study(3, SMOOTH, stop=stop, confirm=3)
+    assert (ended.reason, ended.message) == ("signal", "SIGTERM")
+    assert switches.epochs() == []
+    assert ended.record.trials == []
+
+
+def test_the_first_reason_to_stop_counts() -> None:
+    stop = StopFlag()
+    assert (stop.is_set(), stop.reason, stop.message) == (False, "finished", "")
+    reasons: list[tuple[StopReason, str]] = [("timeout", "the time is up"), ("signal", "SIGINT")]
+    for reason, message in reasons:
+        stop.set(reason, message)
+        assert (stop.is_set(), stop.reason, stop.message) == (True, "timeout", "the time is up")
+
+
+# ---- Observers -------------------------------------------------------------------------------------------
+
+
+def test_observers_are_told_in_order_and_in_one_thread(switches: Switches) -> None:
+    fail_some(switches)
+    diary = Diary()
+    record = run_study(8, workers=4, observers=(diary,)).record
+    assert diary.threads == {threading.get_ident()}
+    assert diary.lines[0] == ("study started", 0, 0)
+    assert diary.lines[-1] == ("study ended", "finished")
+    for trial in record.trials:
+        trained = trial.outcome not in ("too_large", "duplicate")
+        expected = [("started", trial.number)] if trained else []
+        expected += [("epoch", trial.number, epoch) for epoch in range(len(trial.values_by_epoch))]
+        expected += [("ended", trial.number, trial.outcome)]
+        told = [line for line in diary.lines if line[1:2] == (trial.number,) and "study" not in line[0]]
+        assert told == expected
+
+
+class Broken(Observer):
+    """Raises whatever it is told."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("__"):
+            return super().__getattribute__(name)
+        raise RuntimeError(f"no {name}")
+
+
+def test_an_observer_that_raises_becomes_a_warning_and_costs_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    diary = Diary()
+    ended = run_study(2, SMOOTH, observers=(Broken(), diary), confirm=1)
+    assert len(counted(ended.record)) == 2
+    for method in ("study_started", "trial_started", "epoch", "trial_ended", "confirmed", "study_ended"):
+        assert f"Broken.{method} failed: RuntimeError('no {method}')" in caplog.text
+    assert diary.lines[-1] == ("study ended", "finished")

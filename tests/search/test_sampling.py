@@ -1,0 +1,266 @@
+"""Draws that can be drawn again, and the pruner."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from mc1opt.errors import UsageError
+from mc1opt.search import records
+from mc1opt.search.resume import load_study
+from mc1opt.search.sampling import (
+    KEPT_BY_EPOCH,
+    PRUNER_STARTUP_TRIALS,
+    STARTUP_TRIALS,
+    NarrowingPruner,
+    SeededSampler,
+    make_pruner,
+    make_sampler,
+)
+from tests.search.studies import SEED, new_storage, small_space
+
+# ---- Sampler ---------------------------------------------------------------------------------------------
+
+
+def finished_before(
+    trials: Sequence[FrozenTrial], number: int, *, name: str = "tpe", seed: int = SEED
+) -> optuna.Study:
+    """A study of its own with the trials below `number`, so that the next one has this number."""
+    study = optuna.create_study(direction="maximize", sampler=make_sampler(name, seed))
+    for trial in trials[:number]:
+        study.add_trial(trial)
+    return study
+
+
+def draw(study: optuna.Study, interruptions: tuple[int, ...] = ()) -> dict[str, object]:
+    """The parameters of the next trial; its process dies after each of these numbers of suggestions."""
+
+    class DiesError(Exception):
+        pass
+
+    class Dying(optuna.Trial):
+        left = 0
+
+        def _suggest(self, name: str, distribution: optuna.distributions.BaseDistribution) -> object:
+            if self.left == 0:
+                raise DiesError
+            self.left -= 1
+            return super()._suggest(name, distribution)
+
+    trial_id = study.ask()._trial_id
+    for suggestions in interruptions:
+        dying = Dying(study, trial_id)
+        dying.left = suggestions
+        with pytest.raises(DiesError):
+            small_space(dying)
+        study.sampler = make_sampler("tpe", SEED)
+    trial = optuna.Trial(study, trial_id)
+    small_space(trial)
+    return trial.params
+
+
+@pytest.fixture
+def trials(whole: Path) -> list[FrozenTrial]:
+    """Of the study that was trained in one go; it is searched with TPE."""
+    return load_study(new_storage(str(whole / "s.db")), "s").trials
+
+
+def test_every_draw_of_a_study_can_be_drawn_again(trials: list[FrozenTrial]) -> None:
+    sampled = [trial for trial in trials if records.STARTING_POINT not in trial.user_attrs]
+    modelled = 0
+    for trial in sampled:
+        study = finished_before(trials, trial.number)
+        modelled += sum(records.is_counted(other) for other in study.trials) >= STARTUP_TRIALS
+        assert draw(study) == trial.params
+    assert modelled >= 5
+    assert modelled < len(sampled)
+
+
+@pytest.mark.parametrize("interruptions", [(0,), (1,), (2, 3), (4, 4, 1)], ids=str)
+def test_a_process_that_dies_between_two_suggestions_changes_no_draw(
+    trials: list[FrozenTrial], interruptions: tuple[int, ...]
+) -> None:
+    last = trials[-1]
+    assert draw(finished_before(trials, last.number), interruptions) == last.params
+
+
+def test_trials_in_training_change_no_draw(trials: list[FrozenTrial]) -> None:
+    """The number and the finished trials count; so what others train at the moment does not."""
+    last = trials[-1]
+    study = finished_before(trials, last.number - 1)
+    study.ask()
+    alone = finished_before(trials, last.number - 1)
+    alone.add_trial(create_trial(state=TrialState.FAIL))
+    assert draw(study) == draw(alone)
+
+
+def test_another_number_seed_or_name_is_another_draw(trials: list[FrozenTrial]) -> None:
+    def uniform(study: optuna.Study, names: str) -> list[float]:
+        trial = study.ask()
+        return [trial.suggest_float(name, 0, 1) for name in names]
+
+    for name in ("tpe", "random"):
+        study = optuna.create_study(sampler=make_sampler(name, 1))
+        other_seed = optuna.create_study(sampler=make_sampler(name, 2))
+        draws = [*uniform(study, "xyz"), *uniform(study, "xyz"), *uniform(other_seed, "xyz")]
+        assert len(set(draws)) == 9
+        again = optuna.create_study(sampler=make_sampler(name, 1))
+        assert uniform(again, "zx") == [draws[2], draws[0]]
+
+
+def test_only_trained_trials_end_the_start_up() -> None:
+    made: list[int] = []
+
+    def make(seed: int) -> BaseSampler:
+        made.append(seed)
+        return RandomSampler(seed)
+
+    study = optuna.create_study(direction="maximize", sampler=SeededSampler(make, 0, startup_trials=3))
+
+    def tell(state: TrialState, **attributes: object) -> int:
+        trial = study.ask()
+        trial.suggest_float("x", 0, 1)
+        for key, value in attributes.items():
+            trial.set_user_attr(key, value)
+        if attributes.get("config") == "large":
+            trial.set_constraint(records.TOO_LARGE, 1.0)
+        study.tell(trial, 0.5 if state == TrialState.COMPLETE else None, state=state)
+        return len(made)
+
+    for _ in range(3):
+        tell(TrialState.PRUNED, config="large")
+        tell(TrialState.PRUNED, duplicate_of=0)
+        tell(TrialState.PRUNED, failure={"kind": "diverged"})
+        tell(TrialState.FAIL)
+    assert tell(TrialState.COMPLETE) == 0
+    assert tell(TrialState.PRUNED) == 0
+    assert tell(TrialState.COMPLETE) == 0
+    assert tell(TrialState.COMPLETE) > 0
+
+
+def test_unknown_names_are_refused_with_the_allowed_ones() -> None:
+    with pytest.raises(UsageError, match=r"unknown sampler 'cma'. Allowed: tpe, random\."):
+        make_sampler("cma", 0)
+    with pytest.raises(UsageError, match=r"unknown pruner 'x'. Allowed: narrowing, median, halving, none\."):
+        make_pruner("x")
+
+
+@pytest.mark.parametrize("name", ["tpe", "random"])
+def test_samplers_draw_in_a_conditional_space(trials: list[FrozenTrial], name: str) -> None:
+    params = draw(finished_before(trials, len(trials), name=name))
+    assert ("sgd_step" in params) != ("adam_step" in params)
+
+
+def test_tpe_ranks_a_pruned_trial_by_what_it_had_reached() -> None:
+    """Optuna's own order would take the poor completed trials for the best ones."""
+    study = optuna.create_study(direction="maximize", sampler=make_sampler("tpe", 0))
+    space: dict[str, optuna.distributions.BaseDistribution] = {
+        "x": optuna.distributions.FloatDistribution(0, 1)
+    }
+    for i in range(30):
+        poor = i < 3
+        reached = 0.3 if poor else 0.7 - abs(0.8 - i / 30)
+        study.add_trial(
+            create_trial(
+                state=TrialState.COMPLETE if poor else TrialState.PRUNED,
+                value=0.3 if poor else None,
+                params={"x": 0.1 if poor else i / 30},
+                distributions=space,
+                intermediate_values={0: reached},
+            )
+        )
+    drawn = [study.ask(space).params["x"] for _ in range(20)]
+    assert sum(abs(x - 0.8) < 0.25 for x in drawn) > 15
+    assert len(study.trials) == 50
+
+
+# ---- Pruner ----------------------------------------------------------------------------------------------
+
+
+def study_of_curves(curves: Sequence[Sequence[float]], state: TrialState) -> optuna.Study:
+    study = optuna.create_study(direction="maximize", pruner=NarrowingPruner())
+    add_curves(study, curves, state)
+    return study
+
+
+def add_curves(study: optuna.Study, curves: Sequence[Sequence[float]], state: TrialState) -> None:
+    for curve in curves:
+        value = curve[-1] if state == TrialState.COMPLETE else None
+        study.add_trial(create_trial(state=state, value=value, intermediate_values=dict(enumerate(curve))))
+
+
+def should_prune(study: optuna.Study, curve: Sequence[float]) -> bool:
+    """Whether a trial ends after its last report of `curve`."""
+    trial = study.ask()
+    for epoch, value in enumerate(curve):
+        trial.report(value, epoch)
+    return trial.should_prune()
+
+
+@pytest.mark.parametrize("epoch", range(6))
+def test_a_trial_goes_on_if_it_is_among_the_kept_share_of_completed_trials_at_this_epoch(epoch: int) -> None:
+    generator = np.random.default_rng(epoch)
+    curves = np.sort(generator.random((21, 6)), axis=1)
+    study = study_of_curves(curves.tolist(), TrialState.COMPLETE)
+    limit = np.percentile(curves[:, epoch], 100 - KEPT_BY_EPOCH[min(epoch, len(KEPT_BY_EPOCH) - 1)])
+    rising = [limit * (step + 1) / (epoch + 2) for step in range(epoch)]
+    assert should_prune(study, [*rising, limit - 1e-6])
+    assert not should_prune(study, [*rising, limit + 1e-6])
+
+
+def test_what_is_kept_narrows_from_epoch_to_epoch() -> None:
+    assert list(KEPT_BY_EPOCH) == sorted(KEPT_BY_EPOCH, reverse=True)
+    flat = [[accuracy] * 5 for accuracy in np.linspace(0, 1, 101).tolist()]
+    study = study_of_curves(flat, TrialState.COMPLETE)
+    kept = [
+        sum(not should_prune(study, [value] * (epoch + 1)) for value in np.linspace(0.005, 0.995, 100))
+        for epoch in range(5)
+    ]
+    assert kept == [75, 55, 40, 30, 30]
+
+
+def test_only_completed_trials_are_compared_with() -> None:
+    study = study_of_curves([[0.1, 0.2]] * PRUNER_STARTUP_TRIALS, TrialState.COMPLETE)
+    for state in (TrialState.PRUNED, TrialState.RUNNING):
+        add_curves(study, [[0.9, 0.95]] * 50, state)
+    assert not should_prune(study, [0.11])
+    assert not should_prune(study, [0.11, 0.21])
+    assert should_prune(study, [0.09])
+
+
+@pytest.mark.parametrize("name", ["narrowing", "median"])
+def test_nothing_is_pruned_before_some_trials_are_complete(name: str) -> None:
+    study = optuna.create_study(direction="maximize", pruner=make_pruner(name))
+    add_curves(study, [[0.9, 0.9, 0.9]] * 20, TrialState.PRUNED)
+    for _ in range(PRUNER_STARTUP_TRIALS):
+        assert not should_prune(study, [0.1, 0.1])
+        add_curves(study, [[0.9, 0.9, 0.9]], TrialState.COMPLETE)
+    assert should_prune(study, [0.1, 0.1])
+
+
+def test_a_trial_without_a_report_goes_on() -> None:
+    study = study_of_curves([[0.9]] * 10, TrialState.COMPLETE)
+    assert not should_prune(study, [])
+
+
+def test_the_median_pruner_does_not_look_at_the_first_epoch() -> None:
+    study = optuna.create_study(direction="maximize", pruner=make_pruner("median"))
+    add_curves(study, [[0.9, 0.9]] * 10, TrialState.COMPLETE)
+    assert not should_prune(study, [0.1])
+
+
+def test_without_a_pruner_everything_goes_on() -> None:
+    study = optuna.create_study(direction="maximize", pruner=make_pruner("none"))
+    add_curves(study, [[0.9] * 4] * 10, TrialState.COMPLETE)
+    assert not should_prune(study, [0.0] * 4)
+
+
+def test_halving_ends_the_worse_of_many_trials() -> None:
+    study = optuna.create_study(direction="maximize", pruner=make_pruner("halving"))
+    verdicts = [should_prune(study, [value] * 4) for value in (0.9, 0.8, 0.7, 0.1)]
+    assert not verdicts[0]
+    assert verdicts[-1]

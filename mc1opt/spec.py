@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mc1opt.config import Config
 
@@ -39,8 +39,23 @@ class DataSet(_Model):
     """Of the training images, in hexadecimal."""
     train_images: int = Field(ge=1)
     """All training images: 50,000 for CIFAR-10."""
-    validation_images: int = Field(ge=1)
-    """How many of them are kept back for validation: 5,000 for CIFAR-10."""
+    validation_images: int = Field(ge=0)
+    """How many of them are kept back for validation: 5,000 for CIFAR-10; 0 for a training on all of them."""
+
+
+class Fold(_Model):
+    """One part of a stratified cross-validation: it validates, the other parts train."""
+
+    index: int = Field(ge=0)
+    """Counted from 0."""
+    count: int = Field(ge=2)
+    """Parts of all training images."""
+
+    @model_validator(mode="after")
+    def _is_one_of_them(self) -> "Fold":
+        if self.index >= self.count:
+            raise ValueError(f"fold {self.index} of {self.count}: they are counted from 0")
+        return self
 
 
 class Training(_Model):
@@ -55,6 +70,8 @@ class Training(_Model):
     """Intra-op threads on a CPU. The curve depends on them, in its last bits."""
     precision: Precision = "float32"
     """What convolutions and linear layers compute in (`torch.autocast`); weights stay float32."""
+    fold: Fold | None = None
+    """Which part of all training images validates, instead of the data set's own validation images."""
     weights: str | None = None
     """Where the weights go after the last epoch (a safetensors file), or None to drop them."""
 
@@ -66,9 +83,21 @@ class EpochResult(_Model):
     """Counted from 0."""
     loss: float = Field(allow_inf_nan=False)
     """Mean training loss over the epoch, label smoothing included."""
-    validation_accuracy: float = Field(ge=0.0, le=1.0)
+    validation_accuracy: float | None = Field(ge=0.0, le=1.0)
+    """None where no images are kept back for validation."""
     seconds: float = Field(ge=0.0)
     """Training and validation, without start-up."""
+
+    @property
+    def accuracy(self) -> float:
+        """The validation accuracy of a training that validates.
+
+        Raises:
+            ValueError: no images were kept back for it.
+        """
+        if self.validation_accuracy is None:
+            raise ValueError("this training has no validation images")
+        return self.validation_accuracy
 
 
 class TrainingFailed(Exception):  # noqa: N818  (a result, not an error of the program)

@@ -87,7 +87,9 @@ def accuracy(training: Training, epoch: int) -> float:
     rate = 0.3 + 0.5 * math.exp(-(_learning_rate_error(training.config) ** 2))
     rate *= math.sqrt(training.fidelity.train_images / 10_000)
     value = asymptote(training.config, training.fidelity.train_images) * (1 - math.exp(-rate * (epoch + 1)))
-    return min(1.0, max(0.0, value + NOISE * _normal(config_id(training.config), training.seed, epoch)))
+    fold = () if training.fold is None else (training.fold.index, training.fold.count)
+    noise = NOISE * _normal(config_id(training.config), training.seed, epoch, *fold)
+    return min(1.0, max(0.0, value + noise))
 
 
 def curve(training: Training) -> list[EpochResult]:
@@ -103,7 +105,10 @@ def _learning_rate_error(config: Config) -> float:
 
 def _result(training: Training, epoch: int) -> EpochResult:
     value = accuracy(training, epoch)
-    return EpochResult(epoch=epoch, loss=2.3 * (1 - value), validation_accuracy=value, seconds=0.01)
+    validates = training.fold is not None or training.data.validation_images > 0
+    return EpochResult(
+        epoch=epoch, loss=2.3 * (1 - value), validation_accuracy=value if validates else None, seconds=0.01
+    )
 
 
 def _normal(*key: object) -> float:

@@ -72,6 +72,7 @@ def result(**changes: object) -> EpochResult:
             "threads": 4,
             "precision": "bfloat16",
             "weights": "w.safetensors",
+            "fold": {"index": 4, "count": 5},
         },
     ],
     ids=["defaults", "everything"],
@@ -123,7 +124,10 @@ def test_an_unknown_field_is_refused_by_name(part):
         {"precision": "float16"},
         {"fidelity": {"train_images": 0, "epochs": 1}},
         {"fidelity": {"train_images": 1, "epochs": 0}},
-        {"data": DATA.model_dump() | {"validation_images": 0}},
+        {"data": DATA.model_dump() | {"validation_images": -1}},
+        {"fold": {"index": 2, "count": 2}},
+        {"fold": {"index": -1, "count": 2}},
+        {"fold": {"index": 0, "count": 1}},
         {"data": DATA.model_dump() | {"train_images": 0}},
     ],
     ids=str,
@@ -137,6 +141,20 @@ def test_a_training_that_cannot_be_is_refused(changes):
 def test_an_accuracy_lies_between_0_and_1(value):
     with pytest.raises(ValidationError, match="validation_accuracy"):
         result(validation_accuracy=value)
+
+
+def test_a_training_from_before_folds_can_be_read():
+    old = training().model_dump(mode="json")
+    del old["fold"]
+    assert Training.model_validate(old) == training()
+
+
+def test_a_result_without_validation_has_no_accuracy():
+    assert result(validation_accuracy=0.25).accuracy == 0.25
+    without = EpochResult.model_validate_json(result(validation_accuracy=None).model_dump_json())
+    assert without.validation_accuracy is None
+    with pytest.raises(ValueError, match="no validation images"):
+        _ = without.accuracy
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

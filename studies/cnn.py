@@ -4,6 +4,8 @@ Copy this file to `./studies/`, edit it, and run it with `mc1opt run --study NAM
 to 7 lie in this search space.
 """
 
+import math
+
 from optuna.trial import BaseTrial
 
 from mc1opt.config import (
@@ -18,6 +20,8 @@ from mc1opt.config import (
 )
 from mc1opt.search.space import suggest_augmentation, suggest_optimizer, suggest_schedule
 
+NARROWEST = 4
+"""Channels of the narrowest convolution."""
 BLOCK_MACS = 20_000_000
 """Multiply-accumulates an image that one convolution may cost: see `width_bound`."""
 
@@ -72,9 +76,10 @@ def suggest_blocks(trial: BaseTrial, size: int, norm: str, activation: str) -> l
     blocks = []
     for i in range(1, count + 1):
         size -= shrinks
-        bound = width_bound(size, kernel_size, count)
-        # A name for each bound, because a parameter keeps its range.
-        width = trial.suggest_int(f"conv{i}_width_to_{bound}", 4, bound, log=True)
+        # A share of the widest that is affordable here, so that what is learnt of a layer's width holds in
+        # networks of every depth and resolution: to Optuna, another range is another parameter.
+        share = trial.suggest_float(f"conv{i}_width_share", 0.0, 1.0)
+        width = width_of(share, width_bound(size, kernel_size, count))
         pooling = None
         if size // 2 >= 2 and size // 2 > (count - i) * shrinks:
             kind = trial.suggest_categorical(f"conv{i}_pooling", ["none", "max", "average"])
@@ -92,6 +97,16 @@ def suggest_blocks(trial: BaseTrial, size: int, norm: str, activation: str) -> l
             )
         )
     return blocks
+
+
+def width_of(share: float, bound: int) -> int:
+    """The width of a share, on a logarithmic scale: 0 is 4 channels, 1 the bound."""
+    return round(NARROWEST * (bound / NARROWEST) ** share)
+
+
+def share_of(width: int, bound: int) -> float:
+    """The share of a width: the inverse of `width_of`."""
+    return math.log(width / NARROWEST) / math.log(bound / NARROWEST)
 
 
 def width_bound(size: int, kernel_size: int, count: int) -> int:
@@ -118,8 +133,8 @@ PUBLISHED = {
     "conv_layers": 2,
     "kernel_size": 5,
     "padding": "none",
-    "conv1_width_to_128": 32,
-    "conv2_width_to_128": 128,
+    "conv1_width_share": share_of(32, 128),
+    "conv2_width_share": share_of(128, 128),
     "conv1_pooling": "none",
     "conv2_pooling": "none",
     "global_pooling": "none",
@@ -135,10 +150,15 @@ PUBLISHED = {
     "cutout": 0,
 }
 HEAD = {"linear_layers": 2, "linear1_width": 128, "linear2_width": 64}
-POOLED = {"conv1_pooling": "max", "conv2_pooling": "max", "conv2_width_to_256": 128}
+POOLED = {"conv1_pooling": "max", "conv2_pooling": "max", "conv2_width_share": share_of(128, 256)}
 
 PRESETS = {
-    "cnn-6-16-fc": {**PUBLISHED, **HEAD, "conv1_width_to_128": 6, "conv2_width_to_128": 16},
+    "cnn-6-16-fc": {
+        **PUBLISHED,
+        **HEAD,
+        "conv1_width_share": share_of(6, 128),
+        "conv2_width_share": share_of(16, 128),
+    },
     "cnn-32-128-fc": {**PUBLISHED, **HEAD},
     "cnn-32-128": PUBLISHED,
     "cnn-32-128-pool": {**PUBLISHED, **POOLED},
@@ -178,20 +198,20 @@ TUNED = {
 STARTING_POINTS = {
     "whitened-16-32-64": {
         **TUNED,
-        "conv1_width_to_32": 16,
-        "conv2_width_to_64": 32,
-        "conv3_width_to_128": 64,
+        "conv1_width_share": share_of(16, 32),
+        "conv2_width_share": share_of(32, 64),
+        "conv3_width_share": share_of(64, 128),
     },
     "cnn-32-128-pool": PRESETS["cnn-32-128-pool"],
     "cnn-32-128-pool-dropout": PRESETS["cnn-32-128-pool-dropout"],
     "whitened-32-64-64-128": {
         **TUNED,
         "conv_layers": 4,
-        "conv1_width_to_32": 32,
-        "conv2_width_to_64": 64,
-        "conv3_width_to_128": 64,
+        "conv1_width_share": share_of(32, 32),
+        "conv2_width_share": share_of(64, 64),
+        "conv3_width_share": share_of(64, 128),
         "conv3_pooling": "none",
         "conv4_pooling": "max",
-        "conv4_width_to_128": 128,
+        "conv4_width_share": share_of(128, 128),
     },
 }

@@ -34,11 +34,23 @@ def expected_seconds(
     workers: int,
     device: Device,
     precision: Precision,
+    confirmations: int = 0,
 ) -> float | None:
     """About how long a search takes; None where nothing is known (a GPU without trials yet).
 
     From the study's own trials where it has some; else from the speed of a matrix product and the networks
     that the search space gives.
+
+    Args:
+        definition: what is searched.
+        record: the study as it is.
+        trials: the total that it shall have.
+        fidelity: of each.
+        max_macs: above which a network is not trained.
+        workers: how many train at once.
+        device: where.
+        precision: in which.
+        confirmations: trainings to the end that follow, of the best configs.
     """
     trained = _trained(record)
     left = max(trials - len(trained), 0)
@@ -47,14 +59,21 @@ def expected_seconds(
         (trial.epoch_seconds or 0.0) * len(trial.values_by_epoch) for trial in trained if trial.epoch_seconds
     ]
     if len(spent) >= LEAST_TRIALS:
-        return left * statistics.mean(spent) / busy
+        whole = fidelity.epochs * statistics.mean(
+            trial.epoch_seconds for trial in trained if trial.epoch_seconds
+        )
+        return left * statistics.mean(spent) / busy + confirmations * whole / max(
+            min(workers, confirmations), 1
+        )
     if device != "cpu":
         return None
     speedup = BFLOAT16_SPEEDUP if precision == "bfloat16" else 1.0
     # Forward and backward pass, two operations a multiply-accumulate, and validation after each epoch.
-    operations = 6.0 * _mean_macs(definition, max_macs) * fidelity.train_images * fidelity.epochs * 1.1
+    each = 6.0 * fidelity.train_images * fidelity.epochs * 1.1
+    # The best networks are rarely small.
+    macs = left * SHARE_TRAINED * _mean_macs(definition, max_macs) + confirmations * max_macs
     cpus = min(busy / available_cpus(), 1.0)  # a worker keeps one busy
-    return left * SHARE_TRAINED * operations / (_operations_per_second() * cpus * speedup)
+    return each * macs / (_operations_per_second() * cpus * speedup)
 
 
 def expected_bytes(trials: int, keep: int, record: StudyRecord) -> int:

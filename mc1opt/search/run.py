@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial
 
 from mc1opt.errors import SearchStoppedError, StorageError
 from mc1opt.search import records
-from mc1opt.search.confirm import Confirmation, missing_repetitions
+from mc1opt.search.confirm import SEEDS, Confirmation, missing_repetitions
 from mc1opt.search.importance import importances
 from mc1opt.search.objective import Confirmed, EpochEvent, Event, Objective, Proposal
 from mc1opt.search.observers import Observer, Observers, SearchEnded, SearchStarted, StopReason, TrialStarted
@@ -219,12 +219,17 @@ class _Search:
     def _plan(self) -> SearchStarted:
         settings = self.settings
         record = records.study_record(self.study)
+        counted = self._counted()
+        confirmations = settings.confirm * SEEDS
+        if counted >= settings.trials:  # perhaps they are done, too
+            trials = self.study.get_trials(deepcopy=False)
+            confirmations = len(missing_repetitions(self.objective, trials, settings.confirm))
         return SearchStarted(
             study=settings.study,
             definition=self.definition.name,
             fidelity=settings.fidelity,
             trials=settings.trials,
-            counted=self._counted(),
+            counted=counted,
             taken_up=self.taken_up,
             workers=self.pool.size,
             device=settings.device,
@@ -238,6 +243,7 @@ class _Search:
                 workers=self.pool.size,
                 device=settings.device,
                 precision=settings.precision,
+                confirmations=confirmations,
             ),
             expected_bytes=expected_bytes(settings.trials, settings.keep, record),
             record=record,

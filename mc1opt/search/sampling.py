@@ -7,7 +7,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.pruners import BasePruner, MedianPruner, NopPruner, PercentilePruner, SuccessiveHalvingPruner
+from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -22,12 +22,12 @@ count those that were too large or duplicates, and then model what it has never 
 CANDIDATES = 96
 """Draws from TPE's model of the good trials, of which the likeliest to be good is taken."""
 
-KEPT_BY_EPOCH = (75.0, 55.0, 40.0, 30.0)
-"""Percent of the completed trials among which a trial must be at the end of its first, second, ... epoch to
+KEPT_BY_EPOCH = (0.6, 0.3, 0.3, 0.4)
+"""Share of the trials that reached the end of their first, second, ... epoch, among which a trial must be to
 go on; later epochs as the last one. The first epoch tells little of the last: it only ends the hopeless."""
 
 PRUNER_STARTUP_TRIALS = 4
-"""Completed trials before the pruner ends any: percentiles of fewer are luck."""
+"""Completed trials before the pruner ends any: a rank among fewer is luck."""
 
 
 class SeededSampler(BaseSampler):
@@ -164,29 +164,33 @@ def make_sampler(name: str, study_seed: int) -> SeededSampler:
 
 
 class NarrowingPruner(BasePruner):
-    """Optuna's percentile pruner with a percentile for each epoch.
+    """Asynchronous successive halving with a rung at each epoch (Li et al., "A System for Massively Parallel
+    Hyperparameter Tuning", 2020): a trial goes on while it ranks high among all that came as far.
 
-    A trial is compared with the completed trials at the same epoch, which suits a constant budget of epochs.
-    What is kept narrows: a single percentile is either too strict for the first epoch or too lax later.
+    Optuna's percentile pruners compare with completed trials alone. At first these are the starting points,
+    of which the poor ones let everything pass that the good ones don't end.
 
     Args:
-        kept: percent of the completed trials to be as good as, by epoch.
+        kept: the share that goes on, by epoch.
     """
 
     def __init__(self, kept: tuple[float, ...] = KEPT_BY_EPOCH) -> None:
-        self._pruners = [
-            PercentilePruner(
-                percent, n_startup_trials=PRUNER_STARTUP_TRIALS, n_min_trials=PRUNER_STARTUP_TRIALS
-            )
-            for percent in kept
-        ]
+        self._kept = kept
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Whether a trial shall end after its last reported epoch."""
+        """Whether a trial shall end after its last reported epoch; of equal ones the earlier is kept."""
         epoch = trial.last_step
-        if epoch is None:
+        trials = study.get_trials(deepcopy=False)
+        complete = sum(other.state == TrialState.COMPLETE for other in trials)
+        if epoch is None or complete < PRUNER_STARTUP_TRIALS:
             return False
-        return self._pruners[min(epoch, len(self._pruners) - 1)].prune(study, trial)
+        others = [
+            other.intermediate_values[epoch]
+            for other in trials
+            if other.number != trial.number and epoch in other.intermediate_values
+        ]
+        ahead = sum(value >= trial.intermediate_values[epoch] for value in others)
+        return ahead >= self._kept[min(epoch, len(self._kept) - 1)] * (len(others) + 1)
 
 
 def make_pruner(name: str) -> BasePruner:

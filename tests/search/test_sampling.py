@@ -202,34 +202,36 @@ def should_prune(study: optuna.Study, curve: Sequence[float]) -> bool:
 
 
 @pytest.mark.parametrize("epoch", range(6))
-def test_a_trial_goes_on_if_it_is_among_the_kept_share_of_completed_trials_at_this_epoch(epoch: int) -> None:
+def test_a_trial_goes_on_if_it_is_in_the_kept_share_of_those_that_came_as_far(epoch: int) -> None:
+    kept = KEPT_BY_EPOCH[min(epoch, len(KEPT_BY_EPOCH) - 1)]
     generator = np.random.default_rng(epoch)
-    curves = np.sort(generator.random((21, 6)), axis=1)
+    curves = np.sort(generator.random((19, 6)), axis=1)  # with the new one they are 20
+    ranked = np.sort(curves[:, epoch])[::-1]
+    go_on = round(kept * 20)
     study = study_of_curves(curves.tolist(), TrialState.COMPLETE)
-    limit = np.percentile(curves[:, epoch], 100 - KEPT_BY_EPOCH[min(epoch, len(KEPT_BY_EPOCH) - 1)])
-    rising = [limit * (step + 1) / (epoch + 2) for step in range(epoch)]
-    assert should_prune(study, [*rising, limit - 1e-6])
-    assert not should_prune(study, [*rising, limit + 1e-6])
+    rising = [ranked[go_on - 1] * (step + 1) / (epoch + 2) for step in range(epoch)]
+    assert should_prune(study, [*rising, ranked[go_on - 1] - 1e-6])
+    study = study_of_curves(curves.tolist(), TrialState.COMPLETE)
+    assert not should_prune(study, [*rising, ranked[go_on - 1] + 1e-6])
 
 
-def test_what_is_kept_narrows_from_epoch_to_epoch() -> None:
-    assert list(KEPT_BY_EPOCH) == sorted(KEPT_BY_EPOCH, reverse=True)
-    flat = [[accuracy] * 5 for accuracy in np.linspace(0, 1, 101).tolist()]
-    study = study_of_curves(flat, TrialState.COMPLETE)
-    kept = [
-        sum(not should_prune(study, [value] * (epoch + 1)) for value in np.linspace(0.005, 0.995, 100))
-        for epoch in range(5)
-    ]
-    assert kept == [75, 55, 40, 30, 30]
-
-
-def test_only_completed_trials_are_compared_with() -> None:
-    study = study_of_curves([[0.1, 0.2]] * PRUNER_STARTUP_TRIALS, TrialState.COMPLETE)
+def test_pruned_and_running_trials_that_came_as_far_are_compared_with() -> None:
     for state in (TrialState.PRUNED, TrialState.RUNNING):
+        study = study_of_curves([[0.1, 0.2]] * PRUNER_STARTUP_TRIALS, TrialState.COMPLETE)
+        assert not should_prune(study, [0.11, 0.21])
         add_curves(study, [[0.9, 0.95]] * 50, state)
-    assert not should_prune(study, [0.11])
-    assert not should_prune(study, [0.11, 0.21])
-    assert should_prune(study, [0.09])
+        assert should_prune(study, [0.11])
+
+
+def test_trials_that_ended_before_are_not_compared_with() -> None:
+    study = study_of_curves([[0.1, 0.2]] * PRUNER_STARTUP_TRIALS, TrialState.COMPLETE)
+    add_curves(study, [[0.9]] * 50, TrialState.PRUNED)
+    assert not should_prune(study, [0.91, 0.21])
+
+
+def test_of_equal_trials_the_later_one_is_pruned() -> None:
+    study = study_of_curves([[0.1, 0.1]] * 10, TrialState.COMPLETE)
+    assert should_prune(study, [0.1])
 
 
 @pytest.mark.parametrize("name", ["narrowing", "median"])

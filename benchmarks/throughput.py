@@ -119,6 +119,7 @@ def make_arms(widths: tuple[int, ...], data: DataSet, images: int, pool: Process
     arms = [tutorial(0), tutorial(available_cpus())]
     arms.append(workers("identical layers", same, "float32", IDENTICAL_TARGET))
     if chosen != "float32":  # what comes of the order, and what of the precision
+        arms.append(workers("identical layers", same, chosen, IDENTICAL_TARGET))
         arms.append(workers("default order", own, "float32", None))
     return [*arms, workers("default order", own, chosen, DEFAULT_TARGET)]
 

@@ -19,6 +19,19 @@ from mc1opt.errors import ConfigError
 IMAGE_CHANNELS = 3
 IMAGE_SIZE = 32  # pixels, height and width
 CLASSES = 10
+CLASS_NAMES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
+"""CIFAR-10's, in the order of the labels 0 to 9."""
 
 SCHEMA_VERSION = 1
 

@@ -5,6 +5,7 @@
     │   ├── ConfigError        a config that cannot be built
     │   └── StudyFileError     a study definition that cannot be used
     ├── DataError              the images are missing, damaged or not what they should be
+    ├── ModelError             a model's folder or file is missing, damaged, or not what it should be
     ├── StorageError           the study database is missing, damaged or foreign
     ├── WorkerError            workers cannot be started, or keep dying
     └── SearchStoppedError     a search that ended itself: everything fails, or nothing new is left
@@ -36,6 +37,10 @@ class StudyFileError(UsageError):
 
 class DataError(Mc1optError):
     """The images are missing, damaged, or not what they should be."""
+
+
+class ModelError(Mc1optError):
+    """A model's folder or file is missing, damaged, or not one of ours."""
 
 
 class StorageError(Mc1optError):

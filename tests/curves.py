@@ -274,7 +274,8 @@ def _save_weights(path: Path, result: EpochResult) -> None:
     from safetensors.numpy import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({"validation_accuracy": np.array([result.validation_accuracy])}, str(path))
+    value = result.loss if result.validation_accuracy is None else result.validation_accuracy
+    save_file({"validation_accuracy": np.array([value])}, str(path))
 
 
 # ---- A pool without processes ----------------------------------------------------------------------------

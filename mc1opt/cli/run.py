@@ -1,21 +1,13 @@
 """`mc1opt run`: searches."""
 
 import json
-import os
-import shlex
-import shutil
-import signal
 import sys
-from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from mc1opt.cli.options import DEFAULT_STORAGE, Data, Json, Storage, Study, at_least, parse_duration
-
-if TYPE_CHECKING:
-    from mc1opt.search.run import StopFlag
+from mc1opt.cli.signals import Signals, StoppedEarlyError, resume_command
 
 
 def run(
@@ -71,7 +63,7 @@ def run(
     from mc1opt.search.run import StopFlag
 
     stop = StopFlag()
-    signals = _Signals(stop)
+    signals = Signals(stop)
     try:
         ended = search(
             SearchCommand(
@@ -93,69 +85,14 @@ def run(
                 data=data,
             ),
             stop=stop,
-            on_start=signals.leave_to_the_search,
+            on_start=signals.leave_to_the_work,
             output=sys.stderr if as_json else sys.stdout,
         )
-    except _StoppedEarlyError:
+    except StoppedEarlyError:
         typer.echo("Stopped before the search began.", err=True)
         raise typer.Exit(signals.exit_code) from None
     if as_json:
         typer.echo(json.dumps(ended.record.to_json(), indent=2))
     if ended.reason in ("timeout", "signal"):
-        typer.echo(f"Go on with:               {_resume_command()}", err=as_json)
+        typer.echo(f"Go on with:               {resume_command()}", err=as_json)
     raise typer.Exit(signals.exit_code)
-
-
-class _StoppedEarlyError(BaseException):
-    """A signal came before the search began."""
-
-
-class _Signals:
-    """The first SIGINT or SIGTERM stops in good order, the second at once.
-
-    Before the search begins there is nothing to keep, but much to wait for: a download, another process's
-    lock. A signal ends that by an exception; the search itself looks at the flag.
-    """
-
-    def __init__(self, stop: "StopFlag") -> None:
-        self._stop = stop
-        self._searching = False
-        self._first: int | None = None
-        signal.signal(signal.SIGINT, self._handle)
-        signal.signal(signal.SIGTERM, self._handle)
-
-    @property
-    def exit_code(self) -> int:
-        """128 and the number of the first signal, as shells have it; 0 without one."""
-        return 0 if self._first is None else 128 + self._first
-
-    def leave_to_the_search(self) -> None:
-        """From now on the search sees to its end."""
-        self._searching = True
-
-    def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self._first is not None:
-            # The workers end with their parent; running trials are taken up at the next start.
-            os._exit(128 + number)
-        self._first = number
-        self._stop.set("signal", signal.Signals(number).name)
-        if not self._searching:
-            raise _StoppedEarlyError
-
-
-def _resume_command() -> str:
-    """The command as it was given, without --timeout."""
-    arguments: list[str] = []
-    skip = False
-    for argument in sys.argv[1:]:
-        if not skip and argument != "--timeout" and not argument.startswith("--timeout="):
-            arguments.append(argument)
-        skip = argument == "--timeout"
-    return shlex.join([_program(), *arguments])
-
-
-def _program() -> str:
-    """How this program was called; by its bare name where the shell finds it so."""
-    called = sys.argv[0]
-    found = shutil.which("mc1opt")
-    return "mc1opt" if found and Path(called).is_absolute() and Path(found).samefile(called) else called

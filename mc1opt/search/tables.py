@@ -183,15 +183,20 @@ def end_lines(ended: SearchEnded, storage: str) -> list[str]:
 def _commands(record: StudyRecord, storage: str) -> list[str]:
     """Commands to copy: the best trial, by its new trainings where it has some, and the dashboard."""
     study = shlex.quote(record.study)
-    place = "" if storage == DEFAULT_STORAGE else f" --storage {shlex.quote(_shown(storage))}"
-    show = f"Look at the study:        mc1opt show --study {study}{place}"
+    place = "" if storage == DEFAULT_STORAGE else f" --storage {shlex.quote(shown_storage(storage))}"
+    commands = [f"Look at the study:        mc1opt show --study {study}{place}"]
     if record.best is not None:
         confirmed = confirmed_values(record)
         best = not_told_apart(confirmed)[0] if confirmed else record.best.number
-        show = f"Look at the best trial:   mc1opt show --study {study} --trial {best}{place}"
-    return [show, f"Watch in a browser:       optuna-dashboard {shlex.quote(_shown(storage_url(storage)))}"]
+        commands = [
+            f"Look at the best trial:   mc1opt show --study {study} --trial {best}{place}",
+            f"Train the best again:     mc1opt retrain --study {study}{place}",
+            f"Export the best trial:    mc1opt export --study {study} --trial {best} --format onnx{place}",
+        ]
+    url = shlex.quote(shown_storage(storage_url(storage)))
+    return [*commands, f"Watch in a browser:       optuna-dashboard {url}"]
 
 
-def _shown(storage: str) -> str:
+def shown_storage(storage: str) -> str:
     """A path as it is, a URL without its password."""
     return make_url(storage).render_as_string(hide_password=True) if "@" in storage else storage

@@ -4,12 +4,10 @@ import fcntl
 import json
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from mc1opt.cli.run import _resume_command
 from mc1opt.data.cache import CIFAR10_SHA256
 from tests.cli.command import (
     SECONDS,
@@ -168,27 +166,6 @@ def test_a_search_whose_time_is_up_ends_well_and_says_how_to_go_on(tiny: Path) -
     study = json.loads(ended.stdout)
     assert {trial["state"] for trial in study["trials"]} >= {"WAITING"}
     assert "RUNNING" not in states()
-
-
-@pytest.mark.parametrize(
-    ("called", "printed"),
-    [
-        ("/PLACE/found/mc1opt", "mc1opt"),
-        ("/PLACE/other/mc1opt", "/PLACE/other/mc1opt"),
-        (".venv/bin/mc1opt", ".venv/bin/mc1opt"),
-    ],
-    ids=["in the search path", "elsewhere", "relative"],
-)
-def test_the_printed_command_calls_the_program_as_it_was_called(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, called: str, printed: str
-) -> None:
-    for folder in ("found", "other"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "mc1opt").touch(mode=0o755)
-    monkeypatch.setenv("PATH", str(tmp_path / "found"))
-    called, printed = (text.replace("/PLACE", str(tmp_path)) for text in (called, printed))
-    monkeypatch.setattr(sys, "argv", [called, "run", "--study", "my study.py", "--timeout", "8m", "--json"])
-    assert _resume_command() == f"{printed} run --study 'my study.py' --json"
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks at Linux' /proc")

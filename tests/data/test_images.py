@@ -16,9 +16,9 @@ import mc1opt
 from mc1opt.data.cache import CIFAR10_SHA256, damaged_arrays, open_entry
 from mc1opt.data.images import open_test_images, open_training_images
 from mc1opt.data.sources import find_data
-from mc1opt.data.splits import split, stratified_order
+from mc1opt.data.splits import fold_split, split, stratified_order
 from mc1opt.errors import DataError
-from mc1opt.spec import DataSet
+from mc1opt.spec import DataSet, Fold
 from tests.data.files import make_arrays, write_arrays_folder
 
 ARRAYS = make_arrays()
@@ -63,6 +63,26 @@ def test_the_mean_colour_is_that_of_the_training_images(data: DataSet) -> None:
     expected = ARRAYS.train_images[train].mean(axis=(0, 2, 3)).round()
     assert opened.mean_colour.tolist() == expected.tolist()
     assert opened.mean_colour.dtype == torch.uint8
+
+
+def test_the_validation_images_of_a_fold_are_those_of_the_fold(data: DataSet) -> None:
+    fold = Fold(index=1, count=4)
+    opened = open_training_images(data, 150, "cpu", fold)
+    train, validation = fold_split(ARRAYS.train_labels, fold, 150)
+    np.testing.assert_array_equal(opened.train_images, ARRAYS.train_images[train])
+    np.testing.assert_array_equal(opened.validation_images, ARRAYS.train_images[validation])
+    np.testing.assert_array_equal(opened.validation_labels, ARRAYS.train_labels[validation])
+    with pytest.raises(DataError, match="151 training images are more than the 150 that fold 1 of 4 leaves"):
+        open_training_images(data, 151, "cpu", fold)
+
+
+def test_where_no_image_validates_all_of_them_train(data: DataSet) -> None:
+    opened = open_training_images(data.model_copy(update={"validation_images": 0}), 200, "cpu")
+    np.testing.assert_array_equal(
+        opened.train_images, ARRAYS.train_images[stratified_order(ARRAYS.train_labels)]
+    )
+    assert opened.validation_images.shape == (0, 3, 32, 32)
+    assert opened.validation_labels.shape == (0,)
 
 
 def test_more_training_images_than_validation_leaves_are_refused(data: DataSet) -> None:
@@ -160,7 +180,7 @@ def test_nothing_else_names_the_files_of_the_test_images() -> None:
         for function in [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]:
             if any("test_images.npy" in text for text in strings(function)):
                 doors.add((path.name, function.name))
-        if not inside:
+        if not inside and path.name != "script_parts.py":  # the text of a script, which runs without mc1opt
             assert not [text for text in strings(tree) if ".npy" in text], path
             assert not reading & {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}, path
             assert not reading & imported(tree), path

@@ -4,8 +4,10 @@ import hashlib
 
 import numpy as np
 import pytest
+from sklearn.model_selection import StratifiedKFold
 
-from mc1opt.data.splits import split, stratified_order
+from mc1opt.data.splits import fold_split, split, stratified_order
+from mc1opt.spec import Fold
 
 CIFAR10_LABELS = (np.arange(50_000) % 10).astype(np.uint8)
 """Balanced as CIFAR-10's are."""
@@ -75,3 +77,71 @@ def test_more_images_than_there_are_is_an_error_with_the_figures() -> None:
     split(CIFAR10_LABELS, 5_000, 45_000)
     with pytest.raises(ValueError, match="45001 training and 5000 validation images are more than the 50000"):
         split(CIFAR10_LABELS, 5_000, 45_001)
+
+
+def test_without_validation_images_all_images_train() -> None:
+    train, validation = split(CIFAR10_LABELS, 0, 50_000)
+    np.testing.assert_array_equal(train, stratified_order(CIFAR10_LABELS))
+    assert not validation.size
+
+
+# ---- Folds -----------------------------------------------------------------------------------------------
+
+UNBALANCED = (
+    np.random.default_rng(0).permutation(np.repeat(np.arange(4), [701, 200, 99, 53])).astype(np.uint8)
+)
+
+
+def folds(labels: np.ndarray, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """All folds, each trained on what all of them have."""
+    images = len(labels) - -(-len(labels) // count)
+    return [fold_split(labels, Fold(index=index, count=count), images) for index in range(count)]
+
+
+@pytest.mark.parametrize("labels", [CIFAR10_LABELS, UNBALANCED], ids=["balanced", "unbalanced"])
+@pytest.mark.parametrize("count", [2, 3, 7, 10])
+def test_folds_are_disjoint_and_cover_all_images(labels: np.ndarray, count: int) -> None:
+    parts = folds(labels, count)
+    validation = np.concatenate([part for _, part in parts])
+    np.testing.assert_array_equal(np.sort(validation), np.arange(len(labels)))
+    for train, part in parts:
+        assert not np.intersect1d(train, part).size
+        assert len(np.unique(train)) == len(train) == len(labels) - -(-len(labels) // count)
+
+
+@pytest.mark.parametrize("labels", [CIFAR10_LABELS, UNBALANCED], ids=["balanced", "unbalanced"])
+@pytest.mark.parametrize("count", [2, 3, 7, 10])
+def test_folds_hold_as_many_of_each_class_as_those_of_scikit_learn(labels: np.ndarray, count: int) -> None:
+    def sorted_counts(parts: list[np.ndarray]) -> np.ndarray:
+        # Which of the folds has the odd image more depends on the order in which classes are dealt out.
+        return np.sort([np.bincount(labels[part]) for part in parts], axis=0)
+
+    ours = [part for _, part in folds(labels, count)]
+    theirs = [part for _, part in StratifiedKFold(count).split(np.zeros(len(labels)), labels)]
+    np.testing.assert_array_equal(sorted_counts(ours), sorted_counts(theirs))
+    assert sorted(map(len, ours)) == sorted(map(len, theirs))
+
+
+def test_what_trains_in_a_fold_is_in_proportion_also_where_it_is_a_part() -> None:
+    train, _ = fold_split(CIFAR10_LABELS, Fold(index=1, count=5), 1000)
+    assert np.abs(np.bincount(CIFAR10_LABELS[train]) - 100).max() <= 3
+    everything, _ = fold_split(CIFAR10_LABELS, Fold(index=1, count=5), 40_000)
+    np.testing.assert_array_equal(train, everything[:1000])
+
+
+def test_the_folds_never_change() -> None:
+    """If this fails, results over folds before and after are not of the same folds."""
+    _, part = fold_split(CIFAR10_LABELS, Fold(index=0, count=5), 40_000)
+    assert digest(part) == "7b0867b7acb0b0b3bc450fad23663424f38ba0d004086daf040f45fe07069666"
+
+
+@pytest.mark.parametrize(
+    ("count", "images", "message"),
+    [
+        (54, 1, "54 folds are more than the 53 images of the smallest class"),
+        (2, 600, "600 training images are more than the 526 that fold 0 of 2 leaves"),
+    ],
+)
+def test_folds_that_cannot_be_are_an_error_with_the_figures(count: int, images: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fold_split(UNBALANCED, Fold(index=0, count=count), images)

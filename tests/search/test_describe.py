@@ -50,12 +50,9 @@ CHANGES: dict[str, list[dict[str, Any]]] = {
     "activation": [{"activation": "relu"}, {"activation": "gelu"}],
     "norm": [{"norm": "none"}, {"norm": "batch"}],
     "kernel size": [{"kernel_size": 3}, {"kernel_size": 5}],
-    "padding": [
-        {"padding": "same"},
-        {"padding": "none", "conv2_width_to_128": 32, "conv3_width_to_256": 64},
-    ],
-    "width": [{"conv1_width_to_32": 16}, {"conv1_width_to_32": 17}],
-    "pooling": [{"conv1_pooling": kind, "conv2_width_to_32": 32} for kind in ("none", "max", "average")],
+    "padding": [{"padding": "same"}, {"padding": "none"}],
+    "width": [{"conv1_width_share": 0.6}, {"conv1_width_share": 0.7}],
+    "pooling": [{"conv1_pooling": kind} for kind in ("none", "max", "average")],
     "global pooling": [{"global_pooling": kind} for kind in ("none", "max", "average")],
     "head": [
         {},
@@ -96,13 +93,11 @@ CHANGES: dict[str, list[dict[str, Any]]] = {
     "crop": [{"crop": 0}, {"crop": 1}, {"crop": 2}],
     "cutout": [{"cutout": 0}, {"cutout": 4}, {"cutout": 8}],
 }
-WIDTHS = {f"conv{i}_width_to_{bound}": 16 for i in range(1, 4) for bound in (16, 32, 64, 128, 256)}
-"""Of every block, whatever the bound is that other choices lead to."""
 
 
 @pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES.keys())
 def test_every_difference_of_two_convolutional_networks_is_named(changes: list[dict[str, Any]]) -> None:
-    lines = [described(CNN, {**WIDTHS, **TUNED, **change}) for change in changes]
+    lines = [described(CNN, {**TUNED, **change}) for change in changes]
     for one, other in itertools.combinations(lines, 2):
         assert one != other
 

@@ -201,12 +201,17 @@ def test_the_best_trial_to_look_at_is_the_best_of_the_confirmed_ones() -> None:
 def test_commands_to_copy_name_the_database_and_quote_names() -> None:
     lines = end_lines(ended(study(trial(0), study=ODD)), "my folder/s.db")
     quoted = "'" + ODD.replace("'", "'\"'\"'") + "'"
-    assert lines[-2].endswith(f"mc1opt show --study {quoted} --trial 0 --storage 'my folder/s.db'")
+    place = "--storage 'my folder/s.db'"
+    assert lines[-4].endswith(f"mc1opt show --study {quoted} --trial 0 {place}")
+    assert lines[-3].endswith(f"mc1opt retrain --study {quoted} {place}")
+    assert lines[-2].endswith(f"mc1opt export --study {quoted} --trial 0 --format onnx {place}")
     assert lines[-1].endswith("optuna-dashboard 'sqlite:///my folder/s.db'")
 
 
 def test_the_default_database_need_not_be_named() -> None:
-    assert end_lines(ended(study(trial(0))), "storage/mc1opt.db")[-2].endswith("--study cnn --trial 0")
+    lines = end_lines(ended(study(trial(0))), "storage/mc1opt.db")
+    assert lines[-4].endswith("--study cnn --trial 0")
+    assert not any("--storage" in line for line in lines)
 
 
 def test_a_password_is_not_printed() -> None:

@@ -1,6 +1,7 @@
 """The training loop: what repeats bit for bit, what is learnt, how it fails, and what it leaves behind."""
 
 import copy
+import dataclasses
 import itertools
 import json
 import subprocess
@@ -34,7 +35,7 @@ from mc1opt.errors import DataError
 from mc1opt.models.build import build_model
 from mc1opt.models.whitening import whitening_filters
 from mc1opt.seeds import derive_seed
-from mc1opt.spec import DataSet, EpochResult, Training, TrainingFailed
+from mc1opt.spec import DataSet, EpochResult, Fold, Training, TrainingFailed
 from mc1opt.training.checkpoint import load_weights
 from mc1opt.training.evaluate import accuracy
 from mc1opt.training.loop import Trainer, new_model, train
@@ -569,3 +570,46 @@ def test_the_number_of_waits_for_the_device_does_not_depend_on_the_number_of_ste
 def test_a_cpu_training_uses_its_number_of_threads(data, threads):
     next(train(small_training(data, threads=threads)))
     assert torch.get_num_threads() == threads
+
+
+# ---- Folds, and training on all images -------------------------------------------------------------------
+
+
+def test_a_training_on_all_images_has_no_validation_accuracy(data):
+    everything = data.model_copy(update={"validation_images": 0})
+    training = small_training(everything, train_images=IMAGES, epochs=2)
+    trainer = Trainer(training)
+    batches = trained_inputs(trainer)
+    results = [trainer.train_epoch(epoch) for epoch in range(2)]
+    assert [result.validation_accuracy for result in results] == [None, None]
+    assert sum(map(len, batches)) == 2 * (IMAGES // 64) * 64
+    assert results[1].loss < results[0].loss
+
+
+def test_images_that_do_not_validate_change_nothing_but_the_accuracy(data):
+    """The same training images, in the same order: a validation leaves no trace in the training."""
+    fold = Fold(index=0, count=4)
+    weights = [Path(f"{name}.safetensors").absolute() for name in ("one", "two")]
+    trainings = [small_training(data, fold=fold, weights=str(path)) for path in weights]
+    first = list(train(trainings[0]))
+    trainer = Trainer(trainings[1])
+    trainer.images = dataclasses.replace(
+        trainer.images, validation_images=trainer.images.validation_images[:0]
+    )
+    second = [trainer.train_epoch(epoch) for epoch in range(2)]
+    assert [result.loss for result in first] == [result.loss for result in second]
+    assert all(torch.equal(t, trainer.model.state_dict()[n]) for n, t in load_file(weights[0]).items())
+
+
+def test_a_fold_trains_on_its_own_images_and_is_measured_on_the_others(data):
+    trainings = [small_training(data, fold=Fold(index=index, count=4)) for index in range(2)]
+    trainers = [Trainer(training) for training in trainings]
+    for trainer, training in zip(trainers, trainings, strict=True):
+        images = open_training_images(data, 300, "cpu", training.fold)
+        assert torch.equal(trainer.images.train_images, images.train_images)
+        result = trainer.train_epoch(0)
+        expected = accuracy(trainer.model, images.validation_images, images.validation_labels)
+        assert result.validation_accuracy == expected
+        sample = images.train_images.float()
+        torch.testing.assert_close(trainer.model.normalisation.mean, sample.mean((0, 2, 3)))
+    assert not torch.equal(trainers[0].images.train_images, trainers[1].images.train_images)

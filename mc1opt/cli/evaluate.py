@@ -1,0 +1,36 @@
+"""`mc1opt evaluate`: a model on the test images."""
+
+import json
+import sys
+
+import typer
+
+from mc1opt.cli.options import DEFAULT_STORAGE, Data, Json, Storage
+from mc1opt.cli.predict import Model
+
+
+def evaluate(
+    model: Model,
+    data: Data = None,
+    storage: Storage = DEFAULT_STORAGE,
+    as_json: Json = False,
+) -> None:
+    """Measure a model on the test images, and record that they were opened.
+
+    Accuracy with its 95 % interval, by class, calibration error and confusion matrix. Test images that were
+    looked at before choosing a model say little about it, so every opening is recorded.
+
+    \b
+    Examples:
+      mc1opt evaluate storage/models/cnn
+      mc1opt evaluate storage/exports/cnn/trial-7.onnx --json
+    """
+    from mc1opt.results.evaluation import evaluate as evaluate_model
+    from mc1opt.results.evaluation import evaluation_lines
+
+    result = evaluate_model(model, data, storage=storage, output=sys.stderr if as_json else sys.stdout)
+    if as_json:
+        typer.echo(json.dumps(result.to_json(), indent=2))
+        return
+    for line in evaluation_lines(result):
+        typer.echo(line)

@@ -1,0 +1,68 @@
+"""`mc1opt export`: a model as files that other programs read."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mc1opt.cli.options import DEFAULT_STORAGE, Data, Json, Storage
+
+
+def export(
+    study: Annotated[str | None, typer.Option(help="The name of a stored study.")] = None,
+    trial: Annotated[
+        int | None, typer.Option(help="Its trial whose kept weights are exported [default: the best].")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="A model folder instead, such as storage/models/cnn.")
+    ] = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format", help="onnx, pt2, safetensors or python; may be given again [default: onnx]."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="The folder of the files [default: storage/exports/STUDY].")
+    ] = None,
+    half: Annotated[bool, typer.Option("--half", help="Weights and layers in float16.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+    storage: Storage = DEFAULT_STORAGE,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Export a model as ONNX, pt2, safetensors or a Python script.
+
+    It is a trial of a study, or a model folder. Each file is opened again by its own runtime, and must decide
+    the same as the model on the validation images and on 1,000 images of noise.
+
+    \b
+    Examples:
+      mc1opt export --study cnn
+      mc1opt export --study cnn --trial 7 --format onnx --format pt2 --output exported
+      mc1opt export --model storage/models/cnn --format safetensors --half
+      mc1opt export --study cnn --format python
+    """
+    from mc1opt.results.export import DEFAULT_FORMATS, ExportCommand
+    from mc1opt.results.export import export as export_model
+
+    shown = sys.stderr if as_json else sys.stdout
+    exported = export_model(
+        ExportCommand(
+            storage=storage,
+            study=study,
+            trial=trial,
+            model=model,
+            formats=tuple(formats) if formats else DEFAULT_FORMATS,
+            output=output,
+            half=half,
+            force=force,
+            data=data,
+        ),
+        write=lambda line: typer.echo(line, file=shown),
+        output=shown,
+    )
+    if as_json:
+        typer.echo(json.dumps([file.to_json() for file in exported], indent=2))

@@ -1,0 +1,43 @@
+"""`mc1opt predict`: what a model sees in image files."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mc1opt.cli.options import DEFAULT_STORAGE, Json, Storage, at_least
+
+Model = Annotated[
+    Path, typer.Argument(help="A model folder, or an exported file (.onnx, .safetensors, .pt2).")
+]
+
+
+def predict(
+    model: Model,
+    images: Annotated[list[Path], typer.Argument(help="PNG and JPEG files, and folders of them.")],
+    top: Annotated[int, typer.Option(help="Classes an image.")] = 3,
+    storage: Storage = DEFAULT_STORAGE,
+    as_json: Json = False,
+) -> None:
+    """Say what a model sees in images.
+
+    The central square of an image is resized to 32 x 32 pixels. A pt2 file is opened only if it was exported
+    here, because reading one can execute code.
+
+    \b
+    Examples:
+      mc1opt predict storage/models/cnn cat.png
+      mc1opt predict storage/exports/cnn/trial-7.onnx photos --top 1 --json
+    """
+    at_least(top, 1, "--top")
+
+    from mc1opt.results.predict import predict as predict_images
+    from mc1opt.results.predict import prediction_lines
+
+    predictions = predict_images(model, images, top=top, storage=storage)
+    if as_json:
+        typer.echo(json.dumps([prediction.to_json() for prediction in predictions], indent=2))
+        return
+    for line in prediction_lines(predictions):
+        typer.echo(line)

@@ -1,0 +1,35 @@
+"""`mc1opt replay`: a trial trained again, and its curve compared."""
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from mc1opt.cli.options import DEFAULT_STORAGE, Data, Json, Storage, StoredStudy, at_least
+
+
+def replay(
+    study: StoredStudy,
+    trial: Annotated[int, typer.Option(help="The number of the trial.")],
+    storage: Storage = DEFAULT_STORAGE,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Train a trial again from its stored config and seed, and compare the curves.
+
+    Exit code 0: they are equal, bit for bit. 1: they differ, and from which epoch on; or the trial was
+    trained on another CPU capability, torch build or device, so that they cannot be compared.
+
+    \b
+    Examples:
+      mc1opt replay --study cnn --trial 7
+    """
+    at_least(trial, 0, "--trial")
+
+    from mc1opt.results.replay import replay as run_replay
+
+    result = run_replay(storage, study, trial, data=data, output=sys.stderr if as_json else sys.stdout)
+    typer.echo(json.dumps(result.to_json(), indent=2) if as_json else result.line())
+    if not result.equal:
+        raise typer.Exit(1)

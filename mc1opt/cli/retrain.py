@@ -1,0 +1,89 @@
+"""`mc1opt retrain`: the best configs over several seeds, the winner on all images, then the test images."""
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from mc1opt.cli.options import DEFAULT_STORAGE, Data, Json, Storage, StoredStudy, at_least, parse_duration
+from mc1opt.cli.signals import Signals, StoppedEarlyError, given_command, resume_command
+
+
+def retrain(
+    study: StoredStudy,
+    top: Annotated[
+        int | None, typer.Option(help="How many of the best distinct configs compete [default: 3].")
+    ] = None,
+    trial: Annotated[int | None, typer.Option(help="This trial's config alone, instead of --top.")] = None,
+    seeds: Annotated[int, typer.Option(help="Trainings of each config, each with a seed of its own.")] = 3,
+    folds: Annotated[
+        int | None, typer.Option(help="Cross-validate the winner as well, over so many stratified folds.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs of each training [default: what takes about an hour in all].")
+    ] = None,
+    timeout: Annotated[
+        str | None, typer.Option(help="Stop in good order after this time: 90s, 8m, 1h30m.")
+    ] = None,
+    workers: Annotated[str, typer.Option(help="Trainings at once: a number, or auto.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    storage: Storage = DEFAULT_STORAGE,
+    data: Data = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the model of another retraining.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Retrain a study's best configs, choose one, and test it.
+
+    They are trained on all images but the validation images, over several seeds; the best mean validation
+    accuracy wins. The winner is trained on all training images, and the test images are opened once. Its
+    model is kept in storage/models/STUDY. The same command goes on where it stopped.
+
+    \b
+    Examples:
+      mc1opt retrain --study cnn
+      mc1opt retrain --study cnn --top 5 --seeds 5 --epochs 30
+      mc1opt retrain --study cnn --trial 7 --folds 10
+    """
+    at_least(top, 1, "--top")
+    at_least(trial, 0, "--trial")
+    at_least(seeds, 1, "--seeds")
+    at_least(folds, 2, "--folds")
+    at_least(epochs, 1, "--epochs")
+    seconds = parse_duration(timeout, "--timeout")
+
+    from mc1opt.results.retrain import RetrainCommand
+    from mc1opt.results.retrain import retrain as run_retraining
+    from mc1opt.search.run import StopFlag
+
+    stop = StopFlag()
+    signals = Signals(stop)
+    try:
+        ended = run_retraining(
+            RetrainCommand(
+                study=study,
+                storage=storage,
+                top=top,
+                trial=trial,
+                seeds=seeds,
+                folds=folds,
+                epochs=epochs,
+                timeout=seconds,
+                workers=workers,
+                device=device,
+                data=data,
+                force=force,
+                command=given_command(),
+            ),
+            stop=stop,
+            on_start=signals.leave_to_the_work,
+            output=sys.stderr if as_json else sys.stdout,
+        )
+    except StoppedEarlyError:
+        typer.echo("Stopped before the retraining began.", err=True)
+        raise typer.Exit(signals.exit_code) from None
+    if ended.result is None:
+        typer.echo(f"Go on with:   {resume_command()}", err=as_json)
+        raise typer.Exit(signals.exit_code)
+    if as_json:
+        typer.echo(json.dumps(ended.result.to_json(), indent=2))

@@ -1,0 +1,224 @@
+"""Exporting a model to files that other programs read, each proven to be the same model.
+
+A file is written under a temporary name, opened by its own runtime, compared with the model, and only then
+put into its place: what fails leaves nothing behind, and overwrites nothing.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from mc1opt import __version__
+from mc1opt.config import CLASS_NAMES, config_id, config_to_json
+from mc1opt.data.cache import CIFAR10, open_entry
+from mc1opt.data.sources import find_data
+from mc1opt.errors import DataError, ModelError, UsageError
+from mc1opt.results.export_check import TOLERANCE, Check, all_logits, compare, images_to_compare, latency
+from mc1opt.results.export_formats import onnx_package, write_onnx, write_pt2, write_safetensors
+from mc1opt.results.export_record import export_record, exports_folder, record_export
+from mc1opt.results.export_source import ExportSource, folder_source, trial_source
+from mc1opt.results.model_folder import file_sha256, weights_model
+from mc1opt.results.python_script import run_script_network, training_script
+from mc1opt.results.runtime import Images, open_onnx, open_pt2, open_safetensors, torch_runner
+from mc1opt.search.progress import plural
+from mc1opt.spec import DataSet
+
+FORMATS = {"onnx": ".onnx", "pt2": ".pt2", "safetensors": ".safetensors", "python": ".py"}
+"""The formats with the endings of their files."""
+DEFAULT_FORMATS = ("onnx",)
+
+
+@dataclass(frozen=True)
+class ExportCommand:
+    """The options of `mc1opt export`."""
+
+    storage: str
+    study: str | None = None
+    trial: int | None = None
+    model: Path | None = None
+    formats: tuple[str, ...] = DEFAULT_FORMATS
+    output: Path | None = None
+    half: bool = False
+    force: bool = False
+    data: Path | None = None
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """A file that was written, and how it compares with the model."""
+
+    format: str
+    path: str
+    bytes: int
+    max_logit_difference: float
+    different_decisions: int
+    latency: dict[str, float]
+    """Median milliseconds by batch size."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As `export --json` lists it."""
+        return asdict(self)
+
+
+def export(command: ExportCommand, *, write: Callable[[str], None], output: TextIO) -> list[ExportedFile]:
+    """Exports a model as the command line asks for it.
+
+    Args:
+        command: the options.
+        write: is given each line that people read.
+        output: where the progress of fetching images is shown.
+
+    Raises:
+        UsageError: wrong options, nothing to export, or files that are there already.
+        ModelError: a file is not the same model.
+        Mc1optError: what else went wrong.
+    """
+    formats = _formats(command)
+    if command.model is not None:
+        source = folder_source(command.model)
+    else:
+        assert command.study is not None  # `_formats` has looked
+        source = trial_source(command.storage, command.study, command.trial)
+    folder = command.output or exports_folder(command.storage) / source.folder
+    stem = source.stem + ("-half" if command.half else "")
+    paths = {name: folder / f"{stem}{FORMATS[name]}" for name in formats}
+    there = [str(path) for path in paths.values() if path.exists()]
+    if there and not command.force:
+        verb, what = ("exists", "it") if len(there) == 1 else ("exist", "them")
+        raise UsageError(
+            f"{', '.join(there)} {verb} already; --force replaces {what}, --output names another folder."
+        )
+    write(f"Exporting {source.title}: {source.quality}")
+    exporter = Exporter(source, _data(source, command.data, output), export_record(command.storage))
+    return [exporter.export(name, path, half=command.half, write=write) for name, path in paths.items()]
+
+
+class Exporter:
+    """Writes one model in several formats."""
+
+    def __init__(self, source: ExportSource, data: DataSet, record: Path) -> None:
+        """`data`: its validation images are compared; `record`: the record of exports."""
+        from mc1opt.data.images import open_training_images
+
+        self._source = source
+        self._data = data
+        self._record = record
+        self._weights_sha256 = file_sha256(source.weights)
+        self._images: Images = images_to_compare(
+            open_training_images(data, 1, "cpu").validation_images.numpy()
+        )
+        run = torch_runner(weights_model(source.weights, source.config))
+        self._expected = all_logits(run, self._images)
+
+    def export(self, name: str, path: Path, *, half: bool, write: Callable[[str], None]) -> ExportedFile:
+        """Writes the format `name` to `path`, and checks it.
+
+        Raises:
+            ModelError: the file cannot be written, or is not the same model; then there is none.
+        """
+        temporary = path.with_name(f".{os.getpid()}.{path.name}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._write(name, temporary, path.name, half=half)
+            check, milliseconds = self._check(name, temporary)
+            if not check.finite or not (half or check.same):
+                raise ModelError(
+                    f"{path} was not written: as {name} the model is another one. Logits differ by up to "
+                    f"{check.max_logit_difference:.2g} (allowed: {TOLERANCE:g}), "
+                    f"{plural(check.different_decisions, 'decision')} of {check.images:,} (allowed: none)."
+                )
+            temporary.replace(path)
+        except OSError as error:
+            raise ModelError(f"{path} cannot be written: {error}") from error
+        finally:
+            with contextlib.suppress(OSError):  # such as a folder that is a file
+                temporary.unlink(missing_ok=True)
+        identity = config_id(self._source.config)
+        record_export(self._record, path, name, config_id=identity, weights_sha256=self._weights_sha256)
+        exported = ExportedFile(
+            format=name,
+            path=str(path),
+            bytes=path.stat().st_size,
+            max_logit_difference=check.max_logit_difference,
+            different_decisions=check.different_decisions,
+            latency=milliseconds,
+        )
+        for line in _lines(exported, check, half=half):
+            write(line)
+        return exported
+
+    def _write(self, name: str, path: Path, final_name: str, *, half: bool) -> None:
+        source = self._source
+        if name == "python":
+            path.write_text(training_script(source, self._data, final_name))
+            return
+        writer = {"onnx": write_onnx, "pt2": write_pt2, "safetensors": write_safetensors}[name]
+        metadata = {
+            "labels": json.dumps(CLASS_NAMES),
+            "config": json.dumps(config_to_json(source.config)),
+            "config_id": config_id(source.config),
+            "weights_sha256": self._weights_sha256,
+            "mc1opt": __version__,
+            "study": source.study,
+            "precision": "float16" if half else "float32",
+        }
+        writer(path, source.weights, source.config, metadata, half=half)
+
+    def _check(self, name: str, path: Path) -> tuple[Check, dict[str, float]]:
+        """Opens the file with its own runtime, as others will."""
+        if name == "onnx":
+            run = open_onnx(path).run
+        elif name == "pt2":
+            run = open_pt2(path, known={file_sha256(path)}).run
+        elif name == "safetensors":
+            run = open_safetensors(path).run
+        else:
+            run = torch_runner(run_script_network(path, self._source))
+        return compare(run, self._images, self._expected), latency(run, self._images)
+
+
+def _formats(command: ExportCommand) -> list[str]:
+    """The wanted formats, each once; what is wrong with the options is found before anything is opened."""
+    formats = list(dict.fromkeys(command.formats or DEFAULT_FORMATS))
+    for name in formats:
+        if name not in FORMATS:
+            raise UsageError(f"unknown format {name!r}. Allowed: {', '.join(FORMATS)}.")
+    if (command.study is None) == (command.model is None):
+        raise UsageError("give --study NAME or --model DIR: one of them says what is exported.")
+    if command.model is not None and command.trial is not None:
+        raise UsageError("--trial belongs to --study; a model folder holds one model.")
+    if command.half and "python" in formats:
+        raise UsageError("--half is about weights, and --format python holds none.")
+    if "onnx" in formats:
+        for package in ("onnx", "onnxruntime", "onnxscript"):
+            onnx_package(package)
+    return formats
+
+
+def _data(source: ExportSource, path: Path | None, output: TextIO) -> DataSet:
+    """The images that files are compared on: those given, else the model's own, else CIFAR-10."""
+    if path is None and source.data is not None and source.data["name"] != CIFAR10:
+        entry = open_entry(source.data["name"])
+        if entry is None:
+            raise DataError(
+                f"{source.title} was trained on {source.data['name']}, which is not in the cache. Give its "
+                "files with --data."
+            )
+        return entry.data
+    return find_data(path, output=output)
+
+
+def _lines(exported: ExportedFile, check: Check, *, half: bool) -> list[str]:
+    different = f"{exported.different_decisions} of {check.images:,} decisions differ"
+    if half:
+        different += f" ({exported.different_decisions / check.images:.2%})"
+    times = [f"{value:.3g} ms for {name.split('_')[1]}" for name, value in exported.latency.items()]
+    return [
+        f"{exported.format:<12} {exported.path} ({exported.bytes:,} bytes)",
+        f"{'':<12} logits differ by at most {exported.max_logit_difference:.2g}, {different}",
+        f"{'':<12} {', '.join(times)} (median; images a batch)",
+    ]

@@ -1,0 +1,58 @@
+"""The record of exports: the files mc1opt wrote, by SHA-256. It decides which pt2 files are opened."""
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mc1opt.results.json_lines import append_line, read_lines
+from mc1opt.results.model_folder import file_sha256
+from mc1opt.search.command import checkpoints_folder
+
+
+@dataclass(frozen=True)
+class ExportEntry:
+    """A line of the record."""
+
+    time: str
+    """ISO 8601, UTC."""
+    format: str
+    path: str
+    sha256: str
+    config_id: str
+    weights_sha256: str
+
+
+def exports_folder(storage: str) -> Path:
+    """Where exports go: beside the study database, as kept weights do."""
+    return checkpoints_folder(storage).with_name("exports")
+
+
+def export_record(storage: str) -> Path:
+    """The file of the record."""
+    return exports_folder(storage) / "exports.jsonl"
+
+
+def record_export(record: Path, path: Path, format_: str, *, config_id: str, weights_sha256: str) -> None:
+    """Appends a line for a file that was written and checked.
+
+    Raises:
+        StorageError: the record cannot be written.
+    """
+    entry = ExportEntry(
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+        format=format_,
+        path=str(path.resolve()),
+        sha256=file_sha256(path),
+        config_id=config_id,
+        weights_sha256=weights_sha256,
+    )
+    append_line(record, asdict(entry))
+
+
+def recorded_hashes(record: Path, format_: str) -> set[str]:
+    """The SHA-256 of all recorded files of a format.
+
+    Raises:
+        StorageError: the record cannot be read.
+    """
+    return {str(line.get("sha256")) for line in read_lines(record) if line.get("format") == format_}

@@ -1,0 +1,145 @@
+"""What is exported: the kept weights of a trial, or a model folder; and how good it is known to be."""
+
+import contextlib
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from mc1opt.config import Config, config_from_json
+from mc1opt.errors import UsageError
+from mc1opt.results.model_folder import read_model_folder
+from mc1opt.search.catalogue import read_study
+from mc1opt.search.command import checkpoints_folder
+from mc1opt.search.progress import ending, plural
+from mc1opt.search.records import StudyRecord, TrialRecord
+from mc1opt.search.weights import kept_weights, study_folder
+from mc1opt.spec import Fidelity
+
+
+@dataclass(frozen=True)
+class ExportSource:
+    """A trained model that can be exported."""
+
+    title: str
+    """What it is, such as "trial 7 of study cnn"."""
+    quality: str
+    """What is known of its accuracy, such as "validation 0.8012, one seed, not tested"."""
+    stem: str
+    """The exported files' names without their ending."""
+    folder: str
+    """The name of the folder that they go into."""
+    study: str
+    """The study's name; empty if it is not known."""
+    weights: Path
+    config: Config
+    data: dict[str, str] | None
+    """Name and SHA-256 of the training images; None if they are not known."""
+    fidelity: Fidelity | None
+    """How it was trained; None if that is not known."""
+    seed: int | None
+
+
+def trial_source(storage: str, study: str, number: int | None) -> ExportSource:
+    """A trial with kept weights.
+
+    Args:
+        storage: the study database.
+        study: the study's name.
+        number: the trial; None is the best one.
+
+    Raises:
+        UsageError: the study has no finished trial or no such trial, or the trial's weights are not kept.
+        StorageError: there is no such study or database.
+        ConfigError: the stored config is of a newer mc1opt.
+    """
+    record = read_study(storage, study)
+    trial = _trial(record, number)
+    kept = kept_weights(study_folder(checkpoints_folder(storage), study))
+    finished = {entry.number for entry in record.trials if entry.outcome == "complete"}
+    there = sorted(finished & kept.keys())
+    others = f"Trials with kept weights: {', '.join(map(str, there))}." if there else "No trial has."
+    if trial.outcome != "complete":
+        raise UsageError(
+            f"trial {trial.number} of study {study!r} was not trained to its end ({ending(trial)}): it has "
+            f"no kept weights. {others}"
+        )
+    if trial.number not in kept or trial.config is None:
+        raise UsageError(
+            f"trial {trial.number} of study {study!r} has no kept weights: a search keeps those of its best "
+            f"trials alone. {others}"
+        )
+    return ExportSource(
+        title=f"trial {trial.number} of study {study}",
+        quality=_trial_quality(trial),
+        stem=f"trial-{trial.number}",
+        folder=study_folder(Path(), study).name,
+        study=study,
+        weights=kept[trial.number],
+        config=config_from_json(trial.config),
+        data=record.data,
+        fidelity=record.fidelity,
+        seed=trial.seed,
+    )
+
+
+def _trial(record: StudyRecord, number: int | None) -> TrialRecord:
+    if number is not None:
+        found = [trial for trial in record.trials if trial.number == number]
+        if found:
+            return found[0]
+        last = f"its trials are 0 to {len(record.trials) - 1}" if record.trials else "it has no trials yet"
+        raise UsageError(f"study {record.study!r} has no trial {number}; {last}.")
+    if record.best is None:
+        raise UsageError(
+            f"study {record.study!r} has no finished trial, so there is nothing to export. `mc1opt run` goes "
+            "on with it."
+        )
+    return record.best
+
+
+def _trial_quality(trial: TrialRecord) -> str:
+    again = [entry["value"] for entry in trial.confirmations if entry["value"] is not None]
+    quality = f"validation {trial.value:.4f}, one seed"
+    if again:
+        quality += f" ({statistics.fmean(again):.4f} with {plural(len(again), 'other seed')})"
+    return f"{quality}, not tested"
+
+
+def folder_source(path: Path) -> ExportSource:
+    """The model of a model folder; how it was trained and how good it is are read from its metrics.
+
+    Raises:
+        ModelError: the folder is missing or damaged.
+    """
+    folder = read_model_folder(path)
+    metrics = folder.metrics
+    study, seed, data = (metrics.get(name) for name in ("study", "kept_seed", "data"))
+    fidelity = None
+    with contextlib.suppress(KeyError, TypeError, ValidationError):
+        fidelity = Fidelity(train_images=metrics["train_images"]["final"], epochs=metrics["epochs"])
+    return ExportSource(
+        title=f"model {path}",
+        quality=_folder_quality(metrics),
+        stem="model",
+        folder=path.resolve().name,
+        study=study if isinstance(study, str) else "",
+        weights=folder.weights,
+        config=folder.config,
+        data=data if isinstance(data, dict) else None,
+        fidelity=fidelity,
+        seed=seed if type(seed) is int else None,
+    )
+
+
+def _folder_quality(metrics: dict[str, Any]) -> str:
+    """From what `retrain` has measured; a folder that was made otherwise may know nothing."""
+    try:
+        test = metrics["test"]
+        own = test["by_seed"][str(metrics["kept_seed"])]
+        seeds = plural(len(test["by_seed"]), "seed")
+        return f"test {own:.4f}, mean of {seeds} {test['mean']:.4f}"
+    except (KeyError, TypeError, ValueError):
+        return "not tested"

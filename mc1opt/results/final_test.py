@@ -1,0 +1,199 @@
+"""The one look at the test images, at the very end of a retraining; what it gave is stored.
+
+A look that was taken is not taken again: the same trainings have their stored results.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mc1opt.config import CLASS_NAMES, Config
+from mc1opt.results.evaluation import OPENINGS, confusion_matrix
+from mc1opt.results.json_lines import append_line, read_lines
+from mc1opt.results.model_folder import weights_model
+from mc1opt.results.statistics import Spread, spread
+from mc1opt.results.training_store import StoredTraining
+from mc1opt.spec import DataSet, Device
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+RESULTS = "test_results.jsonl"
+BATCH_SIZE = 500
+
+Confusion = list[list[int]]
+"""Images by true class (row) and decision (column)."""
+Measure = Callable[[Path, Config, "Tensor", "Tensor"], Confusion]
+"""Weights, config, test images, labels -> confusions."""
+
+
+@dataclass(frozen=True)
+class Final:
+    """A winner's training on all images, with its weights."""
+
+    stored: StoredTraining
+    weights: Path
+    config: Config
+
+
+@dataclass(frozen=True)
+class FinalTest:
+    """What the test images said."""
+
+    confusions: dict[int, Confusion]
+    """By seed, in their order: the first is that of the kept model."""
+    opened_before: list[str]
+    """Openings for the study before that of the measurement: time and reason."""
+    opened_now: bool
+    """False where all results were stored, so that the images stayed closed."""
+    time: str
+    """When it was measured, in UTC."""
+
+    @property
+    def by_seed(self) -> dict[int, float]:
+        """Accuracy by seed."""
+        return {seed: _diagonal(c) / _all(c) for seed, c in self.confusions.items()}
+
+    @property
+    def spread(self) -> Spread:
+        """Mean, standard deviation and interval over the seeds."""
+        return spread(list(self.by_seed.values()))
+
+    @property
+    def kept(self) -> Confusion:
+        """Of the kept model."""
+        return next(iter(self.confusions.values()))
+
+    @property
+    def by_class(self) -> dict[str, float | None]:
+        """Accuracy by class, over all seeds; None for a class without test images."""
+        shares: dict[str, float | None] = {}
+        for index, name in enumerate(CLASS_NAMES):
+            rows = [confusion[index] for confusion in self.confusions.values()]
+            count = sum(sum(row) for row in rows)
+            shares[name] = sum(row[index] for row in rows) / count if count else None
+        return shares
+
+    def to_json(self) -> dict[str, Any]:
+        """As `retrain --json` prints it."""
+        return {
+            "by_seed": {str(seed): accuracy for seed, accuracy in self.by_seed.items()},
+            **self.spread.to_json(),
+            "by_class": self.by_class,
+            "confusion": self.kept,
+            "images": _all(self.kept),
+            "time": self.time,
+            "opened_before": self.opened_before,
+        }
+
+
+def run_final_test(
+    finals: Sequence[Final],
+    *,
+    data: DataSet,
+    study: str,
+    folder: Path,
+    device: Device,
+    write: Callable[[str], None],
+    measure: Measure | None = None,
+) -> FinalTest:
+    """Measures the final models on the test images, once and for all.
+
+    Args:
+        finals: in the order of their seeds.
+        data: the images.
+        study: its name, for the record of the opening.
+        folder: the study's models; the records are in it.
+        device: where.
+        write: takes a line that says what is opened, before it is.
+        measure: how; tests put another one in its place. The default runs the networks in float32, as they
+            are shipped.
+
+    Raises:
+        DataError: the test images are missing or damaged.
+        ModelError: weights are missing or damaged.
+    """
+    from mc1opt.data.images import open_test_images
+
+    results = folder / RESULTS
+    known = {_key(line["training"], line["weights_sha256"]): line for line in read_lines(results)}
+    keys = [_key(f.stored.key.model_dump(mode="json"), f.stored.weights_sha256) for f in finals]
+    before = _openings(folder / OPENINGS)
+    opened_now = not all(key in known for key in keys)
+    if opened_now:
+        write(_opening_line(before))
+        reason = f"retrain of study {study}: config {finals[0].stored.key.config_id}, {len(finals)} seeds"
+        images, labels = open_test_images(data, reason, folder / OPENINGS, device)
+        for final, key in zip(finals, keys, strict=True):
+            if key not in known:
+                known[key] = {
+                    "training": final.stored.key.model_dump(mode="json"),
+                    "weights_sha256": final.stored.weights_sha256,
+                    "confusion": (measure or count_confusions)(final.weights, final.config, images, labels),
+                    "opened_before": before,
+                    "time": datetime.now(UTC).isoformat(timespec="seconds"),
+                }
+                append_line(results, known[key])
+    else:
+        write(
+            "These models were tested before: the test images stay closed, and the result is the stored one."
+        )
+    latest = max((known[key] for key in keys), key=lambda line: line["time"])
+    return FinalTest(
+        confusions={
+            final.stored.key.seed: known[key]["confusion"] for final, key in zip(finals, keys, strict=True)
+        },
+        opened_before=latest["opened_before"],
+        opened_now=opened_now,
+        time=latest["time"],
+    )
+
+
+def count_confusions(weights: Path, config: Config, images: "Tensor", labels: "Tensor") -> Confusion:
+    """Runs a network on images, on their device and in float32, and counts its decisions."""
+    import torch
+
+    model = weights_model(weights, config).to(images.device)
+    decisions = []
+    with torch.inference_mode():
+        for first in range(0, len(images), BATCH_SIZE):
+            decisions.append(model(images[first : first + BATCH_SIZE]).argmax(1).cpu())
+    counts: Confusion = confusion_matrix(labels.cpu().numpy(), torch.cat(decisions).numpy()).tolist()
+    return counts
+
+
+def _opening_line(before: list[str]) -> str:
+    if not before:
+        return "The test images are opened now, for the first time for this study."
+    times = "once" if len(before) == 1 else f"{len(before)} times"
+    return (
+        f"The test images are opened now; for this study they were opened {times} before: "
+        f"{'; '.join(before)}. What is chosen after a look at them is no longer tested by them."
+    )
+
+
+def _openings(path: Path) -> list[str]:
+    """Time and reason of each recorded opening; a damaged line is an opening nevertheless."""
+    found = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            opening = json.loads(line)
+            found.append(f"{opening['time'][:16]} {opening['reason']}")
+        except (ValueError, KeyError, TypeError):
+            found.append("at an unknown time")
+    return found
+
+
+def _key(training: dict[str, Any], weights_sha256: str | None) -> str:
+    return json.dumps([training, weights_sha256], sort_keys=True)
+
+
+def _diagonal(confusion: Confusion) -> int:
+    return sum(row[index] for index, row in enumerate(confusion))
+
+
+def _all(confusion: Confusion) -> int:
+    return sum(map(sum, confusion))

@@ -1,0 +1,58 @@
+"""Records in a file, a line of JSON each: appended for good, and read back whatever a crash left behind."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from mc1opt.errors import StorageError
+
+
+def append_line(path: Path, record: dict[str, Any]) -> None:
+    """Appends a record; when this returns, it is on disk.
+
+    A half-written last line, which a power cut or a full disk leaves, is taken away first. Only one process
+    at a time may append.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    line = json.dumps(record, allow_nan=False) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as file:
+            file.truncate(_whole_bytes(path))
+            file.write(line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror}.") from error
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """All records of a file, without a half-written last line; none if there is no file.
+
+    Raises:
+        StorageError: the file cannot be read, or another line than the last is damaged.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}.") from error
+    records = []
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise StorageError(f"{path}, line {number} is damaged; delete the line, or the file.") from error
+        if not isinstance(record, dict):
+            raise StorageError(f"{path}, line {number} is no record; delete the line, or the file.")
+        records.append(record)
+    return records
+
+
+def _whole_bytes(path: Path) -> int:
+    """How many bytes the whole lines of a file take."""
+    return path.read_bytes().rfind(b"\n") + 1

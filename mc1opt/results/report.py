@@ -1,0 +1,274 @@
+"""What a retraining has found: as JSON, and as lines of text."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mc1opt.config import CLASS_NAMES
+from mc1opt.models.cost import cost
+from mc1opt.results.candidates import TEST_NAME, Comparison, Standing
+from mc1opt.results.final_test import Confusion, FinalTest
+from mc1opt.results.retrain_plan import RetrainPlan
+from mc1opt.results.statistics import Spread, spread
+from mc1opt.search.progress import duration, plural
+from mc1opt.search.storage import DEFAULT_STORAGE
+from mc1opt.search.tables import shown_storage
+from mc1opt.spec import DataSet
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """All that a finished retraining has found."""
+
+    study: str
+    storage: str
+    command: str
+    """As it was given."""
+    plan: RetrainPlan
+    comparison: Comparison
+    winner: Standing
+    test: FinalTest
+    fold_values: list[float]
+    """Validation accuracy by fold; empty without folds."""
+    model: Path
+    planned_seconds: float | None
+    """Expected for what was left to train at this start."""
+    seconds: float
+    """What it took."""
+    training_seconds: float
+    """Of all its trainings, those of earlier starts too."""
+    versions: dict[str, str | int]
+    commit: str | None
+
+    @property
+    def retrained(self) -> Spread:
+        """The winner's validation accuracy over the seeds."""
+        return spread(list(self.winner.counted().values()))
+
+    @property
+    def over_folds(self) -> Spread | None:
+        """The winner's validation accuracy over the folds."""
+        return spread(self.fold_values) if self.fold_values else None
+
+    def to_json(self) -> dict[str, Any]:
+        """As `retrain --json` prints it."""
+        plan, candidate = self.plan, self.winner.candidate
+        size = cost(candidate.config.architecture)
+        return {
+            "study": self.study,
+            "retraining": plan.identity,
+            "candidates": [self._standing_json(entry) for entry in self.comparison.standings.values()],
+            "early_stopping": TEST_NAME,
+            "winner": {
+                "trial": candidate.trial,
+                "config_id": candidate.config_id,
+                "parameters": size.parameters,
+                "macs": size.macs,
+                **self.retrained.to_json(),
+            },
+            "test": self.test.to_json(),
+            "optimism": {
+                "validation_in_search": candidate.in_search,
+                "validation_retrained": self.retrained.mean,
+                "test": self.test.spread.mean,
+            },
+            "folds": self._folds_json(),
+            "model": str(self.model),
+            "kept_seed": plan.seeds[0],
+            "epochs": plan.epochs,
+            "train_images": {"comparison": plan.train_images, "final": plan.data.train_images},
+            "data": data_json(plan.data),
+            "device": plan.device,
+            "precision": plan.precision,
+            "workers": plan.workers,
+            "planned_seconds": self.planned_seconds,
+            "seconds": self.seconds,
+            "training_seconds": self.training_seconds,
+            "command": self.command,
+            "versions": self.versions,
+            "commit": self.commit,
+        }
+
+    def _standing_json(self, standing: Standing) -> dict[str, Any]:
+        values = standing.counted()
+        stopped = None
+        if standing.stopped_by is not None:
+            leader, test = standing.stopped_by
+            stopped = {"after_seeds": standing.stopped_after, "leader": leader, "t": test.t, "p": test.p}
+        return {
+            "trial": standing.candidate.trial,
+            "config_id": standing.candidate.config_id,
+            "summary": standing.candidate.summary,
+            "validation_in_search": standing.candidate.in_search,
+            "validation": {str(self.plan.seeds[index]): value for index, value in values.items()},
+            **(spread(list(values.values())).to_json() if values else {}),
+            "stopped": stopped,
+            "failures": {str(self.plan.seeds[i]): message for i, message in standing.failures.items()},
+        }
+
+    def _folds_json(self) -> dict[str, Any] | None:
+        if self.over_folds is None:
+            return None
+        return {
+            "validation": self.fold_values,
+            **self.over_folds.to_json(),
+            "seed": self.plan.seeds[0],
+            "train_images": self.plan.fold_images,
+            "std_over_seeds": self.retrained.std,
+        }
+
+
+def data_json(data: DataSet) -> dict[str, Any]:
+    """Which images, without where they lie on this machine."""
+    return data.model_dump(mode="json", exclude={"folder"})
+
+
+# ---- Lines -----------------------------------------------------------------------------------------------
+
+
+def plan_line(study: str, plan: RetrainPlan, stored: int, seconds_left: float | None) -> str:
+    """What is about to be trained, before it is."""
+    seeds = plural(len(plan.seeds), "seed")
+    parts = [
+        f"{plural(len(plan.candidates), 'candidate')}, {seeds} each, on {plan.train_images:,} images",
+        f"the winner, {seeds}, on all {plan.data.train_images:,}",
+    ]
+    if plan.folds:
+        parts.append(f"the winner in {plan.folds} folds")
+    done = f" Of them stored already: {stored}." if stored else ""
+    left = "how long they take is not known" if seconds_left is None else f"about {duration(seconds_left)}"
+    return (
+        f"Retraining study {study}: {'; '.join(parts)}. {plural(plan.trainings, 'training')} of "
+        f"{plural(plan.epochs, 'epoch')}, {plural(plan.workers, 'worker')} on {plan.device} "
+        f"({plan.precision}); {left}.{done} Ctrl-C keeps every finished training."
+    )
+
+
+def stopped_line(standing: Standing) -> str:
+    """Why a candidate is out."""
+    name = f"#{standing.candidate.trial}"
+    if standing.stopped_by is None:
+        return f"{name} is out: a training of it failed ({_failure(standing)})"
+    leader, test = standing.stopped_by
+    return (
+        f"{name} stops early: clearly worse than #{leader} over {plural(test.n, 'seed')} "
+        f"(difference {test.difference:.4f}, p {test.p:.3f}; {TEST_NAME})"
+    )
+
+
+def result_lines(result: Retraining) -> list[str]:
+    """What a retraining says at its end."""
+    test, plan = result.test, result.plan
+    winner, validation = result.winner.candidate, result.retrained
+    lines = [
+        "",
+        *candidate_lines(result.comparison, result.winner, plan.data.validation_images),
+        "",
+        f"Winner: #{winner.trial} (config {winner.config_id}), trained on all {plan.data.train_images:,} "
+        f"images, {plural(len(plan.seeds), 'seed')}, {plural(plan.epochs, 'epoch')}.",
+        f"Test accuracy: {test.spread.line()}",
+        "  by seed      " + " ".join(f"{value:.4f}" for value in test.by_seed.values()),
+        "  by class     " + ", ".join(_class(name, share) for name, share in test.by_class.items()),
+        f"Optimism: validation {winner.in_search:.4f} in the search, {validation.mean:.4f} retrained, "
+        f"test {test.spread.mean:.4f}.",
+    ]
+    if result.over_folds is not None:
+        lines.append(folds_line(result.over_folds, validation))
+    lines += ["", *confusion_lines(test.kept)]
+    planned = "" if result.planned_seconds is None else f" (planned: {duration(result.planned_seconds)})"
+    return [
+        *lines,
+        "",
+        f"Done, after {duration(result.seconds)}{planned}. The model of the first seed is in {result.model}.",
+        *command_lines(result),
+    ]
+
+
+def candidate_lines(comparison: Comparison, winner: Standing, validation_images: int) -> list[str]:
+    """The table of candidates; below each, its config."""
+    lines = [
+        f"Validation accuracy on {validation_images:,} images, over seeds ({TEST_NAME}):",
+        "trial   mean    std     95 % interval     by seed",
+    ]
+    ranked = sorted(
+        comparison.standings.values(),
+        key=lambda entry: (entry is not winner, -_mean(entry), entry.candidate.trial),
+    )
+    for entry in ranked:
+        values = list(entry.counted().values())
+        numbers = spread(values) if values else None
+        mean = "-" if numbers is None else f"{numbers.mean:.4f}"
+        std = "-" if numbers is None or numbers.std is None else f"{numbers.std:.4f}"
+        interval = "-"
+        if numbers is not None and numbers.interval is not None:
+            interval = "{:.4f} to {:.4f}".format(*numbers.interval)
+        by_seed = " ".join(f"{value:.4f}" for value in values)
+        verdict = _verdict(comparison, winner, entry)
+        lines.append(
+            f"#{entry.candidate.trial:<6} {mean:<7} {std:<7} {interval:<17} {by_seed}  {verdict}".rstrip()
+        )
+        lines += [f"        {part}" for part in entry.candidate.summary.split(" | ")]
+    return lines
+
+
+def folds_line(folds: Spread, seeds: Spread) -> str:
+    """The spread over folds, and that over seeds beside it."""
+    over_seeds = "" if seeds.std is None else f"; over seeds on one split it is {seeds.std:.4f}"
+    std = "" if folds.std is None else f"standard deviation {folds.std:.4f} over folds with one seed"
+    return f"Cross-validation, {folds.n} stratified folds: mean {folds.mean:.4f}, {std}{over_seeds}."
+
+
+def confusion_lines(confusion: Confusion) -> list[str]:
+    """The confusion matrix as text: rows are the true classes."""
+    width = max(len(str(count)) for row in confusion for count in row)
+    width = max(width, 5)
+    names = [name[:width].rjust(width) for name in CLASS_NAMES]
+    lines = ["Confusion matrix of the kept model (rows true, columns decided):"]
+    lines.append(" " * 11 + " ".join(names))
+    for name, row in zip(CLASS_NAMES, confusion, strict=True):
+        lines.append(f"{name:<10} " + " ".join(str(count).rjust(width) for count in row))
+    return lines
+
+
+def command_lines(result: Retraining) -> list[str]:
+    """What to do next, to copy."""
+    place = ""
+    if result.storage != DEFAULT_STORAGE:
+        place = f" --storage {shlex.quote(shown_storage(result.storage))}"
+    model = shlex.quote(str(result.model))
+    study = shlex.quote(result.study)
+    return [
+        f"Export it:    mc1opt export --study {study} --model {model} --format onnx{place}",
+        f"Use it:       mc1opt predict {model} IMAGE{place}",
+        f"Look again:   mc1opt evaluate {model}{place}   (opens the test images, which is recorded)",
+    ]
+
+
+def _verdict(comparison: Comparison, winner: Standing, entry: Standing) -> str:
+    if entry is winner:
+        return "winner"
+    if entry.failed or entry.failures:
+        return f"failed: {_failure(entry)}"
+    if entry.stopped_by is not None:
+        leader, test = entry.stopped_by
+        return f"stopped after {plural(test.n, 'seed')}: clearly worse than #{leader}, p {test.p:.3f}"
+    test_of = comparison.against(winner, entry)
+    if test_of is None:
+        return ""
+    worse = "clearly worse than" if test_of.p < 0.05 else "not told apart from"
+    return f"{worse} the winner, p {test_of.p:.3f}"
+
+
+def _failure(standing: Standing) -> str:
+    message = next(iter(standing.failures.values()), "failed")
+    return message.strip().split("\n")[0]
+
+
+def _mean(standing: Standing) -> float:
+    values = list(standing.counted().values())
+    return spread(values).mean if values else 0.0
+
+
+def _class(name: str, share: float | None) -> str:
+    return f"{name} -" if share is None else f"{name} {share:.3f}"

@@ -1,0 +1,310 @@
+"""Retraining: the finalists over several seeds, the winner on all images, one look at the test images."""
+
+import contextlib
+import fcntl
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from mc1opt.data.libraries import check_libraries
+from mc1opt.errors import Mc1optError, StorageError, UsageError
+from mc1opt.results.candidates import Comparison, Standing, choose_candidates, study_data
+from mc1opt.results.final_test import Final, FinalTest, Measure, run_final_test
+from mc1opt.results.model_card import model_card
+from mc1opt.results.model_folder import METRICS, WEIGHTS, file_sha256, write_model_folder
+from mc1opt.results.report import Retraining, plan_line, result_lines, stopped_line
+from mc1opt.results.retrain_plan import CandidateJob, RetrainPlan, make_plan
+from mc1opt.results.training_store import StoredTraining, TrainingStore
+from mc1opt.results.trainings import Job, StoredTrainings
+from mc1opt.search.catalogue import read_study
+from mc1opt.search.command import checkpoints_folder, resolve_workers
+from mc1opt.search.environment import commit, versions
+from mc1opt.search.observers import StopReason
+from mc1opt.search.progress import duration
+from mc1opt.search.records import StudyRecord
+from mc1opt.search.run import StopFlag
+from mc1opt.search.tables import shown_storage
+from mc1opt.search.weights import study_folder
+from mc1opt.training.devices import resolve_device, resolve_precision
+from mc1opt.workers.pool import Pool, ProcessPool
+
+TOP = 3
+"""Candidates, if nobody says how many."""
+
+
+@dataclass(frozen=True)
+class RetrainCommand:
+    """The options of `mc1opt retrain`."""
+
+    study: str
+    storage: str
+    top: int | None = None
+    trial: int | None = None
+    seeds: int = 3
+    folds: int | None = None
+    epochs: int | None = None
+    timeout: float | None = None
+    workers: str = "auto"
+    device: str = "auto"
+    data: Path | None = None
+    force: bool = False
+    command: str = "mc1opt retrain"
+    """As it was given, for the model card."""
+
+
+@dataclass(frozen=True)
+class RetrainEnded:
+    """How a retraining ended."""
+
+    reason: StopReason
+    result: Retraining | None
+    """None where it was stopped."""
+
+
+def models_folder(storage: str, study: str) -> Path:
+    """Where the models of a study are: below the folder of the database, beside its checkpoints."""
+    return study_folder(checkpoints_folder(storage).with_name("models"), study)
+
+
+def without_password(command: str, storage: str) -> str:
+    """A command line with the database's URL as it may be shown."""
+    return command.replace(storage, shown_storage(storage))
+
+
+def retrain(
+    command: RetrainCommand,
+    *,
+    stop: StopFlag,
+    output: TextIO,
+    on_start: Callable[[], None] = lambda: None,
+    new_pool: Callable[[int], Pool] = ProcessPool,
+    measure: Measure | None = None,
+) -> RetrainEnded:
+    """Trains a study's finalists again as the command line asks for it.
+
+    Args:
+        command: the options.
+        stop: signals set it; it is looked at only when the first training begins.
+        output: where progress and results are shown.
+        on_start: called when that is about to happen.
+        new_pool: makes the pool for a number of workers; tests put a cheap one in its place.
+        measure: see `run_final_test`.
+
+    Raises:
+        Mc1optError: wrong use, or what went wrong; finished trainings are kept.
+    """
+
+    def write(line: str) -> None:
+        print(line, file=output, flush=True)
+
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    check_libraries()
+    if command.top is not None and command.trial is not None:
+        raise UsageError("--top and --trial exclude each other: a trial is retrained alone.")
+    record = read_study(command.storage, command.study)
+    folder = models_folder(command.storage, command.study)
+    plan = _plan(command, record, folder, output)
+    _refuse_another_model(folder, plan, command.force)
+    with _alone(folder, command.study):
+        on_start()
+        retraining = _Retraining(command, plan, folder, stop, write, new_pool, measure)
+        return retraining.run()
+
+
+def _plan(command: RetrainCommand, record: StudyRecord, folder: Path, output: TextIO) -> RetrainPlan:
+    candidates = choose_candidates(record, top=command.top or TOP, trial=command.trial)
+    device = resolve_device(command.device)
+    workers = resolve_workers(command.workers, device)
+    data = study_data(record, command.data, output)
+    return make_plan(
+        candidates,
+        study_seed=record.seed or 0,
+        seeds=command.seeds,
+        folds=command.folds or 0,
+        epochs=command.epochs,
+        search=record.fidelity,
+        data=data,
+        device=device,
+        precision=resolve_precision(device),
+        workers=workers,
+        folder=folder,
+    )
+
+
+def _refuse_another_model(folder: Path, plan: RetrainPlan, force: bool) -> None:
+    """Refuses to replace a model of another retraining, before anything is trained."""
+    if force or not (folder / WEIGHTS).exists():
+        return
+    try:
+        stored = json.loads((folder / METRICS).read_text())
+        same = stored["retraining"] == plan.identity
+    except (OSError, ValueError, KeyError, TypeError):
+        same = False
+    if not same:
+        raise UsageError(
+            f"{folder} holds the model of another retraining: other candidates, seeds, epochs or images. "
+            "--force replaces it; its trainings stay stored."
+        )
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, study: str) -> Iterator[None]:
+    """One retraining of a study at a time."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("a")
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be written: {error.strerror}.") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(f"study {study!r} is being retrained by another process.") from error
+        yield
+
+
+@dataclass
+class _Retraining:
+    command: RetrainCommand
+    plan: RetrainPlan
+    folder: Path
+    stop: StopFlag
+    write: Callable[[str], None]
+    new_pool: Callable[[int], Pool]
+    measure: Measure | None
+    seconds: float = 0.0
+    """Of all trainings that belong to this retraining."""
+    finals: dict[int, StoredTraining] = field(default_factory=dict)
+    """By seed."""
+    fold_values: dict[int, float] = field(default_factory=dict)
+    """Validation accuracy by fold."""
+
+    def run(self) -> RetrainEnded:
+        """All stages, or as far as the stop lets them come."""
+        started = time.monotonic()
+        plan, timeout = self.plan, self.command.timeout
+        store = TrainingStore(self.folder / "trainings.jsonl")
+        stored, left = plan.stored(store)
+        self.write(plan_line(self.command.study, plan, stored, left))
+        deadline = None if timeout is None else started + timeout
+        with StoredTrainings(
+            store, lambda: self.new_pool(plan.workers), self.stop, self.write, plan.trainings, deadline
+        ) as trainings:
+            comparison = Comparison(plan.candidates, len(plan.seeds), plan.data.validation_images)
+            winner = self._compare(trainings, comparison)
+            trained = winner is not None and self._train_winner(trainings, winner)
+        if winner is None or not trained:
+            self.write(self._stopped_line(time.monotonic() - started))
+            return RetrainEnded(self.stop.reason, None)
+        finals = self._tested_finals(winner)
+        test = run_final_test(
+            finals,
+            data=plan.data,
+            study=self.command.study,
+            folder=self.folder,
+            device=plan.device,
+            write=self.write,
+            measure=self.measure,
+        )
+        result = self._result(comparison, winner, test, left, time.monotonic() - started)
+        self._write_model(result, finals[0])
+        for line in result_lines(result):
+            self.write(line)
+        return RetrainEnded("finished", result)
+
+    def _compare(self, trainings: StoredTrainings, comparison: Comparison) -> Standing | None:
+        """Stage 1; None if it was stopped."""
+
+        def on_result(job: Job, stored: StoredTraining) -> None:
+            assert isinstance(job, CandidateJob)
+            failure = None if stored.failure is None else stored.failure.message
+            if comparison.wanted(job.trial, job.seed_index):
+                self.seconds += stored.seconds
+            for out in comparison.add(job.trial, job.seed_index, stored.value, failure):
+                self.write(stopped_line(out))
+
+        def wanted(job: Job) -> bool:
+            assert isinstance(job, CandidateJob)
+            return comparison.wanted(job.trial, job.seed_index)
+
+        if not trainings.train(self.plan.candidate_jobs(), on_result, wanted):
+            return None
+        winner = comparison.winner()
+        if winner is None:
+            raise Mc1optError(
+                "no candidate is left: a training of each failed. Choose others with --trial, or more with "
+                "--top."
+            )
+        self.write(
+            f"Winner: #{winner.candidate.trial}. Now it is trained on all images; then comes the test."
+        )
+        return winner
+
+    def _train_winner(self, trainings: StoredTrainings, winner: Standing) -> bool:
+        """Stage 2 and the folds; whether all of it was trained."""
+
+        def on_final(job: Job, stored: StoredTraining) -> None:
+            if stored.failure is not None:
+                raise Mc1optError(
+                    f"{job.label} failed ({stored.failure.kind}), and would again: {stored.failure.message}. "
+                    "Choose another config with --trial."
+                )
+            self.seconds += stored.seconds
+            if stored.key.fold is None:
+                self.finals[stored.key.seed] = stored
+            elif stored.value is not None:
+                self.fold_values[stored.key.fold.index] = stored.value
+
+        finals = self.plan.final_jobs(winner.candidate)
+        folds = self.plan.fold_jobs(winner.candidate) if self.plan.folds else []
+        return trainings.train([*finals, *folds], on_final)
+
+    def _tested_finals(self, winner: Standing) -> list[Final]:
+        finals = []
+        for job in self.plan.final_jobs(winner.candidate):
+            assert job.training.weights is not None
+            stored = self.finals[job.training.seed]
+            finals.append(Final(stored, Path(job.training.weights), winner.candidate.config))
+        return finals
+
+    def _result(
+        self,
+        comparison: Comparison,
+        winner: Standing,
+        test: FinalTest,
+        planned: float | None,
+        seconds: float,
+    ) -> Retraining:
+        return Retraining(
+            study=self.command.study,
+            storage=self.command.storage,
+            command=without_password(self.command.command, self.command.storage),
+            plan=self.plan,
+            comparison=comparison,
+            winner=winner,
+            test=test,
+            fold_values=[value for _, value in sorted(self.fold_values.items())],
+            model=self.folder,
+            planned_seconds=planned,
+            seconds=seconds,
+            training_seconds=self.seconds,
+            versions=versions(1, self.plan.precision),
+            commit=commit(),
+        )
+
+    def _write_model(self, result: Retraining, kept: Final) -> None:
+        metrics: dict[str, Any] = result.to_json()
+        card = model_card(result, file_sha256(kept.weights))
+        write_model_folder(self.folder, kept.weights, kept.config, metrics, card, force=True)
+
+    def _stopped_line(self, seconds: float) -> str:
+        why = {"timeout": "because the time is up", "signal": f"by {self.stop.message}"}
+        return (
+            f"Stopped {why.get(self.stop.reason, self.stop.message)}, after {duration(seconds)}. Finished "
+            "trainings are stored; the test images stay closed."
+        )

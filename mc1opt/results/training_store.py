@@ -1,0 +1,119 @@
+"""Finished trainings in a file, a line each: what is in it is never trained again.
+
+Not here: training what is missing (`mc1opt.results.trainings`).
+"""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mc1opt.config import config_id, describe_validation_error
+from mc1opt.errors import StorageError
+from mc1opt.results.json_lines import append_line, read_lines
+from mc1opt.results.model_folder import file_sha256
+from mc1opt.spec import Device, EpochResult, FailureKind, Fidelity, Fold, Precision, Training
+
+REPEATABLE: tuple[FailureKind, ...] = ("diverged",)
+"""Failures that the same training ends in again. They are results; after others it is tried again."""
+
+
+class Failure(BaseModel):
+    """A training that ended without a result, and will again."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: FailureKind
+    message: str
+
+
+class TrainingKey(BaseModel):
+    """What tells two trainings apart."""
+
+    model_config = ConfigDict(frozen=True)
+
+    config_id: str
+    seed: int
+    fold: Fold | None
+    fidelity: Fidelity
+    data: str
+    """SHA-256 of the training images."""
+    validation_images: int
+    device: Device
+    threads: int
+    precision: Precision
+
+    @classmethod
+    def of(cls, training: Training) -> Self:
+        """The key of a training."""
+        return cls(
+            config_id=config_id(training.config),
+            seed=training.seed,
+            fold=training.fold,
+            fidelity=training.fidelity,
+            data=training.data.sha256,
+            validation_images=training.data.validation_images,
+            device=training.device,
+            threads=training.threads,
+            precision=training.precision,
+        )
+
+
+class StoredTraining(BaseModel):
+    """A training that has ended: what it was, and what came of it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    key: TrainingKey
+    curve: tuple[EpochResult, ...]
+    failure: Failure | None = None
+    seconds: float
+    """From its start to its end, the wait for a worker included."""
+    weights_sha256: str | None = None
+    versions: dict[str, str | int]
+    commit: str | None
+    ended: str
+    """When, in UTC."""
+
+    @property
+    def value(self) -> float | None:
+        """The validation accuracy of the last epoch; None without validation, and where it failed."""
+        return self.curve[-1].validation_accuracy if self.curve and self.failure is None else None
+
+
+class TrainingStore:
+    """The finished trainings in a file, a line each; the last of several with one key counts.
+
+    Args:
+        path: the file; it need not exist.
+
+    Raises:
+        StorageError: it cannot be read, or is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._by_key: dict[TrainingKey, StoredTraining] = {}
+        for number, record in enumerate(read_lines(path), start=1):
+            try:
+                stored = StoredTraining.model_validate(record)
+            except ValidationError as error:
+                raise StorageError(
+                    f"{path}, line {number} is no training: {describe_validation_error(error)}. Delete the "
+                    "line, or the file."
+                ) from error
+            self._by_key[stored.key] = stored
+
+    def find(self, training: Training) -> StoredTraining | None:
+        """What is stored of a training; None as well if its weights are wanted and not there, or others."""
+        stored = self._by_key.get(TrainingKey.of(training))
+        if stored is None or training.weights is None or stored.failure is not None:
+            return stored
+        weights = Path(training.weights)
+        whole = weights.is_file() and file_sha256(weights) == stored.weights_sha256
+        return stored if whole else None
+
+    def add(self, stored: StoredTraining) -> None:
+        """Stores a training; it is on disk when this returns."""
+        append_line(self.path, stored.model_dump(mode="json"))
+        self._by_key[stored.key] = stored

@@ -1,0 +1,164 @@
+"""`mc1opt retrain`, end to end: a real search's configs, real training, real processes and signals."""
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import mc1opt
+from mc1opt.seeds import derive_seed
+from tests.cli.command import SECONDS, files_below, finish, resume_command, wait_until
+from tests.cli.conftest import TINY_SEARCH
+from tests.data.files import make_arrays
+
+MODELS = Path("storage/models/tiny")
+SMALL = ("retrain", "--study", "tiny", "--top", "2", "--seeds", "2", "--epochs", "2", "--workers", "2")
+ONE = ("retrain", "--study", "tiny", "--top", "1", "--seeds", "1", "--epochs", "2", "--workers", "1")
+STOP_SECONDS = 30.0
+"""A retraining that is stopped ends within 10 s; threefold."""
+
+
+def finished_trainings() -> int:
+    path = MODELS / "trainings.jsonl"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+# ---- To the end ------------------------------------------------------------------------------------------
+
+
+def test_json_is_all_that_is_printed_and_the_model_does_what_it_says(finished: Path, mc1opt_here) -> None:
+    ended = mc1opt_here(*SMALL, "--folds", "2", "--json")
+    assert ended.returncode == 0, ended.stderr
+    printed = json.loads(ended.stdout)
+    assert {"candidates", "winner", "test", "model"} <= printed.keys()
+    for entry in printed["candidates"]:
+        assert {"trial", "config_id", "validation"} <= entry.keys()
+        assert list(entry["validation"]) == [str(derive_seed(0, "retrain", index)) for index in range(2)]
+    assert {"by_seed", "mean", "std", "interval", "confusion"} <= printed["test"].keys()
+    assert "Retraining study tiny: 2 candidates, 2 seeds each, on 180 images" in ended.stderr
+    assert "Done, after" in ended.stderr
+    assert "mc1opt predict storage/models/tiny IMAGE" in ended.stderr
+
+    arrays = make_arrays()
+    model = mc1opt.load_model(printed["model"])
+    with torch.inference_mode():
+        decisions = model(torch.from_numpy(arrays.test_images)).argmax(1).numpy()
+    accuracy = (decisions == arrays.test_labels).mean()
+    assert next(iter(printed["test"]["by_seed"].values())) == pytest.approx(accuracy)
+    confusion = torch.tensor(printed["test"]["confusion"])
+    assert confusion.diag().sum() / confusion.sum() == pytest.approx(accuracy)
+    for path in finished.rglob("model_card.md"):
+        assert str(finished) not in path.read_text().replace(printed["command"], "")
+
+
+def test_the_same_seed_gives_the_same_weights_bit_for_bit(finished: Path, mc1opt_here) -> None:
+    command = (*ONE, "--device", "cpu")
+    weights = []
+    for _ in range(2):
+        assert mc1opt_here(*command).returncode == 0
+        weights.append(load_file(MODELS / "model.safetensors"))
+        (MODELS / "trainings.jsonl").unlink()
+        for path in MODELS.glob("weights/*"):
+            path.unlink()
+    assert weights[0].keys() == weights[1].keys()
+    for name, tensor in weights[0].items():
+        assert torch.equal(tensor, weights[1][name]), name
+
+
+def test_search_and_choice_do_without_the_test_images(finished: Path, mc1opt_here) -> None:
+    """Real images and real training; the test images are damaged, so that opening them is an error."""
+    (path,) = Path("cache").glob("own-*/test_images.npy")
+    path.write_bytes(bytes(path.stat().st_size))
+    searched = mc1opt_here(*TINY_SEARCH, "--trials", "4", "--confirm", "0")
+    assert (searched.returncode, searched.stderr) == (0, "")
+    ended = mc1opt_here(*ONE)
+    assert ended.returncode == 1
+    assert "test_images.npy cannot be read" in ended.stderr
+    assert finished_trainings() == 1 + 1
+    assert "Winner: #" in ended.stdout
+    assert len((MODELS / "test_openings.jsonl").read_text().splitlines()) == 1
+
+
+# ---- Stopped and gone on with ----------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_retraining_that_ctrl_c_stopped_goes_on_by_the_printed_command(finished: Path, start) -> None:
+    arguments = ("--top", "1", "--seeds", "2", "--epochs", "120", "--workers", "1", "--timeout", "1h")
+    retraining = start("retrain", "--study", "tiny", *arguments)
+    wait_until(lambda: finished_trainings() == 1)
+    retraining.send_signal(signal.SIGINT)
+    stopped = finish(retraining, STOP_SECONDS)
+    assert (stopped.returncode, stopped.stderr) == (130, "")
+    assert "Stopped by SIGINT" in stopped.stdout
+    assert not (MODELS / "test_openings.jsonl").exists()
+    count = finished_trainings()
+    before = (MODELS / "trainings.jsonl").read_text()
+    assert count < 4
+
+    command = resume_command(stopped.stdout)
+    assert "--timeout" not in command
+    resumed = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert (resumed.returncode, resumed.stderr) == (0, "")
+    assert f"Of them stored already: {count}." in resumed.stdout
+    assert (MODELS / "trainings.jsonl").read_text().startswith(before)
+    assert finished_trainings() == 4
+
+
+# ---- Given wrongly ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message", "what_to_do"),
+    [
+        (["--top", "0"], 2, "--top 0 is too small", "at least 1"),
+        (["--trial", "-1"], 2, "--trial -1 is too small", "at least 0"),
+        (["--seeds", "0"], 2, "--seeds 0 is too small", "at least 1"),
+        (["--folds", "1"], 2, "--folds 1 is too small", "at least 2"),
+        (["--folds", "21"], 2, "--folds 21 is too many for 200 training images", "at most 20"),
+        (["--epochs", "0"], 2, "--epochs 0 is too small", "at least 1"),
+        (["--timeout", "soon"], 2, "--timeout 'soon' is no time", "such as 90s"),
+        (["--workers", "0"], 2, "--workers '0'", "or auto"),
+        (["--device", "tpu"], 2, "unknown device 'tpu'", "Allowed: auto"),
+        (["--trial", "99"], 2, "has no trial 99", "its trials are 0 to"),
+        (
+            ["--trial", "1"],
+            2,
+            "trial 1 of study 'tiny' was not trained to its end (duplicate of #0)",
+            "--top",
+        ),
+        (
+            ["--trial", "4"],
+            2,
+            "trial 4 of study 'tiny' was not trained to its end (failed (diverged)",
+            "--top",
+        ),
+        (["--trial", "0", "--top", "2"], 2, "--top and --trial exclude each other", ""),
+        (["--study", "nope"], 1, "there is no study 'nope'", "It has: tiny."),
+        (["--data", "nowhere"], 1, "--data nowhere does not exist", ""),
+        (["--storage", "none.db"], 1, "there is no study database none.db", "--storage"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(
+    finished: Path, mc1opt_here, options: list[str], code: int, message: str, what_to_do: str
+) -> None:
+    before = files_below(finished)
+    result = mc1opt_here("retrain", "--study", "tiny", *options)
+    assert result.returncode == code
+    assert result.stderr.startswith("Error: ")
+    assert message in result.stderr
+    assert what_to_do in result.stderr
+    assert files_below(finished) == before
+
+
+def test_a_study_is_found_by_its_name_in_another_database(finished: Path, mc1opt_here) -> None:
+    Path("elsewhere").mkdir()
+    Path("storage/mc1opt.db").rename("elsewhere/other.db")
+    result = mc1opt_here(*ONE, "--storage", "elsewhere/other.db")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "mc1opt evaluate elsewhere/models/tiny --storage elsewhere/other.db" in result.stdout

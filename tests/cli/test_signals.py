@@ -1,0 +1,36 @@
+"""Commands to copy. Signals themselves are tested on the commands that they stop, `run` and `retrain`."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from mc1opt.cli.signals import given_command, resume_command
+
+
+@pytest.mark.parametrize(
+    ("called", "printed"),
+    [
+        ("/PLACE/found/mc1opt", "mc1opt"),
+        ("/PLACE/other/mc1opt", "/PLACE/other/mc1opt"),
+        (".venv/bin/mc1opt", ".venv/bin/mc1opt"),
+    ],
+    ids=["in the search path", "elsewhere", "relative"],
+)
+def test_the_printed_command_calls_the_program_as_it_was_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, called: str, printed: str
+) -> None:
+    for folder in ("found", "other"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mc1opt").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "found"))
+    called, printed = (text.replace("/PLACE", str(tmp_path)) for text in (called, printed))
+    monkeypatch.setattr(sys, "argv", [called, "run", "--study", "my study.py", "--timeout", "8m", "--json"])
+    assert resume_command() == f"{printed} run --study 'my study.py' --json"
+
+
+@pytest.mark.parametrize("option", [["--timeout", "8m"], ["--timeout=8m"]], ids=["apart", "joined"])
+def test_options_are_left_out_with_their_values(monkeypatch: pytest.MonkeyPatch, option: list[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["mc1opt", "retrain", *option, "--study", "a b"])
+    assert given_command(without=("--timeout",)) == "mc1opt retrain --study 'a b'"
+    assert given_command() == f"mc1opt retrain {' '.join(option)} --study 'a b'"

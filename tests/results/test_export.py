@@ -1,0 +1,140 @@
+"""Exports of a real network: what is written, checked, said, recorded; and what is left alone."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from mc1opt.errors import Mc1optError, ModelError, UsageError
+from mc1opt.results import export_check
+from mc1opt.results.export import FORMATS, ExportCommand, ExportedFile, export
+from tests.cli.command import files_below
+from tests.results.trained import STORAGE, STUDY, Trained, write_model
+
+EXPORTS = Path("storage/exports/s")
+
+
+def run(trained: Trained, lines: list[str] | None = None, **options: object) -> list[ExportedFile]:
+    """An export of the study, of the trained network's images; `options` change it."""
+    fields = {"storage": STORAGE, "study": STUDY, "data": Path(trained.data.folder)}
+    command = ExportCommand(**(fields | options))
+    said = lines if lines is not None else []
+    with Path("progress").open("a") as output:
+        return export(command, write=said.append, output=output)
+
+
+# ---- What is written -------------------------------------------------------------------------------------
+
+
+def test_every_format_is_one_file_beside_the_database(exported_folder: Path) -> None:
+    names = {path.name for path in (exported_folder / EXPORTS).iterdir()}
+    assert names == {f"trial-1{ending}" for ending in FORMATS.values()}
+
+
+def test_the_output_says_the_quality_and_how_each_file_compares(exported_folder: Path) -> None:
+    first, *lines = (exported_folder / "output").read_text().splitlines()
+    assert first == (
+        "Exporting trial 1 of study s: validation 0.7500, one seed (0.7100 with 2 other seeds), not tested"
+    )
+    assert [line.split()[0] for line in lines[::3]] == list(FORMATS)
+    for line in lines[1::3]:
+        assert line.strip().startswith("logits differ by at most ")
+        assert line.endswith("0 of 1,040 decisions differ")
+    for line in lines[2::3]:
+        assert line.endswith(" (median; images a batch)")
+        assert " ms for 1, " in line
+        assert " ms for 256 " in line
+
+
+def test_each_file_is_in_the_record_of_exports(exported_folder: Path) -> None:
+    lines = (exported_folder / "storage/exports/exports.jsonl").read_text().splitlines()
+    recorded = [json.loads(line) for line in lines]
+    assert [entry["format"] for entry in recorded] == list(FORMATS)
+    for entry in recorded:
+        assert hashlib.sha256(Path(entry["path"]).read_bytes()).hexdigest() == entry["sha256"]
+
+
+def test_what_is_returned_is_true_of_the_file(exported: Path, trained: Trained) -> None:
+    (file,) = run(trained, formats=("safetensors",), output=Path("there"), trial=0)
+    assert file.path == "there/trial-0.safetensors"
+    assert file.bytes == Path(file.path).stat().st_size
+    assert (file.max_logit_difference, file.different_decisions) == (0.0, 0)
+    fields = ["format", "path", "bytes", "max_logit_difference", "different_decisions", "latency"]
+    assert list(file.to_json()) == fields
+
+
+def test_in_half_the_share_of_other_decisions_is_said(exported: Path, trained: Trained) -> None:
+    lines: list[str] = []
+    (file,) = run(trained, lines, formats=("safetensors",), half=True)
+    assert file.path == str((exported / EXPORTS / "trial-1-half.safetensors").relative_to(exported)) or (
+        Path(file.path).samefile(exported / EXPORTS / "trial-1-half.safetensors")
+    )
+    assert 0 < file.max_logit_difference < 0.1
+    share = file.different_decisions / 1040
+    assert f"{file.different_decisions} of 1,040 decisions differ ({share:.2%})" in lines[2]
+    assert file.bytes < (exported / EXPORTS / "trial-1.safetensors").stat().st_size
+
+
+def test_a_model_folder_is_exported_under_its_own_name(exported: Path, trained: Trained) -> None:
+    lines: list[str] = []
+    model = write_model(Path("storage/models/m"), trained)
+    (file,) = run(trained, lines, study=None, model=model, formats=("safetensors",))
+    assert Path(file.path).samefile("storage/exports/m/model.safetensors")
+    assert lines[0] == "Exporting model storage/models/m: test 0.6250, mean of 2 seeds 0.5000"
+
+
+# ---- What is left alone ----------------------------------------------------------------------------------
+
+
+def test_a_file_that_exists_is_replaced_only_by_force(exported: Path, trained: Trained) -> None:
+    path = EXPORTS / "trial-1.safetensors"
+    path.write_text("mine")
+    before = files_below(exported / "storage")
+    with pytest.raises(UsageError, match=r"trial-1\.safetensors exists already; --force replaces it"):
+        run(trained, formats=("safetensors",), output=EXPORTS)
+    with pytest.raises(UsageError, match=r"trial-1\.pt2 exist already; --force replaces them"):
+        run(trained, formats=("safetensors", "pt2"), output=EXPORTS)
+    assert files_below(exported / "storage") == before
+    run(trained, formats=("safetensors",), output=EXPORTS, force=True)
+    assert path.read_bytes() != b"mine"
+
+
+def test_a_file_that_is_another_model_is_not_written_and_replaces_nothing(
+    exported: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_check, "TOLERANCE", -1.0)  # not even the same model is the same
+    before = files_below(exported / "storage")
+    with pytest.raises(ModelError, match=r"trial-1\.onnx was not written: as onnx the model is another one"):
+        run(trained, formats=("onnx",), force=True)
+    assert files_below(exported / "storage") == before
+    with pytest.raises(ModelError, match="was not written"):
+        run(trained, formats=("safetensors",), output=Path("new"))
+    assert files_below(Path("new")) == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"formats": ("tflite",)}, r"unknown format 'tflite'. Allowed: onnx, pt2, safetensors, python\."),
+        ({"study": None}, "give --study NAME or --model DIR"),
+        ({"model": Path("m")}, "give --study NAME or --model DIR"),
+        ({"study": None, "model": Path("m"), "trial": 1}, "--trial belongs to --study"),
+        ({"formats": ("python",), "half": True}, "--half is about weights"),
+        ({"trial": 2}, "has no kept weights"),
+        ({"study": None, "model": Path("m")}, "there is no model folder m"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_made(
+    exported: Path, trained: Trained, options: dict, message: str
+) -> None:
+    before = files_below(exported / "storage")
+    with pytest.raises(Mc1optError, match=message):
+        run(trained, **options)
+    assert files_below(exported / "storage") == before
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_of_its_own(exported: Path, trained: Trained) -> None:
+    Path("file").touch()
+    with pytest.raises(ModelError, match=r"file/trial-1\.safetensors cannot be written"):
+        run(trained, formats=("safetensors",), output=Path("file"))

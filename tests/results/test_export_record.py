@@ -1,0 +1,46 @@
+"""The record of exports: what was written is known by its hash."""
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from mc1opt.results.export_record import export_record, exports_folder, record_export, recorded_hashes
+
+RECORD = Path("exports/exports.jsonl")
+
+
+def test_each_export_is_a_line_with_its_hash_path_and_format() -> None:
+    before = datetime.now(UTC).replace(microsecond=0)
+    for name in ("a.onnx", "b.pt2"):
+        Path(name).write_text(name)
+        record_export(RECORD, Path(name), name[2:], config_id="c", weights_sha256="w")
+    first, second = (json.loads(line) for line in RECORD.read_text().splitlines())
+    assert first["path"] == str(Path("a.onnx").resolve())
+    assert (first["format"], second["format"]) == ("onnx", "pt2")
+    assert (first["config_id"], first["weights_sha256"]) == ("c", "w")
+    assert first["sha256"] == hashlib.sha256(b"a.onnx").hexdigest()
+    assert before <= datetime.fromisoformat(first["time"]) <= datetime.now(UTC)
+    assert recorded_hashes(RECORD, "pt2") == {second["sha256"]}
+
+
+def test_a_file_that_is_exported_again_leaves_both_hashes_known() -> None:
+    for content in ("one", "two"):
+        Path("a.pt2").write_text(content)
+        record_export(RECORD, Path("a.pt2"), "pt2", config_id="c", weights_sha256="w")
+    assert len(recorded_hashes(RECORD, "pt2")) == 2
+
+
+def test_no_record_knows_nothing() -> None:
+    assert recorded_hashes(RECORD, "pt2") == set()
+
+
+@pytest.mark.parametrize(
+    ("storage", "folder"),
+    [("storage/mc1opt.db", "storage/exports"), ("postgresql://host/name", "storage/exports")],
+)
+def test_exports_lie_beside_the_database(storage: str, folder: str) -> None:
+    assert exports_folder(storage) == Path(folder).absolute() or exports_folder(storage) == Path(folder)
+    assert export_record(storage) == exports_folder(storage) / "exports.jsonl"

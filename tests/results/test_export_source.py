@@ -1,0 +1,98 @@
+"""What can be exported, and what is said where it cannot."""
+
+from pathlib import Path
+
+import pytest
+
+from mc1opt.errors import ConfigError, ModelError, StorageError, UsageError
+from mc1opt.results.export_source import folder_source, trial_source
+from mc1opt.spec import Fidelity
+from tests.results.trained import BEST, STORAGE, STUDY, Trained, write_model, write_study
+
+
+@pytest.fixture
+def study(trained: Trained) -> None:
+    write_study(trained)
+
+
+@pytest.mark.usefixtures("study")
+def test_without_a_number_it_is_the_best_trial_and_its_kept_weights(trained: Trained) -> None:
+    source = trial_source(STORAGE, STUDY, None)
+    assert source.title == f"trial {BEST} of study s"
+    assert source.quality == "validation 0.7500, one seed (0.7100 with 2 other seeds), not tested"
+    assert (source.stem, source.folder, source.study) == ("trial-1", "s", "s")
+    assert source.config == trained.config
+    assert source.weights.read_bytes() == trained.weights.read_bytes()
+    assert source.fidelity == trained.training.fidelity
+    assert source.seed == trained.training.seed
+
+
+@pytest.mark.usefixtures("study")
+def test_another_trial_can_be_chosen() -> None:
+    source = trial_source(STORAGE, STUDY, 0)
+    assert source.stem == "trial-0"
+    assert source.quality == "validation 0.5000, one seed, not tested"
+
+
+@pytest.mark.usefixtures("study")
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (2, r"trial 2 of study 's' has no kept weights: .* Trials with kept weights: 0, 1, 4\."),
+        (3, r"trial 3 of study 's' was not trained to its end \(failed \(diverged\): the training loss of"),
+        (9, r"study 's' has no trial 9; its trials are 0 to 4\."),
+    ],
+    ids=["not kept", "failed", "none"],
+)
+def test_a_trial_without_kept_weights_is_refused_with_those_that_have_them(number: int, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        trial_source(STORAGE, STUDY, number)
+
+
+@pytest.mark.usefixtures("study")
+def test_a_config_of_a_newer_mc1opt_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"schema version 99; this mc1opt reads 1 to"):
+        trial_source(STORAGE, STUDY, 4)
+
+
+@pytest.mark.usefixtures("study")
+def test_a_study_that_does_not_exist_is_named() -> None:
+    with pytest.raises(StorageError, match=r"there is no study 'other' in this database. It has: s\."):
+        trial_source(STORAGE, "other", None)
+
+
+def test_a_study_without_finished_trials_has_nothing_to_export(trained: Trained) -> None:
+    from mc1opt.search.ownership import this_owner
+    from mc1opt.search.storage import open_storage
+
+    open_storage(STORAGE, create=True, owner=this_owner(), threads=1)
+    import optuna
+
+    optuna.create_study(study_name="empty", storage=open_storage(STORAGE, create=False), direction="maximize")
+    with pytest.raises(
+        UsageError, match="study 'empty' has no finished trial, so there is nothing to export"
+    ):
+        trial_source(STORAGE, "empty", None)
+
+
+# ---- Model folders ---------------------------------------------------------------------------------------
+
+
+def test_a_model_folder_says_how_it_was_trained_and_tested(trained: Trained) -> None:
+    source = folder_source(write_model(Path("models/m"), trained))
+    assert source.quality == "test 0.6250, mean of 2 seeds 0.5000"
+    assert (source.stem, source.folder, source.study, source.seed) == ("model", "m", "s", 1)
+    assert source.fidelity == Fidelity(train_images=300, epochs=2)
+    assert source.data == {"name": trained.data.name, "sha256": trained.data.sha256}
+
+
+def test_a_model_folder_without_measurements_is_not_tested(trained: Trained) -> None:
+    source = folder_source(write_model(Path("models/m"), trained, test=None, epochs=None, study=None))
+    assert (source.quality, source.fidelity, source.study) == ("not tested", None, "")
+
+
+def test_a_damaged_model_folder_is_refused(trained: Trained) -> None:
+    write_model(Path("models/m"), trained)
+    Path("models/m/model.safetensors").write_bytes(b"x")
+    with pytest.raises(ModelError, match="is damaged"):
+        folder_source(Path("models/m"))

@@ -1,0 +1,408 @@
+"""A retraining from its candidates to its model, on learning curves: what it trains, tests, keeps."""
+
+import fcntl
+import io
+import json
+import statistics
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load_file
+
+from mc1opt.config import config_id
+from mc1opt.data import images as images_module
+from mc1opt.errors import DataError, Mc1optError, StorageError, UsageError
+from mc1opt.results.model_folder import read_model_folder
+from mc1opt.results.report import Retraining
+from mc1opt.results.retrain import without_password
+from mc1opt.search.records import StudyRecord
+from mc1opt.search.run import StopFlag
+from mc1opt.search.weights import study_folder
+from mc1opt.seeds import derive_seed
+from mc1opt.spec import Fidelity, Fold, Training
+from tests.curves import Switches, curve
+from tests.results.retraining import (
+    MODELS,
+    STORAGE,
+    STUDY,
+    TRIALS,
+    curve_study,
+    retrain_curves,
+    retrainable,
+    retrainable_folder,
+    small_images,
+)
+from tests.search.studies import SEED
+from tests.workers.conftest import switches
+
+__all__ = ["retrainable", "retrainable_folder", "switches"]
+
+SEEDS = [derive_seed(SEED, "retrain", index) for index in range(3)]
+
+
+def retrained(**options: Any) -> Retraining:
+    ended = retrain_curves(**options)
+    assert ended.reason == "finished"
+    assert ended.result is not None
+    return ended.result
+
+
+def ranking(record: StudyRecord) -> list[int]:
+    """The trials, the best first."""
+    return sorted(range(TRIALS), key=lambda number: -(record.trials[number].value or 0.0))
+
+
+def facts(result: Retraining) -> dict[str, Any]:
+    """What a retraining found, without times and what depends on how it was started."""
+    printed = result.to_json()
+    for name in ("seconds", "training_seconds", "planned_seconds", "workers", "command"):
+        del printed[name]
+    del printed["test"]["time"]
+    return printed
+
+
+def opening_lines() -> list[str]:
+    path = MODELS / "test_openings.jsonl"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def epochs_by_training(switches: Switches) -> dict[tuple[str, int], list[int]]:
+    """The epochs that were begun, by config and seed."""
+    found: dict[tuple[str, int], list[int]] = {}
+    for epoch in switches.epochs():
+        found.setdefault((epoch["config_id"], epoch["seed"]), []).append(epoch["epoch"])
+    return found
+
+
+# ---- To the end ------------------------------------------------------------------------------------------
+
+
+def test_the_best_configs_compete_at_full_fidelity_and_the_best_mean_wins(retrainable: StudyRecord) -> None:
+    result = retrained()
+    printed = result.to_json()
+    assert [entry["trial"] for entry in printed["candidates"]] == ranking(retrainable)[:3]
+    data = small_images()
+    means = {}
+    for entry, candidate in zip(printed["candidates"], result.plan.candidates, strict=True):
+        expected = {
+            str(seed): curve(
+                Training(
+                    config=candidate.config,
+                    fidelity=Fidelity(train_images=180, epochs=3),
+                    seed=seed,
+                    data=data,
+                )
+            )[-1].accuracy
+            for seed in SEEDS
+        }
+        assert entry["validation"] == expected
+        means[entry["trial"]] = statistics.fmean(expected.values())
+    assert printed["winner"]["trial"] == max(means, key=lambda number: means[number])
+    assert printed["optimism"]["validation_in_search"] == retrainable.trials[printed["winner"]["trial"]].value
+    assert printed["optimism"]["validation_retrained"] == pytest.approx(max(means.values()))
+    assert printed["optimism"]["test"] == printed["test"]["mean"] == pytest.approx(0.8)
+
+
+def test_the_winner_trains_on_all_images_once_a_seed_and_the_first_ones_model_is_kept(
+    retrainable: StudyRecord,
+) -> None:
+    result = retrained()
+    lines = [json.loads(line) for line in (MODELS / "trainings.jsonl").read_text().splitlines()]
+    finals = [line for line in lines if line["key"]["validation_images"] == 0]
+    assert len(lines) == 12
+    assert [line["key"]["fidelity"]["train_images"] for line in finals] == [200] * 3
+    assert {line["key"]["seed"] for line in finals} == set(SEEDS)
+    assert {line["key"]["config_id"] for line in finals} == {result.winner.candidate.config_id}
+    assert all(epoch["validation_accuracy"] is None for line in finals for epoch in line["curve"])
+    first = next(line for line in finals if line["key"]["seed"] == SEEDS[0])
+    folder = read_model_folder(MODELS)
+    assert folder.weights_sha256 == first["weights_sha256"]
+    assert config_id(folder.config) == result.winner.candidate.config_id
+    assert len(list((MODELS / "weights").glob("*.safetensors"))) == 3
+    assert "validation_accuracy" in load_file(folder.weights)
+
+
+def test_metrics_are_everything_that_json_prints_and_the_card_stands_beside(retrainable: StudyRecord) -> None:
+    result = retrained()
+    assert read_model_folder(MODELS).metrics == json.loads(json.dumps(result.to_json()))
+    assert (MODELS / "model_card.md").read_text().startswith("# Image classifier of study s\n")
+
+
+def test_the_number_of_workers_changes_nothing_but_the_time(retrainable: StudyRecord) -> None:
+    first = facts(retrained(workers="1"))
+    for name in ("trainings.jsonl", "test_results.jsonl", "test_openings.jsonl"):
+        (MODELS / name).unlink()
+    assert facts(retrained(workers="3")) == first
+
+
+def test_a_trial_that_is_named_is_retrained_alone(retrainable: StudyRecord) -> None:
+    worst = ranking(retrainable)[-1]
+    result = retrained(trial=worst, seeds=1)
+    printed = result.to_json()
+    assert [entry["trial"] for entry in printed["candidates"]] == [worst]
+    assert (printed["test"]["n"], printed["test"]["interval"]) == (1, None)
+
+
+def test_folds_tell_the_spread_over_images_apart_from_that_over_seeds(retrainable: StudyRecord) -> None:
+    result = retrained(folds=4)
+    folds = result.to_json()["folds"]
+    expected = [
+        curve(
+            Training(
+                config=result.winner.candidate.config,
+                fidelity=Fidelity(train_images=150, epochs=3),
+                seed=SEEDS[0],
+                data=small_images(),
+                fold=Fold(index=index, count=4),
+            )
+        )[-1].accuracy
+        for index in range(4)
+    ]
+    assert folds["validation"] == expected
+    assert folds["mean"] == pytest.approx(statistics.fmean(expected))
+    assert folds["std"] == pytest.approx(statistics.stdev(expected))
+    over_seeds = list(result.to_json()["candidates"][0]["validation"].values())
+    if result.winner.candidate.trial == ranking(retrainable)[0]:
+        assert folds["std_over_seeds"] == pytest.approx(statistics.stdev(over_seeds))
+
+
+def test_folds_can_be_added_to_a_finished_retraining_without_another_look_at_the_test_images(
+    retrainable: StudyRecord, switches: Switches
+) -> None:
+    first = retrained()
+    count = len(switches.epochs())
+    second = retrained(folds=3)
+    assert len(switches.epochs()) == count + 3 * 3
+    assert second.test.confusions == first.test.confusions
+    assert len(opening_lines()) == 1
+
+
+def test_a_clearly_worse_candidate_stops_early_and_the_output_says_by_which_test(switches: Switches) -> None:
+    record = curve_study(small_images(1000))
+    best, *_, worst = ranking(record)
+    # With two seeds the test needs 4.5 times the spread, which is 0.01, an image, or little more.
+    assert record.trials[best].value - record.trials[worst].value > 0.2
+    output = io.StringIO()
+    result = retrained(top=TRIALS, seeds=5, output=output, workers="1")
+    entry = next(e for e in result.to_json()["candidates"] if e["trial"] == worst)
+    assert entry["stopped"]["after_seeds"] == 2
+    assert entry["stopped"]["p"] < 0.05
+    assert len(entry["validation"]) == 2
+    line = next(line for line in output.getvalue().splitlines() if line.startswith(f"#{worst} stops early"))
+    assert "one-sided paired t test over the common seeds, level 5 %" in line
+    assert len([key for key in epochs_by_training(switches) if key[0] == entry["config_id"]]) == 1 + 2
+
+
+# ---- The test images -------------------------------------------------------------------------------------
+
+
+def test_nothing_but_the_last_step_opens_the_test_images(
+    retrainable: StudyRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Search, comparison, final trainings and folds go through with images whose opening raises."""
+    trained_before = []
+
+    def refuse(*_: object) -> None:
+        trained_before.extend((MODELS / "trainings.jsonl").read_text().splitlines())
+        raise AssertionError("the test images were opened")
+
+    monkeypatch.setattr(images_module, "open_test_images", refuse)
+    curve_study(trials=TRIALS + 1)
+    assert trained_before == []
+    with pytest.raises(AssertionError, match="the test images were opened"):
+        retrain_curves(folds=3)
+    assert len(trained_before) == 3 * 3 + 3 + 3
+    assert not (MODELS / "model.safetensors").exists()
+
+
+def test_with_damaged_test_images_all_is_trained_and_the_same_command_tests_when_they_are_whole(
+    retrainable: StudyRecord, switches: Switches
+) -> None:
+    (path,) = Path("cache").glob("own-*/test_images.npy")
+    content = path.read_bytes()
+    path.write_bytes(bytes(len(content)))
+    with pytest.raises(DataError, match=r"test_images\.npy cannot be read"):
+        retrain_curves()
+    count = len(switches.epochs())
+    assert count == 12 * 3
+    path.write_bytes(content)
+    retrained()
+    assert len(switches.epochs()) == count
+
+
+def test_the_opening_is_recorded_and_the_same_command_prints_the_stored_result_instead_of_another(
+    retrainable: StudyRecord, switches: Switches
+) -> None:
+    first = retrained()
+    (opening,) = [json.loads(line) for line in opening_lines()]
+    identity = first.winner.candidate.config_id
+    assert opening["reason"] == f"retrain of study s: config {identity}, 3 seeds"
+    count = len(switches.epochs())
+    output = io.StringIO()
+    assert facts(retrained(output=output)) == facts(first)
+    assert len(opening_lines()) == 1
+    assert len(switches.epochs()) == count
+    assert "the test images stay closed" in output.getvalue()
+    assert "Of them stored already: 12." in output.getvalue()
+
+
+def test_a_second_opening_for_the_study_says_so(retrainable: StudyRecord) -> None:
+    retrained()
+    output = io.StringIO()
+    result = retrained(epochs=2, force=True, output=output)
+    assert "for this study they were opened once before" in output.getvalue()
+    assert len(result.to_json()["test"]["opened_before"]) == 1
+    assert "had been opened before" in (MODELS / "model_card.md").read_text()
+
+
+# ---- Stopped and gone on with ----------------------------------------------------------------------------
+
+
+def test_a_stopped_retraining_goes_on_without_repeating_what_is_finished(
+    retrainable: StudyRecord, switches: Switches
+) -> None:
+    whole = facts(retrained())
+    for name in ("trainings.jsonl", "test_results.jsonl", "test_openings.jsonl", "model.safetensors"):
+        (MODELS / name).unlink()
+    (switches.folder / "epochs.jsonl").unlink()
+    switches.add("hang", seed=SEEDS[1], epoch=2)
+    stop = StopFlag()
+
+    def stop_soon() -> None:
+        switches.wait_for_epochs(9 + 3)
+        stop.set("signal", "SIGINT")
+
+    thread = threading.Thread(target=stop_soon)
+    thread.start()
+    output = io.StringIO()
+    ended = retrain_curves(stop=stop, output=output, workers="1")
+    thread.join()
+    assert (ended.reason, ended.result) == ("signal", None)
+    assert "Stopped by SIGINT" in output.getvalue()
+    assert opening_lines() == []
+    finished = [json.loads(line)["key"] for line in (MODELS / "trainings.jsonl").read_text().splitlines()]
+    assert [key["seed"] for key in finished] == [SEEDS[0]] * 3
+    switches.clear()
+
+    assert facts(retrained(workers="1")) == whole
+    by_training = epochs_by_training(switches)
+    winner = whole["winner"]["config_id"]
+    for key in finished:
+        twice = key["config_id"] == winner  # in the comparison, and on all images
+        assert by_training[key["config_id"], key["seed"]] == [0, 1, 2] * (1 + twice)
+
+
+def test_the_time_limit_stops_in_good_order(retrainable: StudyRecord, switches: Switches) -> None:
+    switches.add("hang", epoch=2, seed=SEEDS[1])
+    ended = retrain_curves(timeout=1.0)
+    assert (ended.reason, ended.result) == ("timeout", None)
+
+
+def test_a_stop_after_the_last_training_leaves_the_test_images_closed(
+    retrainable: StudyRecord, switches: Switches
+) -> None:
+    stop = StopFlag()
+
+    class StopsAtTheEnd(io.StringIO):
+        def write(self, text: str) -> int:
+            if text.startswith("12/12"):
+                stop.set("signal", "SIGTERM")
+            return super().write(text)
+
+    ended = retrain_curves(stop=stop, output=StopsAtTheEnd())
+    assert ended.result is None
+    assert opening_lines() == []
+    count = len(switches.epochs())
+    retrained()
+    assert len(switches.epochs()) == count
+
+
+def test_two_retrainings_of_a_study_at_once_are_refused(retrainable: StudyRecord) -> None:
+    MODELS.mkdir(parents=True)
+    with (MODELS / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UsageError, match="study 's' is being retrained by another process"):
+            retrain_curves()
+    retrained()
+
+
+# ---- Failures and wrong use ------------------------------------------------------------------------------
+
+
+def test_a_candidate_that_diverges_is_out_and_named(retrainable: StudyRecord, switches: Switches) -> None:
+    best = ranking(retrainable)[0]
+    switches.add("diverge", config_id=retrainable.trials[best].config_id, seed=SEEDS[1], epoch=1)
+    output = io.StringIO()
+    result = retrained(output=output)
+    assert result.winner.candidate.trial != best
+    assert f"#{best} is out: a training of it failed (the training loss is nan)" in output.getvalue()
+    entry = result.to_json()["candidates"][0]
+    assert entry["failures"] == {str(SEEDS[1]): "the training loss is nan"}
+
+
+def test_if_all_candidates_diverge_there_is_no_winner(retrainable: StudyRecord, switches: Switches) -> None:
+    switches.add("diverge", seed=SEEDS[0])
+    with pytest.raises(Mc1optError, match="no candidate is left"):
+        retrain_curves()
+
+
+def test_a_final_training_that_diverges_is_an_error_that_says_what_to_do(
+    retrainable: StudyRecord, switches: Switches
+) -> None:
+    retrained()
+    (MODELS / "trainings.jsonl").write_text(
+        "".join(line + "\n" for line in (MODELS / "trainings.jsonl").read_text().splitlines()[:9])
+    )
+    switches.add("diverge", seed=SEEDS[1])
+    with pytest.raises(Mc1optError, match=r"on all images, seed 2 failed \(diverged\).*--trial"):
+        retrain_curves()
+    assert len(opening_lines()) == 1
+
+
+@pytest.mark.parametrize("options", [{"epochs": 2}, {"seeds": 2}, {"top": 2}, {"trial": 0}], ids=str)
+def test_the_model_of_another_retraining_is_replaced_only_by_force(
+    retrainable: StudyRecord, switches: Switches, options: dict[str, Any]
+) -> None:
+    first = retrained()
+    count, files = len(switches.epochs()), {path: path.read_bytes() for path in MODELS.glob("*.*")}
+    with pytest.raises(UsageError, match=r"holds the model of another retraining.*--force"):
+        retrain_curves(**options)
+    assert len(switches.epochs()) == count
+    assert {path: path.read_bytes() for path in MODELS.glob("*.*")} == files
+    second = retrained(force=True, **options)
+    assert read_model_folder(MODELS).metrics["retraining"] == second.plan.identity != first.plan.identity
+
+
+def test_a_model_whose_metrics_are_damaged_is_that_of_another_retraining(retrainable: StudyRecord) -> None:
+    retrained()
+    (MODELS / "metrics.json").write_text("{")
+    with pytest.raises(UsageError, match="another retraining"):
+        retrain_curves()
+
+
+def test_top_and_trial_exclude_each_other(retrainable: StudyRecord) -> None:
+    with pytest.raises(UsageError, match="--top and --trial exclude each other"):
+        retrain_curves(top=2, trial=1)
+
+
+def test_a_study_that_there_is_not_is_refused_and_nothing_is_made(retrainable: StudyRecord) -> None:
+    with pytest.raises(StorageError, match="there is no study 'x'"):
+        retrain_curves(study="x")
+    assert not MODELS.parent.exists()
+
+
+def test_models_of_a_study_with_any_name_lie_below_the_database(retrainable: StudyRecord) -> None:
+    small_images()
+    assert study_folder(Path("storage/models"), STUDY) == MODELS
+    result = retrained()
+    assert result.model == MODELS
+    assert result.storage == STORAGE
+
+
+def test_the_password_of_a_database_does_not_get_into_the_card() -> None:
+    storage = "postgresql+psycopg://me:secret@host/db"
+    shown = without_password(f"mc1opt retrain --study s --storage {storage} --seeds 2", storage)
+    assert shown == "mc1opt retrain --study s --storage postgresql+psycopg://me:***@host/db --seeds 2"
+    assert without_password("mc1opt retrain --study s", "storage/s.db") == "mc1opt retrain --study s"

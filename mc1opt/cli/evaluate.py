@@ -15,7 +15,7 @@ def evaluate(
     storage: Storage = DEFAULT_STORAGE,
     as_json: Json = False,
 ) -> None:
-    """Measure a model on the test images, and record that they were opened.
+    """Measure a model on the test images, and record it.
 
     Accuracy with its 95 % interval, by class, calibration error and confusion matrix. Test images that were
     looked at before choosing a model say little about it, so every opening is recorded.

@@ -16,7 +16,7 @@ def replay(
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Train a trial again from its stored config and seed, and compare the curves.
+    """Train a trial again, and compare the curves.
 
     Exit code 0: they are equal, bit for bit. 1: they differ, and from which epoch on; or the trial was
     trained on another CPU capability, torch build or device, so that they cannot be compared.

@@ -53,7 +53,17 @@ def test_every_help_has_examples_of_the_command(mc1opt_here, command: list[str])
 
 def test_the_list_of_commands_says_each_in_a_whole_line(mc1opt_here) -> None:
     listed = mc1opt_here("--help").stdout.partition("Commands:\n")[2].splitlines()
-    assert [line.split()[0] for line in listed] == ["run", "show", "retrain", "export", "predict", "evaluate", "replay", "data", "studies"]
+    assert [line.split()[0] for line in listed] == [
+        "run",
+        "show",
+        "retrain",
+        "export",
+        "predict",
+        "evaluate",
+        "replay",
+        "data",
+        "studies",
+    ]
     assert all(line.endswith(".") and not line.endswith("...") for line in listed)
 
 

@@ -7,7 +7,7 @@ import pytest
 SWITCHES = {
     "real_data": ("--real-data", "needs the real CIFAR-10"),
     "postgresql": ("--postgresql", "needs PostgreSQL's server programs"),
-    "slow": ("--slow", "takes over ten seconds"),
+    "slow": ("--slow", "takes long"),
 }
 
 

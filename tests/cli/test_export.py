@@ -51,6 +51,7 @@ def test_right_after_a_search_its_best_trial_is_exported_and_said_to_be_untested
     assert f"trial-{best()}.onnx ({path.stat().st_size:,} bytes)" in file
 
 
+@pytest.mark.slow
 def test_json_lists_each_format_on_standard_output_alone(finished: Path, mc1opt_here) -> None:
     formats = ["safetensors", "pt2", "python"]
     options = [option for name in formats for option in ("--format", name)]

@@ -28,6 +28,7 @@ def test_a_trial_of_a_search_has_the_same_curve_again(finished: Path, mc1opt_her
     assert stored_study("tiny") == before
 
 
+@pytest.mark.slow
 def test_a_difference_is_exit_code_1_and_named_in_json(finished: Path, mc1opt_here) -> None:
     set_attribute(0, "seed", 1)
     result = mc1opt_here("replay", "--study", "tiny", "--trial", "0", "--json")

@@ -30,6 +30,7 @@ def finished_trainings() -> int:
 # ---- To the end ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_json_is_all_that_is_printed_and_the_model_does_what_it_says(finished: Path, mc1opt_here) -> None:
     ended = mc1opt_here(*SMALL, "--folds", "2", "--json")
     assert ended.returncode == 0, ended.stderr
@@ -156,6 +157,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(
     assert files_below(finished) == before
 
 
+@pytest.mark.slow
 def test_a_study_is_found_by_its_name_in_another_database(finished: Path, mc1opt_here) -> None:
     Path("elsewhere").mkdir()
     Path("storage/mc1opt.db").rename("elsewhere/other.db")

@@ -131,7 +131,7 @@ def test_a_second_signal_ends_at_once(finished: Path, start) -> None:
     search.send_signal(signal.SIGINT)
     search.send_signal(signal.SIGTERM)
     stopped = finish(search, STOP_SECONDS)
-    assert stopped.returncode == 143
+    assert stopped.returncode in (130, 143)  # the second may overtake the first in its handler
     assert "Go on with" not in stopped.stdout
     assert states()[count:] == ["RUNNING"]
     assert all(wait_until_gone(pid, STOP_SECONDS) for pid in workers)

@@ -178,6 +178,7 @@ def test_the_script_trains_the_same_epochs_without_mc1opt(trained: Trained) -> N
     assert_same_curve(trained)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
 def test_so_it_does_with_other_recipes(name: str, tmp_path: Path) -> None:
     fields = dict(VARIANTS[name])
@@ -187,6 +188,7 @@ def test_so_it_does_with_other_recipes(name: str, tmp_path: Path) -> None:
     assert_same_curve(train_small(folder, augmentation=Augmentation(**augmentation), **fields))
 
 
+@pytest.mark.slow
 def test_with_test_it_trains_on_all_images_and_looks_at_the_test_images_once(trained: Trained) -> None:
     source = source_of(trained.config, fidelity=Fidelity(train_images=100, epochs=1))
     Path("script.py").write_text(training_script(source, trained.data, "script.py"))

@@ -107,7 +107,7 @@ def test_only_what_is_missing_is_trained(switches: Switches) -> None:
     Run(jobs(2))
     run = Run(jobs(4), workers=2)
     assert sorted(set(begun(switches)[6:])) == [(seed, epoch) for seed in (2, 3) for epoch in range(3)]
-    assert list(run.results) == [f"seed {seed}" for seed in sorted(range(4))]
+    assert sorted(run.results) == [f"seed {seed}" for seed in range(4)]
 
 
 def test_each_finished_training_has_a_line_with_the_count(switches: Switches) -> None:

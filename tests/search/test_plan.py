@@ -47,10 +47,11 @@ def test_the_last_trial_is_not_divided_among_workers() -> None:
     assert plan(OWN, trials=6, workers=4) == pytest.approx(15.0)
 
 
-def test_confirmations_are_whole_trainings_besides() -> None:
+def test_confirmations_are_whole_trainings_besides(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = 5 * statistics.mean(SECONDS)
     assert plan(OWN, confirmations=6) == pytest.approx((95 + 6) * whole / 2)
     assert plan(OWN, trials=5, confirmations=1) == pytest.approx(whole)
+    monkeypatch.setattr("mc1opt.search.plan._operations_per_second", lambda: 1e11)  # or noise would decide
     without, with_them = plan(study()), plan(study(), confirmations=6)
     assert without is not None
     assert with_them is not None

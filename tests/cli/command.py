@@ -83,11 +83,14 @@ def epochs_of_running_trials() -> int:
 
 
 def _query(query: str) -> list[tuple[Any, ...]]:
-    """Read-only, also while another process makes the database: then it holds nothing yet."""
+    """Also while another process makes the database: then it holds nothing yet.
+
+    Opened for writing, because what a killed process had begun to write must be taken back first.
+    """
     path = Path("storage/mc1opt.db")
     if not path.exists():
         return []
-    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True)
     try:
         return connection.execute(query).fetchall()
     except sqlite3.OperationalError as error:

@@ -40,7 +40,7 @@ class Normalisation(nn.Module):
         return (values - self._image_of(self.mean)) / self._image_of(self.std)
 
     def _image_of(self, values: Tensor) -> Tensor:
-        """An image of one colour: a batch and an image meet in memory order, a batch and three values do not."""
+        """An image of one colour: broadcast along the batch in memory order, unlike three values."""
         image = values.view(1, -1, 1, 1).expand(1, IMAGE_CHANNELS, IMAGE_SIZE, IMAGE_SIZE)
         return image.contiguous(memory_format=self.memory_format)
 

@@ -22,6 +22,8 @@ from mc1opt.search.space import suggest_augmentation, suggest_optimizer, suggest
 
 NARROWEST = 4
 """Channels of the narrowest convolution."""
+CHANNEL_BLOCK = 16
+"""Channels that the fast convolutions of CPUs and GPUs compute at once."""
 BLOCK_MACS = 20_000_000
 """Multiply-accumulates an image that one convolution may cost: see `width_bound`."""
 
@@ -100,12 +102,16 @@ def suggest_blocks(trial: BaseTrial, size: int, norm: str, activation: str) -> l
 
 
 def width_of(share: float, bound: int) -> int:
-    """The width of a share, on a logarithmic scale: 0 is 4 channels, 1 the bound."""
-    return round(NARROWEST * (bound / NARROWEST) ** share)
+    """The width of a share, on a logarithmic scale: 0 is 4 channels, 1 the bound.
+
+    Above 12 it is a multiple of CHANNEL_BLOCK: a convolution of 25 channels takes as long as one of 32.
+    """
+    width = NARROWEST * (bound / NARROWEST) ** share
+    return round(width) if width <= 12 else CHANNEL_BLOCK * max(round(width / CHANNEL_BLOCK), 1)
 
 
 def share_of(width: int, bound: int) -> float:
-    """The share of a width: the inverse of `width_of`."""
+    """The share of a width: `width_of` gives it back."""
     return math.log(width / NARROWEST) / math.log(bound / NARROWEST)
 
 

@@ -18,6 +18,8 @@ BFLOAT16_SPEEDUP = 1.6
 """Of a whole training on a CPU with instructions for it (`benchmarks/LOG.md`)."""
 MATRIX = 1024
 """Side of the matrices whose product measures the CPU."""
+PRODUCTS = 20
+"""How many of them are timed."""
 TRIAL_BYTES = 40_000
 """Of a trial in the database."""
 LEAST_TRIALS = 5
@@ -94,12 +96,15 @@ def _mean_macs(definition: StudyDefinition, max_macs: int, draws: int = 64) -> f
 
 
 def _operations_per_second() -> float:
-    """Floating-point operations a second of all CPUs together, in a matrix product; takes some 0.1 s."""
+    """Floating-point operations a second of all CPUs together, in a matrix product; takes some 0.3 s.
+
+    The fastest of many short products: whatever else starts at this moment disturbs only some of them.
+    """
     generator = np.random.default_rng(0)
     a, b = (generator.random((MATRIX, MATRIX), dtype=np.float32) for _ in range(2))
     a @ b
     times = []
-    for _ in range(3):
+    for _ in range(PRODUCTS):
         started = time.perf_counter()
         a @ b
         times.append(time.perf_counter() - started)

@@ -22,9 +22,10 @@ count those that were too large or duplicates, and then model what it has never 
 CANDIDATES = 96
 """Draws from TPE's model of the good trials, of which the likeliest to be good is taken."""
 
-KEPT_BY_EPOCH = (0.6, 0.3, 0.3, 0.4)
+KEPT_BY_EPOCH = (0.3, 0.2, 0.3)
 """Share of the trials that reached the end of their first, second, ... epoch, among which a trial must be to
-go on; later epochs as the last one. The first epoch tells little of the last: it only ends the hopeless."""
+go on; later epochs as the last one. So strict that a hundred trials end within half an hour on 2 cores, and so
+mild that the best are kept (`benchmarks/LOG.md`)."""
 
 PRUNER_STARTUP_TRIALS = 4
 """Completed trials before the pruner ends any: a rank among fewer is luck."""

@@ -102,6 +102,8 @@ def test_sizes_stay_within_the_promised_ranges(drawn: list[tuple[FrozenTrial, Co
         architecture = config.architecture
         if isinstance(architecture, ConvNet):
             assert all(4 <= block.width <= 256 for block in architecture.blocks)
+            # What a convolution computes at once is used whole.
+            assert all(block.width <= 12 or block.width % 16 == 0 for block in architecture.blocks)
         layers = architecture.head if isinstance(architecture, ConvNet) else architecture.layers
         assert all(32 <= layer.width <= 1024 for layer in layers)
 

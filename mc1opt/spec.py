@@ -15,6 +15,12 @@ FailureKind = Literal[
     "diverged", "out_of_memory", "timed_out", "crashed", "killed", "storage", "search_space"
 ]
 
+CHECKPOINT_SECONDS = 10.0
+"""How often the state of a training is written, at most: what a killed process may have to train again."""
+
+SMALLER_STEPS = 4
+"""Into so many parts batches are cut where memory was short."""
+
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -70,10 +76,29 @@ class Training(_Model):
     """Intra-op threads on a CPU. The curve depends on them, in its last bits."""
     precision: Precision = "float32"
     """What convolutions and linear layers compute in (`torch.autocast`); weights stay float32."""
+    accumulation: int = Field(default=1, ge=1)
+    """Parts of each batch that go through the network one after the other, their gradients added up: less
+    memory for the same batch. Batch norm has the statistics of a part, so that the curve is another one."""
     fold: Fold | None = None
     """Which part of all training images validates, instead of the data set's own validation images."""
     weights: str | None = None
     """Where the weights go after the last epoch (a safetensors file), or None to drop them."""
+    checkpoint: str | None = None
+    """Where the state goes at ends of epochs, and from where the training goes on; None for neither. Whoever
+    has it trained deletes the file in the end."""
+    checkpoint_seconds: float = Field(default=CHECKPOINT_SECONDS, ge=0.0)
+    """That state is written at most once in so many seconds, and when the training is interrupted."""
+
+    def in_smaller_steps(self) -> "Training | None":
+        """The same training with a quarter of the images in memory at once, or as few as batch norm bears.
+
+        None where it is trained so already, or batches are of fewer than 4 images.
+        """
+        batch = min(self.config.batch_size, self.fidelity.train_images)
+        parts = min(SMALLER_STEPS, batch // 2)
+        if self.accumulation > 1 or parts < 2:
+            return None
+        return self.model_copy(update={"accumulation": parts})
 
 
 class EpochResult(_Model):
@@ -87,6 +112,8 @@ class EpochResult(_Model):
     """None where no images are kept back for validation."""
     seconds: float = Field(ge=0.0)
     """Training and validation, without start-up."""
+    restored: bool = False
+    """Whether it comes from a checkpoint: the epoch was trained before the training was interrupted."""
 
     @property
     def accuracy(self) -> float:

@@ -239,13 +239,51 @@ def train(training: Training) -> Iterator[EpochResult]:
 
 
 def _train(training: Training, process: _Process) -> Iterator[EpochResult]:
-    for result in curve(training):
+    done = _epochs_in_checkpoint(training)
+    results = curve(training)
+    yield from [result.model_copy(update={"restored": True}) for result in results[:done]]
+    try:
+        for result in _new_epochs(training, process, results[done:]):
+            done = result.epoch + 1
+            yield result
+    except (KeyboardInterrupt, TrainingInterrupted):
+        _write_checkpoint(training, done)
+        raise
+
+
+def _new_epochs(training: Training, process: _Process, results: list[EpochResult]) -> Iterator[EpochResult]:
+    saved = time.monotonic()
+    for result in results:
         if (switches := _switches()) is not None:
             for rule in switches._begin(training, result.epoch):
                 _apply(rule, process)
+        if time.monotonic() - saved >= training.checkpoint_seconds:
+            _write_checkpoint(training, result.epoch + 1)
+            saved = time.monotonic()
         if training.weights is not None and result.epoch == training.fidelity.epochs - 1:
             _save_weights(Path(training.weights), result)
         yield result
+
+
+def _write_checkpoint(training: Training, epochs: int) -> None:
+    """A curve has no state but the number of its epochs. Written when a real training writes its own."""
+    if training.checkpoint is None or epochs == 0:
+        return
+    path = Path(training.checkpoint)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    content = {"seed": training.seed, "config_id": config_id(training.config), "epochs": epochs}
+    temporary.write_text(json.dumps(content))
+    temporary.replace(path)
+
+
+def _epochs_in_checkpoint(training: Training) -> int:
+    if training.checkpoint is None or not (path := Path(training.checkpoint)).exists():
+        return 0
+    content = json.loads(path.read_text())
+    assert (content["seed"], content["config_id"]) == (training.seed, config_id(training.config))
+    epochs: int = content["epochs"]
+    return epochs
 
 
 def _apply(rule: Rule, process: _Process) -> None:
@@ -308,6 +346,9 @@ class CurvePool:
             while (result := self._next(epochs)) is not None:
                 if not on_epoch(result):
                     return False
+                if self._stopped.is_set():
+                    with contextlib.suppress(KeyboardInterrupt):
+                        epochs.throw(KeyboardInterrupt)
                 self._raise_if_stopped()
             return True
         finally:

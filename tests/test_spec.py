@@ -57,6 +57,22 @@ def training(name: str = "mlp", **changes: object) -> Training:
     return Training(**(fields | changes))
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "images", "parts"),
+    [(100, 45_000, 4), (8, 45_000, 4), (7, 45_000, 3), (4, 45_000, 2), (3, 45_000, None), (100, 3, None)],
+)
+def test_smaller_steps_cut_a_batch_into_parts_of_two_images_or_more(
+    batch_size: int, images: int, parts: int | None
+) -> None:
+    config = CONFIGS["mlp"].model_copy(update={"batch_size": batch_size})
+    whole = training(config=config, fidelity=Fidelity(train_images=images, epochs=8))
+    smaller = whole.in_smaller_steps()
+    assert (None if smaller is None else smaller.accumulation) == parts
+    if smaller is not None:
+        assert smaller.model_copy(update={"accumulation": 1}) == whole
+        assert smaller.in_smaller_steps() is None
+
+
 def result(**changes: object) -> EpochResult:
     return EpochResult(**({"epoch": 0, "loss": 1 / 3, "validation_accuracy": 0.5, "seconds": 1.0} | changes))
 

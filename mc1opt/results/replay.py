@@ -180,6 +180,7 @@ def _training(trial: "FrozenTrial", data: DataSet) -> Training:
         device=attributes[records.DEVICE],
         threads=environment.get("threads", 1),
         precision=cast(Precision, precision),
+        accumulation=attributes.get(records.ACCUMULATION, 1),
     )
 
 

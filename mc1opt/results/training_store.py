@@ -3,6 +3,8 @@
 Not here: training what is missing (`mc1opt.results.trainings`).
 """
 
+import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
@@ -68,7 +70,10 @@ class StoredTraining(BaseModel):
     curve: tuple[EpochResult, ...]
     failure: Failure | None = None
     seconds: float
-    """From its start to its end, the wait for a worker included."""
+    """From its start to its end, the wait for a worker included; of one that was interrupted, the seconds of
+    its epochs, if those are more."""
+    accumulation: int = 1
+    """Parts of a batch whose gradients were added up: more than one where memory was short."""
     weights_sha256: str | None = None
     versions: dict[str, str | int]
     commit: str | None
@@ -112,6 +117,15 @@ class TrainingStore:
         weights = Path(training.weights)
         whole = weights.is_file() and file_sha256(weights) == stored.weights_sha256
         return stored if whole else None
+
+    def __iter__(self) -> Iterator[StoredTraining]:
+        """All of them, in the order in which they were first stored."""
+        return iter(list(self._by_key.values()))
+
+    def checkpoint_path(self, training: Training) -> Path:
+        """Where the checkpoint of a training lies that is not stored yet."""
+        key = TrainingKey.of(training).model_dump_json().encode()
+        return self.path.parent / "checkpoints" / f"{hashlib.sha256(key).hexdigest()[:16]}.checkpoint"
 
     def add(self, stored: StoredTraining) -> None:
         """Stores a training; it is on disk when this returns."""

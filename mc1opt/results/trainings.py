@@ -1,7 +1,8 @@
 """Trainings over seeds and folds, each stored as it ends: what is finished is never trained again.
 
-`StoredTrainings` has a pool train what a store lacks. Not here: the store (`mc1opt.results.training_store`),
-which trainings, and what their results mean (retraining, presets).
+`StoredTrainings` has a pool train what a store lacks; one that was interrupted goes on from its checkpoint.
+Not here: the store (`mc1opt.results.training_store`), which trainings, and what their results mean
+(retraining, presets).
 """
 
 import queue
@@ -19,6 +20,7 @@ from mc1opt.results.training_store import REPEATABLE, Failure, StoredTraining, T
 from mc1opt.search.environment import commit, versions
 from mc1opt.search.progress import SILENCE_SECONDS, duration
 from mc1opt.search.run import TICK_SECONDS, StopFlag
+from mc1opt.search.weights import remove_checkpoint
 from mc1opt.spec import EpochResult, Training, TrainingFailed
 from mc1opt.workers.pool import Pool
 from mc1opt.workers.protocol import TrainingInterrupted
@@ -76,7 +78,8 @@ class StoredTrainings:
     _pool: Pool | None = None
     _running: list[_Running] = field(default_factory=list)
     _epochs: list[float] = field(default_factory=list)
-    """When each epoch was trained, by the clock; the first entry is the first training's start."""
+    """When each epoch was trained, by the clock; the first entry is the first training's start. Those that
+    come from checkpoints took no time now."""
     _epochs_each: int = 0
     """Of a training; of the last one that began, where they differ."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -104,6 +107,7 @@ class StoredTrainings:
                 missing.append(job)
             else:
                 self.done += 1
+                remove_checkpoint(self.store.checkpoint_path(job.training))
                 on_result(job, stored)
         missing = [job for job in missing if self._is_wanted(job, wanted)]
         if missing and not self.stop.is_set():
@@ -122,6 +126,7 @@ class StoredTrainings:
         """Asks, and leaves a job that is not wanted out of the total."""
         if wanted(job):
             return True
+        remove_checkpoint(self.store.checkpoint_path(job.training))
         with self._lock:
             self.total -= 1
         return False
@@ -243,18 +248,32 @@ class _Session:
     def _train(self, job: Job, running: _Running) -> None:
         curve: list[EpochResult] = []
         started = time.monotonic()
+        checkpoint = self.owner.store.checkpoint_path(job.training)
+        training = job.training.model_copy(update={"checkpoint": str(checkpoint.absolute())})
 
         def on_epoch(result: EpochResult) -> bool:
-            curve.append(result)
+            curve.append(result.model_copy(update={"restored": False}))
             with self.owner._lock:
                 running.result = result
-                self.owner._epochs.append(time.monotonic())
+                if not result.restored:
+                    self.owner._epochs.append(time.monotonic())
             # After its last epoch a training is finished, wanted or not.
             return result.epoch == job.training.fidelity.epochs - 1 or self.wanted(job)
 
         failure = None
         try:
-            if not self.pool.train(job.training, on_epoch):
+            try:
+                finished = self.pool.train(training, on_epoch)
+            except TrainingFailed as error:
+                smaller = training.in_smaller_steps() if error.kind == "out_of_memory" else None
+                if smaller is None:
+                    raise
+                training = smaller
+                curve.clear()
+                remove_checkpoint(checkpoint)
+                finished = self.pool.train(training, on_epoch)
+            if not finished:
+                remove_checkpoint(checkpoint)
                 with self.owner._lock:  # it is not wanted any more
                     self.owner.total -= 1
                 return
@@ -270,7 +289,8 @@ class _Session:
             key=TrainingKey.of(job.training),
             curve=tuple(curve),
             failure=failure,
-            seconds=time.monotonic() - started,
+            seconds=max(time.monotonic() - started, sum(result.seconds for result in curve)),
+            accumulation=training.accumulation,
             weights_sha256=file_sha256(Path(weights)) if weights and failure is None else None,
             versions=versions(job.training.threads, job.training.precision),
             commit=commit(),
@@ -278,6 +298,7 @@ class _Session:
         )
         with self.owner._lock:
             self.owner.store.add(stored)
+        remove_checkpoint(checkpoint)
         self.results.put((job, stored))
 
 

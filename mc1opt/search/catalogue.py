@@ -9,6 +9,7 @@ import optuna
 
 from mc1opt.errors import StorageError, UsageError
 from mc1opt.search import records
+from mc1opt.search.artifacts import artifacts_folder, remove_artifacts
 from mc1opt.search.command import checkpoints_folder
 from mc1opt.search.ownership import is_dead
 from mc1opt.search.progress import plural
@@ -152,6 +153,9 @@ def open_for_deletion(storage: str, name: str) -> StudyToDelete:
 
 
 def delete_study(victim: StudyToDelete) -> None:
-    """Deletes a study's trials and kept weights."""
+    """Deletes a study's trials, their files and kept weights."""
+    study = load_study(victim.database, victim.name)
+    with victim.database.writing_study_attributes_together():
+        remove_artifacts(study, artifacts_folder(victim.storage))
     optuna.delete_study(study_name=victim.name, storage=victim.database)
     shutil.rmtree(study_folder(checkpoints_folder(victim.storage), victim.name), ignore_errors=True)

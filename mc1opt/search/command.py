@@ -20,14 +20,14 @@ from mc1opt.search.ownership import this_owner
 from mc1opt.search.progress import PlainProgress
 from mc1opt.search.resume import space_fingerprint
 from mc1opt.search.run import SearchSettings, StopFlag, run_search
-from mc1opt.search.sampling import make_pruner, make_sampler
+from mc1opt.search.sampling import GRID_SAMPLER, grid_size, make_pruner, make_sampler
 from mc1opt.search.space import StudyDefinition, load_definition
 from mc1opt.search.storage import StudyStorage, open_storage, sqlite_path, storage_url
 from mc1opt.search.tables import end_lines
 from mc1opt.spec import DataSet, Device, Fidelity
 from mc1opt.training.devices import resolve_device, resolve_precision
 from mc1opt.workers.pool import ProcessPool
-from mc1opt.workers.resources import default_workers
+from mc1opt.workers.resources import default_workers, workers_in_memory
 
 MAX_WORKERS = 256
 
@@ -46,11 +46,14 @@ class SearchCommand:
     timeout: float | None = None
     workers: str = "auto"
     device: str = "auto"
-    sampler: str = "tpe"
-    pruner: str = "narrowing"
+    sampler: str | None = None
+    pruner: str | None = None
     max_macs: int | None = None
     max_failures: int = 10
     confirm: int = 3
+    keep: int = 5
+    max_trial_seconds: float | None = None
+    """Of training; None is no limit."""
     data: Path | None = None
 
 
@@ -61,6 +64,7 @@ def search(
     output: TextIO,
     on_start: Callable[[], None] = lambda: None,
     trainer: str = "mc1opt.training.loop:train",
+    observers: tuple[Observer, ...] = (),
 ) -> SearchEnded:
     """Runs a search as the command line asks for it.
 
@@ -70,6 +74,7 @@ def search(
         output: where progress and results are shown.
         on_start: called when the search begins, with images and database at hand.
         trainer: "module:function" that the workers train with; tests put a cheap one in its place.
+        observers: who is told what happens, beside the display.
 
     Raises:
         Mc1optError: wrong use, or what went wrong.
@@ -82,10 +87,15 @@ def search(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     check_libraries()
     definition = load_definition(command.study)
-    make_sampler(command.sampler, 0)
-    make_pruner(command.pruner)
+    make_sampler(command.sampler or definition.sampler, 0, definition.grid)
+    make_pruner(command.pruner or definition.pruner)
     device = resolve_device(command.device)
     workers = resolve_workers(command.workers, device)
+    if (fit := workers_in_memory()) < workers:
+        write(
+            f"Memory is free for about {fit} of {workers} workers. A worker that memory runs out for is "
+            f"killed, and its trial fails: --workers {fit} is safer."
+        )
     space_fingerprint(definition)  # draws from the search space, which may raise
     data = find_data(command.data, output=output)
     if command.train_images is not None:
@@ -93,7 +103,9 @@ def search(
     storage = open_storage(command.storage, create=True, owner=this_owner(), threads=workers)
     settings = _settings(command, definition, data, device, storage)
     on_start()
-    with ProcessPool(workers, trainer=trainer) as pool, _display(output) as display:
+    limit = command.max_trial_seconds
+    pool = ProcessPool(workers, trainer=trainer, max_training_seconds=limit)
+    with pool, _display(output) as display:
         ended = run_search(
             definition,
             settings,
@@ -101,7 +113,7 @@ def search(
             data,
             pool,
             weights=checkpoints_folder(command.storage),
-            observers=(display,),
+            observers=(display, *observers),
             stop=stop,
         )
     for line in end_lines(ended, command.storage):
@@ -149,19 +161,24 @@ def _settings(
     elif command.train_images is None:
         most = min(fidelity.train_images, data.train_images - data.validation_images)
         fidelity = fidelity.model_copy(update={"train_images": most})
+    sampler = command.sampler or definition.sampler
+    trials = command.trials
+    if sampler == GRID_SAMPLER:
+        trials = min(trials, grid_size(definition.grid))
     return SearchSettings(
         study=name,
-        trials=command.trials,
+        trials=trials,
         fidelity=fidelity,
         seed=command.seed if command.seed is not None else stored.get(records.STUDY_SEED, 0),
         device=device,
         precision=resolve_precision(device),
         max_macs=command.max_macs or stored.get(records.STUDY_MAX_MACS) or definition.max_macs,
         timeout=command.timeout,
-        sampler=command.sampler,
-        pruner=command.pruner,
+        sampler=sampler,
+        pruner=command.pruner or definition.pruner,
         max_failures=command.max_failures,
         confirm=command.confirm,
+        keep=command.keep,
     )
 
 

@@ -6,6 +6,7 @@ What comes of it is kept as an attribute of the trials, not as trials: the sampl
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -13,6 +14,7 @@ from mc1opt.config import config_from_json
 from mc1opt.search import records
 from mc1opt.search.objective import Confirmed, EpochEvent, Objective
 from mc1opt.search.observers import TrialStarted
+from mc1opt.search.weights import confirmation_checkpoint_path, remove_checkpoint
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import EpochResult, Training, TrainingFailed
 
@@ -54,6 +56,8 @@ def _training(objective: Objective, trial: FrozenTrial, seed: int) -> Training:
         data=objective.data,
         device=objective.device,
         precision=objective.precision,
+        checkpoint=str(confirmation_checkpoint_path(objective.weights_folder, trial.number, seed)),
+        checkpoint_seconds=objective.checkpoint_seconds,
     )
 
 
@@ -102,5 +106,7 @@ class Confirmation:
             self._objective.storage.set_user_attributes(
                 repetition.trial_id, {records.CONFIRMATIONS: [*others, confirmation]}
             )
+        if repetition.training.checkpoint is not None:
+            remove_checkpoint(Path(repetition.training.checkpoint))
         value = results[-1].accuracy if confirmation["value"] is not None else None
         emit(Confirmed(repetition.number, value))

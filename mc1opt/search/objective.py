@@ -6,12 +6,14 @@ Two halves, because they need different care. `propose` draws a config and settl
 """
 
 import contextlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from mc1opt.config import Config, config_id, config_to_json
@@ -22,12 +24,14 @@ from mc1opt.search.describe import describe_config
 from mc1opt.search.environment import commit, versions
 from mc1opt.search.observers import TrialStarted
 from mc1opt.search.space import StudyDefinition
-from mc1opt.search.storage import StudyStorage
-from mc1opt.search.weights import keep_best_weights, weights_path
+from mc1opt.search.storage import LostTrialError, StudyStorage
+from mc1opt.search.weights import checkpoint_path, keep_best_weights, remove_checkpoint, weights_path
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import DataSet, Device, EpochResult, Fidelity, Precision, Training, TrainingFailed
 from mc1opt.workers.pool import Pool
 from mc1opt.workers.protocol import TrainingInterrupted
+
+logger = logging.getLogger(__name__)
 
 CAUSED_BY_CONFIG = ("diverged", "out_of_memory", "timed_out")
 """Failures that the sampler shall learn from; the others are the world's, and say nothing about a config."""
@@ -84,8 +88,9 @@ class Objective:
         device: where.
         precision: what is computed in.
         max_macs: multiply-accumulates an image, above which a network is too large.
-        weights_folder: where the weights of the best trials are kept.
-        keep: how many of them.
+        weights_folder: where the weights of the best trials are kept, and the checkpoints of running ones.
+        keep: how many weights.
+        checkpoint_seconds: how often a running trial's state is written, at most.
         emit: is called with what happens, from any thread.
     """
 
@@ -101,6 +106,7 @@ class Objective:
     max_macs: int
     weights_folder: Path
     keep: int
+    checkpoint_seconds: float
     emit: Callable[[Event], None]
 
     def propose(self) -> Proposal | FrozenTrial:
@@ -110,6 +116,12 @@ class Objective:
             What to train, or the trial that has ended.
         """
         trial = self.study.ask()
+        try:
+            return self._propose(trial)
+        except (LostTrialError, UpdateFinishedTrialError):
+            return self._lost(trial)
+
+    def _propose(self, trial: optuna.Trial) -> Proposal | FrozenTrial:
         if (told := trial.user_attrs.get(records.FAILURE)) is not None:
             # It had failed, and the process died before it could tell.
             return self._fail(trial, TrainingFailed(told["kind"], told["message"]))
@@ -126,7 +138,7 @@ class Objective:
             with self.storage.writing_parameters_together():
                 config = self.definition.config(trial)
         except (StudyFileError, ValueError) as error:
-            self.storage.set_user_attributes(trial._trial_id, attributes)
+            self.storage.set_own_attributes(trial._trial_id, attributes)
             return self._fail(trial, TrainingFailed("search_space", str(error)))
         size = cost(config.architecture)
         identity = config_id(config)
@@ -135,31 +147,54 @@ class Objective:
             records.CONFIG_ID: identity,
             records.PARAMETERS: size.parameters,
             records.MACS: size.macs,
+            records.SUMMARY: describe_config(config),
         }
-        self.storage.set_user_attributes(trial._trial_id, attributes)
         if size.macs > self.max_macs:
+            self.storage.set_own_attributes(trial._trial_id, attributes | _outcome("too_large"))
             # How much too large, so that TPE can rank what it must avoid.
             self._set_constraint(trial, records.TOO_LARGE, size.macs / self.max_macs - 1.0)
             return self._tell(trial, state=TrialState.PRUNED)
+        self.storage.set_own_attributes(trial._trial_id, attributes)
         original = self._find_trained(trial.number, identity)
         if original is not None:
-            self.storage.set_user_attributes(trial._trial_id, {records.DUPLICATE_OF: original})
+            self.storage.set_own_attributes(
+                trial._trial_id, {records.DUPLICATE_OF: original} | _outcome("duplicate")
+            )
             return self._tell(trial, state=TrialState.PRUNED)
-        return Proposal(trial, self._training(trial.number, seed, config), describe_config(config))
+        accumulation = trial.user_attrs.get(records.ACCUMULATION, 1)
+        training = self._training(trial.number, seed, config, accumulation)
+        return Proposal(trial, training, attributes[records.SUMMARY])
 
     def train(self, proposal: Proposal) -> FrozenTrial:
-        """Trains a proposal to its end, to the pruner's verdict or to an interruption, and tells it."""
-        trial = proposal.trial
-        self.emit(TrialStarted(trial.number, proposal.summary))
+        """Trains a proposal to its end, to the pruner's verdict or to an interruption, and tells it.
+
+        One that another process has taken over meanwhile, because it took this one for dead, is left to that
+        process.
+        """
+        self.emit(TrialStarted(proposal.trial.number, proposal.summary))
+        try:
+            return self._train(proposal.trial, proposal.training)
+        except (LostTrialError, UpdateFinishedTrialError):
+            return self._lost(proposal.trial)
+
+    def _train(self, trial: optuna.Trial, training: Training) -> FrozenTrial:
         reports = _Reports(trial, self.fidelity.epochs, self.emit)
         try:
-            finished = self.pool.train(proposal.training, reports.on_epoch)
+            finished = self.pool.train(training, reports.on_epoch)
         except TrainingInterrupted:
             return self._set_back(trial)
         except TrainingFailed as failure:
-            self.storage.set_user_attributes(trial._trial_id, reports.attributes())
+            smaller = training.in_smaller_steps() if failure.kind == "out_of_memory" else None
+            if smaller is not None:
+                # Known before it begins: whoever takes the trial up trains it so.
+                steps = {records.ACCUMULATION: smaller.accumulation}
+                self.storage.set_own_attributes(trial._trial_id, steps)
+                remove_checkpoint(checkpoint_path(self.weights_folder, trial.number))
+                return self._train(trial, smaller)
+            self.storage.set_own_attributes(trial._trial_id, reports.attributes())
             return self._fail(trial, failure)
-        self.storage.set_user_attributes(trial._trial_id, reports.attributes())
+        outcome = _outcome("complete" if finished else "pruned")
+        self.storage.set_own_attributes(trial._trial_id, reports.attributes() | outcome)
         if not finished:
             return self._tell(trial, state=TrialState.PRUNED)
         ended = self._tell(trial, value=reports.results[-1].accuracy)
@@ -167,7 +202,7 @@ class Objective:
         keep_best_weights(self.weights_folder, trials, self.keep)
         return ended
 
-    def _training(self, number: int, seed: int, config: Config) -> Training:
+    def _training(self, number: int, seed: int, config: Config, accumulation: int) -> Training:
         return Training(
             config=config,
             fidelity=self.fidelity,
@@ -175,7 +210,10 @@ class Objective:
             data=self.data,
             device=self.device,
             precision=self.precision,
+            accumulation=accumulation,
             weights=str(weights_path(self.weights_folder, number)),
+            checkpoint=str(checkpoint_path(self.weights_folder, number)),
+            checkpoint_seconds=self.checkpoint_seconds,
         )
 
     def _find_trained(self, number: int, identity: str) -> int | None:
@@ -191,6 +229,16 @@ class Objective:
                 return other.number
         return None
 
+    def _lost(self, trial: optuna.Trial) -> FrozenTrial:
+        logger.warning(
+            "trial %d was taken over by another process, which had not heard of this one for long. What was "
+            "trained of it here is dropped.",
+            trial.number,
+        )
+        stored = self.storage.get_trial(trial._trial_id)
+        self.emit(TrialEnded(records.trial_record(stored)))
+        return stored
+
     def _set_back(self, trial: optuna.Trial) -> FrozenTrial:
         stored = self.storage.get_trial(trial._trial_id)
         times = stored.user_attrs.get(records.INTERRUPTED, 0) + 1
@@ -199,7 +247,7 @@ class Objective:
 
     def _fail(self, trial: optuna.Trial, failure: TrainingFailed) -> FrozenTrial:
         what = {"kind": failure.kind, "message": failure.message}
-        self.storage.set_user_attributes(trial._trial_id, {records.FAILURE: what})
+        self.storage.set_own_attributes(trial._trial_id, {records.FAILURE: what} | _outcome("failed"))
         if failure.kind in CAUSED_BY_CONFIG:
             self._set_constraint(trial, records.FAILED, 1.0)
             return self._tell(trial, state=TrialState.PRUNED)
@@ -218,11 +266,17 @@ class Objective:
 
     def _ended(self, trial_id: int) -> FrozenTrial:
         ended = self.storage.get_trial(trial_id)
-        if ended.state != TrialState.COMPLETE:
-            with contextlib.suppress(OSError):
-                weights_path(self.weights_folder, ended.number).unlink(missing_ok=True)
+        if ended.state.is_finished():
+            remove_checkpoint(checkpoint_path(self.weights_folder, ended.number))
+            if ended.state != TrialState.COMPLETE:
+                with contextlib.suppress(OSError):
+                    weights_path(self.weights_folder, ended.number).unlink(missing_ok=True)
         self.emit(TrialEnded(records.trial_record(ended)))
         return ended
+
+
+def _outcome(outcome: records.Outcome) -> dict[str, Any]:
+    return {records.OUTCOME: outcome}
 
 
 @dataclass
@@ -235,16 +289,22 @@ class _Reports:
     results: list[EpochResult] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.reported = set(self.trial.study._storage.get_trial(self.trial._trial_id).intermediate_values)
+        stored = self.trial.study._storage.get_trial(self.trial._trial_id)
+        self.reported = dict(stored.intermediate_values)
 
     def on_epoch(self, result: EpochResult) -> bool:
         """Whether to go on after an epoch."""
         self.results.append(result)
-        # An interrupted trial that starts again comes through epochs that it reported before. The pruner let
-        # it go on after each of them but the last, for which it may not have been asked.
+        # An interrupted trial comes through epochs that it reported before, from its checkpoint or trained
+        # again. The pruner let it go on after each but the last, for which it may not have been asked.
         before = result.epoch < max(self.reported, default=-1)
         if result.epoch not in self.reported:
             self.trial.report(result.accuracy, result.epoch)
+        elif self.reported[result.epoch] != result.accuracy:
+            # Not on the CPU: trained again, a GPU gives other last bits. Value and weights are those of now.
+            self.trial.study._storage.set_trial_intermediate_value(
+                self.trial._trial_id, result.epoch, result.accuracy
+            )
         self.emit(EpochEvent(self.trial.number, result))
         if before or result.epoch == self.epochs - 1:
             return True

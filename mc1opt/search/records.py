@@ -4,7 +4,8 @@ The database is the only memory of a search: results start from these records, n
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import optuna
@@ -44,6 +45,8 @@ INTERRUPTED = "interrupted"
 """How many times the trial was set back to waiting."""
 STALLED = "stalled"
 """{"times": ..., "epochs": ...}: owners that died, one after the other, without a new epoch."""
+ACCUMULATION = "accumulation"
+"""Parts of a batch whose gradients were added up, where whole ones had taken more memory than there was."""
 FAILURE = "failure"
 """{"kind": ..., "message": ...} of a training that ended without a result."""
 DUPLICATE_OF = "duplicate_of"
@@ -52,6 +55,11 @@ STARTING_POINT = "starting_point"
 """The name of the starting point that the trial was enqueued with."""
 CONFIRMATIONS = "confirmations"
 """[{"seed": ..., "value": ...}, ...]: the config trained again with new seeds."""
+SUMMARY = "summary"
+"""The config in one line, for people: see `mc1opt.search.describe`."""
+OUTCOME = "outcome"
+"""What became of the trial, for people who look at it with other programs: Optuna's PRUNED stands for four of
+them. Written before the trial is told, so that one without an end may have it; `outcome` is what counts."""
 
 # ---- User attributes of a study --------------------------------------------------------------------------
 
@@ -60,6 +68,8 @@ STUDY_DEFINITION = "mc1opt_definition"
 STUDY_SPACE = "mc1opt_search_space"
 STUDY_MAX_MACS = "mc1opt_max_macs"
 STUDY_STARTED = "mc1opt_starting_points_enqueued"
+STUDY_IDENTITY = "mc1opt_identity"
+"""A random id, stored when the study is first mirrored: two studies may have the same name."""
 
 TOO_LARGE = "too_large"
 """The constraint (`trial.set_constraint`) that a network above the limit of multiply-accumulates violates."""
@@ -137,6 +147,11 @@ class TrialRecord:
     duplicate_of: int | None
     starting_point: str | None
     confirmations: list[dict[str, Any]]
+    losses: list[float] = field(default_factory=list)
+    """Training loss by epoch; empty while it is in training."""
+    started: str | None = None
+    """When its training began, the last time, in UTC (ISO 8601)."""
+    ended: str | None = None
 
 
 def trial_record(trial: FrozenTrial) -> TrialRecord:
@@ -163,7 +178,15 @@ def trial_record(trial: FrozenTrial) -> TrialRecord:
         duplicate_of=attributes.get(DUPLICATE_OF),
         starting_point=attributes.get(STARTING_POINT),
         confirmations=attributes.get(CONFIRMATIONS, []),
+        losses=attributes.get(LOSSES, []),
+        started=_in_utc(trial.datetime_start),
+        ended=_in_utc(trial.datetime_complete),
     )
+
+
+def _in_utc(time: datetime | None) -> str | None:
+    """Optuna gives local times that don't say so."""
+    return None if time is None else time.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,17 @@
 """Creating a study, or going on with one: the same study, or none."""
 
 import hashlib
+import itertools
 import json
 import shlex
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
 from optuna.exceptions import DuplicatedStudyError
-from optuna.trial import FixedTrial, TrialState
+from optuna.trial import FixedTrial, FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 
 from mc1opt.config import canonical_json
@@ -46,7 +47,7 @@ def space_fingerprint(definition: StudyDefinition) -> str:
     Comments, formatting and names of functions don't count; a range or a choice does.
 
     Raises:
-        StudyFileError: the search space raises, or its starting points don't fit it.
+        StudyFileError: the search space raises, or its starting points or its grid don't fit it.
     """
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     digest = hashlib.sha256()
@@ -56,19 +57,22 @@ def space_fingerprint(definition: StudyDefinition) -> str:
         for name, distribution in sorted(trial.distributions.items()):
             digest.update(f"{name}={optuna.distributions.distribution_to_json(distribution)};".encode())
     for name, params in definition.starting_points.items():
-        _check_starting_point(definition, name, dict(params))
+        _check_point(definition, f"starting point {name!r}", dict(params))
+    if definition.grid:
+        digest.update(json.dumps(definition.grid, sort_keys=True).encode())
+        for values in itertools.product(*definition.grid.values()):
+            point = dict(zip(definition.grid, values, strict=True))
+            _check_point(definition, f"point {point} of GRID", point)
     return digest.hexdigest()[:16]
 
 
-def _check_starting_point(definition: StudyDefinition, name: str, params: dict[str, Any]) -> None:
+def _check_point(definition: StudyDefinition, what: str, params: dict[str, Any]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # Optuna only warns of a value out of range
         try:
             definition.config(FixedTrial(params))
         except StudyFileError as error:
-            raise StudyFileError(
-                f"the starting point {name!r} of {definition.path} does not fit: {error}"
-            ) from error
+            raise StudyFileError(f"the {what} of {definition.path} does not fit: {error}") from error
 
 
 def open_study(
@@ -87,7 +91,7 @@ def open_study(
         records.DATA: {"name": data.name, "sha256": data.sha256},
         records.STUDY_SPACE: space_fingerprint(definition),
     }
-    sampler = make_sampler(settings.sampler, settings.seed)
+    sampler = make_sampler(settings.sampler, settings.seed, definition.grid)
     pruner = make_pruner(settings.pruner)
     with storage.exclusive():
         try:
@@ -168,10 +172,19 @@ def load_study(storage: StudyStorage, name: str) -> optuna.Study:
         raise StorageError(f"there is no study {name!r} in this database. {listed}") from error
 
 
-def take_up_interrupted(study: optuna.Study, storage: StudyStorage) -> int:
+def take_up_interrupted(
+    study: optuna.Study,
+    storage: StudyStorage,
+    is_silent: Callable[[FrozenTrial], bool] = lambda _trial: False,
+) -> int:
     """Sets trials back to waiting whose owner has died, so that they are asked for again.
 
     Optuna's own check of stale trials is not used: it ends them as FAIL for good.
+
+    Args:
+        study: whose running trials are looked at.
+        storage: with this process as owner.
+        is_silent: whether a trial's owner, of another machine, has shown no sign of life for long.
 
     Returns:
         How many were set back.
@@ -179,7 +192,8 @@ def take_up_interrupted(study: optuna.Study, storage: StudyStorage) -> int:
     taken = 0
     for trial in _running(study):
         owner = trial.user_attrs.get(records.OWNER)
-        if not is_dead(owner):
+        dead = is_dead(owner)
+        if dead is False or (dead is None and not is_silent(trial)):
             continue
         epochs = len(trial.intermediate_values)
         stalled = trial.user_attrs.get(records.STALLED, {"times": 0, "epochs": 0})
@@ -191,13 +205,20 @@ def take_up_interrupted(study: optuna.Study, storage: StudyStorage) -> int:
         if times < MAX_STALLED:
             taken += storage.set_back_to_waiting(trial._trial_id, owner, attributes)
             continue
+        if not storage.take_over(trial._trial_id, owner):
+            continue
         message = f"its process died {times} times without a new epoch"
-        storage.set_user_attributes(
-            trial._trial_id, {**attributes, records.FAILURE: {"kind": "killed", "message": message}}
+        storage.set_own_attributes(
+            trial._trial_id,
+            {
+                **attributes,
+                records.FAILURE: {"kind": "killed", "message": message},
+                records.OUTCOME: "failed",
+            },
         )
-        study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+        study.tell(trial.number, state=TrialState.FAIL)
     return taken
 
 
-def _running(study: optuna.Study) -> Iterator[optuna.trial.FrozenTrial]:
+def _running(study: optuna.Study) -> Iterator[FrozenTrial]:
     yield from study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))

@@ -7,6 +7,8 @@ section 3; in short, totals would not be exact and interrupted trials would be l
 
 import contextlib
 import queue
+import re
+import shlex
 import threading
 import time
 from collections import Counter
@@ -16,11 +18,13 @@ from pathlib import Path
 
 import optuna
 from optuna.exceptions import StorageInternalError
+from optuna.samplers import GridSampler
 from optuna.trial import FrozenTrial
 
 from mc1opt.errors import SearchStoppedError, StorageError
 from mc1opt.search import records
 from mc1opt.search.confirm import SEEDS, Confirmation, missing_repetitions
+from mc1opt.search.heartbeat import Heartbeat
 from mc1opt.search.importance import importances
 from mc1opt.search.objective import Confirmed, EpochEvent, Event, Objective, Proposal
 from mc1opt.search.observers import Observer, Observers, SearchEnded, SearchStarted, StopReason, TrialStarted
@@ -28,8 +32,8 @@ from mc1opt.search.plan import expected_bytes, expected_seconds
 from mc1opt.search.resume import StudySettings, load_study, open_study, take_up_interrupted
 from mc1opt.search.space import StudyDefinition
 from mc1opt.search.storage import StudyStorage
-from mc1opt.search.weights import study_folder
-from mc1opt.spec import DataSet, Device, Fidelity, Precision
+from mc1opt.search.weights import study_folder, tidy
+from mc1opt.spec import CHECKPOINT_SECONDS, DataSet, Device, Fidelity, Precision
 from mc1opt.workers.pool import Pool
 from mc1opt.workers.protocol import TrainingInterrupted
 
@@ -61,6 +65,8 @@ class SearchSettings:
     """How many of the best trials are trained again with new seeds at the end."""
     keep: int = 5
     """How many of the best trials' weights are kept."""
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+    """How often a running trial's state is written, at most."""
 
 
 class StopFlag:
@@ -170,6 +176,9 @@ class _Search:
         self.untrained = records.untrained_in_a_row(self.study.get_trials(deepcopy=False))
         self.definition = definition
         self.taken_up = take_up_interrupted(self.study, storage)
+        self.heartbeat = Heartbeat(self.study, storage)
+        folder = study_folder(weights, settings.study)
+        tidy(folder, self.study.get_trials(deepcopy=False), settings.keep)
         self.objective = Objective(
             definition=definition,
             study=self.study,
@@ -181,8 +190,9 @@ class _Search:
             device=settings.device,
             precision=settings.precision,
             max_macs=settings.max_macs,
-            weights_folder=study_folder(weights, settings.study),
+            weights_folder=folder,
             keep=settings.keep,
+            checkpoint_seconds=settings.checkpoint_seconds,
             emit=self.events.put,
         )
 
@@ -192,9 +202,10 @@ class _Search:
         deadline = None if timeout is None else started + timeout
         plan = self._plan()
         self.observers.study_started(plan)
-        self._in_threads(self._work, deadline)
-        if not self.stop.is_set():
-            self._confirm(deadline)
+        with self.heartbeat:
+            self._in_threads(self._work, deadline)
+            if not self.stop.is_set():
+                self._confirm(deadline)
         if self.exhausted and not self.stop.is_set():
             self.stop.set("exhausted", self.exhausted)
         record, shares = plan.record, {}
@@ -331,7 +342,8 @@ class _Search:
     def _work(self) -> None:
         while (proposal := self._next()) is not None:
             try:
-                ended = self.objective.train(proposal)
+                with self.heartbeat.of(proposal.trial):
+                    ended = self.objective.train(proposal)
             finally:
                 with self.lock:
                     self.in_flight -= 1
@@ -344,9 +356,11 @@ class _Search:
         with self.lock:
             while not self.stop.is_set() and not self.exhausted:
                 counted = self._counted()
-                if counted >= self.settings.trials:
+                sampler = self.study.sampler
+                no_more = isinstance(sampler, GridSampler) and sampler.is_exhausted(self.study)
+                if counted >= self.settings.trials or (no_more and not self.in_flight):
                     return None
-                if counted + self.in_flight >= self.settings.trials:
+                if no_more or counted + self.in_flight >= self.settings.trials:
                     # A running trial may turn out not to count; then another one is needed.
                     self.lock.wait(timeout=1.0)
                     continue
@@ -376,10 +390,16 @@ class _Search:
                 "nothing new left. Widen it, raise --max-macs, or be content."
             )
         if len(self.failures) >= self.settings.max_failures:
-            commonest = Counter(message.strip().split("\n")[0] for message in self.failures).most_common(3)
+            commonest = Counter(_reason(message) for message in self.failures).most_common(3)
             reasons = "; ".join(f"{count}x {message}" for message, count in commonest)
             self.stop.set(
                 "failures",
                 f"{len(self.failures)} trials in a row failed (--max-failures {self.settings.max_failures}): "
-                f"{reasons}. `mc1opt show --study {self.settings.study}` lists them.",
+                f"{reasons}. `mc1opt show --study {shlex.quote(self.settings.study)}` lists them.",
             )
+
+
+def _reason(message: str) -> str:
+    """A failure's first line, without what tells two of the same kind apart: the number of the process."""
+    first = message.strip().split("\n")[0].removesuffix("; its last output:")
+    return re.sub(r" \(process \d+\)", "", first)

@@ -1,14 +1,15 @@
 """Samplers and pruners: Optuna's, with seeds that make a study the same however it is interrupted."""
 
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GridSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mc1opt.errors import UsageError
@@ -24,11 +25,17 @@ CANDIDATES = 96
 
 KEPT_BY_EPOCH = (0.3, 0.2, 0.3)
 """Share of the trials that reached the end of their first, second, ... epoch, among which a trial must be to
-go on; later epochs as the last one. So strict that a hundred trials end within half an hour on 2 cores, and so
-mild that the best are kept (`benchmarks/LOG.md`)."""
+go on; later epochs as the last one. So strict that a hundred trials end within half an hour on 2 cores, and
+so mild that the best are kept (`benchmarks/LOG.md`)."""
 
 PRUNER_STARTUP_TRIALS = 4
 """Completed trials before the pruner ends any: a rank among fewer is luck."""
+
+GRID_SAMPLER = "grid"
+"""The name of the sampler that tries every point of a grid."""
+
+Grid = Mapping[str, Sequence[str | int | float | bool]]
+"""Values by parameter."""
 
 
 class SeededSampler(BaseSampler):
@@ -152,15 +159,74 @@ def _tpe(seed: int) -> BaseSampler:
         )
 
 
-def make_sampler(name: str, study_seed: int) -> SeededSampler:
-    """The sampler of `--sampler`: tpe or random.
+class WholeGridSampler(GridSampler):
+    """Optuna's grid sampler, for a study that is asked and told, and that may be interrupted.
+
+    Optuna's stops the study after the last point, which a study that is told answers with an error; and a
+    point stays untrained if the process of its trial crashed. Here a trial takes the first point, in an order
+    that the seed shuffles, that no other trial has or had; one whose trial ended as FAIL is free again.
+
+    Args:
+        grid: values by parameter.
+        study_seed: the study's seed.
+    """
+
+    def __init__(self, grid: Grid, study_seed: int) -> None:
+        super().__init__(grid, seed=derive_seed(study_seed, GRID_SAMPLER) % 2**32)
+        self._grid = {name: list(values) for name, values in sorted(grid.items())}
+        self._points = grid_size(grid)
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Gives a trial its point, once: one that was interrupted keeps it."""
+        if "grid_id" in trial.system_attrs or "fixed_params" in trial.system_attrs:
+            return
+        # The last point again if none is free; the search then tells the trial as a duplicate.
+        point = min(self._free_points(study), default=self._points - 1)
+        study._storage.set_trial_system_attr(trial._trial_id, "search_space", self._grid)
+        study._storage.set_trial_system_attr(trial._trial_id, "grid_id", point)
+
+    def after_trial(
+        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        """Nothing: the search asks `is_exhausted`."""
+
+    def is_exhausted(self, study: optuna.Study) -> bool:
+        """Whether every point is trained or in training, and no trial waits."""
+        waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        return not waiting and not self._free_points(study)
+
+    def _free_points(self, study: optuna.Study) -> set[int]:
+        trials = study.get_trials(deepcopy=False)
+        taken = {trial.system_attrs.get("grid_id") for trial in trials if trial.state != TrialState.FAIL}
+        return set(range(self._points)) - taken
+
+
+def grid_size(grid: Grid) -> int:
+    """How many points a grid has."""
+    return math.prod(len(values) for values in grid.values())
+
+
+def make_sampler(name: str, study_seed: int, grid: Grid | None = None) -> BaseSampler:
+    """The sampler of `--sampler`: tpe, random or grid.
+
+    Args:
+        name: which one.
+        study_seed: the study's seed.
+        grid: that of the study definition, if it has one.
 
     Raises:
-        UsageError: there is no such sampler.
+        UsageError: there is no such sampler, or no grid for it.
     """
     makers: dict[str, Callable[[int], BaseSampler]] = {"tpe": _tpe, "random": RandomSampler}
+    if name == GRID_SAMPLER:
+        if not grid:
+            raise UsageError(
+                "--sampler grid needs a study definition with a grid: GRID, the values by parameter; "
+                "studies/published_grid.py is an example."
+            )
+        return WholeGridSampler(grid, study_seed)
     if name not in makers:
-        raise UsageError(f"unknown sampler {name!r}. Allowed: {', '.join(makers)}.")
+        raise UsageError(f"unknown sampler {name!r}. Allowed: {', '.join([*makers, GRID_SAMPLER])}.")
     return SeededSampler(makers[name], study_seed, STARTUP_TRIALS)
 
 

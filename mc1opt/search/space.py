@@ -6,6 +6,8 @@ A study definition is a Python file with a function `search_space(trial) -> Conf
     MAX_MACS                the default of --max-macs: multiply-accumulates an image, above which a network
                             is too large to be trained
     STARTING_POINTS         name -> parameters, which are tried first, in this order
+    SAMPLER, PRUNER         the defaults of --sampler and --pruner
+    GRID                    parameter -> its values, for the sampler "grid": every combination is tried once
     PRESETS                 name -> parameters of the published models that lie in the search space
 """
 
@@ -13,7 +15,7 @@ import importlib.resources
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,10 @@ class StudyDefinition:
     max_macs: int = DEFAULT_MAX_MACS
     starting_points: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    sampler: str = DEFAULT_SAMPLER
+    pruner: str = DEFAULT_PRUNER
+    grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """Values by parameter; empty without a grid."""
 
     def config(self, trial: BaseTrial) -> Config:
         """The config that a trial's parameters give.
@@ -167,7 +173,22 @@ def _from_module(module: Any, path: Path) -> StudyDefinition:
         max_macs=getattr(module, "MAX_MACS", DEFAULT_MAX_MACS),
         starting_points=getattr(module, "STARTING_POINTS", {}),
         presets=getattr(module, "PRESETS", {}),
+        sampler=getattr(module, "SAMPLER", DEFAULT_SAMPLER),
+        pruner=getattr(module, "PRUNER", DEFAULT_PRUNER),
+        grid=_grid(module, path),
     )
+
+
+def _grid(module: Any, path: Path) -> Mapping[str, Sequence[Any]]:
+    grid = getattr(module, "GRID", {})
+    if not isinstance(grid, Mapping) or not all(
+        isinstance(values, list | tuple) and values for values in grid.values()
+    ):
+        raise StudyFileError(
+            f"{path}: GRID must give each parameter a list of at least one value, such as "
+            '{"batch_size": [50, 100]}.'
+        )
+    return grid
 
 
 def _what(error: Exception, path: Path) -> str:

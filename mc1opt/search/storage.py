@@ -1,22 +1,33 @@
 """The study database: looking before opening, and the few writes that must be atomic.
 
 Optuna's RDBStorage does the work. Ours adds what several threads and processes need: a waiting trial is
-taken by compare-and-swap, together with the name of its owner, and an interrupted one is set back only by
-whoever sees the owner that died.
+taken by compare-and-swap, together with the name of its owner; an interrupted one is set back only by whoever
+sees the owner that died; and a process that was taken for dead finds that out when it writes.
+
+A SQLite file keeps its rollback journal. Write-ahead logging would let others read during a write, which they
+wait for milliseconds now; it would bring two more files without which the database is not whole, and a bug
+that damages databases in the SQLite of most Pythons (the WAL-reset bug, before 3.51.3).
 """
 
 import contextlib
 import fcntl
+import functools
 import json
+import random
+import shlex
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-import optuna
+import alembic.config
+import alembic.script
+import optuna.storages._rdb
 import sqlalchemy
+from optuna._typing import JSONSerializable
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
@@ -30,8 +41,48 @@ from mc1opt.search.records import OWNER
 
 DEFAULT_STORAGE = "storage/mc1opt.db"
 BUSY_TIMEOUT_SECONDS = 60.0
-"""How long a write waits for another process's lock on a SQLite file."""
+"""How long a statement waits for another process's lock on a SQLite file."""
+LOCKED_RETRIES = 4
+"""How often what found the SQLite file locked for all that time is tried again."""
+LOCKED_PAUSE_SECONDS = 0.1
+"""The mean pause before the first of them; each next one is twice as long."""
 _SQLITE_HEADER = b"SQLite format 3\x00"
+
+
+class LostTrialError(Exception):
+    """A trial belongs to another process now, which took this one for dead. What that one does counts."""
+
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _patiently(
+    method: Callable[Concatenate["StudyStorage", _P], _R],
+) -> Callable[Concatenate["StudyStorage", _P], _R]:
+    """Tries again, a few times, where the SQLite file is locked: nothing of the transaction was written."""
+
+    @functools.wraps(method)
+    def patient(self: "StudyStorage", /, *arguments: _P.args, **more: _P.kwargs) -> _R:
+        for attempt in range(LOCKED_RETRIES):
+            try:
+                return method(self, *arguments, **more)
+            except StorageInternalError as error:
+                if not _is_locked(error):
+                    raise
+            # At random, so that those who wait don't come back at the same moment.
+            time.sleep(random.uniform(0.0, 2.0 * LOCKED_PAUSE_SECONDS * 2**attempt))
+        return method(self, *arguments, **more)
+
+    return patient
+
+
+def _is_locked(error: StorageInternalError) -> bool:
+    reason = getattr(error.__cause__, "orig", None)
+    return isinstance(reason, sqlite3.OperationalError) and reason.sqlite_errorcode & 0xFF in (
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+    )
 
 
 class StudyStorage(RDBStorage):
@@ -46,11 +97,24 @@ class StudyStorage(RDBStorage):
     def __init__(self, url: str, owner: dict[str, Any] | None, threads: int) -> None:
         self.owner = owner
         self._drawn = threading.local()
+        self._noted = threading.local()
         options: dict[str, Any] = {"pool_size": threads + 4, "pool_pre_ping": True}
         if make_url(url).get_backend_name() == "sqlite":
             options = {"pool_size": threads + 4, "connect_args": {"timeout": BUSY_TIMEOUT_SECONDS}}
         super().__init__(url, engine_kwargs=options)
 
+    # What a search has Optuna's own methods do; those below are patient, too.
+    get_trial = _patiently(RDBStorage.get_trial)
+    _get_trials = _patiently(RDBStorage._get_trials)
+    get_study_user_attrs = _patiently(RDBStorage.get_study_user_attrs)
+    get_study_system_attrs = _patiently(RDBStorage.get_study_system_attrs)
+    create_new_study = _patiently(RDBStorage.create_new_study)
+    set_study_user_attr = _patiently(RDBStorage.set_study_user_attr)
+    set_trial_user_attr = _patiently(RDBStorage.set_trial_user_attr)
+    set_trial_system_attr = _patiently(RDBStorage.set_trial_system_attr)
+    record_heartbeat = _patiently(RDBStorage.record_heartbeat)
+
+    @_patiently
     def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
         """A new trial has its owner from its first moment, or a kill in between would leave it to nobody."""
         if template_trial is None:
@@ -77,9 +141,13 @@ class StudyStorage(RDBStorage):
         finally:
             self._drawn.rows = None
             if rows:
-                with _create_scoped_session(self.scoped_session, True) as session:
-                    for row in rows:
-                        self._set_trial_param_without_commit(session, *row)
+                self._write_parameters(rows)
+
+    @_patiently
+    def _write_parameters(self, rows: list[Any]) -> None:
+        with _create_scoped_session(self.scoped_session, True) as session:
+            for row in rows:
+                self._set_trial_param_without_commit(session, *row)
 
     def _set_trial_param(
         self,
@@ -96,6 +164,56 @@ class StudyStorage(RDBStorage):
         else:
             rows.append(row)
 
+    @contextlib.contextmanager
+    def writing_study_attributes_together(self) -> Iterator[None]:
+        """The system attributes of studies that this thread sets inside are written at the end, all or none.
+
+        One transaction, and none for what is stored already. optuna-dashboard keeps notes and figures in
+        pieces of 2,045 characters, and writes one after the other: each would wait for the disk, and who
+        reads in between would get the pieces of two figures. What is read inside is as it was before.
+        """
+        attributes: dict[tuple[int, str], Any] = {}
+        self._noted.attributes = attributes
+        try:
+            yield
+        finally:
+            self._noted.attributes = None
+        stored = {study: self.get_study_system_attrs(study) for study in {study for study, _ in attributes}}
+        changed = {
+            (study, key): value
+            for (study, key), value in attributes.items()
+            if key not in stored[study] or stored[study][key] != value
+        }
+        if changed:
+            self._write_study_attributes(changed)
+
+    @_patiently
+    def _write_study_attributes(self, attributes: dict[tuple[int, str], Any]) -> None:
+        with self._transaction() as connection:
+            for (study, key), value in attributes.items():
+                self._write(connection, "study_system_attributes", "study_id", study, key, value)
+
+    @_patiently
+    def set_study_system_attr(self, study_id: int, key: str, value: JSONSerializable) -> None:
+        """As Optuna's, but see `writing_study_attributes_together`."""
+        attributes = getattr(self._noted, "attributes", None)
+        if attributes is None:
+            super().set_study_system_attr(study_id, key, value)
+        else:
+            attributes[study_id, key] = value
+
+    @_patiently
+    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+        """As Optuna's, for a trial of this process.
+
+        Raises:
+            LostTrialError: it is another one's by now.
+        """
+        with _create_scoped_session(self.scoped_session, True) as session:
+            self._require_own(session.connection(), trial_id)
+            self._set_trial_intermediate_value_without_commit(session, trial_id, step, intermediate_value)
+
+    @_patiently
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
@@ -103,9 +221,15 @@ class StudyStorage(RDBStorage):
 
         Optuna reads the state and then writes it; two processes that read WAITING at the same time would
         both train the trial on SQLite, which has no SELECT FOR UPDATE.
+
+        Raises:
+            LostTrialError: a trial that shall end is another process's by now.
         """
         if state != TrialState.RUNNING:
-            return super().set_trial_state_values(trial_id, state, values)
+            with _create_scoped_session(self.scoped_session) as session:
+                self._require_own(session.connection(), trial_id)
+                # In the same session, and so in the same transaction: there is one for each thread.
+                return super().set_trial_state_values(trial_id, state, values)
         now = datetime.now(UTC).replace(tzinfo=None)
         with self._transaction() as connection:
             taken = connection.execute(
@@ -122,6 +246,7 @@ class StudyStorage(RDBStorage):
             raise UpdateFinishedTrialError(f"trial {trial_id} is finished")
         return False
 
+    @_patiently
     def set_back_to_waiting(
         self, trial_id: int, expected_owner: dict[str, Any] | None, attributes: dict[str, Any]
     ) -> bool:
@@ -130,14 +255,7 @@ class StudyStorage(RDBStorage):
         One transaction: whoever comes second finds another owner and leaves the trial alone.
         """
         with self._transaction() as connection:
-            disowned = connection.execute(
-                sqlalchemy.text(
-                    "UPDATE trial_user_attributes SET value_json = 'null' "
-                    "WHERE trial_id = :trial AND key = :key AND value_json = :owner"
-                ),
-                {"trial": trial_id, "key": OWNER, "owner": json.dumps(expected_owner)},
-            )
-            if not disowned.rowcount:
+            if not self._change_owner(connection, trial_id, expected_owner, None):
                 return False
             changed = connection.execute(
                 sqlalchemy.text(
@@ -152,11 +270,45 @@ class StudyStorage(RDBStorage):
                 self._write_attribute(connection, trial_id, key, value)
         return True
 
+    @_patiently
+    def take_over(self, trial_id: int, expected_owner: dict[str, Any] | None) -> bool:
+        """Makes this process the owner of a trial, if it still belongs to `expected_owner`."""
+        with self._transaction() as connection:
+            return self._change_owner(connection, trial_id, expected_owner, self.owner)
+
+    @_patiently
     def set_user_attributes(self, trial_id: int, attributes: dict[str, Any]) -> None:
-        """Writes several user attributes of an unfinished trial in one transaction: one wait for the disk."""
+        """Writes several user attributes of any trial in one transaction: one wait for the disk."""
         with self._transaction() as connection:
             for key, value in attributes.items():
                 self._write_attribute(connection, trial_id, key, value)
+
+    @_patiently
+    def set_own_attributes(self, trial_id: int, attributes: dict[str, Any]) -> None:
+        """Writes several user attributes of a trial that this process runs, in one transaction.
+
+        Raises:
+            LostTrialError: it is another process's by now.
+        """
+        with self._transaction() as connection:
+            self._require_own(connection, trial_id)
+            for key, value in attributes.items():
+                self._write_attribute(connection, trial_id, key, value)
+
+    def heartbeats(self, study_id: int) -> dict[int, str]:
+        """The last heartbeat of each running trial that has one, by trial id: a time in the database's words.
+
+        Only whether it changes says something: clocks of two machines differ, and jump.
+        """
+        with self._transaction() as connection:
+            rows = connection.execute(
+                sqlalchemy.text(
+                    "SELECT trial_id, heartbeat FROM trial_heartbeats JOIN trials USING (trial_id) "
+                    "WHERE study_id = :study AND state = 'RUNNING'"
+                ),
+                {"study": study_id},
+            )
+            return {trial_id: str(heartbeat) for trial_id, heartbeat in rows}
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -169,26 +321,60 @@ class StudyStorage(RDBStorage):
         with contextlib.nullcontext() if path is None else _lock_beside(path):
             yield
 
+    def _require_own(self, connection: sqlalchemy.Connection, trial_id: int) -> None:
+        """Holds on to the trial's owner until the end of the transaction.
+
+        Raises:
+            LostTrialError: it is another one than this process.
+        """
+        if not self._change_owner(connection, trial_id, self.owner, self.owner):
+            raise LostTrialError(f"trial {trial_id} belongs to another process")
+
+    @staticmethod
+    def _change_owner(
+        connection: sqlalchemy.Connection,
+        trial_id: int,
+        expected: dict[str, Any] | None,
+        owner: dict[str, Any] | None,
+    ) -> bool:
+        """Compare-and-swap: whoever comes second finds another owner."""
+        changed = connection.execute(
+            sqlalchemy.text(
+                "UPDATE trial_user_attributes SET value_json = :owner "
+                "WHERE trial_id = :trial AND key = :key AND value_json = :expected"
+            ),
+            {
+                "trial": trial_id,
+                "key": OWNER,
+                "owner": json.dumps(owner),
+                "expected": json.dumps(expected),
+            },
+        )
+        return changed.rowcount > 0
+
     def _write_owner(
         self, connection: sqlalchemy.Connection, trial_id: int, owner: dict[str, Any] | None
     ) -> None:
         self._write_attribute(connection, trial_id, OWNER, owner)
 
+    def _write_attribute(
+        self, connection: sqlalchemy.Connection, trial_id: int, key: str, value: Any
+    ) -> None:
+        self._write(connection, "trial_user_attributes", "trial_id", trial_id, key, value)
+
     @staticmethod
-    def _write_attribute(connection: sqlalchemy.Connection, trial_id: int, key: str, value: Any) -> None:
-        values = {"trial": trial_id, "key": key, "value": json.dumps(value)}
+    def _write(
+        connection: sqlalchemy.Connection, table: str, owner: str, owner_id: int, key: str, value: Any
+    ) -> None:
+        """Writes an attribute of a trial or a study (`owner` is the column that says which)."""
+        values = {"id": owner_id, "key": key, "value": json.dumps(value)}
         updated = connection.execute(
-            sqlalchemy.text(
-                "UPDATE trial_user_attributes SET value_json = :value WHERE trial_id = :trial AND key = :key"
-            ),
+            sqlalchemy.text(f"UPDATE {table} SET value_json = :value WHERE {owner} = :id AND key = :key"),
             values,
         )
         if not updated.rowcount:
             connection.execute(
-                sqlalchemy.text(
-                    "INSERT INTO trial_user_attributes (trial_id, key, value_json) "
-                    "VALUES (:trial, :key, :value)"
-                ),
+                sqlalchemy.text(f"INSERT INTO {table} ({owner}, key, value_json) VALUES (:id, :key, :value)"),
                 values,
             )
 
@@ -294,6 +480,7 @@ def check_sqlite_file(path: Path) -> None:
             damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if damage != "ok":
                 raise StorageError(f"{path} is damaged: {damage}. {leave}")
+            _check_schema(connection, path)
     except sqlite3.DatabaseError as error:
         raise StorageError(f"{path} cannot be read: {error}. {leave}") from error
     except OSError as error:
@@ -320,6 +507,33 @@ def _check_tables(connection: sqlite3.Connection, path: Path, leave: str) -> Non
     if not {"studies", "trials", "version_info"} <= tables:
         found = ", ".join(sorted(tables)[:5]) or "none"
         raise StorageError(f"{path} is a database of another program (its tables: {found}). {leave}")
+
+
+def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuses tables of another Optuna, to which RDBStorage would add those that are missing."""
+    found = connection.execute("SELECT name FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
+    row = connection.execute("SELECT version_num FROM alembic_version").fetchone() if found else None
+    if (what_to_do := other_schema(row[0] if row else None, f"sqlite:///{path}")) is not None:
+        raise StorageError(f"{path} has the tables of another version of Optuna. {what_to_do}")
+
+
+def other_schema(schema: str | None, url: str) -> str | None:
+    """What to do about a database whose tables are not those of the installed Optuna; None if they are.
+
+    Args:
+        schema: the version of its tables, as Alembic has it; None where there is none, as long ago.
+        url: the database's, for the command to copy.
+    """
+    config = alembic.config.Config()
+    folder = Path(optuna.storages._rdb.__file__).with_name("alembic")
+    config.set_main_option("script_location", str(folder).replace("%", "%%"))
+    scripts = alembic.script.ScriptDirectory.from_config(config)
+    known = [script.revision for script in scripts.walk_revisions()]
+    if schema == known[0]:
+        return None
+    if schema is not None and schema not in known:
+        return "Update Optuna: pip install -U optuna"
+    return f"Copy it, then: optuna storage upgrade --storage {shlex.quote(url)}"
 
 
 def _create(path: Path) -> None:

@@ -12,7 +12,7 @@ from mc1opt.search.noise import not_told_apart, seed_noise
 from mc1opt.search.observers import SearchEnded
 from mc1opt.search.progress import duration, ending, outcome_count, record_summary, study_name
 from mc1opt.search.records import Outcome, StudyRecord, TrialRecord
-from mc1opt.search.storage import DEFAULT_STORAGE, storage_url
+from mc1opt.search.storage import DEFAULT_STORAGE
 
 BEST = 5
 """Trials in a table of the best."""
@@ -183,7 +183,7 @@ def end_lines(ended: SearchEnded, storage: str) -> list[str]:
 def _commands(record: StudyRecord, storage: str) -> list[str]:
     """Commands to copy: the best trial, by its new trainings where it has some, and the dashboard."""
     study = shlex.quote(record.study)
-    place = "" if storage == DEFAULT_STORAGE else f" --storage {shlex.quote(shown_storage(storage))}"
+    place = storage_option(storage)
     commands = [f"Look at the study:        mc1opt show --study {study}{place}"]
     if record.best is not None:
         confirmed = confirmed_values(record)
@@ -193,8 +193,12 @@ def _commands(record: StudyRecord, storage: str) -> list[str]:
             f"Train the best again:     mc1opt retrain --study {study}{place}",
             f"Export the best trial:    mc1opt export --study {study} --trial {best} --format onnx{place}",
         ]
-    url = shlex.quote(shown_storage(storage_url(storage)))
-    return [*commands, f"Watch in a browser:       optuna-dashboard {url}"]
+    return [*commands, f"Watch in a browser:       mc1opt dashboard --study {study}{place}"]
+
+
+def storage_option(storage: str) -> str:
+    """The --storage of a command to copy, with a blank before it; empty where it is the default one."""
+    return "" if storage == DEFAULT_STORAGE else f" --storage {shlex.quote(shown_storage(storage))}"
 
 
 def shown_storage(storage: str) -> str:

@@ -1,14 +1,22 @@
-"""The kept weights of the best trials: where they lie, and which ones go."""
+"""Files of a study's trials: the kept weights of the best ones, and the checkpoints of those in training.
+
+Where they lie, and which ones go. What is in them is the training's business.
+"""
 
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 
-_NAME = re.compile(r"trial-(\d+)\.safetensors")
+from mc1opt.search import records
+
+_WEIGHTS = re.compile(r"trial-(\d+)\.safetensors")
+_CHECKPOINT = re.compile(r"trial-(\d+)(?:-again-(\d+))?\.checkpoint")
+_UNFINISHED = re.compile(r"\.(.+)\.\d+\.tmp")
+"""What a killed process was writing: the file's name, and the process's number."""
 
 
 def study_folder(parent: Path, study: str) -> Path:
@@ -24,21 +32,74 @@ def weights_path(folder: Path, number: int) -> Path:
     return folder / f"trial-{number:05d}.safetensors"
 
 
+def checkpoint_path(folder: Path, number: int) -> Path:
+    """Where the checkpoint of a trial lies while it is in training, or waits to go on."""
+    return folder / f"trial-{number:05d}.checkpoint"
+
+
+def confirmation_checkpoint_path(folder: Path, number: int, seed: int) -> Path:
+    """Where the checkpoint lies while a trial's config is trained again with a new seed."""
+    return folder / f"trial-{number:05d}-again-{seed}.checkpoint"
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Deletes a checkpoint that is of no use any more, and what killed processes have left of it."""
+    for left in (path, *path.parent.glob(f".{path.name}.*.tmp")):
+        _delete(left)
+
+
 def keep_best_weights(folder: Path, trials: Iterable[FrozenTrial], keep: int) -> None:
     """Deletes the weights of completed trials but for the `keep` best; those of running trials stay."""
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None]
     complete.sort(key=lambda trial: (-(trial.value or 0.0), trial.number))
     for trial in complete[keep:]:
-        # A file that cannot be deleted costs disk, not results.
-        with contextlib.suppress(OSError):
-            weights_path(folder, trial.number).unlink(missing_ok=True)
+        _delete(weights_path(folder, trial.number))
 
 
 def kept_weights(folder: Path) -> dict[int, Path]:
     """The kept weights by trial number."""
     found = {}
     for path in sorted(folder.glob("trial-*.safetensors")):
-        match = _NAME.fullmatch(path.name)
+        match = _WEIGHTS.fullmatch(path.name)
         if match:
             found[int(match.group(1))] = path
     return found
+
+
+def tidy(folder: Path, trials: Sequence[FrozenTrial], keep: int) -> None:
+    """Deletes what killed processes have left: files of trials that have ended, and files written by half.
+
+    Args:
+        folder: the study's; it need not exist.
+        trials: all of the study, in the order of their numbers.
+        keep: how many of the best completed trials keep their weights.
+    """
+    for path in folder.glob("*") if folder.is_dir() else ():
+        unfinished = _UNFINISHED.fullmatch(path.name)
+        name = unfinished.group(1) if unfinished else path.name
+        if (match := _WEIGHTS.fullmatch(name) or _CHECKPOINT.fullmatch(name)) is None:
+            continue
+        number = int(match.group(1))
+        if number < len(trials) and _is_left(trials[number], match, unfinished is not None):
+            _delete(path)
+    keep_best_weights(folder, trials, keep)
+
+
+def _is_left(trial: FrozenTrial, name: re.Match[str], unfinished: bool) -> bool:
+    """Whether a trial's file is of no use: for one that is being written, that is known if nobody trains."""
+    if unfinished:
+        return trial.state != TrialState.RUNNING
+    if not trial.state.is_finished():
+        return False
+    if name.re is _WEIGHTS:
+        return trial.state != TrialState.COMPLETE
+    seed = name.group(2)
+    return seed is None or int(seed) in {
+        confirmation["seed"] for confirmation in trial.user_attrs.get(records.CONFIRMATIONS, [])
+    }
+
+
+def _delete(path: Path) -> None:
+    # A file that cannot be deleted costs disk, not results.
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)

@@ -1,11 +1,44 @@
-"""Weights on disk, in safetensors: a crash leaves the old file or the new one, never half of one."""
+"""Weights on disk, and the state of a training in progress: the checkpoint from which it goes on.
 
-import os
+A checkpoint is one safetensors file: weights, buffers and the optimizer's state, and in its header, as JSON,
+which training it belongs to and the results of the epochs so far, whose number is the place in the schedule.
+No state of random generators: every epoch draws from a seed of that epoch alone. Not here: files
+(`tensor_file.py`), and training itself (`loop.py`).
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
+
+from mc1opt import __version__
+from mc1opt.config import config_to_json
+from mc1opt.spec import EpochResult, Training
+from mc1opt.training.tensor_file import TensorFileError, read_tensors, write_tensors
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_FORMAT = 1
+"""Of what a checkpoint holds, and under which names. Others are not read."""
+
+_BELONGS_TO = "training"
+_RESULTS = "results"
+_WEIGHTS = "model."
+_OPTIMIZER = "optimizer."
+_CURVE: TypeAdapter[list[EpochResult]] = TypeAdapter(list[EpochResult])
+
+State = dict[str, torch.Tensor]
+"""Of a network and its optimizer, by name."""
+
+
+# ---- Weights ---------------------------------------------------------------------------------------------
 
 
 def save_weights(model: nn.Module, path: Path, metadata: dict[str, str]) -> None:
@@ -14,22 +47,231 @@ def save_weights(model: nn.Module, path: Path, metadata: dict[str, str]) -> None
     Args:
         model: what to save.
         path: the file; its folder is made. It is replaced in one step.
-        metadata: texts for the file's header, such as the config; "memory_format" is added, because tensors
-            in channels_last order must be written contiguous and should run channels_last again.
+        metadata: texts for the file's header, such as the config; a checksum is added, and "memory_format",
+            because tensors in channels_last order must be written contiguous and should run channels_last
+            again.
+
+    Raises:
+        OSError: the file cannot be written; an old one stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file(tensors, temporary, metadata={**metadata, "memory_format": "channels_last"})
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_tensors(path, model.state_dict(), {**metadata, "memory_format": "channels_last"})
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Loads what `save_weights` wrote into a model of the same config; names and shapes must match."""
-    model.load_state_dict(load_file(path))
+    """Loads what `save_weights` wrote into a model of the same config; names and shapes must match.
+
+    Raises:
+        FileNotFoundError, OSError: the file is missing, or cannot be read.
+        TensorFileError: it is damaged, or no safetensors file.
+        RuntimeError: it is of another config.
+    """
+    model.load_state_dict(read_tensors(path, checksum_required=False).tensors)
     model.to(memory_format=torch.channels_last)
+
+
+# ---- State of a network and its optimizer ----------------------------------------------------------------
+
+
+def state_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
+    """Weights, buffers and the optimizer's state by name: the tensors themselves, not copies."""
+    state = {f"{_WEIGHTS}{name}": tensor for name, tensor in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            state[f"{_OPTIMIZER}{key}.{name}"] = value
+    return state
+
+
+def set_state(model: nn.Module, optimizer: torch.optim.Optimizer, keys: Sequence[str], state: State) -> None:
+    """Gives a network and its optimizer a state, as `state_of` gave it for the same config.
+
+    Args:
+        model: on its device, in its memory format; its tensors keep both.
+        optimizer: of that model.
+        keys: what the optimizer has for each parameter, e.g. "momentum_buffer".
+        state: copied from.
+
+    Raises:
+        ValueError: names, shapes or types are not those of this network; nothing was changed then.
+    """
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    weights = model.state_dict()
+    expected = {f"{_WEIGHTS}{name}": _kind(tensor) for name, tensor in weights.items()}
+    for name, parameter in trainable.items():
+        for key in keys:
+            # The number of steps, which is a float32, too, is the only state that is not like its parameter.
+            shape = torch.Size() if key == "step" else parameter.shape
+            expected[f"{_OPTIMIZER}{key}.{name}"] = (shape, parameter.dtype)
+    found = {name: _kind(tensor) for name, tensor in state.items()}
+    if found != expected:
+        names = expected.keys() | found.keys()
+        first = min(name for name in names if expected.get(name) != found.get(name))
+        raise ValueError(f"its tensors are not those of this network, {first} for one")
+    with torch.no_grad():
+        for name, tensor in weights.items():
+            tensor.copy_(state[f"{_WEIGHTS}{name}"])
+    names_of = {parameter: name for name, parameter in trainable.items()}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    by_index = {
+        index: {key: _like(parameter, state[f"{_OPTIMIZER}{key}.{names_of[parameter]}"]) for key in keys}
+        for index, parameter in enumerate(parameters)
+    }
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": by_index if keys else {}, "param_groups": groups})
+
+
+def _like(parameter: torch.Tensor, stored: torch.Tensor) -> torch.Tensor:
+    """In the memory format of the parameter: fused optimizers take for granted that it is the same."""
+    if stored.shape != parameter.shape:  # the number of steps, whose place the optimizer chooses
+        return stored
+    return torch.empty_like(parameter, requires_grad=False).copy_(stored)
+
+
+def _kind(tensor: torch.Tensor) -> tuple[torch.Size, torch.dtype]:
+    return tensor.shape, tensor.dtype
+
+
+# ---- Checkpoints -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A training at the end of an epoch."""
+
+    state: State
+    results: tuple[EpochResult, ...]
+    """Of all epochs so far."""
+
+
+class CheckpointError(Exception):
+    """A checkpoint that cannot be gone on from, and why."""
+
+
+def save_checkpoint(path: Path, training: Training, checkpoint: Checkpoint) -> None:
+    """Writes a checkpoint, and waits until it is on disk; the one before stays until then.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    metadata = {
+        _BELONGS_TO: json.dumps(_identity(training), sort_keys=True),
+        _RESULTS: _CURVE.dump_json(list(checkpoint.results)).decode(),
+    }
+    write_tensors(path, checkpoint.state, metadata)
+
+
+def load_checkpoint(path: Path, training: Training) -> Checkpoint | None:
+    """Reads the checkpoint of a training; None if there is none. Whether its tensors fit, `set_state` sees.
+
+    Raises:
+        CheckpointError: the file cannot be read, is damaged or something else, such as a pickle, which is not
+            opened; or it is of another training: any field of it, mc1opt, torch or the CPU's capability.
+    """
+    try:
+        file = read_tensors(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CheckpointError(f"it cannot be read: {error.strerror or error}") from error
+    except TensorFileError as error:
+        raise CheckpointError(str(error)) from error
+    _check_identity(file.metadata.get(_BELONGS_TO), training)
+    try:
+        results = _CURVE.validate_json(file.metadata.get(_RESULTS, ""))
+    except ValidationError as error:
+        raise CheckpointError("its results cannot be read") from error
+    if not 0 < len(results) <= training.fidelity.epochs or any(
+        result.epoch != epoch for epoch, result in enumerate(results)
+    ):
+        raise CheckpointError("its results are not those of the training's first epochs")
+    return Checkpoint(file.tensors, tuple(results))
+
+
+def _identity(training: Training) -> dict[str, Any]:
+    """All that a curve depends on."""
+    left_out: Any = {
+        "config": True,
+        "weights": True,
+        "checkpoint": True,
+        "checkpoint_seconds": True,
+        "data": {"name", "folder"},
+    }
+    return {
+        **training.model_dump(mode="json", exclude=left_out),
+        "config": config_to_json(training.config),
+        "format": CHECKPOINT_FORMAT,
+        "mc1opt": __version__,
+        "torch": torch.__version__,
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def _check_identity(text: str | None, training: Training) -> None:
+    try:
+        stored = json.loads(text or "")
+    except ValueError:
+        stored = None
+    if not isinstance(stored, dict):
+        raise CheckpointError("it does not say which training it belongs to")
+    expected = _identity(training)
+    different = [name for name in sorted(expected.keys() | stored.keys()) if _differ(name, expected, stored)]
+    if different:
+        raise CheckpointError(f"it is of a training with another {', '.join(different)}")
+
+
+def _differ(name: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    missing = object()
+    return bool(first.get(name, missing) != second.get(name, missing))
+
+
+class CheckpointWriter:
+    """The checkpoints of a training in progress: at ends of epochs, at most one in so many seconds.
+
+    Between two of them the state at the last epoch's end is kept in memory, for an interruption.
+
+    Args:
+        training: says where to and how often; without a place nothing is kept or written.
+        state: gives the state of the network and its optimizer, as `state_of` does.
+    """
+
+    def __init__(self, training: Training, state: Callable[[], State]) -> None:
+        self._training = training
+        self._state = state
+        self._last = time.monotonic()
+        self._unwritten: Checkpoint | None = None
+        self._warned = False
+
+    def epoch_ended(self, results: Sequence[EpochResult]) -> None:
+        """Writes a checkpoint if it is time, or keeps the state in memory.
+
+        One that cannot be written is a warning: the training goes on without.
+        """
+        if self._training.checkpoint is None:
+            return
+        self._unwritten = Checkpoint(self._state(), tuple(results))
+        if time.monotonic() - self._last >= self._training.checkpoint_seconds:
+            self._write()
+        else:
+            copies = {name: tensor.detach().clone() for name, tensor in self._unwritten.state.items()}
+            self._unwritten = Checkpoint(copies, self._unwritten.results)
+
+    def interrupted(self) -> None:
+        """Writes the state at the last epoch's end, if that is not done."""
+        self._write()
+
+    def _write(self) -> None:
+        if self._unwritten is None or self._training.checkpoint is None:
+            return
+        path = Path(self._training.checkpoint)
+        try:
+            save_checkpoint(path, self._training, self._unwritten)
+        except OSError as error:
+            if not self._warned:
+                self._warned = True
+                logger.warning(
+                    "the checkpoint %s cannot be written: %s. The training goes on without; interrupted, it "
+                    "starts over.",
+                    path,
+                    error.strerror or error,
+                )
+        self._unwritten = None
+        self._last = time.monotonic()

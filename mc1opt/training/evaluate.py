@@ -8,7 +8,9 @@ BATCH_SIZE = 500
 
 
 @torch.inference_mode()
-def accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
+def accuracy(
+    model: nn.Module, images: torch.Tensor, labels: torch.Tensor, *, batch_size: int = BATCH_SIZE
+) -> float:
     """The share of images (uint8, N x 3 x 32 x 32) whose greatest logit is that of their label.
 
     NaN if any logit is not finite: then there is no decision to count. The model is left in evaluation mode.
@@ -16,9 +18,9 @@ def accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> fl
     model.eval()
     correct = torch.zeros((), dtype=torch.int64, device=images.device)
     finite = torch.ones((), dtype=torch.bool, device=images.device)
-    for first in range(0, len(images), BATCH_SIZE):
-        target = labels[first : first + BATCH_SIZE]
-        logits = model(images[first : first + BATCH_SIZE])
+    for first in range(0, len(images), batch_size):
+        target = labels[first : first + batch_size]
+        logits = model(images[first : first + batch_size])
         correct += (logits.argmax(1) == target).sum()
         finite &= logits.isfinite().all()
     return correct.item() / len(images) if finite.item() else float("nan")

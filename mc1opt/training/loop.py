@@ -5,6 +5,7 @@ Nothing here knows of trials: a search, a preset and a retraining all train thro
 
 import functools
 import json
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -21,9 +22,24 @@ from mc1opt.models.build import build_model
 from mc1opt.models.whitening import whitening_filters
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import EpochResult, Training, TrainingFailed
-from mc1opt.training.checkpoint import save_weights
-from mc1opt.training.evaluate import accuracy
-from mc1opt.training.optim import build_optimizer, learning_rate_factor, set_learning_rate
+from mc1opt.training.checkpoint import (
+    CheckpointError,
+    CheckpointWriter,
+    State,
+    load_checkpoint,
+    save_weights,
+    set_state,
+    state_of,
+)
+from mc1opt.training.evaluate import BATCH_SIZE, accuracy
+from mc1opt.training.optim import (
+    build_optimizer,
+    learning_rate_factor,
+    optimizer_state_keys,
+    set_learning_rate,
+)
+
+logger = logging.getLogger(__name__)
 
 STATISTICS_IMAGES = 5_000
 """Training images that mean, standard deviation and whitening filters are computed from."""
@@ -89,30 +105,58 @@ class Trainer:
             seconds=time.monotonic() - started,
         )
 
+    def state(self) -> State:
+        """All that the next epoch depends on, but for its number: the tensors themselves, not copies."""
+        return state_of(self.model, self.optimizer)
+
+    def set_state(self, state: State) -> None:
+        """Goes back, or on, to the end of the epoch at which `state` was taken.
+
+        Raises:
+            ValueError: the state is of another network; nothing was changed then.
+        """
+        keys = optimizer_state_keys(self.training.config.optimizer)
+        set_state(self.model, self.optimizer, keys, state)
+
     def _validate(self, epoch: int) -> float | None:
         """The validation accuracy; None where all images train."""
         if not len(self.images.validation_images):
             return None
         with self._autocast():
-            value = accuracy(self.model, self.images.validation_images, self.images.validation_labels)
+            value = accuracy(
+                self.model,
+                self.images.validation_images,
+                self.images.validation_labels,
+                batch_size=math.ceil(BATCH_SIZE / self.training.accumulation),
+            )
         if math.isnan(value):
             raise TrainingFailed("diverged", f"logits on validation images are not finite in epoch {epoch}")
         return value
 
     def _step(self, batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """One step of the optimizer on the images with these indices; the loss, still on the device."""
+        """One step of the optimizer on the images with these indices; the loss, still on the device.
+
+        With accumulation, the gradients of the batch's parts are added up, each weighted with its share of
+        the images: the gradient of the mean loss over the batch, but for what batch norm makes of the parts.
+        """
         config = self.training.config
         images_NCHW = augment_batch(  # noqa: N806  (shape suffix)
             self.images.train_images, batch, config.augmentation, generator, self.fill
         )
         labels = self.images.train_labels[batch.to(self.device)]
-        with self._autocast():
-            logits = self.model(images_NCHW)
-            loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
+        parts = self.training.accumulation
+        losses = []
+        for images, targets in zip(images_NCHW.tensor_split(parts), labels.tensor_split(parts), strict=True):
+            with self._autocast():
+                logits = self.model(images)
+                loss = F.cross_entropy(logits, targets, label_smoothing=config.label_smoothing)
+            if parts > 1:
+                loss = loss * (len(images) / len(batch))
+            torch.autograd.backward(loss)
+            losses.append(loss.detach())
         self.optimizer.step()
-        return loss.detach()
+        return losses[0] if parts == 1 else torch.stack(losses).sum()
 
     def _autocast(self) -> torch.autocast:
         enabled = self.training.precision == "bfloat16"
@@ -139,15 +183,61 @@ def train(training: Training) -> Iterator[EpochResult]:
     On the CPU the results are the same, bit for bit, for the same training on the same CPU capability and
     torch build. After the last epoch the weights are written where `training.weights` says.
 
+    Where `training.checkpoint` names a file, the state is written there at ends of epochs, and a training
+    that finds its own state there goes on from it: it gives the results of the epochs before, marked
+    `restored`, and trains the others, to the very curve that it would have had. What is there and is damaged
+    or of another training is left out with a warning. A KeyboardInterrupt has the state at the last epoch's
+    end written, and goes on its way.
+
     Raises:
-        TrainingFailed: `diverged`, where the loss or a logit is not finite.
+        TrainingFailed: `diverged`, where the loss or a logit is not finite; `storage`, where the weights
+            cannot be written.
         DataError: the images are missing or too few.
     """
     trainer = Trainer(training)
-    for epoch in range(training.fidelity.epochs):
-        result = trainer.train_epoch(epoch)
-        # Before the last result goes out, so that whoever sees a finished training finds its weights.
-        if training.weights is not None and epoch == training.fidelity.epochs - 1:
-            metadata = {"config": json.dumps(config_to_json(training.config)), "seed": str(training.seed)}
-            save_weights(trainer.model, Path(training.weights), metadata)
-        yield result
+    results = _restore(trainer)
+    if len(results) == training.fidelity.epochs:
+        _save_weights(trainer)
+    yield from [result.model_copy(update={"restored": True}) for result in results]
+    checkpoints = CheckpointWriter(training, trainer.state)
+    try:
+        for epoch in range(len(results), training.fidelity.epochs):
+            results.append(trainer.train_epoch(epoch))
+            checkpoints.epoch_ended(results)
+            # Before the last result goes out, so that whoever sees a finished training finds its weights.
+            if epoch == training.fidelity.epochs - 1:
+                _save_weights(trainer)
+            yield results[-1]
+    except KeyboardInterrupt:
+        checkpoints.interrupted()
+        raise
+
+
+def _restore(trainer: Trainer) -> list[EpochResult]:
+    """Goes on from the training's checkpoint; the results of its epochs, none where there is no use of it."""
+    if trainer.training.checkpoint is None:
+        return []
+    path = Path(trainer.training.checkpoint)
+    try:
+        checkpoint = load_checkpoint(path, trainer.training)
+        if checkpoint is None:
+            return []
+        trainer.set_state(checkpoint.state)
+    except (CheckpointError, ValueError) as error:
+        logger.warning("the checkpoint %s is not used: %s. The training starts over.", path, error)
+        return []
+    return list(checkpoint.results)
+
+
+def _save_weights(trainer: Trainer) -> None:
+    training = trainer.training
+    if training.weights is None:
+        return
+    metadata = {"config": json.dumps(config_to_json(training.config)), "seed": str(training.seed)}
+    try:
+        save_weights(trainer.model, Path(training.weights), metadata)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise TrainingFailed(
+            "storage", f"the weights {training.weights} cannot be written: {reason}"
+        ) from error

@@ -25,6 +25,13 @@ def build_optimizer(model: nn.Module, config: SGD | Adam | AdamW) -> torch.optim
     return kind(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=fused)
 
 
+def optimizer_state_keys(config: SGD | Adam | AdamW) -> tuple[str, ...]:
+    """What the optimizer of a config remembers of each parameter, from its first step on."""
+    if isinstance(config, SGD):
+        return ("momentum_buffer",) if config.momentum else ()
+    return ("step", "exp_avg", "exp_avg_sq")
+
+
 def learning_rate_factor(schedule: Constant | Cosine | OneCycle, step: int, total_steps: int) -> float:
     """The learning rate of a step (counted from 0) as a share of the peak.
 

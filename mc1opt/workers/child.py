@@ -5,6 +5,7 @@ Not here: which training it gets and what replaces it when it dies (`pool.py`), 
 """
 
 import contextlib
+import logging
 import os
 import select
 import signal
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from mc1opt.spec import FailureKind
 from mc1opt.workers.protocol import (
+    INTERRUPT_SIGNAL,
     Command,
     Failed,
     Finished,
@@ -23,10 +25,14 @@ from mc1opt.workers.protocol import (
     Message,
     Ready,
     Train,
+    Warned,
     decode_message,
     encode,
     write_all,
 )
+from mc1opt.workers.resources import memory_kills
+
+logger = logging.getLogger(__name__)
 
 TAIL_BYTES = 4096
 """So much of the end of a worker's standard error is kept for the message about its death."""
@@ -67,6 +73,7 @@ class Child:
         """Whether it has said so."""
         self.busy = False
         """In a training, or spoiled by one."""
+        self._kills = memory_kills()
         self._lines = LineBuffer()
         self._tail = bytearray()
         self._lock = threading.Lock()
@@ -88,7 +95,7 @@ class Child:
             stderr=subprocess.PIPE,
             bufsize=0,
             env=os.environ
-            | {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "PYTHONPATH": _search_path()},
+            | {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "PYTHONPATH": search_path()},
             # Its own session: a terminal's Ctrl-C does not reach it, and its whole group can be killed.
             start_new_session=True,
         )
@@ -117,6 +124,7 @@ class Child:
         """
         if isinstance(command, Train):
             self.busy = True
+            self._kills = memory_kills()
             self._tail.clear()
         try:
             write_all(self._stdin.fileno(), encode(command))
@@ -124,13 +132,21 @@ class Child:
             raise self._death() from None
 
     def receive(self, seconds: float) -> Message | None:
-        """Waits for the next message; None if none came within `seconds`.
+        """Waits for the next message; None if none came within `seconds`. Warnings are passed on to the log.
 
         Raises:
             WorkerDied: the process has ended, or what it sent is no message. It is reaped then, and its
                 pipes are closed.
         """
         deadline = time.monotonic() + seconds
+        while isinstance(message := self._next_message(deadline), Warned):
+            logger.warning("%s", message.message)
+        self.ready |= isinstance(message, Ready)
+        if isinstance(message, Finished) or (isinstance(message, Failed) and message.kind not in _SPOILING):
+            self.busy = False
+        return message
+
+    def _next_message(self, deadline: float) -> Message | None:
         while (line := self._lines.next_line()) is None:
             if self._stdout.closed:
                 raise self._death()
@@ -146,14 +162,17 @@ class Child:
                     raise self._death()
                 self._lines.feed(piece)
         try:
-            message = decode_message(line)
+            return decode_message(line)
         except ValueError:
             self.close()
             raise WorkerDied("crashed", f"the worker sent what is no message: {line[:200]!r}") from None
-        self.ready |= isinstance(message, Ready)
-        if isinstance(message, Finished) or (isinstance(message, Failed) and message.kind not in _SPOILING):
-            self.busy = False
-        return message
+
+    def interrupt(self, seconds: float) -> None:
+        """Has the worker write its training's checkpoint and end; kills it after `seconds`, and closes."""
+        with self._lock:
+            if self._process.returncode is None:
+                self._process.send_signal(INTERRUPT_SIGNAL)
+        self.wait_for_end(seconds)
 
     def kill(self) -> None:
         """Kills the process and all that it started, from whichever thread. Nothing is closed or reaped."""
@@ -209,9 +228,12 @@ class Child:
             text = f"the worker (process {self.pid}) does not answer, and does not end when killed"
         elif status < 0:
             text = f"the worker (process {self.pid}) was ended by {_signal_name(-status)}"
-            if status == -signal.SIGKILL:
+            if status == -signal.SIGKILL and memory_kills() != self._kills:
+                kind = "out_of_memory"
+                text += ", because the system, or what it is allowed of it, ran out of memory"
+            elif status == -signal.SIGKILL:
                 kind = "killed"
-                text += ", by a person or because the system ran out of memory"
+                text += ", by a person or another program"
         else:
             text = f"the worker (process {self.pid}) ended with exit code {status}"
         tail = self._tail.decode(errors="replace").strip()
@@ -225,6 +247,6 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _search_path() -> str:
+def search_path() -> str:
     """Where this process looks for modules, so that the worker finds the same ones."""
     return os.pathsep.join(str(Path(folder).absolute()) for folder in sys.path)

@@ -38,6 +38,9 @@ STARTS = 3
 START_SECONDS = 300.0
 """How long a worker may take to become ready: importing torch from a slow disk takes a minute or more."""
 
+SAVE_SECONDS = 2.0
+"""How long an interrupted worker may take to write its training's checkpoint before it is killed."""
+
 STOP_SECONDS = 5.0
 """How long a worker may take to give a training up before it is killed."""
 
@@ -69,7 +72,10 @@ class Pool(Protocol):
         ...
 
     def interrupt(self) -> None:
-        """Ends every `train`, in progress or to come, with `TrainingInterrupted` within a second."""
+        """Ends every `train`, in progress or to come, with `TrainingInterrupted` within a second.
+
+        A training that has a place for its checkpoint has it written first, for which it has `SAVE_SECONDS`.
+        """
         ...
 
     def close(self) -> None:
@@ -87,8 +93,8 @@ class ProcessPool:
         size: how many processes, at least 1.
         trainer: "module:function", a function from a `Training` to an iterator of its `EpochResult`s.
         threads: intra-op threads of each worker.
-        max_training_seconds: a training that takes longer (waiting for a worker and the time spent in
-            `on_epoch` do not count) fails as "timed_out". None is no limit.
+        max_training_seconds: a training that takes longer fails as "timed_out". Waiting for a worker and the
+            time spent in `on_epoch` do not count, epochs that come from a checkpoint do. None is no limit.
     """
 
     def __init__(
@@ -143,7 +149,7 @@ class ProcessPool:
         raise AssertionError("the last attempt returns or raises")
 
     def interrupt(self) -> None:
-        """See `Pool.interrupt`. Workers in a training are killed."""
+        """See `Pool.interrupt`. Workers in a training end with it."""
         self._stop("the pool was interrupted")
 
     def close(self) -> None:
@@ -213,10 +219,22 @@ class ProcessPool:
     # ---- One training on one worker ----------------------------------------------------------------------
 
     def _train_on(self, child: Child, training: Training, on_epoch: Callable[[EpochResult], bool]) -> bool:
+        try:
+            return self._train_to_end(child, training, on_epoch)
+        except TrainingInterrupted:
+            if training.checkpoint is not None:
+                child.interrupt(SAVE_SECONDS)
+            raise
+
+    def _train_to_end(
+        self, child: Child, training: Training, on_epoch: Callable[[EpochResult], bool]
+    ) -> bool:
         deadline = time.monotonic() + self._seconds
         try:
             child.send(Train(training=training))
             while isinstance(message := self._receive(child, deadline), EpochDone):
+                if message.result.restored:
+                    deadline -= message.result.seconds
                 before = time.monotonic()
                 try:
                     go_on = on_epoch(message.result)

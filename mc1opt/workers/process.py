@@ -2,15 +2,18 @@
 
 Started by `child.py` as `python -m mc1opt.workers.process --trainer module:function`. It serves many
 trainings one after the other, so that the import of torch is paid once. It ignores SIGINT and SIGTERM, since
-its parent decides when it ends, and it ends with its parent, also in the middle of an epoch. Not here: how to
-train (the trainer), and what to do about a failure (the pool).
+its parent decides when it ends, and it ends with its parent, also in the middle of an epoch. At
+`INTERRUPT_SIGNAL` it raises KeyboardInterrupt in the trainer, which may write a checkpoint, and ends. Not
+here: how to train (the trainer), and what to do about a failure (the pool).
 """
 
 import argparse
+import contextlib
 import ctypes
 import faulthandler
 import gc
 import importlib
+import logging
 import os
 import queue
 import signal
@@ -18,11 +21,14 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
 from typing import NoReturn, TextIO
 
 from mc1opt.errors import Mc1optError
 from mc1opt.spec import EpochResult, Training, TrainingFailed
 from mc1opt.workers.protocol import (
+    INTERRUPT_SIGNAL,
     Command,
     EpochDone,
     Failed,
@@ -32,6 +38,7 @@ from mc1opt.workers.protocol import (
     Ready,
     Stop,
     Train,
+    Warned,
     decode_command,
     encode,
     write_all,
@@ -41,6 +48,9 @@ Trainer = Callable[[Training], Iterator[EpochResult]]
 
 TRACEBACK_CHARACTERS = 8000
 """So much of a traceback's end is sent: recursion makes them long."""
+
+OOM_SCORE = 500
+"""Of 1000 points: as if the worker held half of the machine's memory beside what it holds."""
 
 _PR_SET_PDEATHSIG = 1  # from Linux' <sys/prctl.h>
 
@@ -99,6 +109,17 @@ class Link:
         os._exit(0)
 
 
+class _Forward(logging.Handler):
+    """Sends warnings of mc1opt's own code to the parent, which people look at."""
+
+    def __init__(self, link: Link) -> None:
+        super().__init__(logging.WARNING)
+        self._link = link
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._link.send(Warned(message=record.getMessage()))
+
+
 def load_trainer(name: str) -> Trainer:
     """Imports the function that `module:function` names.
 
@@ -125,6 +146,7 @@ def serve(link: Link, trainer: Trainer) -> NoReturn:
 
 
 def _train(link: Link, trainer: Trainer, training: Training) -> Message:
+    epochs: Iterator[EpochResult] = iter(())
     try:
         epochs = trainer(training)
         for result in epochs:
@@ -142,6 +164,12 @@ def _train(link: Link, trainer: Trainer, training: Training) -> Message:
         kind = "out_of_memory" if _is_out_of_memory(error) else "crashed"
         text = "".join(traceback.format_exception(error))[-TRACEBACK_CHARACTERS:]
         return Failed(kind=kind, message=f"{type(error).__name__}: {error}", traceback=text)
+    except KeyboardInterrupt as interrupt:
+        # It may have come between two epochs; the trainer shall know of it then, too.
+        if (throw := getattr(epochs, "throw", None)) is not None:
+            with contextlib.suppress(BaseException):
+                throw(interrupt)
+        raise
     return Finished()
 
 
@@ -161,6 +189,11 @@ def _free_memory() -> None:
         torch.cuda.empty_cache()
 
 
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # once: a second one would end the writing that the first began
+    raise KeyboardInterrupt
+
+
 def _end_with(parent: int) -> None:
     """Has Linux kill this process when its parent ends, should the end of its input come too late.
 
@@ -176,6 +209,12 @@ def _end_with(parent: int) -> None:
             os._exit(1)
 
 
+def _be_the_first_to_go() -> None:
+    """Where memory runs out, Linux shall kill a worker, and not the process that knows of all trials."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
+
+
 def main() -> NoReturn:
     """Loads the trainer and serves; ends with exit code 1 and the reason on standard error if it cannot."""
     parser = argparse.ArgumentParser(description="A worker process of mc1opt; started by it, not by people.")
@@ -184,16 +223,21 @@ def main() -> NoReturn:
     arguments = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(INTERRUPT_SIGNAL, _interrupt)
     _end_with(arguments.parent)
+    _be_the_first_to_go()
     link = Link()
     stdout: TextIO = sys.stdout
     if hasattr(stdout, "reconfigure"):
         stdout.reconfigure(line_buffering=True)  # what was printed last is wanted when the process dies
     faulthandler.enable()
+    logging.getLogger("mc1opt").addHandler(_Forward(link))
     try:
         serve(link, load_trainer(arguments.trainer))
     except Mc1optError as error:
         print(error, file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        os._exit(0)
     except Exception:
         traceback.print_exc()
     os._exit(1)  # without the interpreter's slow and, with threads of libraries, risky way out

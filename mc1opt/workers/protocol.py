@@ -1,16 +1,22 @@
 """What a pool and its worker processes say to each other: one JSON object a line, over two pipes.
 
 The pool sends commands: `Train`, then `Continue` or `Stop` after each epoch. The worker sends messages:
-`Ready` once, then for each training an `EpochDone` an epoch and at last `Finished` or `Failed`. Not here: who
-starts the processes (`child.py`), who trains (`process.py`), and anything that needs torch.
+`Ready` once, then for each training an `EpochDone` an epoch and at last `Finished` or `Failed`; `Warned` may
+come at any time. Not here: who starts the processes (`child.py`), who trains (`process.py`), and anything
+that needs torch.
 """
 
 import os
+import signal
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from mc1opt.spec import EpochResult, FailureKind, Training
+
+INTERRUPT_SIGNAL = signal.SIGUSR1
+"""Has a worker give its training up, with its checkpoint written, and end. A command would come too late: it
+is read between two epochs."""
 
 
 class TrainingInterrupted(Exception):  # noqa: N818  (the pool was told to stop: nothing went wrong)
@@ -68,6 +74,13 @@ class Finished(_Line):
     type: Literal["finished"] = "finished"
 
 
+class Warned(_Line):
+    """Something that people shall know, and that ends nothing."""
+
+    type: Literal["warned"] = "warned"
+    message: str
+
+
 class Failed(_Line):
     """The training has ended without a result."""
 
@@ -79,7 +92,7 @@ class Failed(_Line):
     """Where the exception was raised, if it was one that nobody foresaw."""
 
 
-Message = Annotated[Ready | EpochDone | Finished | Failed, Field(discriminator="type")]
+Message = Annotated[Ready | EpochDone | Finished | Warned | Failed, Field(discriminator="type")]
 
 
 # ---- Lines -----------------------------------------------------------------------------------------------

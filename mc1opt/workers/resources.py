@@ -34,7 +34,12 @@ def default_workers(device: Device, memory_each: int = WORKER_MEMORY, *, root: P
     workers = available_cpus(root)
     if device == "cuda":
         workers = min(workers, GPU_WORKERS)
-    return max(1, min(workers, available_memory(root) // memory_each))
+    return min(workers, workers_in_memory(memory_each, root=root))
+
+
+def workers_in_memory(memory_each: int = WORKER_MEMORY, *, root: Path = Path("/")) -> int:
+    """How many workers the memory that is free now is enough for: at least 1. See `default_workers`."""
+    return max(1, available_memory(root) // memory_each)
 
 
 def available_cpus(root: Path = Path("/")) -> int:
@@ -63,6 +68,18 @@ def available_memory(root: Path = Path("/")) -> int:
     for group in _groups(root, "memory"):
         free += _free(group, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
     return max(0, min(free))
+
+
+def memory_kills(root: Path = Path("/")) -> int | None:
+    """How many processes this machine has killed since its start because memory ran out; None if unknown.
+
+    On Linux those that exceeded the limit of their control group are counted, too.
+    """
+    for line in _read(root / "proc/vmstat").splitlines():
+        name, _, value = line.partition(" ")
+        if name == "oom_kill":
+            return int(value)
+    return None
 
 
 def _groups(root: Path, controller: str) -> Iterator[Path]:

@@ -3,7 +3,9 @@
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+import warnings
+from collections.abc import Callable, Iterator
 
 import optuna
 import pytest
@@ -11,7 +13,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from mc1opt.search.records import OWNER
-from mc1opt.search.storage import StudyStorage, open_storage
+from mc1opt.search.storage import LostTrialError, StudyStorage, open_storage
 
 ME = {"host": "here", "boot": "b", "pid": 1, "started": 2}
 YOU = {**ME, "pid": 3}
@@ -128,6 +130,96 @@ def test_a_finished_trial_is_not_set_back(storage: StudyStorage, study: optuna.S
     assert study.trials[0].user_attrs[OWNER] == ME
 
 
+@pytest.fixture
+def yours(storage: StudyStorage, study: optuna.Study) -> optuna.Trial:
+    """A trial that this process had, and that another one has taken over."""
+    trial = study.ask()
+    trial.report(0.5, 0)
+    other = StudyStorage(storage.url, YOU, 1)
+    assert other.take_over(trial._trial_id, ME)
+    other.remove_session()
+    other.engine.dispose()
+    return trial
+
+
+def test_only_whoever_sees_the_right_owner_takes_a_trial_over(
+    storage: StudyStorage, study: optuna.Study
+) -> None:
+    trial = study.ask()
+    assert not storage.take_over(trial._trial_id, YOU)
+    assert storage.take_over(trial._trial_id, ME)
+    assert study.trials[0].user_attrs[OWNER] == ME
+
+
+@pytest.mark.parametrize("what", ["report", "value again", "attributes", "complete", "pruned", "fail"])
+def test_a_trial_that_another_process_took_over_is_not_written_to(
+    storage: StudyStorage, study: optuna.Study, yours: optuna.Trial, what: str
+) -> None:
+    before = storage.get_trial(yours._trial_id)
+    writes: dict[str, Callable[[], object]] = {
+        "report": lambda: yours.report(0.6, 1),
+        "value again": lambda: storage.set_trial_intermediate_value(yours._trial_id, 0, 0.7),
+        "attributes": lambda: storage.set_own_attributes(yours._trial_id, {"a": 1}),
+        "complete": lambda: study.tell(yours, 0.6),
+        "pruned": lambda: study.tell(yours, state=TrialState.PRUNED),
+        "fail": lambda: study.tell(yours, state=TrialState.FAIL),
+    }
+    with pytest.raises(LostTrialError):
+        writes[what]()
+    assert storage.get_trial(yours._trial_id) == before
+    assert before.user_attrs == {OWNER: YOU}
+
+
+def test_a_trial_that_was_set_back_is_not_written_to(storage: StudyStorage, study: optuna.Study) -> None:
+    trial = study.ask()
+    storage.set_back_to_waiting(trial._trial_id, ME, {})
+    with pytest.raises(LostTrialError):
+        trial.report(0.5, 0)
+    with pytest.raises(LostTrialError):
+        storage.set_own_attributes(trial._trial_id, {"a": 1})
+    assert study.trials[0].intermediate_values == {}
+
+
+def test_a_trial_of_ones_own_is_written_to_and_ended(storage: StudyStorage, study: optuna.Study) -> None:
+    trial = study.ask()
+    trial.report(0.5, 0)
+    storage.set_own_attributes(trial._trial_id, {"a": 1})
+    study.tell(trial, 0.6)
+    ended = study.trials[0]
+    assert (ended.state, ended.value, ended.intermediate_values) == (TrialState.COMPLETE, 0.6, {0: 0.5})
+    assert ended.user_attrs == {OWNER: ME, "a": 1}
+    assert ended.datetime_complete is not None
+
+
+def test_heartbeats_of_running_trials_change_when_they_are_recorded(
+    storage: StudyStorage, study: optuna.Study
+) -> None:
+    running, ended, silent = (study.ask() for _ in range(3))
+    for trial in (running, ended):
+        storage.record_heartbeat(trial._trial_id)
+    study.tell(ended, 0.5)
+    first = storage.heartbeats(study._study_id)
+    assert first.keys() == {running._trial_id}
+    deadline = time.monotonic() + 10.0
+    while storage.heartbeats(study._study_id) == first:  # a second is the step of SQLite's clock
+        assert time.monotonic() < deadline
+        storage.record_heartbeat(running._trial_id)
+        time.sleep(0.05)
+    assert silent._trial_id not in storage.heartbeats(study._study_id)
+
+
+def test_optunas_own_check_of_stale_trials_finds_nothing_to_do(
+    storage: StudyStorage, study: optuna.Study
+) -> None:
+    trial = study.ask()
+    storage.record_heartbeat(trial._trial_id)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        optuna.storages.fail_stale_trials(study)
+    assert storage.get_heartbeat_interval() is None
+    assert study.trials[0].state == TrialState.RUNNING
+
+
 def test_several_attributes_are_written_at_once_and_replace_older_ones(
     storage: StudyStorage, study: optuna.Study
 ) -> None:
@@ -171,3 +263,35 @@ def test_a_parameter_of_another_kind_than_before_is_refused(
     with pytest.raises(ValueError, match="different distribution"), storage.writing_parameters_together():
         trial.suggest_categorical("x", ["a", "b"])
     assert storage.get_trial(trial._trial_id).params == {}
+
+
+def test_attributes_of_a_study_that_are_written_together_are_seen_together(
+    storage: StudyStorage, study: optuna.Study
+) -> None:
+    other = StudyStorage(storage.url, None, 1)
+    study_id = study._study_id
+    storage.set_study_system_attr(study_id, "a", "old")
+    with storage.writing_study_attributes_together():
+        for key, value in (("a", "new"), ("b", [1, {"c": None}]), ("b", [2])):
+            study._storage.set_study_system_attr(study_id, key, value)
+        assert other.get_study_system_attrs(study_id) == {"a": "old"}
+    assert other.get_study_system_attrs(study_id) == {"a": "new", "b": [2]}
+    storage.set_study_system_attr(study_id, "a", "as always")
+    assert other.get_study_system_attrs(study_id)["a"] == "as always"
+    other.remove_session()
+    other.engine.dispose()
+
+
+def test_an_error_within_leaves_all_attributes_as_they_were(
+    storage: StudyStorage, study: optuna.Study
+) -> None:
+    def fail() -> None:
+        with storage.writing_study_attributes_together():
+            storage.set_study_system_attr(study._study_id, "a", 1)
+            raise ValueError("drawing failed")
+
+    with pytest.raises(ValueError, match="drawing failed"):
+        fail()
+    assert storage.get_study_system_attrs(study._study_id) == {}
+    storage.set_study_system_attr(study._study_id, "a", 1)
+    assert storage.get_study_system_attrs(study._study_id) == {"a": 1}

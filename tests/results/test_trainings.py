@@ -1,5 +1,6 @@
 """Stored trainings: what is finished is never trained again, and nothing loses a finished one."""
 
+import json
 import threading
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from mc1opt.errors import StorageError, WorkerError
 from mc1opt.results.training_store import StoredTraining, TrainingStore
 from mc1opt.results.trainings import Job, StoredTrainings
 from mc1opt.search.run import StopFlag
-from mc1opt.spec import Training
+from mc1opt.spec import Fold, Training
 from mc1opt.workers.pool import ProcessPool
 from tests.curves import TRAINER, CurvePool, Switches, curve, example_training
 from tests.workers.conftest import switches
@@ -47,6 +48,7 @@ class Run:
         ) as trainings:
             self.finished = trainings.train(trained, on_result, wanted or (lambda job: True))
         self.total = trainings.total
+        self.trainings = trainings
 
 
 def begun(switches: Switches) -> list[tuple[int, int]]:
@@ -154,6 +156,64 @@ def test_the_deadline_stops_in_good_order(switches: Switches) -> None:
     assert not run.finished
     assert run.stop.reason == "timeout"
     assert list(run.results) == ["seed 0"]
+
+
+def test_an_interrupted_training_goes_on_from_its_last_epoch(switches: Switches) -> None:
+    switches.add("hang", seed=1, epoch=2, times=1)
+    stop = StopFlag()
+    thread = threading.Thread(target=lambda: (switches.wait_for_epochs(6), stop.set("signal", "SIGINT")))
+    thread.start()
+    assert not Run(jobs(), stop=stop).finished
+    thread.join()
+    assert len(checkpoints()) == 1
+    resumed = Run(jobs())
+    assert [epoch for seed, epoch in begun(switches) if seed == 1] == [0, 1, 2, 2]
+    assert resumed.results["seed 1"].curve == tuple(curve(jobs()[1].training))
+    assert checkpoints() == []
+    # The pace is that of epochs trained now: the start, one of seed 1, three of seed 2.
+    assert len(resumed.trainings._epochs) == 1 + 1 + 3
+
+
+def test_the_seconds_of_an_interrupted_training_are_those_of_all_its_epochs(switches: Switches) -> None:
+    job = jobs(1)[0]
+    path = TrainingStore(PATH).checkpoint_path(job.training)
+    slow = job.training.model_copy(update={"checkpoint": str(path.absolute()), "checkpoint_seconds": 0.0})
+    CurvePool(1).train(slow, lambda result: result.epoch < 1)
+    run = Run([job])
+    assert run.results["seed 0"].seconds >= sum(result.seconds for result in curve(job.training))
+
+
+def checkpoints() -> list[Path]:
+    return list(Path("models/checkpoints").glob("*"))
+
+
+@pytest.mark.parametrize("end", ["stored", "not wanted", "diverged"])
+def test_the_checkpoint_of_a_training_that_is_over_goes(switches: Switches, end: str) -> None:
+    job = jobs(1)[0]
+    if end == "diverged":
+        switches.add("diverge", epoch=2)
+    if end == "stored":
+        Run([job])
+    path = TrainingStore(PATH).checkpoint_path(job.training)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"seed": 0, "config_id": config_id(job.training.config), "epochs": 1}))
+    path.with_name(f".{path.name}.7.tmp").touch()
+    Run([job], wanted=lambda job: end != "not wanted")
+    assert checkpoints() == []
+
+
+def test_two_trainings_never_share_a_checkpoint() -> None:
+    store = TrainingStore(PATH)
+    training = example_training()
+    others = [
+        example_training(seed=1),
+        example_training(epochs=4),
+        example_training(learning_rate=0.2),
+        example_training(fold=Fold(index=0, count=4)),
+        example_training(precision="bfloat16"),
+    ]
+    assert len({store.checkpoint_path(each) for each in (training, *others)}) == 6
+    assert store.checkpoint_path(with_weights()) == store.checkpoint_path(training)
 
 
 # ---- Not wanted ------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ def fork_searches(*arguments: object) -> None:
 
 
 def _fork_whole() -> int:
-    return _fork(lambda: run_study(WHOLE, keep=3))
+    return _fork(lambda: run_study(WHOLE, keep=3, checkpoint_seconds=0.0))
 
 
 def _fork_together() -> int:

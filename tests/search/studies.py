@@ -189,7 +189,7 @@ def stored(path: str = "s.db", name: str = "s") -> StudyRecord:
     return study_record(load_study(open_storage(path, create=False), name))
 
 
-UNLIKE = {"seconds", "epoch_seconds", "interrupted"}
+UNLIKE = {"seconds", "epoch_seconds", "interrupted", "started", "ended"}
 """Fields of a trial's record that may differ between a study and its repetition."""
 
 

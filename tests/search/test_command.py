@@ -18,6 +18,7 @@ import pytest
 from rich.cells import cell_len
 
 from mc1opt.errors import StudyFileError, UsageError
+from mc1opt.search import command as command_module
 from mc1opt.search import records
 from mc1opt.search.command import SearchCommand, checkpoints_folder, resolve_workers, search
 from mc1opt.search.observers import SearchEnded
@@ -25,8 +26,9 @@ from mc1opt.search.run import StopFlag
 from mc1opt.search.storage import open_storage
 from mc1opt.search.tables import counts_line
 from mc1opt.search.weights import kept_weights, study_folder
+from mc1opt.seeds import derive_seed
 from mc1opt.workers.resources import default_workers
-from tests.curves import TRAINER
+from tests.curves import TRAINER, Switches
 from tests.data.files import write_arrays_folder
 from tests.search.display import plain
 from tests.search.studies import stored
@@ -160,6 +162,24 @@ def test_the_fidelity_is_the_commands_else_the_studys_else_the_definitions() -> 
         run(trials=3, epochs=3)
 
 
+def test_a_definition_with_a_grid_is_searched_whole_and_the_total_is_that_of_its_points() -> None:
+    Path("studies").mkdir()
+    Path("studies/mine.py").write_text(
+        "from mc1opt.config import MLP, SGD, Config\n"
+        "SAMPLER, PRUNER, EPOCHS = 'grid', 'none', 2\n"
+        "GRID = {'rate': [0.1, 0.2, 0.3]}\n"
+        "def search_space(trial):\n"
+        "    rate = trial.suggest_float('rate', 0.1, 1.0)\n"
+        "    return Config(architecture=MLP(layers=()), optimizer=SGD(learning_rate=rate), batch_size=10)\n"
+    )
+    output = io.StringIO()
+    ended = run(output, study="mine", trials=100)
+    assert output.getvalue().startswith("Study mine: 3 trials to train")
+    assert "Done, after " in output.getvalue()
+    assert sorted(trial.params["rate"] for trial in ended.record.trials) == [0.1, 0.2, 0.3]
+    assert {trial.outcome for trial in ended.record.trials} == {"complete"}
+
+
 # ---- What is printed -------------------------------------------------------------------------------------
 
 
@@ -168,7 +188,7 @@ def test_a_file_gets_plain_lines_from_the_plan_to_the_commands_to_copy() -> None
     ended = run(output, trials=4, workers="2", confirm=1)
     lines = output.getvalue().split("\n")
     assert lines[0].startswith(
-        "Study mlp: 4 trials to train, each at most 5 epochs of 180 images, 2 workers on cpu."
+        "Study mlp: 4 trials to train, each at most 4 epochs of 180 images, 2 workers on cpu."
     )
     counted = [int(line.split("/")[0]) for line in lines if re.match(r"\d+/4  #\d+ (complete|pruned)", line)]
     assert counted == [1, 2, 3, 4]
@@ -178,8 +198,36 @@ def test_a_file_gets_plain_lines_from_the_plan_to_the_commands_to_copy() -> None
     assert done.endswith(f"Trials: {counts_line(ended.record.trials)}.")
     assert ended.record.best is not None
     assert lines[-3].endswith("--storage s.db")
-    assert lines[-2:] == ["Watch in a browser:       optuna-dashboard sqlite:///s.db", ""]
+    assert lines[-2:] == ["Watch in a browser:       mc1opt dashboard --study mlp --storage s.db", ""]
     assert ended.record.best.number in kept_weights(study_folder(checkpoints_folder("s.db"), "mlp"))
+
+
+def test_too_little_memory_for_the_workers_is_said_before_they_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command_module, "workers_in_memory", lambda: 1)
+    output = io.StringIO()
+    run(output, workers="2")
+    first, second, *_ = output.getvalue().split("\n")
+    assert first.startswith("Memory is free for about 1 of 2 workers.")
+    assert first.endswith("--workers 1 is safer.")
+    assert second.startswith("Study mlp")
+    run(enough := io.StringIO())
+    assert enough.getvalue().startswith("Study mlp")
+
+
+def test_so_many_weights_are_kept_as_the_command_says() -> None:
+    run(trials=3, keep=2, pruner="none")
+    assert len(kept_weights(study_folder(checkpoints_folder("s.db"), "mlp"))) == 2
+
+
+@pytest.mark.slow
+def test_a_trial_that_takes_longer_than_the_limit_has_timed_out(switches: Switches) -> None:
+    switches.add("hang", seed=derive_seed(0, 1), epoch=1)
+    trials = run(trials=2, max_trial_seconds=6.0, pruner="none").record.trials
+    assert [trial.outcome for trial in trials] == ["complete", "failed", "complete"]
+    assert trials[1].failure == {
+        "kind": "timed_out",
+        "message": "the training was not finished after 6 seconds",
+    }
 
 
 def test_a_terminal_gets_the_live_view_and_is_left_in_order(terminal: PseudoTerminal) -> None:
@@ -189,7 +237,7 @@ def test_a_terminal_gets_the_live_view_and_is_left_in_order(terminal: PseudoTerm
     assert done
     assert "\x1b" not in end
     assert view.count("\x1b[?25l") == view.count("\x1b[?25h") == 1
-    assert re.search(r"#\d +\d/5 ", plain(view))
+    assert re.search(r"#\d +\d/4 ", plain(view))
     assert "3/3 trials" in plain(view)
     assert max(cell_len(line) for line in plain(view).split("\n")) <= WIDTH
 

@@ -51,7 +51,7 @@ CHANGES: dict[str, list[dict[str, Any]]] = {
     "norm": [{"norm": "none"}, {"norm": "batch"}],
     "kernel size": [{"kernel_size": 3}, {"kernel_size": 5}],
     "padding": [{"padding": "same"}, {"padding": "none"}],
-    "width": [{"conv1_width_share": 0.6}, {"conv1_width_share": 0.7}],
+    "width": [{"conv1_width_share": 0.6}, {"conv1_width_share": 1.0}],
     "pooling": [{"conv1_pooling": kind} for kind in ("none", "max", "average")],
     "global pooling": [{"global_pooling": kind} for kind in ("none", "max", "average")],
     "head": [

@@ -1,5 +1,6 @@
 """One trial: what needs no training, what is reported, and what is told of it."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,18 @@ import pytest
 from optuna.pruners import BasePruner, NopPruner
 from optuna.trial import BaseTrial, FrozenTrial, TrialState
 
-from mc1opt.config import Config
+from mc1opt.config import Config, config_from_json
 from mc1opt.search import records
-from mc1opt.search.objective import EpochEvent, Event, Objective, Proposal
+from mc1opt.search.describe import describe_config
+from mc1opt.search.objective import EpochEvent, Event, Objective, Proposal, TrialEnded
 from mc1opt.search.observers import TrialStarted
+from mc1opt.search.ownership import this_owner
 from mc1opt.search.resume import StudySettings, load_study, open_study, take_up_interrupted
 from mc1opt.search.space import StudyDefinition
+from mc1opt.search.storage import open_storage
 from mc1opt.seeds import derive_seed
-from mc1opt.spec import Fidelity
-from tests.curves import CurvePool, Switches
+from mc1opt.spec import Fidelity, Training
+from tests.curves import CurvePool, Switches, curve
 from tests.search.studies import (
     DATA,
     EPOCHS,
@@ -39,6 +43,9 @@ TWICE = definition_of(
     starting_points={name: {"width": 64, "learning_rate": 0.1, "batch_size": 64} for name in ("a", "b")},
 )
 """Two starting points with the same config."""
+
+
+ELSEWHERE: dict[str, Any] = {**this_owner(), "host": "elsewhere.example"}
 
 
 class Asked(BasePruner):
@@ -83,6 +90,7 @@ def objective(
         max_macs=max_macs,
         weights_folder=Path("weights"),
         keep=5,
+        checkpoint_seconds=0.0,
         emit=emit,
     )
 
@@ -117,6 +125,16 @@ def test_a_network_of_exactly_the_limit_is_trained(more: int, trained: bool) -> 
     if isinstance(result, FrozenTrial):
         assert records.outcome(result) == "too_large"
         assert result.constraints[records.TOO_LARGE] > 0
+
+
+def test_each_trial_says_what_became_of_it_and_its_config_in_words(whole: Path) -> None:
+    trials = load_study(open_storage(str(whole / "s.db"), create=False), "s").get_trials()
+    outcomes = [trial.user_attrs[records.OUTCOME] for trial in trials]
+    assert outcomes == [records.outcome(trial) for trial in trials]
+    assert {"complete", "pruned", "too_large", "duplicate", "failed"} <= set(outcomes)
+    for trial in trials:
+        config = config_from_json(trial.user_attrs[records.CONFIG])
+        assert trial.user_attrs[records.SUMMARY] == describe_config(config)
 
 
 def test_a_duplicate_names_the_trial_that_was_trained_and_has_no_reports(whole: Path) -> None:
@@ -251,6 +269,134 @@ def test_a_constraint_that_an_interrupted_attempt_has_set_is_no_error() -> None:
     assert ended.constraints == {records.TOO_LARGE: 1.5}
 
 
+class TakesOver(Asked):
+    """After an epoch, another process takes the trial over, which took this one for dead."""
+
+    def __init__(self, after: int, do: Callable[[optuna.Trial], None]) -> None:
+        super().__init__()
+        self._after = after
+        self._do = do
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        if trial.last_step == self._after:
+            self._do(trial)
+        return super().prune(study, trial)
+
+
+def finish_elsewhere(trial: FrozenTrial) -> None:
+    """Another process has set the trial back, asked for it and brought it to its end."""
+    other = new_storage(owner=ELSEWHERE)
+    assert other.set_back_to_waiting(trial._trial_id, this_owner(), {})
+    study = load_study(other, "s")
+    assert study.ask().number == trial.number
+    study.tell(trial.number, 0.123)
+
+
+def take_elsewhere(trial: FrozenTrial) -> None:
+    assert new_storage(owner=ELSEWHERE).take_over(trial._trial_id, this_owner())
+
+
+@pytest.mark.parametrize(
+    ("take", "outcome", "epochs"), [(take_elsewhere, "running", 2), (finish_elsewhere, "complete", 2)]
+)
+def test_a_trial_that_was_taken_over_is_dropped_at_the_next_write_and_the_worker_goes_on(
+    switches: Switches, caplog: pytest.LogCaptureFixture, take: Any, outcome: str, epochs: int
+) -> None:
+    events: list[Event] = []
+    mine = objective(pruner=TakesOver(1, take), emit=events.append)
+    ended = mine.train(propose(mine))
+    trial = stored().trials[0]
+    assert (records.outcome(ended), trial.outcome) == (outcome, outcome)
+    assert len(trial.values_by_epoch) == epochs
+    assert trial.failure is None
+    assert load_study(mine.storage, "s").trials[0].user_attrs[records.OWNER] == ELSEWHERE
+    assert [epoch["epoch"] for epoch in switches.epochs()] == [0, 1, 2]  # it knew after the third
+    assert isinstance(events[-1], TrialEnded)
+    assert "trial 0 was taken over by another process" in caplog.text
+    mine.study.pruner = NopPruner()
+    assert mine.train(propose(mine)).state == TrialState.COMPLETE
+
+
+@pytest.mark.parametrize("how", ["complete", "pruned", "failed", "interrupted"])
+def test_the_end_of_a_trial_that_was_taken_over_is_not_told(switches: Switches, how: str) -> None:
+    """Taken over after its last report."""
+    last = EPOCHS - 1 if how == "complete" else 1
+    mine = objective(pruner=Asked(prune_after=1 if how == "pruned" else None))
+    if how == "failed":
+        switches.add("crash", epoch=2)
+    proposal = propose(mine)
+    report = proposal.trial.report
+
+    def report_and_lose(value: float, step: int) -> None:
+        report(value, step)
+        if step == last:
+            assert new_storage(owner=ELSEWHERE).take_over(proposal.trial._trial_id, this_owner())
+            if how == "interrupted":
+                mine.pool.interrupt()
+
+    proposal.trial.report = report_and_lose  # type: ignore[method-assign]
+    mine.train(proposal)
+    trial = load_study(mine.storage, "s").trials[0]
+    assert trial.state == TrialState.RUNNING
+    assert trial.user_attrs[records.OWNER] == ELSEWHERE
+    assert records.FAILURE not in trial.user_attrs
+    assert list(trial.intermediate_values) == list(range(last + 1))
+
+
+def test_a_trial_that_is_lost_before_its_config_is_known_is_dropped() -> None:
+    def space(trial: BaseTrial) -> Config:
+        if (
+            isinstance(trial, optuna.Trial)
+            and trial.number == 0
+            and trial.user_attrs[records.OWNER] is not None
+        ):
+            new_storage(owner=ELSEWHERE).take_over(trial._trial_id, this_owner())
+        return tiny_space(trial)
+
+    mine = objective(definition_of(tiny_space))
+    mine = Objective(**{**vars(mine), "definition": definition_of(space, path=Path(__file__))})
+    dropped = mine.propose()
+    assert isinstance(dropped, FrozenTrial)
+    assert records.outcome(dropped) == "running"
+    assert propose(mine).trial.number == 1
+
+
+# ---- Too little memory -----------------------------------------------------------------------------------
+
+
+def test_where_memory_runs_out_the_trial_is_tried_once_more_in_smaller_steps(switches: Switches) -> None:
+    switches.add("out_of_memory", epoch=1, times=1)
+    mine = objective()
+    trained: list[Training] = []
+    train = mine.pool.train
+    mine.pool.train = lambda training, *rest: trained.append(training) or train(training, *rest)  # type: ignore[method-assign,func-returns-value]
+    ended = mine.train(propose(mine))
+    assert ended.state == TrialState.COMPLETE
+    assert list(ended.intermediate_values) == list(range(EPOCHS))
+    assert len(ended.user_attrs[records.LOSSES]) == EPOCHS
+    assert [training.accumulation for training in trained] == [1, 4]
+    assert ended.user_attrs[records.ACCUMULATION] == 4
+    assert [epoch["epoch"] for epoch in switches.epochs()] == [0, 1, *range(EPOCHS)]
+
+
+def test_where_memory_runs_out_again_the_trial_has_failed(switches: Switches) -> None:
+    switches.add("out_of_memory", epoch=1)
+    mine = objective()
+    ended = mine.train(propose(mine))
+    assert ended.user_attrs[records.FAILURE]["kind"] == "out_of_memory"
+    assert [epoch["epoch"] for epoch in switches.epochs()] == [0, 1, 0, 1]
+
+
+def test_an_interrupted_trial_goes_on_in_the_steps_that_it_had(switches: Switches) -> None:
+    dying = objective(owner=dead_owner())
+    proposal = propose(dying)
+    dying.storage.set_own_attributes(proposal.trial._trial_id, {records.ACCUMULATION: 4})
+    again = propose(objective())
+    assert again.trial.number == proposal.trial.number
+    assert again.training.accumulation == 4
+    assert proposal.training.accumulation == 1
+
+
 # ---- Reports ---------------------------------------------------------------------------------------------
 
 
@@ -308,6 +454,80 @@ def test_an_interrupted_trial_reports_each_epoch_once_and_asks_for_the_last_repo
     assert list(ended.intermediate_values) == list(range(EPOCHS))
     assert {epoch: ended.intermediate_values[epoch] for epoch in reported} == reported
     assert pruner.epochs == list(range(epochs - 1, EPOCHS - 1))
+
+
+def test_an_interrupted_trial_goes_on_from_its_checkpoint_and_trains_no_epoch_twice(
+    switches: Switches,
+) -> None:
+    interrupted(switches, 2)
+    mine = objective()
+    assert mine.train(propose(mine)).state == TrialState.COMPLETE
+    assert [epoch["epoch"] for epoch in switches.epochs()] == list(range(EPOCHS))
+
+
+def test_what_the_checkpoint_has_and_the_database_lacks_is_reported_and_the_pruner_asked(
+    switches: Switches,
+) -> None:
+    dying = objective(owner=dead_owner())
+    training = propose(dying).training
+    dying.pool.train(training, lambda result: result.epoch < 2)  # three epochs, and none of them reported
+    before = len(switches.epochs())
+    pruner = Asked()
+    mine = objective(pruner=pruner)
+    ended = mine.train(propose(mine))
+    assert list(ended.intermediate_values.items()) == [
+        (result.epoch, result.accuracy) for result in curve(training)
+    ]
+    assert pruner.epochs == list(range(EPOCHS - 1))
+    assert [epoch["epoch"] for epoch in switches.epochs()[before:]] == [3]
+    losses = ended.user_attrs[records.LOSSES]
+    assert losses == [result.loss for result in curve(training)]
+
+
+def test_the_pruner_may_end_a_trial_at_an_epoch_of_its_checkpoint(switches: Switches) -> None:
+    dying = objective(owner=dead_owner())
+    dying.pool.train(propose(dying).training, lambda result: result.epoch < 2)
+    before = len(switches.epochs())
+    mine = objective(pruner=Asked(prune_after=1))
+    ended = mine.train(propose(mine))
+    assert records.outcome(ended) == "pruned"
+    assert list(ended.intermediate_values) == [0, 1]
+    assert len(switches.epochs()) == before
+    assert list(Path("weights").iterdir()) == []
+
+
+def test_a_value_that_comes_out_otherwise_when_trained_again_replaces_the_reported_one() -> None:
+    """As on a GPU: a finished trial's value is that of its weights, and of its last report."""
+    dying = objective(owner=dead_owner())
+    proposal = propose(dying)
+    for epoch in range(EPOCHS):
+        proposal.trial.report(0.1, epoch)
+    mine = objective()
+    ended = mine.train(propose(mine))
+    values = [result.accuracy for result in curve(proposal.training)]
+    assert list(ended.intermediate_values.values()) == values
+    assert ended.value == values[-1]
+
+
+@pytest.mark.parametrize("end", ["complete", "pruned", "failed", "interrupted"])
+def test_a_checkpoint_stays_only_as_long_as_the_trial_may_go_on(switches: Switches, end: str) -> None:
+    mine = objective(pruner=Asked(prune_after=1 if end == "pruned" else None))
+    proposal = propose(mine)
+    assert proposal.training.checkpoint is not None
+    path = Path(proposal.training.checkpoint)
+    left = path.with_name(f".{path.name}.4711.tmp")
+    path.parent.mkdir()
+    left.touch()  # of a worker that was killed while it wrote
+    if end == "failed":
+        switches.add("kill", epoch=2)
+    if end == "interrupted":
+        switches.add("hang", epoch=2)
+        thread = threading.Thread(target=lambda: (switches.wait_for_epochs(3), mine.pool.interrupt()))
+        thread.start()
+    ended = mine.train(proposal)
+    assert path.exists() == (end == "interrupted")
+    assert left.exists() == (end == "interrupted")
+    assert ended.state.is_finished() == (end != "interrupted")
 
 
 def test_an_interrupted_trial_may_be_pruned_at_its_last_reported_epoch(switches: Switches) -> None:

@@ -123,6 +123,34 @@ def search_space(trial):
 '''
 
 
+GRID_FILE = STUDY_FILE + "GRID = {'width': [16, 32], 'norm': ['none']}\n"
+
+
+def test_another_grid_is_another_search_space() -> None:
+    def fingerprint(text: str) -> str:
+        Path("study.py").write_text(text)
+        return space_fingerprint(load_definition("study.py"))
+
+    assert fingerprint(GRID_FILE) == fingerprint(GRID_FILE)
+    assert fingerprint(GRID_FILE) != fingerprint(STUDY_FILE)
+    assert fingerprint(GRID_FILE) != fingerprint(GRID_FILE.replace("32]", "33]"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[16, 32]", "[16, 128]", r"point {'width': 128, 'norm': 'none'} of GRID of study.py does not fit"),
+        ("'norm': ['none']", "'norm': ['layer']", r"'layer'} of GRID of study.py does not fit"),
+        (", 'norm': ['none']", "", r"point {'width': 16} of GRID of study.py does not fit.*norm"),
+    ],
+    ids=["out of range", "no such choice", "a parameter left out"],
+)
+def test_a_grid_that_does_not_fit_the_search_space_is_refused(old: str, new: str, message: str) -> None:
+    Path("study.py").write_text(GRID_FILE.replace(old, new))
+    with pytest.raises(StudyFileError, match=message):
+        space_fingerprint(load_definition("study.py"))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "same"),
     [
@@ -236,7 +264,7 @@ def test_a_trial_that_a_dead_process_left_is_trained_with_its_number_and_paramet
     after = record.trials[0]
     assert after.outcome == "complete"
     assert (after.number, after.params) == (0, before.params)
-    assert after.values_by_epoch[:2] == before.values_by_epoch
+    assert after.value == after.values_by_epoch[-1]
     assert after.interrupted == 1
     assert load_study(new_storage(), "s").trials[0].user_attrs[records.OWNER] == this_owner()
     assert len(record.trials) == 2
@@ -265,6 +293,15 @@ def test_a_trial_whose_owner_may_live_is_let_alone(owner: dict[str, Any]) -> Non
     assert record.trials[0].outcome == "running"
     assert len(counted(record)) == 2
     assert load_study(new_storage(), "s").trials[0].user_attrs[records.OWNER] == owner
+
+
+def test_a_silent_owner_on_another_host_is_dead_and_a_living_process_of_this_one_is_not() -> None:
+    elsewhere = {**dead_owner(), "host": "elsewhere.example"}
+    numbers = [leave_running(owner) for owner in (elsewhere, this_owner())]
+    storage = new_storage()
+    assert take_up_interrupted(load_study(storage, "s"), storage, lambda trial: True) == 1
+    states = [stored().trials[number].outcome for number in numbers]
+    assert states == ["waiting", "running"]
 
 
 def test_five_deaths_without_a_new_epoch_fail_the_trial() -> None:

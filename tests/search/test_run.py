@@ -122,6 +122,18 @@ def test_a_study_that_is_stopped_within_trials_is_trial_by_trial_the_same(
     run_study(WHOLE, keep=3)
     assert facts(stored()) == facts(reference)
     assert [trial.number for trial in stored().trials if trial.interrupted] == [n for n, _ in places]
+    assert trained_twice(switches) == len(places)  # the epochs within which it was stopped
+    assert sorted(path.name for path in Path("weights/s").iterdir()) == sorted(
+        path.name for path in (whole / "weights/s").iterdir()
+    )
+
+
+def trained_twice(switches: Switches) -> int:
+    """How many epochs were begun that had been begun before, because of interruptions."""
+    # The one that runs out of memory is tried again in smaller steps.
+    apart = derive_seed(SEED, 3)
+    begun = [(epoch["seed"], epoch["epoch"]) for epoch in switches.epochs() if epoch["seed"] != apart]
+    return len(begun) - len(set(begun))
 
 
 def kill_and_compare(whole: Path, switches: Switches, kills: int, seed: int) -> None:
@@ -129,6 +141,8 @@ def kill_and_compare(whole: Path, switches: Switches, kills: int, seed: int) -> 
     fork_searches("kill", kills, seed)
     assert facts(stored()) == facts(stored(str(whole / "s.db")))
     assert any(trial.interrupted for trial in stored().trials)
+    assert trained_twice(switches) <= kills
+    assert {path.suffix for path in Path("weights/s").iterdir()} == {".safetensors"}
 
 
 def test_a_study_whose_process_is_killed_at_random_moments_is_trial_by_trial_the_same(

@@ -18,6 +18,7 @@ from mc1opt.search.sampling import (
     STARTUP_TRIALS,
     NarrowingPruner,
     SeededSampler,
+    WholeGridSampler,
     make_pruner,
     make_sampler,
 )
@@ -143,10 +144,58 @@ def test_only_trained_trials_end_the_start_up() -> None:
 
 
 def test_unknown_names_are_refused_with_the_allowed_ones() -> None:
-    with pytest.raises(UsageError, match=r"unknown sampler 'cma'. Allowed: tpe, random\."):
+    with pytest.raises(UsageError, match=r"unknown sampler 'cma'. Allowed: tpe, random, grid\."):
         make_sampler("cma", 0)
     with pytest.raises(UsageError, match=r"unknown pruner 'x'. Allowed: narrowing, median, halving, none\."):
         make_pruner("x")
+
+
+def test_the_grid_sampler_needs_a_grid() -> None:
+    with pytest.raises(UsageError, match=r"--sampler grid needs a study definition with a grid: GRID"):
+        make_sampler("grid", 0)
+    with pytest.raises(UsageError, match="needs a study definition with a grid"):
+        make_sampler("grid", 0, {})
+
+
+GRID = {"x": [1, 2, 3], "y": ["a", "b"]}
+
+
+def grid_study(seed: int = 0) -> optuna.Study:
+    return optuna.create_study(sampler=make_sampler("grid", seed, GRID))
+
+
+def ask_point(study: optuna.Study) -> tuple[optuna.Trial, tuple[int, str]]:
+    trial = study.ask()
+    return trial, (trial.suggest_int("x", 1, 3), trial.suggest_categorical("y", ["a", "b"]))
+
+
+def test_a_grid_is_drawn_point_by_point_in_an_order_of_the_seed() -> None:
+    def order(seed: int) -> list[tuple[int, str]]:
+        study = grid_study(seed)
+        return [ask_point(study)[1] for _ in range(6)]
+
+    assert sorted(order(0)) == [(x, y) for x in (1, 2, 3) for y in ("a", "b")]
+    assert order(0) == order(0)
+    assert len({tuple(order(seed)) for seed in range(5)}) > 1
+
+
+def test_a_grid_is_exhausted_when_every_point_is_taken_and_no_trial_waits() -> None:
+    study = grid_study()
+    sampler = study.sampler
+    assert isinstance(sampler, WholeGridSampler)
+    trials = [ask_point(study)[0] for _ in range(5)]
+    assert not sampler.is_exhausted(study)
+    last, point = ask_point(study)
+    assert sampler.is_exhausted(study)
+    study.tell(last, state=TrialState.FAIL)
+    assert not sampler.is_exhausted(study)
+    again, same = ask_point(study)
+    assert same == point
+    for trial in [*trials, again]:
+        study.tell(trial, 0.5)  # Optuna's own sampler stops the study after the last, which is an error here
+    assert sampler.is_exhausted(study)
+    study.enqueue_trial({"x": 1, "y": "a"})
+    assert not sampler.is_exhausted(study)
 
 
 @pytest.mark.parametrize("name", ["tpe", "random"])

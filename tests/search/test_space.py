@@ -45,8 +45,16 @@ def test_a_file_is_taken_as_it_is(tmp_path: Path) -> None:
     assert definition.config(FixedTrial({"rate": 0.5})).optimizer.learning_rate == 0.5
 
 
+def test_a_definition_may_choose_sampler_pruner_and_grid() -> None:
+    plain = load_definition(str(write(Path("plain.py"), MINIMAL)))
+    assert (plain.sampler, plain.pruner, plain.grid) == ("tpe", "narrowing", {})
+    own = MINIMAL + "\nSAMPLER = 'grid'\nPRUNER = 'none'\nGRID = {'rate': [0.1, 0.5]}\n"
+    chosen = load_definition(str(write(Path("own.py"), own)))
+    assert (chosen.sampler, chosen.pruner, chosen.grid) == ("grid", "none", {"rate": [0.1, 0.5]})
+
+
 def test_the_shipped_definitions_are_listed() -> None:
-    assert {"cnn", "mlp"} <= list_definitions().keys()
+    assert {"cnn", "mlp", "published", "published_grid"} <= list_definitions().keys()
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
@@ -66,6 +74,9 @@ def test_a_missing_file_is_named() -> None:
         ("x = 1\n", "has no search space"),
         ("import nothing_of_that_name\n", r"ModuleNotFoundError.*\(line 1\)"),
         (MINIMAL.replace("EPOCHS = 3", "EPOCHS = 0"), "epochs.*greater than or equal to 1"),
+        (MINIMAL + "\nGRID = {'rate': []}\n", "GRID must give each parameter a list of at least one value"),
+        (MINIMAL + "\nGRID = ['rate']\n", "GRID must give each parameter a list of at least one value"),
+        (MINIMAL + "\nGRID = {'rate': '0.1'}\n", "GRID must give each parameter a list"),
     ],
 )
 def test_a_file_that_cannot_be_used_says_why(text: str, message: str) -> None:

@@ -1,14 +1,19 @@
 """Opening the study database. What a search needs of an open one: tests/contracts/test_storages.py."""
 
+import contextlib
 import sqlite3
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import optuna
 import pytest
+from optuna.exceptions import StorageInternalError
 
 from mc1opt.errors import StorageError, UsageError
+from mc1opt.search import storage as storage_module
 from mc1opt.search.storage import StudyStorage, open_storage, storage_url
 
 ME = {"host": "here", "boot": "b", "pid": 1, "started": 2}
@@ -57,6 +62,14 @@ def write_truncated(path: Path) -> None:
     path.write_bytes(content[: len(content) // 2])
 
 
+def write_older_tables(path: Path) -> None:
+    """Those of a time before the table of heartbeats, which RDBStorage would add."""
+    new_study(new_storage(name=str(path)))
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DROP TABLE trial_heartbeats")
+        connection.execute("UPDATE alembic_version SET version_num = 'v2.4.0.a'")
+
+
 @pytest.mark.parametrize(
     ("write", "message"),
     [
@@ -64,8 +77,9 @@ def write_truncated(path: Path) -> None:
         (lambda path: path.write_bytes(b"GIF89a" + b"x" * 5000), "no SQLite database"),
         (write_foreign, r"database of another program \(its tables: recipes\)"),
         (write_truncated, "damaged|cannot be read"),
+        (write_older_tables, r"optuna storage upgrade --storage sqlite:///s\.db"),
     ],
-    ids=["empty", "no database", "foreign", "truncated"],
+    ids=["empty", "no database", "foreign", "truncated", "older tables"],
 )
 @pytest.mark.parametrize("create", [True, False])
 def test_what_is_no_study_database_is_refused_and_untouched(
@@ -90,6 +104,79 @@ def test_a_place_that_cannot_be_written_is_named() -> None:
     Path("file").write_text("not a folder")
     with pytest.raises(StorageError, match="cannot be made"):
         open_storage("file/s.db", create=True)
+
+
+@contextlib.contextmanager
+def locked(seconds: float) -> Iterator[None]:
+    """Another connection holds SQLite's write lock for so long."""
+    connection = sqlite3.connect("s.db", timeout=30, isolation_level=None, check_same_thread=False)
+    connection.execute("BEGIN EXCLUSIVE")
+    timer = threading.Timer(seconds, connection.rollback)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
+        connection.close()
+
+
+def write_everything(storage: StudyStorage, study: optuna.Study) -> None:
+    """Every write of a search, each while the database is locked longer than a write waits for it."""
+    study_id = study._study_id
+    trial = study.ask()
+    writes: list[Callable[[], object]] = [
+        study.ask,
+        lambda: draw(storage, trial),
+        lambda: trial.report(0.5, 0),
+        lambda: storage.record_heartbeat(trial._trial_id),
+        lambda: storage.set_own_attributes(trial._trial_id, {"a": 1}),
+        lambda: trial.set_constraint("c", 1.0),
+        lambda: storage.set_user_attributes(trial._trial_id, {"b": 1}),
+        lambda: study.set_user_attr("u", 1),
+        lambda: study.tell(trial, 0.5),
+        lambda: storage.set_back_to_waiting(study_id + 1, ME, {}),
+    ]
+    for write in writes:
+        with locked(0.15):
+            write()
+
+
+def draw(storage: StudyStorage, trial: optuna.Trial) -> None:
+    with storage.writing_parameters_together():
+        trial.suggest_float("x", 0, 1)
+
+
+def test_a_write_that_finds_the_database_locked_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage_module, "BUSY_TIMEOUT_SECONDS", 0.05)
+    storage = new_storage()
+    study = new_study(storage)
+    write_everything(storage, study)
+    trial = study.trials[0]
+    assert (trial.value, trial.intermediate_values, trial.constraints) == (0.5, {0: 0.5}, {"c": 1.0})
+    assert trial.params.keys() == {"x"}
+    assert {key: trial.user_attrs[key] for key in "ab"} == {"a": 1, "b": 1}
+    assert study.user_attrs == {"u": 1}
+    assert len(study.trials) == 2
+
+
+def test_tries_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage_module, "BUSY_TIMEOUT_SECONDS", 0.01)
+    monkeypatch.setattr(storage_module, "LOCKED_PAUSE_SECONDS", 0.01)
+    storage = new_storage()
+    trial = new_study(storage).ask()
+    with locked(1.0), pytest.raises(StorageInternalError) as caught:
+        trial.report(0.5, 0)
+    assert "database is locked" in str(caught.value.__cause__)
+
+
+def test_an_error_that_waiting_does_not_help_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage_module, "LOCKED_PAUSE_SECONDS", 60.0)
+    storage = new_storage()
+    trial = new_study(storage).ask()
+    with contextlib.closing(sqlite3.connect("s.db")) as connection:
+        connection.execute("DROP TABLE trial_intermediate_values")
+    with pytest.raises(StorageInternalError):
+        trial.report(0.5, 0)
 
 
 def test_many_processes_may_open_a_new_database_at_once() -> None:

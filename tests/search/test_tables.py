@@ -205,7 +205,7 @@ def test_commands_to_copy_name_the_database_and_quote_names() -> None:
     assert lines[-4].endswith(f"mc1opt show --study {quoted} --trial 0 {place}")
     assert lines[-3].endswith(f"mc1opt retrain --study {quoted} {place}")
     assert lines[-2].endswith(f"mc1opt export --study {quoted} --trial 0 --format onnx {place}")
-    assert lines[-1].endswith("optuna-dashboard 'sqlite:///my folder/s.db'")
+    assert lines[-1].endswith(f"mc1opt dashboard --study {quoted} {place}")
 
 
 def test_the_default_database_need_not_be_named() -> None:

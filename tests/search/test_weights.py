@@ -5,8 +5,18 @@ from pathlib import Path
 import optuna
 from optuna.trial import TrialState, create_trial
 
+from mc1opt.search import records
 from mc1opt.search.records import StudyRecord
-from mc1opt.search.weights import keep_best_weights, kept_weights, study_folder, weights_path
+from mc1opt.search.weights import (
+    checkpoint_path,
+    confirmation_checkpoint_path,
+    keep_best_weights,
+    kept_weights,
+    remove_checkpoint,
+    study_folder,
+    tidy,
+    weights_path,
+)
 from tests.search.studies import run_study, stored
 
 FOLDER = Path("weights/s")
@@ -67,6 +77,89 @@ def test_other_files_in_the_folder_are_neither_listed_nor_deleted() -> None:
     keep_best_weights(FOLDER, trials, 0)
     assert kept_weights(FOLDER) == {}
     assert set(FOLDER.iterdir()) == others
+
+
+# ---- What killed processes leave -------------------------------------------------------------------------
+
+STATES = [
+    (TrialState.COMPLETE, 0.5),
+    (TrialState.COMPLETE, 0.7),
+    (TrialState.PRUNED, None),
+    (TrialState.FAIL, None),
+    (TrialState.WAITING, None),
+    (TrialState.RUNNING, None),
+]
+
+
+def with_leftovers() -> list[optuna.trial.FrozenTrial]:
+    """Each trial has weights, a checkpoint, and the beginnings of both that a process did not finish."""
+    trials = trials_with(STATES)
+    for number in range(len(trials) + 1):
+        for path in (checkpoint_path(FOLDER, number), weights_path(FOLDER, number)):
+            path.touch()
+            path.with_name(f".{path.name}.123.tmp").touch()
+    return trials
+
+
+def numbers(pattern: str) -> list[int]:
+    return sorted(int(path.name.split("-")[1][:5]) for path in FOLDER.glob(pattern))
+
+
+def test_files_of_ended_trials_go_and_those_of_others_stay() -> None:
+    tidy(FOLDER, with_leftovers(), keep=1)
+    # The last number is of no trial that this study has.
+    assert numbers("trial-*.checkpoint") == [4, 5, 6]
+    assert numbers("trial-*.safetensors") == [1, 4, 5, 6]
+    assert numbers(".trial-*.tmp") == [5, 5, 6, 6]
+
+
+def test_other_peoples_files_stay() -> None:
+    trials = trials_with([(TrialState.PRUNED, None)])
+    others = {
+        FOLDER / name
+        for name in ("notes.txt", "trial-0.checkpoint.txt", ".hidden.1.tmp", "trial-x.checkpoint")
+    }
+    for path in others:
+        path.touch()
+    tidy(FOLDER, trials, keep=1)
+    assert set(FOLDER.iterdir()) == others
+
+
+def test_the_checkpoint_of_a_confirmation_goes_when_that_is_recorded() -> None:
+    study = optuna.create_study(direction="maximize")
+    study.add_trial(create_trial(value=0.5, user_attrs={records.CONFIRMATIONS: [{"seed": 11, "value": 0.5}]}))
+    FOLDER.mkdir(parents=True)
+    paths = [confirmation_checkpoint_path(FOLDER, 0, seed) for seed in (11, 12)]
+    for path in paths:
+        path.touch()
+    tidy(FOLDER, study.trials, keep=1)
+    assert list(FOLDER.iterdir()) == paths[1:]
+
+
+def test_a_study_without_files_needs_no_folder() -> None:
+    tidy(FOLDER, [], keep=1)
+    assert not FOLDER.exists()
+
+
+def test_a_search_begins_by_deleting_them() -> None:
+    run_study(2, pruner="none")
+    left = [checkpoint_path(FOLDER, 0), FOLDER / ".trial-00001.checkpoint.7.tmp"]
+    for path in left:
+        path.touch()
+    run_study(2, pruner="none")
+    assert not any(path.exists() for path in left)
+    assert list(kept_weights(FOLDER)) == [0, 1]
+
+
+def test_of_a_checkpoint_that_is_deleted_nothing_is_left() -> None:
+    FOLDER.mkdir(parents=True)
+    path = checkpoint_path(FOLDER, 3)
+    for left in (path, path.with_name(f".{path.name}.1.tmp"), path.with_name(f".{path.name}.22.tmp")):
+        left.touch()
+    checkpoint_path(FOLDER, 4).touch()
+    remove_checkpoint(path)
+    remove_checkpoint(path)
+    assert list(FOLDER.iterdir()) == [checkpoint_path(FOLDER, 4)]
 
 
 def test_a_plain_name_is_the_folders_name() -> None:

@@ -1,6 +1,9 @@
-"""Weights on disk: they come back as they were, whole or not at all."""
+"""Weights and checkpoints on disk: they come back as they were, whole or not at all."""
 
+import json
+import logging
 import os
+import pickle
 import resource
 import threading
 from pathlib import Path
@@ -11,10 +14,24 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from mc1opt.config import MLP, LinearLayer
+from mc1opt.config import MLP, SGD, Adam, LinearLayer
 from mc1opt.models.build import build_model
-from mc1opt.training.checkpoint import load_weights, save_weights
-from tests.training.images import SMALL_CONVNET, SMALL_MLP
+from mc1opt.spec import EpochResult, Fidelity, Fold, Training
+from mc1opt.training import checkpoint as checkpoint_module
+from mc1opt.training.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    CheckpointWriter,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+    save_weights,
+    set_state,
+    state_of,
+)
+from mc1opt.training.optim import build_optimizer, optimizer_state_keys
+from mc1opt.training.tensor_file import CHECKSUM, TensorFileError, read_tensors, write_tensors
+from tests.training.images import SMALL_CONVNET, SMALL_MLP, small_training
 
 PATH = Path("weights.safetensors")
 ARCHITECTURES = pytest.mark.parametrize("architecture", [SMALL_MLP, SMALL_CONVNET], ids=["mlp", "convnet"])
@@ -56,7 +73,9 @@ def test_the_file_is_plain_safetensors_with_all_parameters_and_buffers():
     save_weights(model, PATH, {"config": "{}", "seed": "3"})
     assert same(load_file(PATH), model.state_dict())
     with safe_open(PATH, "pt") as file:
-        assert file.metadata() == {"config": "{}", "seed": "3", "memory_format": "channels_last"}
+        metadata = file.metadata()
+    assert len(metadata.pop(CHECKSUM)) == 64
+    assert metadata == {"config": "{}", "seed": "3", "memory_format": "channels_last"}
 
 
 def test_loaded_filters_are_channels_last_whatever_the_network_was():
@@ -138,7 +157,7 @@ def test_a_disk_that_fills_up_is_an_error_and_leaves_what_was_there(old, request
     before = {path: path.read_bytes() for path in Path().iterdir()}
     assert len(before) == old
     request.getfixturevalue("full_disk")
-    with pytest.raises(Exception, match="File too large"):  # of safetensors' own kind
+    with pytest.raises(OSError, match="File too large"):
         save_weights(network(SMALL_MLP, seed=1), PATH, {"seed": "new"})
     assert {path: path.read_bytes() for path in Path().iterdir()} == before
 
@@ -167,9 +186,310 @@ def test_a_folder_without_permission_is_an_error_and_its_old_file_stays():
     if os.access(folder, os.W_OK):
         pytest.skip("this user may write everywhere")
     try:
-        with pytest.raises(Exception, match="denied"):
+        with pytest.raises(PermissionError):
             save_weights(network(seed=1), folder / PATH, {})
     finally:
         folder.chmod(0o700)
     assert (folder / PATH).read_bytes() == before
     assert list(folder.iterdir()) == [folder / PATH]
+
+
+def test_damaged_weights_are_refused():
+    save_weights(network(), PATH, {})
+    content = bytearray(PATH.read_bytes())
+    content[-7] ^= 1
+    PATH.write_bytes(content)
+    with pytest.raises(TensorFileError, match="checksum"):
+        load_weights(network(), PATH)
+
+
+# ---- State of a network and its optimizer ----------------------------------------------------------------
+
+OPTIMIZERS = pytest.mark.parametrize(
+    "config",
+    [
+        SGD(learning_rate=0.1, momentum=0.9, nesterov=True),
+        SGD(learning_rate=0.1),
+        Adam(learning_rate=0.1),
+    ],
+    ids=["momentum", "plain sgd", "adam"],
+)
+
+
+def trained(config: SGD | Adam, seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """A network after two steps, its filters in channels_last."""
+    model = network(seed=seed).to(memory_format=torch.channels_last).train()
+    optimizer = build_optimizer(model, config)
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(images()).sum().backward()
+        optimizer.step()
+    return model, optimizer
+
+
+@OPTIMIZERS
+def test_a_state_makes_another_network_and_its_optimizer_the_same(config):
+    model, optimizer = trained(config)
+    state = {name: tensor.contiguous().clone() for name, tensor in state_of(model, optimizer).items()}
+    other, other_optimizer = trained(config, seed=1)
+    keys = optimizer_state_keys(config)
+    set_state(other, other_optimizer, keys, state)
+    assert same(state_of(other, other_optimizer), state)
+    fresh = network(seed=1).to(memory_format=torch.channels_last)
+    fresh_optimizer = build_optimizer(fresh, config)
+    set_state(fresh, fresh_optimizer, keys, state)
+    assert same(state_of(fresh, fresh_optimizer), state)
+    for name, parameter in fresh.named_parameters():
+        stored = fresh_optimizer.state.get(parameter, {})
+        assert all(value.stride() == parameter.stride() for key, value in stored.items() if key != "step"), (
+            name
+        )
+
+
+@OPTIMIZERS
+def test_a_state_is_copied_and_not_shared(config):
+    model, optimizer = trained(config)
+    state = {name: tensor.clone() for name, tensor in state_of(model, optimizer).items()}
+    before = {name: tensor.clone() for name, tensor in state.items()}
+    set_state(model, optimizer, optimizer_state_keys(config), state)
+    model.train()(images()).sum().backward()
+    optimizer.step()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in state.items() if ".step." not in name)
+
+
+@pytest.mark.parametrize("what", ["missing", "more", "shape", "type"])
+def test_a_state_of_another_network_is_refused_and_changes_nothing(what):
+    config = SGD(learning_rate=0.1, momentum=0.9)
+    model, optimizer = trained(config)
+    before = {name: tensor.clone() for name, tensor in state_of(model, optimizer).items()}
+    state = {name: tensor + 1 for name, tensor in before.items()}
+    name = "optimizer.momentum_buffer.classifier.weight"
+    if what == "missing":
+        del state[name]
+    elif what == "more":
+        state["model.more.weight"] = torch.zeros(1)
+        name = "model.more.weight"
+    else:
+        state[name] = state[name].t() if what == "shape" else state[name].double()
+    with pytest.raises(ValueError, match=f"not those of this network, {name} for one"):
+        set_state(model, optimizer, optimizer_state_keys(config), state)
+    assert same(state_of(model, optimizer), before)
+
+
+# ---- Checkpoints -----------------------------------------------------------------------------------------
+
+RESULTS = tuple(
+    EpochResult(epoch=epoch, loss=0.1 + 0.2 * epoch, validation_accuracy=1 / 3, seconds=1e-9)
+    for epoch in range(2)
+)
+
+
+def a_training(data, **changes) -> Training:
+    return small_training(data, epochs=4, **({"checkpoint": str(PATH.absolute())} | changes))
+
+
+def a_checkpoint(value: float = 1.0) -> Checkpoint:
+    return Checkpoint({"model.a": torch.full((20,), value)}, RESULTS)
+
+
+def test_a_checkpoint_comes_back_bit_for_bit(data):
+    save_checkpoint(PATH, a_training(data), a_checkpoint())
+    loaded = load_checkpoint(PATH, a_training(data))
+    assert same(loaded.state, a_checkpoint().state)
+    assert loaded.results == RESULTS
+
+
+def test_without_a_file_there_is_no_checkpoint(data):
+    assert load_checkpoint(PATH, a_training(data)) is None
+
+
+def test_where_images_and_files_lie_does_not_matter(data):
+    save_checkpoint(PATH, a_training(data), a_checkpoint())
+    moved = data.model_copy(update={"folder": "/elsewhere", "name": "other"})
+    again = a_training(moved, weights="w.safetensors", checkpoint="x", checkpoint_seconds=3.0)
+    assert load_checkpoint(PATH, again) is not None
+
+
+CHANGES = {
+    "config": {"batch_size": 65},
+    "seed": {"seed": 2},
+    "fidelity": {"fidelity": Fidelity(train_images=300, epochs=5)},
+    "device": {"device": "cuda"},
+    "threads": {"threads": 2},
+    "precision": {"precision": "bfloat16"},
+    "fold": {"fold": Fold(index=0, count=4)},
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_the_checkpoint_of_another_training_is_refused_with_what_differs(data, what):
+    save_checkpoint(PATH, a_training(data), a_checkpoint())
+    with pytest.raises(CheckpointError, match=f"it is of a training with another {what}$"):
+        load_checkpoint(PATH, a_training(data, **CHANGES[what]))
+
+
+@pytest.mark.parametrize("field", ["sha256", "train_images", "validation_images"])
+def test_the_checkpoint_of_other_images_is_refused(data, field):
+    save_checkpoint(PATH, a_training(data), a_checkpoint())
+    other = data.model_copy(update={field: "1" * 64 if field == "sha256" else 350})
+    with pytest.raises(CheckpointError, match=r"with another data$"):
+        load_checkpoint(PATH, a_training(other))
+
+
+@pytest.mark.parametrize("what", ["mc1opt", "torch", "cpu", "format"])
+def test_the_checkpoint_of_another_version_or_cpu_is_refused(data, what):
+    save_checkpoint(PATH, a_training(data), a_checkpoint())
+    file = read_tensors(PATH)
+    identity = json.loads(file.metadata["training"])
+    assert identity[what]
+    identity[what] = "other"
+    write_tensors(PATH, file.tensors, {**file.metadata, "training": json.dumps(identity)})
+    with pytest.raises(CheckpointError, match=f"with another {what}$"):
+        load_checkpoint(PATH, a_training(data))
+
+
+@pytest.mark.parametrize("metadata", [{}, {"training": "no JSON"}, {"training": "[]"}])
+def test_tensors_that_say_nothing_of_a_training_are_refused(data, metadata):
+    write_tensors(PATH, a_checkpoint().state, metadata)
+    with pytest.raises(CheckpointError, match="does not say which training"):
+        load_checkpoint(PATH, a_training(data))
+
+
+@pytest.mark.parametrize(
+    "results",
+    [(), RESULTS[1:], (*RESULTS, RESULTS[1]), RESULTS[:1] * 2],
+    ids=["none", "late", "twice", "same"],
+)
+def test_results_that_are_not_of_the_first_epochs_are_refused(data, results):
+    save_checkpoint(PATH, a_training(data), Checkpoint(a_checkpoint().state, results))
+    with pytest.raises(CheckpointError, match="results are not those of the training's first epochs"):
+        load_checkpoint(PATH, a_training(data))
+
+
+def test_a_damaged_checkpoint_is_refused(data):
+    save_checkpoint(PATH, a_training(data), a_checkpoint())
+    content = bytearray(PATH.read_bytes())
+    content[-1] ^= 1
+    PATH.write_bytes(content)
+    with pytest.raises(CheckpointError, match="checksum"):
+        load_checkpoint(PATH, a_training(data))
+
+
+class Bomb:
+    def __reduce__(self):
+        return Path.mkdir, (Path("exploded"),)
+
+
+def test_nothing_runs_of_a_pickle_in_the_place_of_a_checkpoint(data):
+    PATH.write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(CheckpointError, match="no safetensors file"):
+        load_checkpoint(PATH, a_training(data))
+    assert not Path("exploded").exists()
+    pickle.loads(PATH.read_bytes())
+    assert Path("exploded").exists()  # it was a real one
+
+
+def test_a_folder_in_the_place_of_a_checkpoint_is_refused(data):
+    PATH.mkdir()
+    with pytest.raises(CheckpointError, match="cannot be read: Is a directory"):
+        load_checkpoint(PATH, a_training(data))
+
+
+# ---- When checkpoints are written ------------------------------------------------------------------------
+
+
+class Clock:
+    """Stands in for the module `time`."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(checkpoint_module, "time", clock)
+    return clock
+
+
+class InProgress:
+    """A training whose state is a number: that of its last epoch, or something in between."""
+
+    def __init__(self, training: Training) -> None:
+        self.training = training
+        self.tensor = torch.zeros(3)
+        self.writer = CheckpointWriter(training, lambda: {"model.a": self.tensor})
+        self.results: list[EpochResult] = []
+
+    def train(self, value: float) -> None:
+        self.tensor.fill_(value)
+        self.results.append(RESULTS[0].model_copy(update={"epoch": len(self.results)}))
+        self.writer.epoch_ended(self.results)
+
+    def stored(self) -> tuple[float, int] | None:
+        """The stored state, and of how many epochs."""
+        found = load_checkpoint(Path(self.training.checkpoint), self.training)
+        return None if found is None else (found.state["model.a"][0].item(), len(found.results))
+
+
+def test_checkpoints_are_written_at_ends_of_epochs_and_at_most_every_so_many_seconds(data, clock):
+    mine = InProgress(a_training(data, checkpoint_seconds=10.0))
+    stored = []
+    for epoch, seconds in enumerate((9.0, 1.5, 9.5, 0.4)):
+        clock.now += seconds
+        mine.train(float(epoch))
+        stored.append(mine.stored())
+    assert stored == [None, (1.0, 2), (1.0, 2), (1.0, 2)]
+
+
+def test_an_interruption_writes_the_state_at_the_last_epochs_end_whatever_was_trained_since(data, clock):
+    mine = InProgress(a_training(data))
+    mine.train(1.0)
+    mine.tensor.fill_(99.0)  # the next epoch has begun
+    mine.writer.interrupted()
+    assert mine.stored() == (1.0, 1)
+
+
+def test_an_interruption_writes_nothing_that_is_written(data, clock):
+    mine = InProgress(a_training(data, checkpoint_seconds=0.0))
+    mine.train(1.0)
+    before = PATH.stat().st_mtime_ns, PATH.stat().st_ino
+    mine.writer.interrupted()
+    assert (PATH.stat().st_mtime_ns, PATH.stat().st_ino) == before
+
+
+def test_an_interruption_before_the_first_epochs_end_writes_nothing(data, clock):
+    InProgress(a_training(data)).writer.interrupted()
+    assert list(Path().iterdir()) == []
+
+
+def test_without_a_place_nothing_is_written(data, clock):
+    mine = InProgress(a_training(data, checkpoint=None, checkpoint_seconds=0.0))
+    mine.train(1.0)
+    mine.writer.interrupted()
+    assert list(Path().iterdir()) == []
+
+
+def test_a_full_disk_is_one_warning_the_old_checkpoint_stays_and_later_ones_are_tried(
+    data, clock, request, caplog
+):
+    mine = InProgress(a_training(data, checkpoint_seconds=0.0))
+    mine.train(1.0)
+    small = mine.tensor
+    mine.tensor = torch.zeros(20_000)
+    request.getfixturevalue("full_disk")
+    with caplog.at_level(logging.WARNING):
+        mine.train(2.0)
+        mine.train(3.0)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the checkpoint {mine.training.checkpoint} cannot be written: File too large. The training goes on "
+        "without; interrupted, it starts over."
+    ]
+    assert mine.stored() == (1.0, 1)
+    assert list(Path().iterdir()) == [PATH]
+    mine.tensor = small
+    mine.train(4.0)
+    assert mine.stored() == (4.0, 4)

@@ -39,6 +39,7 @@ from mc1opt.spec import DataSet, EpochResult, Fold, Training, TrainingFailed
 from mc1opt.training.checkpoint import load_weights
 from mc1opt.training.evaluate import accuracy
 from mc1opt.training.loop import Trainer, new_model, train
+from mc1opt.training.tensor_file import read_tensors, write_tensors
 from tests.training.images import (
     ALL_AUGMENTATION,
     IMAGES,
@@ -317,6 +318,53 @@ def test_bfloat16_computes_in_it_and_keeps_weights_and_loss_in_float32(data):
     assert loss.dtype == torch.float32
 
 
+# ---- Batches in parts ------------------------------------------------------------------------------------
+
+PLAIN_MLP = MLP(layers=(LinearLayer(width=16),))  # nothing in it sees a whole batch
+
+
+@pytest.mark.parametrize("batch_size", [50, 7])
+def test_accumulated_gradients_train_as_whole_batches_do(data, batch_size):
+    fields = {
+        "architecture": PLAIN_MLP,
+        "optimizer": SGD(learning_rate=0.003, momentum=0.9),
+        "augmentation": ALL_AUGMENTATION,
+        "batch_size": batch_size,
+    }
+    (whole, weights), (parts, others) = (
+        outcome(small_training(data, epochs=3, label_smoothing=0.1, accumulation=accumulation, **fields))
+        for accumulation in (1, 3)
+    )
+    for (_, loss, share), (_, other_loss, other_share) in zip(whole, parts, strict=True):
+        assert loss == pytest.approx(other_loss, rel=1e-4)
+        assert share == pytest.approx(other_share, abs=0.02)
+    for name, tensor in weights.items():
+        torch.testing.assert_close(tensor, others[name], rtol=1e-3, atol=1e-5)
+
+
+def test_parts_of_a_batch_go_through_the_network_one_after_the_other_with_one_step_for_all(data):
+    trainer = Trainer(small_training(data, batch_size=50, accumulation=4, epochs=1))
+    batches = trained_inputs(trainer)
+    steps = []
+    trainer.optimizer.register_step_pre_hook(lambda *_: steps.append(len(batches)))
+    trainer.train_epoch(0)
+    assert [len(batch) for batch in batches] == [13, 13, 12, 12] * 6
+    assert steps == [4, 8, 12, 16, 20, 24]
+    whole = trained_inputs(plain := Trainer(small_training(data, batch_size=50, epochs=1)))
+    plain.train_epoch(0)
+    assert torch.equal(torch.cat(batches), torch.cat(whole))
+
+
+def test_validation_is_in_smaller_parts_too(data):
+    trainer = Trainer(small_training(data, accumulation=20, epochs=1))
+    sizes = []
+    trainer.model.register_forward_pre_hook(
+        lambda module, inputs: None if module.training else sizes.append(len(inputs[0]))
+    )
+    trainer.train_epoch(0)
+    assert sizes == [25] * 4
+
+
 # ---- Which images ----------------------------------------------------------------------------------------
 
 
@@ -529,12 +577,146 @@ def test_stored_weights_say_their_config_and_seed(data):
     assert int(metadata["seed"]) == 7
 
 
-def test_weights_that_cannot_be_written_are_an_error_before_the_last_result(data):
+def test_weights_that_cannot_be_written_fail_the_training_before_the_last_result(data):
     Path("w.safetensors").mkdir()
     results = train(small_training(data, epochs=2, weights="w.safetensors"))
     next(results)
-    with pytest.raises(OSError, match=r"w\.safetensors"):
+    with pytest.raises(
+        TrainingFailed, match=r"the weights w\.safetensors cannot be written: Is a directory"
+    ) as caught:
         next(results)
+    assert caught.value.kind == "storage"
+
+
+# ---- Going on from a checkpoint --------------------------------------------------------------------------
+
+# Every kind of optimizer's state, and every kind of layer.
+RESUMED = {**REPEATED, "plain sgd": {"optimizer": SGD(learning_rate=0.05)}}
+CHECKPOINT = Path("c.checkpoint")
+
+
+def resumed(data: DataSet, name: str = "mlp", **changes: object) -> Training:
+    fields = {"epochs": 4, "checkpoint": str(CHECKPOINT.absolute()), "checkpoint_seconds": 0.0}
+    options = {"augmentation": ALL_AUGMENTATION, "schedule": OneCycle(), **RESUMED[name]}
+    return small_training(data, **(options | fields | changes))
+
+
+def interrupt_after(training: Training, epochs: int) -> list[EpochResult]:
+    """Trains so many epochs and a part of the next one, then the process is gone; what it had given."""
+    results = train(training)
+    given = [next(results) for _ in range(epochs)]
+    results.gi_frame.f_locals["trainer"].train_epoch(epochs)
+    return given
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs"),
+    [("mlp", 3), ("convnet", 1), ("convnet", 4), ("convnet in bfloat16", 2), ("plain sgd", 2)],
+)
+def test_a_training_goes_on_to_the_very_curve_and_weights_that_it_would_have_had(data, name, epochs):
+    undisturbed = outcome(resumed(data, name, checkpoint=None))
+    if epochs == 4:
+        list(train(resumed(data, name)))  # all is trained, and it is not known yet
+    else:
+        interrupt_after(resumed(data, name), epochs)
+    results = list(train(resumed(data, name)))
+    assert [result.restored for result in results] == [True] * epochs + [False] * (4 - epochs)
+    again = outcome(resumed(data, name))  # from a second checkpoint, with the weights
+    assert equal(again, undisturbed)
+    assert numbers(results) == undisturbed[0]
+
+
+def test_results_before_the_interruption_come_back_with_their_seconds(data):
+    given = interrupt_after(resumed(data), 2)
+    results = list(itertools.islice(train(resumed(data)), 2))
+    assert [result.model_copy(update={"restored": False}) for result in results] == given
+
+
+def test_a_training_that_is_interrupted_many_times_has_the_same_curve(data):
+    undisturbed = outcome(resumed(data, checkpoint=None))
+    for epochs in (1, 2, 3):
+        interrupt_after(resumed(data), epochs)
+    assert equal(outcome(resumed(data)), undisturbed)
+
+
+@pytest.mark.parametrize("between", [True, False], ids=["between two epochs", "within an epoch"])
+def test_a_keyboard_interrupt_has_the_last_epochs_end_written(data, between, monkeypatch):
+    undisturbed = outcome(resumed(data, checkpoint=None))
+    results = train(resumed(data, checkpoint_seconds=3600.0))
+    next(results), next(results)
+    assert not CHECKPOINT.exists()
+    if between:
+        with pytest.raises(KeyboardInterrupt):
+            results.throw(KeyboardInterrupt)
+    else:
+        steps = itertools.count()
+
+        def interrupted(*arguments: object) -> Tensor:
+            if next(steps) == 2:
+                raise KeyboardInterrupt
+            return step(*arguments)
+
+        step = Trainer._step
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "_step", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                next(results)
+    assert [result.restored for result in train(resumed(data))] == [True, True, False, False]
+    assert equal(outcome(resumed(data)), undisturbed)
+
+
+def test_a_training_that_is_stopped_writes_no_checkpoint_more(data):
+    results = train(resumed(data, checkpoint_seconds=3600.0))
+    next(results)
+    results.close()
+    assert list(Path().iterdir()) == []
+
+
+def damage(how: str) -> None:
+    content = CHECKPOINT.read_bytes()
+    if how == "cut off":
+        CHECKPOINT.write_bytes(content[: len(content) // 2])
+    elif how == "empty":
+        CHECKPOINT.write_bytes(b"")
+    elif how == "a bit flipped":
+        CHECKPOINT.write_bytes(content[:-9] + bytes([content[-9] ^ 4]) + content[-8:])
+    elif how == "a pickle":
+        torch.save(torch.load, CHECKPOINT)
+    elif how == "of other shapes":
+        file = read_tensors(CHECKPOINT)
+        tensors = {
+            name: tensor[..., :-1] if tensor.ndim > 1 else tensor for name, tensor in file.tensors.items()
+        }
+        write_tensors(CHECKPOINT, tensors, file.metadata)
+
+
+@pytest.mark.parametrize("how", ["cut off", "empty", "a bit flipped", "a pickle", "of other shapes"])
+def test_what_is_no_use_as_a_checkpoint_is_a_warning_and_the_training_starts_over(data, how, caplog):
+    undisturbed = numbers(train(resumed(data, checkpoint=None)))
+    interrupt_after(resumed(data), 2)
+    damage(how)
+    results = list(train(resumed(data)))
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
+        f"the checkpoint {CHECKPOINT.absolute()} is not used"
+    ]
+    assert caplog.records[0].getMessage().endswith("The training starts over.")
+    assert not any(result.restored for result in results)
+    assert numbers(results) == undisturbed
+    assert all(result.restored for result in train(resumed(data)))  # from what took its place
+
+
+def test_the_checkpoint_of_another_seed_is_not_used(data, caplog):
+    interrupt_after(resumed(data, seed=5), 2)
+    assert not any(result.restored for result in train(resumed(data)))
+    assert "with another seed. The training starts over" in caplog.text
+
+
+def test_a_training_without_validation_goes_on_too(data):
+    everything = data.model_copy(update={"validation_images": 0})
+    interrupt_after(resumed(everything, train_images=IMAGES), 2)
+    results = list(train(resumed(everything, train_images=IMAGES)))
+    assert [result.restored for result in results] == [True, True, False, False]
+    assert [result.validation_accuracy for result in results] == [None] * 4
 
 
 # ---- Speed -----------------------------------------------------------------------------------------------

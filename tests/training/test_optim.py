@@ -9,7 +9,12 @@ from torch.optim import lr_scheduler
 
 from mc1opt.config import SGD, Adam, AdamW, Constant, Cosine, OneCycle
 from mc1opt.models.build import build_model
-from mc1opt.training.optim import build_optimizer, learning_rate_factor, set_learning_rate
+from mc1opt.training.optim import (
+    build_optimizer,
+    learning_rate_factor,
+    optimizer_state_keys,
+    set_learning_rate,
+)
 from tests.training.images import SMALL_CONVNET, SMALL_MLP
 
 DECAY = 0.05
@@ -141,6 +146,25 @@ def test_a_learning_rate_is_set_for_all_groups():
     set_learning_rate(optimizer, 0.0)
     one_step(model, optimizer, 0)
     assert all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        SGD(learning_rate=0.1),
+        SGD(learning_rate=0.1, momentum=0.5),
+        Adam(learning_rate=0.1),
+        AdamW(learning_rate=0.1),
+    ],
+    ids=["sgd", "sgd with momentum", "adam", "adamw"],
+)
+def test_the_keys_of_the_state_are_those_that_the_optimizer_has_after_a_step(config):
+    model = network()
+    optimizer = build_optimizer(model, config)
+    one_step(model, optimizer, 1)
+    for parameter in model.parameters():
+        found = optimizer.state.get(parameter, {})
+        assert set(found) == (set(optimizer_state_keys(config)) if parameter.requires_grad else set())
 
 
 # ---- Learning rates --------------------------------------------------------------------------------------

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from mc1opt.workers import child as child_module
 from mc1opt.workers.child import TAIL_BYTES, Child, WorkerDied
-from mc1opt.workers.protocol import Continue, Failed, Finished, Ready, Train
+from mc1opt.workers.protocol import Continue, EpochDone, Failed, Finished, Ready, Train
 from tests.curves import TRAINER, example_training
 from tests.workers.test_process import is_alive, wait_until_gone
 
@@ -76,6 +77,16 @@ def test_a_death_by_signal_is_named(child, number, kind):
     assert caught.value.kind == kind
 
 
+def test_a_kill_for_want_of_memory_is_told_from_others(child, monkeypatch):
+    """By the system's own count, which a test cannot make rise without killing something else."""
+    before = child_module.memory_kills() or 0
+    monkeypatch.setattr(child_module, "memory_kills", lambda: before + 1)
+    os.kill(child.pid, signal.SIGKILL)
+    with pytest.raises(WorkerDied, match=r"SIGKILL, because the system.*ran out of memory") as caught:
+        child.receive(SECONDS)
+    assert caught.value.kind == "out_of_memory"
+
+
 def test_sending_to_a_dead_process_says_how_it_died(child):
     os.kill(child.pid, signal.SIGKILL)
     child._process.wait(SECONDS)
@@ -112,6 +123,28 @@ def test_a_process_that_does_not_end_when_asked_is_killed(child):
     child.hang_up()
     child.wait_for_end(0.1)
     assert child._process.returncode == -signal.SIGKILL
+
+
+def test_an_interrupted_process_ends_by_itself(switches, child):
+    switches.add("hang")
+    child.send(Train(training=example_training()))
+    switches.wait_for_epochs(1)
+    child.interrupt(SECONDS)
+    assert child._process.returncode == 0
+    child.interrupt(SECONDS)  # without harm
+
+
+def test_a_process_that_does_not_end_when_interrupted_is_killed(child):
+    os.kill(child.pid, signal.SIGSTOP)
+    child.interrupt(0.1)
+    assert child._process.returncode == -signal.SIGKILL
+
+
+def test_warnings_come_before_the_message_and_go_to_the_log(start, caplog):
+    child = start("tests.workers.trainers:warns")
+    child.send(Train(training=example_training(epochs=1)))
+    assert isinstance(child.receive(SECONDS), EpochDone)
+    assert [record.getMessage() for record in caplog.records] == ["the disk is full"]
 
 
 def test_a_closed_process_is_reaped_and_closed_again_without_harm(child):

@@ -1,6 +1,7 @@
 """Worker processes together: real processes, killed for real, with learning curves instead of training."""
 
 import functools
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from mc1opt.config import config_id
 from mc1opt.errors import WorkerError
 from mc1opt.spec import EpochResult, TrainingFailed
 from mc1opt.workers import pool as pool_module
@@ -188,6 +190,19 @@ def test_a_training_that_takes_too_long_is_timed_out_and_its_worker_replaced(swi
         assert pool.train(example_training(seed=2), go_on)
 
 
+def test_epochs_of_a_checkpoint_count_as_training(switches):
+    training = example_training(epochs=2, checkpoint=str(Path("c.checkpoint").absolute()))
+    content = {"seed": 0, "config_id": config_id(training.config), "epochs": 1}
+    Path("c.checkpoint").write_text(json.dumps(content))
+    seconds = curve(training)[0].seconds
+    with (
+        ProcessPool(1, trainer=TRAINER, max_training_seconds=seconds) as pool,
+        pytest.raises(TrainingFailed) as caught,
+    ):
+        pool.train(training, go_on)
+    assert caught.value.kind == "timed_out"
+
+
 def test_time_in_on_epoch_does_not_count_as_training():
     with ProcessPool(1, trainer=TRAINER, max_training_seconds=0.5) as pool:
         assert pool.train(example_training(epochs=2), lambda result: time.sleep(0.4) is None)
@@ -271,6 +286,51 @@ def test_an_interrupt_within_on_epoch_ends_the_training_after_it(make):
 def test_a_training_that_on_epoch_ends_during_an_interrupt_counts_as_ended(make):
     pool = make(1)
     assert pool.train(example_training(), lambda result: pool.interrupt() is not None) is False
+    pool.close()
+
+
+@pytest.mark.parametrize("make", pools(), ids=["processes", "curves"])
+def test_an_interrupted_training_goes_on_from_its_last_epoch(switches, make):
+    training = example_training(epochs=4, checkpoint=str(Path("c.checkpoint").absolute()))
+    switches.add("hang", epoch=2)
+    pool = make(1)
+    future = in_thread(pool.train, training, go_on)
+    switches.wait_for_epochs(3)
+    pool.interrupt()
+    assert isinstance(future.exception(3.0), TrainingInterrupted)
+    pool.close()
+    switches.clear()
+    results = []
+    with make(1) as pool:
+        assert pool.train(training, lambda result: results.append(result) or True)
+    assert [epoch["epoch"] for epoch in switches.epochs()] == [0, 1, 2, 2, 3]
+    assert [result.restored for result in results] == [True, True, False, False]
+    assert [result.model_copy(update={"restored": False}) for result in results] == curve(training)
+
+
+@pytest.mark.parametrize("make", pools(), ids=["processes", "curves"])
+def test_an_interrupt_within_on_epoch_keeps_that_epoch(switches, make):
+    training = example_training(checkpoint=str(Path("c.checkpoint").absolute()))
+    pool = make(1)
+    with pytest.raises(TrainingInterrupted):
+        pool.train(training, lambda result: pool.interrupt() is None)
+    pool.close()
+    with make(1) as pool:
+        assert pool.train(training, go_on)
+    assert [epoch["epoch"] for epoch in switches.epochs()] == [0, 1, 2]
+
+
+def test_a_worker_that_does_not_write_its_checkpoint_in_time_is_killed(switches, monkeypatch):
+    monkeypatch.setattr(pool_module, "SAVE_SECONDS", 0.2)
+    switches.add("hang", epoch=1)
+    pool = ProcessPool(1, trainer=TRAINER)
+    training = example_training(checkpoint=str(Path("c.checkpoint").absolute()))
+    future = in_thread(pool.train, training, go_on)
+    pid = switches.wait_for_epochs(2)[0]["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    pool.interrupt()
+    assert isinstance(future.exception(SECONDS), TrainingInterrupted)
+    assert not is_alive(pid)
     pool.close()
 
 

@@ -1,5 +1,6 @@
 """The worker process by itself, spoken to over its pipes, without a pool."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 from mc1opt.workers.process import load_trainer
 from mc1opt.workers.protocol import (
+    INTERRUPT_SIGNAL,
     Command,
     Continue,
     EpochDone,
@@ -21,6 +23,7 @@ from mc1opt.workers.protocol import (
     Ready,
     Stop,
     Train,
+    Warned,
     decode_message,
     encode,
 )
@@ -152,6 +155,35 @@ def test_signals_that_the_parent_handles_are_ignored(worker, number):
     assert worker.hear() == Finished()
 
 
+def test_a_warning_of_our_own_code_is_sent(start):
+    worker = start("tests.workers.trainers:warns")
+    worker.hear()
+    training = example_training(epochs=1)
+    worker.say(Train(training=training))
+    assert worker.hear() == Warned(message="the disk is full")
+    assert worker.hear() == EpochDone(result=curve(training)[0])
+
+
+@pytest.mark.parametrize("within", [True, False], ids=["within an epoch", "between two epochs"])
+def test_an_interrupt_has_the_checkpoint_written_and_ends_it(switches, worker, within):
+    training = example_training(checkpoint=str(Path("c.checkpoint").absolute()))
+    switches.add("hang", epoch=1)
+    worker.say(Train(training=training))
+    worker.hear()
+    if within:
+        worker.say(Continue())
+        switches.wait_for_epochs(2)
+    worker.process.send_signal(INTERRUPT_SIGNAL)
+    assert worker.process.wait(SECONDS) == 0
+    assert json.loads(Path("c.checkpoint").read_text())["epochs"] == 1
+
+
+def test_an_interrupt_ends_it_while_it_waits_for_a_training(worker):
+    worker.process.send_signal(INTERRUPT_SIGNAL)
+    assert worker.process.wait(SECONDS) == 0
+    assert worker.process.stderr.read() == b""
+
+
 def test_it_ends_in_the_middle_of_an_epoch_when_its_input_is_closed(switches, worker):
     switches.add("hang", epoch=1)
     worker.say(Train(training=example_training()))
@@ -160,6 +192,14 @@ def test_it_ends_in_the_middle_of_an_epoch_when_its_input_is_closed(switches, wo
     switches.wait_for_epochs(2)
     worker.process.stdin.close()
     assert worker.process.wait(SECONDS) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="oom_score_adj is Linux' own")
+def test_where_memory_runs_out_it_is_killed_before_its_parent(worker):
+    own, of_the_worker = (
+        int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in (os.getpid(), worker.process.pid)
+    )
+    assert of_the_worker > own
 
 
 def test_a_trainer_that_raises_when_imported_ends_it_with_the_reason(start):

@@ -9,6 +9,8 @@ from mc1opt.workers.resources import (
     available_cpus,
     available_memory,
     default_workers,
+    memory_kills,
+    workers_in_memory,
 )
 
 GIB = 1 << 30
@@ -129,6 +131,17 @@ def test_memory_limits_the_workers(machine):
 def test_there_is_always_one_worker(machine):
     write(machine / "proc/meminfo", "MemAvailable: 0 kB")
     assert default_workers("cpu", root=machine) == 1
+
+
+def test_memory_is_enough_for_so_many_workers_whatever_the_cpus(machine):
+    assert workers_in_memory(root=machine) == 32
+    assert workers_in_memory(64 * GIB, root=machine) == 1
+
+
+def test_kills_for_want_of_memory_are_counted_where_the_system_does(machine):
+    assert memory_kills(machine) is None
+    write(machine / "proc/vmstat", "nr_free_pages 12\noom_kill 3\nswap_ra 4")
+    assert memory_kills(machine) == 3
 
 
 @pytest.mark.parametrize(("device", "workers"), [("cuda", GPU_WORKERS), ("mps", 1)])

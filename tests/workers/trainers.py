@@ -73,6 +73,16 @@ def _everything() -> list[object]:
     return gc.get_objects()
 
 
+def warns(training: Training) -> Iterator[EpochResult]:
+    """Warns in the name of mc1opt's code, and of other code."""
+    import logging
+
+    logging.getLogger("other").warning("not for people")
+    logging.getLogger("mc1opt.some").info("not for people")
+    logging.getLogger("mc1opt.some").warning("the %s is full", "disk")
+    yield from curve(training)
+
+
 def tells_its_threads(training: Training) -> Iterator[EpochResult]:
     """The seconds are OMP_NUM_THREADS and MKL_NUM_THREADS, written one after the other."""
     import os

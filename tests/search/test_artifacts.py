@@ -1,0 +1,88 @@
+"""Files of trials: kept whatever its state, listed, replaced, taken away, deleted with their study."""
+
+import shutil
+import uuid
+from pathlib import Path
+
+import optuna
+import pytest
+
+from mc1opt.search.artifacts import (
+    artifact_names,
+    artifacts_folder,
+    put_artifact,
+    remove_artifact,
+    remove_artifacts,
+)
+from mc1opt.search.catalogue import delete_study, open_for_deletion
+from mc1opt.search.resume import load_study
+from tests.search.studies import new_storage, run_study
+
+FIRST, SECOND = str(uuid.UUID(int=1)), str(uuid.UUID(int=2))
+FOLDER = Path("artifacts")
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The studies s, with two finished trials whose ids are 1 and 2, and other: not to be changed."""
+    path = tmp_path_factory.mktemp("studies") / "s.db"
+    run_study(2, path=str(path))
+    run_study(1, path=str(path), study="other")
+    return path
+
+
+@pytest.fixture
+def study(database: Path) -> optuna.Study:
+    """The study s, in the test's own folder."""
+    shutil.copy(database, "s.db")
+    return load_study(new_storage(), "s")
+
+
+def test_the_folder_is_beside_the_database_and_below_storage_for_a_server() -> None:
+    assert artifacts_folder("some/where/s.db") == Path("some/where/artifacts")
+    assert artifacts_folder("sqlite:///some/where/s.db") == Path("some/where/artifacts")
+    assert artifacts_folder("postgresql+psycopg://me@host/db") == Path("storage/artifacts")
+
+
+def test_a_finished_trial_gets_files_and_another_process_lists_them(study: optuna.Study) -> None:
+    put_artifact(study, FOLDER, 1, FIRST, "history.csv", b"1,2\n")
+    put_artifact(study, FOLDER, 2, SECOND, "curve.png", b"png")
+    assert artifact_names(load_study(new_storage(), "s")) == {
+        1: {FIRST: "history.csv"},
+        2: {SECOND: "curve.png"},
+    }
+    assert (FOLDER / FIRST).read_bytes() == b"1,2\n"
+
+
+def test_the_same_id_replaces_the_file(study: optuna.Study) -> None:
+    put_artifact(study, FOLDER, 1, FIRST, "a.csv", b"old")
+    put_artifact(study, FOLDER, 1, FIRST, "a.csv", b"new")
+    assert artifact_names(study) == {1: {FIRST: "a.csv"}}
+    assert (FOLDER / FIRST).read_bytes() == b"new"
+
+
+def test_a_file_is_taken_away_also_where_it_is_gone_already(study: optuna.Study) -> None:
+    for artifact in (FIRST, SECOND):
+        put_artifact(study, FOLDER, 1, artifact, "a.csv", b"")
+    (FOLDER / SECOND).unlink()
+    remove_artifact(study, FOLDER, 1, FIRST)
+    remove_artifact(study, FOLDER, 1, SECOND)
+    assert artifact_names(study) == {}
+    assert list(FOLDER.iterdir()) == []
+
+
+def test_all_files_of_a_study_are_taken_away_and_those_of_others_stay(study: optuna.Study) -> None:
+    put_artifact(study, FOLDER, 1, FIRST, "a.csv", b"")
+    other = load_study(new_storage(), "other")
+    put_artifact(other, FOLDER, 99, SECOND, "b.csv", b"")
+    remove_artifacts(study, FOLDER)
+    assert artifact_names(study) == {}
+    assert artifact_names(other) == {99: {SECOND: "b.csv"}}
+    assert [path.name for path in FOLDER.iterdir()] == [SECOND]
+
+
+def test_deleting_a_study_deletes_its_files(study: optuna.Study) -> None:
+    folder = artifacts_folder("s.db")
+    put_artifact(study, folder, 1, FIRST, "a.csv", b"")
+    delete_study(open_for_deletion("s.db", "s"))
+    assert list(folder.iterdir()) == []

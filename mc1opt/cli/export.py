@@ -16,7 +16,7 @@ def export(
         int | None, typer.Option(help="Its trial whose kept weights are exported [default: the best].")
     ] = None,
     model: Annotated[
-        Path | None, typer.Option(help="A model folder instead, such as storage/models/cnn.")
+        Path | None, typer.Option(help="A model folder instead of a trial, such as storage/models/cnn.")
     ] = None,
     formats: Annotated[
         list[str] | None,

@@ -63,6 +63,16 @@ def open_training_images(
     )
 
 
+def smallest_class(data: DataSet) -> int:
+    """Training images of the class that has the fewest: so many stratified folds are possible.
+
+    Raises:
+        DataError: the file of labels is missing or damaged.
+    """
+    labels = np.asarray(_open_array(Path(data.folder) / "train_labels.npy"))
+    return int(np.unique(labels, return_counts=True)[1].min())
+
+
 def open_test_images(
     data: DataSet, reason: str, record: Path, device: str
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -70,6 +70,19 @@ def _find(
         return open_entry(CIFAR10) or _fetch(from_sources or sources(), patience, output)
 
 
+def look_at_files(path: Path) -> tuple[str, int, int]:
+    """What files of images are: their name in the cache, how many images train, how many test.
+
+    Nothing is written.
+
+    Raises:
+        DataError: they cannot be read, or are no images in CIFAR-10's formats.
+    """
+    arrays = read_files(path)
+    name = entry_name(check_arrays(arrays, str(path), must_be_cifar10=False))
+    return name, len(arrays.train_labels), len(arrays.test_labels)
+
+
 def _from_path(path: Path) -> CacheEntry:
     arrays = read_files(path)
     name = entry_name(check_arrays(arrays, str(path), must_be_cifar10=False))

@@ -80,6 +80,10 @@ def export(command: ExportCommand, *, write: Callable[[str], None], output: Text
     formats = _formats(command)
     if command.model is not None:
         source = folder_source(command.model)
+        if command.study not in (None, source.study):
+            raise UsageError(
+                f"{command.model} is a model of study {source.study!r}, not of {command.study!r}."
+            )
     else:
         assert command.study is not None  # `_formats` has looked
         source = trial_source(command.storage, command.study, command.trial)
@@ -187,10 +191,10 @@ def _formats(command: ExportCommand) -> list[str]:
     for name in formats:
         if name not in FORMATS:
             raise UsageError(f"unknown format {name!r}. Allowed: {', '.join(FORMATS)}.")
-    if (command.study is None) == (command.model is None):
-        raise UsageError("give --study NAME or --model DIR: one of them says what is exported.")
+    if command.study is None and command.model is None:
+        raise UsageError("give --study NAME or --model DIR: what shall be exported?")
     if command.model is not None and command.trial is not None:
-        raise UsageError("--trial belongs to --study; a model folder holds one model.")
+        raise UsageError("give --trial or --model DIR: a model folder holds one model.")
     if command.half and "python" in formats:
         raise UsageError("--half is about weights, and --format python holds none.")
     if "onnx" in formats:

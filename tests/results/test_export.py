@@ -79,9 +79,12 @@ def test_in_half_the_share_of_other_decisions_is_said(exported: Path, trained: T
 def test_a_model_folder_is_exported_under_its_own_name(exported: Path, trained: Trained) -> None:
     lines: list[str] = []
     model = write_model(Path("storage/models/m"), trained)
-    (file,) = run(trained, lines, study=None, model=model, formats=("safetensors",))
-    assert Path(file.path).samefile("storage/exports/m/model.safetensors")
+    for study in (None, STUDY):  # its study may be named as well, as `retrain` does
+        (file,) = run(trained, lines, study=study, model=model, formats=("safetensors",), force=True)
+        assert Path(file.path).samefile("storage/exports/m/model.safetensors")
     assert lines[0] == "Exporting model storage/models/m: test 0.6250, mean of 2 seeds 0.5000"
+    with pytest.raises(UsageError, match=f"is a model of study '{STUDY}', not of 'another'"):
+        run(trained, study="another", model=model)
 
 
 # ---- What is left alone ----------------------------------------------------------------------------------
@@ -118,8 +121,7 @@ def test_a_file_that_is_another_model_is_not_written_and_replaces_nothing(
     [
         ({"formats": ("tflite",)}, r"unknown format 'tflite'. Allowed: onnx, pt2, safetensors, python\."),
         ({"study": None}, "give --study NAME or --model DIR"),
-        ({"model": Path("m")}, "give --study NAME or --model DIR"),
-        ({"study": None, "model": Path("m"), "trial": 1}, "--trial belongs to --study"),
+        ({"model": Path("m"), "trial": 1}, "give --trial or --model DIR"),
         ({"formats": ("python",), "half": True}, "--half is about weights"),
         ({"trial": 2}, "has no kept weights"),
         ({"study": None, "model": Path("m")}, "there is no model folder m"),

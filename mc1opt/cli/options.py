@@ -1,12 +1,16 @@
 """The options that several commands share, and how their texts are read."""
 
+import os
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mc1opt.errors import UsageError
+
+if TYPE_CHECKING:
+    from mc1opt.results.mirror import Mode
 
 Study = Annotated[
     str, typer.Option(help="A study definition by name (./studies/NAME.py, else a shipped one), or its file.")
@@ -16,6 +20,14 @@ Storage = Annotated[str, typer.Option(help="The study database: a SQLite file, o
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, nothing else.")]
 Data = Annotated[
     Path | None, typer.Option(help="CIFAR-10's files, or other images in its formats; fetched if not given.")
+]
+
+Wandb = Annotated[
+    str | None,
+    typer.Option(
+        "--wandb",
+        help="Mirror to Weights & Biases: off, offline or online [default: WANDB_MODE, else off].",
+    ),
 ]
 
 DEFAULT_STORAGE = "storage/mc1opt.db"
@@ -45,3 +57,37 @@ def at_least(value: int | None, least: int, option: str) -> None:
     """
     if value is not None and value < least:
         raise UsageError(f"{option} {value} is too small; it must be at least {least}.")
+
+
+WANDB_MODES: dict[str, "Mode | None"] = {
+    "online": "online",
+    "run": "online",
+    "shared": "online",
+    "offline": "offline",
+    "dryrun": "offline",
+    "disabled": None,
+}
+"""What W&B's own modes, as WANDB_MODE has them, are here."""
+
+
+def wandb_mode(option: str | None, default: "Mode | None" = None) -> "Mode | None":
+    """How to mirror: as --wandb says; if it is not given as the variable WANDB_MODE says; else `default`.
+
+    Returns:
+        None for not at all.
+
+    Raises:
+        UsageError: there is no such mode.
+    """
+    if option is not None:
+        modes: dict[str, Mode | None] = {"off": None, "offline": "offline", "online": "online"}
+        if option not in modes:
+            raise UsageError(f"--wandb {option!r} is no mode. Give off, offline or online.")
+        return modes[option]
+    variable = os.environ.get("WANDB_MODE", "")
+    if variable and variable not in WANDB_MODES:
+        known = ", ".join(WANDB_MODES)
+        raise UsageError(
+            f"WANDB_MODE {variable!r} is no mode of W&B's ({known}). Correct it, or give --wandb."
+        )
+    return WANDB_MODES[variable] if variable else default

@@ -1,0 +1,81 @@
+"""`mc1opt mirror`: the best trials in Weights & Biases."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from mc1opt.cli.options import (
+    DEFAULT_STORAGE,
+    Json,
+    Storage,
+    StoredStudy,
+    at_least,
+    parse_duration,
+    wandb_mode,
+)
+from mc1opt.errors import UsageError
+
+
+def mirror(
+    study: StoredStudy,
+    top: Annotated[int, typer.Option(help="How many of the best trials.")] = 5,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All trained trials, pruned and failed ones as well.")
+    ] = False,
+    wandb: Annotated[
+        str | None, typer.Option(help="offline or online [default: WANDB_MODE, else online].")
+    ] = None,
+    artifacts: Annotated[
+        bool, typer.Option("--artifacts", help="Curves and models as well, as far as weights are kept.")
+    ] = False,
+    project: Annotated[str, typer.Option(help="The project in W&B.")] = "mc1opt",
+    timeout: Annotated[
+        str, typer.Option(help="Give up when a run, or its upload, takes longer than this: 90s, 5m.")
+    ] = "60s",
+    storage: Storage = DEFAULT_STORAGE,
+    as_json: Json = False,
+) -> None:
+    """Mirror a stored study's best trials to Weights & Biases.
+
+    A W&B run for each of the best trials and each retraining, and one for the study. Mirroring again updates
+    them, and tags trials that have left the best. Runs are written to storage/wandb first; without a login
+    they stay there, and the command that uploads them is shown.
+
+    \b
+    Examples:
+      mc1opt mirror --study cnn
+      mc1opt mirror --study cnn --top 10 --artifacts
+      mc1opt mirror --study cnn --wandb offline
+    """
+    at_least(top, 1, "--top")
+    seconds = parse_duration(timeout, "--timeout")
+    assert seconds is not None
+    if not 1 <= len(project) <= 128 or set(project) & set("/\\#?%:"):
+        raise UsageError(
+            f"--project {project!r} is no name for W&B: up to 128 characters, none of / \\ # ? % :"
+        )
+    mode = wandb_mode(wandb, default="online")
+    if mode is None:
+        raise UsageError("nothing is mirrored with --wandb off or WANDB_MODE=disabled. Give --wandb offline.")
+
+    from mc1opt.results.mirror_command import MirrorOptions, mirror_study, report_lines
+    from mc1opt.results.mirror_process import Limits
+
+    options = MirrorOptions(
+        study=study,
+        storage=storage,
+        mode=mode,
+        project=project,
+        top=top,
+        everything=everything,
+        artifacts=artifacts,
+    )
+    report = mirror_study(options, Limits(step=seconds))
+    if as_json:
+        typer.echo(json.dumps(report.to_json(), indent=2))
+    if not as_json or report.error is not None:
+        for line in report_lines(report, storage):
+            typer.echo(line, err=report.error is not None)
+    if report.error is not None:
+        raise typer.Exit(1)

@@ -1,0 +1,428 @@
+"""Mirroring a stored study, and a search or a retraining as it ends: what, when, and what people are told.
+
+W&B must never matter to a study. A search waits for it at most `WAIT_SECONDS` in all, and only when its
+results are shown; until then it mirrors in the background, if the best trials have changed.
+"""
+
+import contextlib
+import secrets
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mc1opt.errors import StorageError
+from mc1opt.results.final_test import stored_accuracies
+from mc1opt.results.mirror import AttachedFile, MirroredRun, MirrorTask, Mode
+from mc1opt.results.mirror_folder import Ledger, is_uploaded, locked, read_ledger, remove_unfinished
+from mc1opt.results.mirror_process import Limits, MirrorOutcome, MirrorProcess
+from mc1opt.results.mirror_records import Retrained, Selection, best_trials, mirrored_runs
+from mc1opt.results.model_folder import CARD, METRICS, WEIGHTS, file_sha256
+from mc1opt.results.retrain import TRAININGS, models_folder
+from mc1opt.results.training_store import StoredTraining, TrainingStore
+from mc1opt.search import records
+from mc1opt.search.catalogue import read_study
+from mc1opt.search.command import checkpoints_folder
+from mc1opt.search.observers import Observer, SearchEnded, SearchStarted
+from mc1opt.search.progress import plural
+from mc1opt.search.records import StudyRecord, TrialRecord
+from mc1opt.search.resume import load_study
+from mc1opt.search.storage import open_storage
+from mc1opt.search.tables import storage_option
+from mc1opt.search.weights import kept_weights, study_folder
+
+TOP = 5
+"""Trials, if nobody says how many."""
+PROJECT = "mc1opt"
+WAIT_SECONDS = 4.5
+"""What a search or a retraining waits at its end, in all: with the killing, it stays below five seconds."""
+STEP_SECONDS = 60.0
+"""What each step of a mirroring may take, a run or an upload, where nobody waits or somebody asked for it."""
+BACKGROUND_SECONDS = 300.0
+"""Between the beginnings of two mirrorings in the background, at least."""
+
+
+@dataclass(frozen=True)
+class MirrorOptions:
+    """What is mirrored, and where to."""
+
+    study: str
+    storage: str
+    mode: Mode
+    project: str = PROJECT
+    top: int = TOP
+    everything: bool = False
+    """Pruned and failed trials as well."""
+    artifacts: bool = False
+    """Curves and models, too."""
+
+
+@dataclass(frozen=True)
+class MirrorReport:
+    """What came of a mirroring."""
+
+    study: str
+    project: str
+    mode: Mode
+    folder: str
+    runs: int
+    """That the study has in the mirror."""
+    written: list[str]
+    """Ids of the runs that were written now."""
+    uploaded: list[str]
+    """Ids of those that were uploaded now."""
+    missing: list[str]
+    """Ids of those that are not there as they shall be."""
+    waiting: list[str]
+    """Ids of those that are there, and not uploaded."""
+    no_login: bool
+    """Whether it stayed offline for want of a login."""
+    error: str | None
+    """Why something is missing, or waits; None if all went well."""
+
+    @property
+    def upload_command(self) -> str:
+        """What uploads the runs that wait, to copy."""
+        return f"{_wandb_program()} sync {shlex.quote(self.folder)}"
+
+    def to_json(self) -> dict[str, Any]:
+        """As `mirror --json` prints it."""
+        return asdict(self) | {"upload_command": self.upload_command if self.waiting else None}
+
+
+def wandb_folder(storage: str) -> Path:
+    """Where mirrored runs are: below the folder of the database, beside its checkpoints."""
+    return checkpoints_folder(storage).with_name("wandb")
+
+
+def study_identity(storage: str, study: str) -> str:
+    """A random id, stored with the study when it is first mirrored, and the same ever after.
+
+    Optuna stores nothing of the kind, not even the time at which a study was made; and its name may be given
+    in another database, whose mirror must not overwrite this one.
+
+    Raises:
+        StorageError: there is no such study.
+    """
+    database = open_storage(storage, create=False)
+    try:
+        stored = load_study(database, study)
+        if records.STUDY_IDENTITY not in stored.user_attrs:
+            with database.exclusive():
+                if records.STUDY_IDENTITY not in stored.user_attrs:
+                    stored.set_user_attr(records.STUDY_IDENTITY, secrets.token_hex(16))
+        return str(stored.user_attrs[records.STUDY_IDENTITY])
+    finally:
+        database.remove_session()
+        database.engine.dispose()
+
+
+def mirror_study(options: MirrorOptions, limits: Limits) -> MirrorReport:
+    """Mirrors a stored study, and waits for that, within limits.
+
+    Raises:
+        StorageError: there is no such database or study.
+    """
+    record = read_study(options.storage, options.study)
+    identity = study_identity(options.storage, options.study)
+    mirroring = Mirroring(options, record, identity, limits)
+    try:
+        return mirroring.finish()
+    finally:
+        mirroring.kill()
+
+
+class Mirroring:
+    """A mirroring of a study in progress.
+
+    Args:
+        options: what is mirrored.
+        record: the study as it is now.
+        identity: see `study_identity`.
+        limits: when it is given up.
+
+    Raises:
+        StorageError: what retrainings have stored cannot be read.
+        OSError: a process cannot be started.
+    """
+
+    def __init__(self, options: MirrorOptions, record: StudyRecord, identity: str, limits: Limits) -> None:
+        self._options = options
+        self._identity = identity
+        self._folder = wandb_folder(options.storage)
+        self._runs = _runs(options, record, identity, self._folder)
+        task = MirrorTask(
+            folder=str(self._folder.absolute()),
+            identity=identity,
+            project=options.project,
+            mode=options.mode,
+            runs=tuple(self._runs),
+        )
+        self._process = MirrorProcess(task, limits)
+
+    def poll(self) -> MirrorReport | None:
+        """What came of it, once it has ended; None while it works. Does not wait."""
+        outcome = self._process.poll()
+        return None if outcome is None else self._report(outcome)
+
+    def finish(self) -> MirrorReport:
+        """Waits for its end, which comes at its limit at the latest."""
+        return self._report(self._process.finish())
+
+    def kill(self) -> None:
+        """Ends it at once. Safe to repeat."""
+        self._process.kill()
+
+    def _report(self, outcome: MirrorOutcome) -> MirrorReport:
+        ledger = read_ledger(self._folder, self._identity)
+        if outcome.error is not None:
+            self._tidy(ledger)
+        there = {run_id: self._folder / entry.folder for run_id, entry in ledger.runs.items()}
+        project = self._options.project
+        missing = [run.id for run in self._runs if not ledger.is_current(self._folder, project, run)]
+        return MirrorReport(
+            study=self._options.study,
+            project=project,
+            mode=self._options.mode,
+            folder=str(self._folder),
+            runs=len(self._runs),
+            written=outcome.written,
+            uploaded=outcome.uploaded,
+            missing=missing,
+            waiting=[name for name, place in there.items() if place.is_dir() and not is_uploaded(place)],
+            no_login=outcome.no_login,
+            error=outcome.error,
+        )
+
+    def _tidy(self, ledger: Ledger) -> None:
+        """Deletes the run that a process was writing when it was ended: it would be uploaded as it is."""
+        with contextlib.suppress(OSError, StorageError), locked(self._folder, 0.0):
+            remove_unfinished(self._folder, self._identity, ledger)
+
+
+def _runs(options: MirrorOptions, record: StudyRecord, identity: str, folder: Path) -> list[MirroredRun]:
+    """What W&B shall hold: from the study's record, and from what retrainings have stored."""
+    best_before = read_ledger(folder, identity).best_trials
+    selection = Selection(options.top, options.everything, best_before)
+    return mirrored_runs(record, identity, selection, _retrained(options), _weights(options))
+
+
+def _retrained(options: MirrorOptions) -> list[Retrained]:
+    folder = models_folder(options.storage, options.study)
+    tested = stored_accuracies(folder)
+    model = _attached(folder, (WEIGHTS, METRICS, CARD)) if options.artifacts else ()
+
+    def files(stored: StoredTraining) -> tuple[AttachedFile, ...] | None:
+        if not options.artifacts:
+            return None
+        return model if model and model[0].sha256 == stored.weights_sha256 else ()
+
+    trainings = TrainingStore(folder / TRAININGS)
+    return [Retrained(stored, tested(stored), files(stored)) for stored in trainings]
+
+
+def _weights(options: MirrorOptions) -> dict[int, tuple[AttachedFile, ...]] | None:
+    """The kept weights of trials, by number; None where they are not asked for."""
+    if not options.artifacts:
+        return None
+    kept = kept_weights(study_folder(checkpoints_folder(options.storage), options.study))
+    return {number: _attached(path.parent, (path.name,)) for number, path in kept.items()}
+
+
+def _attached(folder: Path, names: tuple[str, ...]) -> tuple[AttachedFile, ...]:
+    """Files of a folder, as far as they are there."""
+    paths = [(folder / name).absolute() for name in names]
+    return tuple(AttachedFile(path=str(path), sha256=file_sha256(path)) for path in paths if path.is_file())
+
+
+# ---- With a search, and with a retraining ----------------------------------------------------------------
+
+
+class WandbMirror(Observer):
+    """Mirrors a search: in the background when its best trials have changed, and at its end.
+
+    Args:
+        options: what is mirrored; the study's name is the search's.
+        now: the clock, monotonic, in seconds.
+    """
+
+    def __init__(self, options: MirrorOptions, now: Callable[[], float] = time.monotonic) -> None:
+        self._options = options
+        self._now = now
+        self._record: StudyRecord | None = None
+        self._trials: dict[int, TrialRecord] = {}
+        self._identity = ""
+        self._mirrored: list[int] = []
+        self._begun = now()
+        self._mirroring: Mirroring | None = None
+        self._error: str | None = None
+        self._ended = False
+
+    def study_started(self, search: SearchStarted) -> None:
+        """See `Observer`."""
+        self._options = replace(self._options, study=search.study)
+        self._record = search.record
+        self._trials = {trial.number: trial for trial in search.record.trials}
+        self._mirrored = self._best()
+        self._begun = self._now()
+        with self._noting_errors():
+            self._identity = study_identity(self._options.storage, search.study)
+
+    def trial_ended(self, trial: TrialRecord) -> None:
+        """See `Observer`."""
+        self._trials[trial.number] = trial
+
+    def tick(self) -> None:
+        """See `Observer`."""
+        if self._mirroring is not None:
+            report = self._mirroring.poll()
+            if report is not None:
+                self._mirroring = None
+                self._error = report.error
+        elif self._is_due():
+            self._begin(Limits(step=STEP_SECONDS))
+
+    def study_ended(self, search: SearchEnded) -> None:
+        """See `Observer`."""
+        self.close()
+        self._ended = True
+        self._trials = {trial.number: trial for trial in search.record.trials}
+        if self._identity:
+            self._error = None  # what went wrong before may go well now
+            self._begin(Limits(step=WAIT_SECONDS, total=WAIT_SECONDS))
+
+    def finish(self) -> list[str]:
+        """Waits for the mirroring that began at the search's end, within its limit; says what came of it.
+
+        Nothing where the search has not come to its end: then it is not waited for either.
+        """
+        if not self._ended:
+            self.close()
+            return []
+        with self._noting_errors():
+            if self._mirroring is not None:
+                return report_lines(self._mirroring.finish(), self._options.storage)
+        return [] if self._error is None else [_warning(self._error, self._options)]
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a mirroring is in progress."""
+        return self._mirroring is not None
+
+    def close(self) -> None:
+        """Ends what is in progress. Safe to repeat."""
+        if self._mirroring is not None:
+            self._mirroring.kill()
+            self._mirroring = None
+
+    def _is_due(self) -> bool:
+        """Whether to mirror in the background; not again once that went wrong."""
+        if not self._identity or self._error is not None:
+            return False
+        return self._now() - self._begun >= BACKGROUND_SECONDS and self._best() != self._mirrored
+
+    def _best(self) -> list[int]:
+        return [trial.number for trial in best_trials(self._trials.values(), self._options.top)]
+
+    def _begin(self, limits: Limits) -> None:
+        self._begun, self._mirrored = self._now(), self._best()
+        with self._noting_errors():
+            assert self._record is not None
+            trials = [trial for _, trial in sorted(self._trials.items())]
+            record = replace(self._record, trials=trials)
+            self._mirroring = Mirroring(self._options, record, self._identity, limits)
+
+    @contextlib.contextmanager
+    def _noting_errors(self) -> Iterator[None]:
+        """Whatever goes wrong with a mirror is told at the end, in one line."""
+        try:
+            yield
+        except Exception as error:
+            self._error = str(error).strip().split("\n")[0] or type(error).__name__
+
+
+@contextlib.contextmanager
+def mirrored_search(
+    mode: Mode | None, storage: str, write: Callable[[str], None]
+) -> Iterator[tuple[Observer, ...]]:
+    """Gives the observer that mirrors a search; afterwards waits at most five seconds, and tells what it did.
+
+    Args:
+        mode: None for no mirror, and no observer.
+        storage: the study database.
+        write: takes a line, when the search's results have been shown.
+    """
+    if mode is None:
+        yield ()
+        return
+    mirror = WandbMirror(MirrorOptions(study="", storage=storage, mode=mode))
+    try:
+        yield (mirror,)
+    finally:
+        for line in mirror.finish():
+            write(line)
+
+
+def mirror_retraining(mode: Mode | None, storage: str, study: str, write: Callable[[str], None]) -> None:
+    """Mirrors a study after a retraining: waits at most five seconds, and tells what it did.
+
+    Args:
+        mode: None for no mirror.
+        storage: the study database.
+        study: its name.
+        write: takes a line.
+    """
+    if mode is None:
+        return
+    options = MirrorOptions(study=study, storage=storage, mode=mode)
+    try:
+        lines = report_lines(mirror_study(options, Limits(WAIT_SECONDS, WAIT_SECONDS)), storage)
+    except Exception as error:  # the retraining is done, whatever becomes of its mirror
+        lines = [_warning(str(error).strip().split("\n")[0] or type(error).__name__, options)]
+    for line in lines:
+        write(line)
+
+
+# ---- Lines -----------------------------------------------------------------------------------------------
+
+
+def report_lines(report: MirrorReport, storage: str) -> list[str]:
+    """What a mirroring has done, and what to do next: one line."""
+    runs = f"{plural(report.runs, 'run')} of study {report.study}"
+    upload = f"Upload them:  {report.upload_command}"
+    if report.missing:
+        again = f"mc1opt mirror --study {shlex.quote(report.study)}{storage_option(storage)}"
+        return [
+            f"W&B: {len(report.missing)} of {runs} were not mirrored: {report.error}. The study is not "
+            f"affected. Try again with:  {again}"
+        ]
+    if report.error is not None:
+        left = f"{len(report.waiting)} of {runs} were not uploaded: {report.error}"
+        return [f"W&B: {left}. They are kept. {upload}"]
+    if report.mode == "online" and not report.no_login:
+        uploaded = f"{len(report.uploaded)} uploaded now"
+        return [f"W&B: {runs} mirrored to the project {report.project}, {uploaded}."]
+    why = " (no login: neither WANDB_API_KEY nor `wandb login`)" if report.no_login else ""
+    next_step = upload if report.waiting else "All are uploaded."
+    return [f"W&B: {runs} mirrored offline{why}, {len(report.written)} written now. {next_step}"]
+
+
+def _warning(reason: str, options: MirrorOptions) -> str:
+    command = f"mc1opt mirror --study {shlex.quote(options.study)}{storage_option(options.storage)}"
+    return (
+        f"W&B: nothing was mirrored, because {reason.rstrip('.')}. The study is not affected. Try again "
+        f"with:  {command}"
+    )
+
+
+def _wandb_program() -> str:
+    """How `wandb` is called from a shell: by its bare name where that is the one beside this Python."""
+    ours = Path(sys.executable).with_name("wandb")
+    found = shutil.which("wandb")
+    if found is not None and (not ours.exists() or Path(found).samefile(ours)):
+        return "wandb"
+    return shlex.quote(str(ours)) if ours.exists() else "wandb"

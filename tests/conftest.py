@@ -7,6 +7,7 @@ import pytest
 SWITCHES = {
     "real_data": ("--real-data", "needs the real CIFAR-10"),
     "postgresql": ("--postgresql", "needs PostgreSQL's server programs"),
+    "browser": ("--browser", "needs Chromium and its driver"),
     "slow": ("--slow", "takes long"),
 }
 
@@ -29,5 +30,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """Relative paths lead into the folder of the test, and images into a cache of its own."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WANDB_MODE", raising=False)  # or every search here would be mirrored
     if "real_data" not in request.keywords:
         monkeypatch.setenv("MC1OPT_DATA", str(tmp_path / "cache"))

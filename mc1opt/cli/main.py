@@ -8,7 +8,21 @@ from typing import Annotated
 import typer
 
 from mc1opt import __version__
-from mc1opt.cli import data, evaluate, export, predict, replay, retrain, run, show, studies
+from mc1opt.cli import (
+    dashboard,
+    data,
+    doctor,
+    evaluate,
+    export,
+    mirror,
+    predict,
+    presets,
+    replay,
+    retrain,
+    run,
+    show,
+    studies,
+)
 from mc1opt.errors import Mc1optError
 
 app = typer.Typer(
@@ -24,21 +38,28 @@ Examples:
   mc1opt run --study cnn --trials 100
   mc1opt run --study cnn --trials 100 --timeout 8m
   mc1opt show --study cnn
+  mc1opt dashboard --study cnn --open
   mc1opt retrain --study cnn
+  mc1opt mirror --study cnn
   mc1opt export --study cnn --format onnx
   mc1opt predict storage/models/cnn photo.png
   mc1opt studies
+  mc1opt presets
 """,
 )
 app.command("run")(run.run)
 app.add_typer(studies.app)
+app.add_typer(presets.app)
 app.command("show")(show.show)
+app.command("dashboard")(dashboard.dashboard)
 app.command("retrain")(retrain.retrain)
+app.command("mirror")(mirror.mirror)
 app.command("export")(export.export)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("replay")(replay.replay)
 app.command("data")(data.data)
+app.command("doctor")(doctor.doctor)
 
 
 def _print_version(value: bool) -> None:

@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from mc1opt.cli.options import DEFAULT_STORAGE, Data, Json, Storage, StoredStudy, at_least, parse_duration
+from mc1opt.cli.options import (
+    DEFAULT_STORAGE,
+    Data,
+    Json,
+    Storage,
+    StoredStudy,
+    Wandb,
+    at_least,
+    parse_duration,
+    wandb_mode,
+)
 from mc1opt.cli.signals import Signals, StoppedEarlyError, given_command, resume_command
 
 
@@ -31,6 +41,7 @@ def retrain(
     storage: Storage = DEFAULT_STORAGE,
     data: Data = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the model of another retraining.")] = False,
+    wandb: Wandb = None,
     as_json: Json = False,
 ) -> None:
     """Retrain a study's best configs, choose one, and test it.
@@ -51,7 +62,10 @@ def retrain(
     at_least(folds, 2, "--folds")
     at_least(epochs, 1, "--epochs")
     seconds = parse_duration(timeout, "--timeout")
+    mode = wandb_mode(wandb)
 
+    from mc1opt.results.dashboard import update_or_warn
+    from mc1opt.results.mirror_command import mirror_retraining
     from mc1opt.results.retrain import RetrainCommand
     from mc1opt.results.retrain import retrain as run_retraining
     from mc1opt.search.run import StopFlag
@@ -82,8 +96,10 @@ def retrain(
     except StoppedEarlyError:
         typer.echo("Stopped before the retraining began.", err=True)
         raise typer.Exit(signals.exit_code) from None
+    mirror_retraining(mode, storage, study, lambda line: typer.echo(line, err=as_json))
     if ended.result is None:
         typer.echo(f"Go on with:   {resume_command()}", err=as_json)
         raise typer.Exit(signals.exit_code)
+    update_or_warn(storage, study, lambda line: typer.echo(line, err=True))
     if as_json:
         typer.echo(json.dumps(ended.result.to_json(), indent=2))

@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from mc1opt.cli.options import DEFAULT_STORAGE, Data, Json, Storage, Study, at_least, parse_duration
+from mc1opt.cli.options import (
+    DEFAULT_STORAGE,
+    Data,
+    Json,
+    Storage,
+    Study,
+    Wandb,
+    at_least,
+    parse_duration,
+    wandb_mode,
+)
 from mc1opt.cli.signals import Signals, StoppedEarlyError, resume_command
 
 
@@ -27,17 +37,27 @@ def run(
     ] = None,
     workers: Annotated[str, typer.Option(help="Trainings at once: a number, or auto.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    sampler: Annotated[str, typer.Option(help="tpe or random.")] = "tpe",
-    pruner: Annotated[str, typer.Option(help="narrowing, median, halving or none.")] = "narrowing",
+    sampler: Annotated[
+        str | None, typer.Option(help="tpe, random, or grid [default: the study's, else tpe].")
+    ] = None,
+    pruner: Annotated[
+        str | None,
+        typer.Option(help="narrowing, median, halving or none [default: the study's, else narrowing]."),
+    ] = None,
     max_macs: Annotated[
         int | None,
         typer.Option(help="Multiply-accumulates an image above which a network is too large."),
     ] = None,
+    max_trial_time: Annotated[
+        str, typer.Option(help="A trial that trains longer has failed: 90s, 8m, 1h30m.")
+    ] = "2h",
     max_failures: Annotated[int, typer.Option(help="Failed trials in a row that end the search.")] = 10,
     confirm: Annotated[
         int, typer.Option(help="How many of the best are trained again with two new seeds; 0 for none.")
     ] = 3,
+    keep: Annotated[int, typer.Option(help="How many of the best trials keep their weights.")] = 5,
     data: Data = None,
+    wandb: Wandb = None,
     as_json: Json = False,
 ) -> None:
     """Search: create a study, or go on with it.
@@ -56,38 +76,47 @@ def run(
     at_least(max_macs, 1, "--max-macs")
     at_least(max_failures, 1, "--max-failures")
     at_least(confirm, 0, "--confirm")
+    at_least(keep, 0, "--keep")
     at_least(seed, 0, "--seed")
     seconds = parse_duration(timeout, "--timeout")
+    trial_seconds = parse_duration(max_trial_time, "--max-trial-time")
+    mode = wandb_mode(wandb)
 
+    from mc1opt.results.dashboard import DashboardWriter
+    from mc1opt.results.mirror_command import mirrored_search
     from mc1opt.search.command import SearchCommand, search
     from mc1opt.search.run import StopFlag
 
     stop = StopFlag()
     signals = Signals(stop)
     try:
-        ended = search(
-            SearchCommand(
-                study=study,
-                trials=trials,
-                name=name,
-                storage=storage,
-                epochs=epochs,
-                train_images=train_images,
-                seed=seed,
-                timeout=seconds,
-                workers=workers,
-                device=device,
-                sampler=sampler,
-                pruner=pruner,
-                max_macs=max_macs,
-                max_failures=max_failures,
-                confirm=confirm,
-                data=data,
-            ),
-            stop=stop,
-            on_start=signals.leave_to_the_work,
-            output=sys.stderr if as_json else sys.stdout,
-        )
+        with mirrored_search(mode, storage, lambda line: typer.echo(line, err=as_json)) as mirrors:
+            ended = search(
+                SearchCommand(
+                    study=study,
+                    trials=trials,
+                    name=name,
+                    storage=storage,
+                    epochs=epochs,
+                    train_images=train_images,
+                    seed=seed,
+                    timeout=seconds,
+                    workers=workers,
+                    device=device,
+                    sampler=sampler,
+                    pruner=pruner,
+                    max_macs=max_macs,
+                    max_failures=max_failures,
+                    confirm=confirm,
+                    keep=keep,
+                    max_trial_seconds=trial_seconds,
+                    data=data,
+                ),
+                stop=stop,
+                on_start=signals.leave_to_the_work,
+                output=sys.stderr if as_json else sys.stdout,
+                observers=(DashboardWriter(storage), *mirrors),
+            )
     except StoppedEarlyError:
         typer.echo("Stopped before the search began.", err=True)
         raise typer.Exit(signals.exit_code) from None

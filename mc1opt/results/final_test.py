@@ -1,14 +1,18 @@
-"""The one look at the test images, at the very end of a retraining; what it gave is stored.
+"""The one look at the test images, at the very end: of a retraining, of a preset's training; it is stored.
 
 A look that was taken is not taken again: the same trainings have their stored results.
 """
 
+import contextlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mc1opt.config import CLASS_NAMES, Config
 from mc1opt.results.evaluation import OPENINGS, confusion_matrix
@@ -22,17 +26,22 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 RESULTS = "test_results.jsonl"
+"""A line for each model: its training, weights, confusions, and [index, decision] of each wrong image."""
 BATCH_SIZE = 500
 
 Confusion = list[list[int]]
 """Images by true class (row) and decision (column)."""
-Measure = Callable[[Path, Config, "Tensor", "Tensor"], Confusion]
-"""Weights, config, test images, labels -> confusions."""
+Decisions = NDArray[np.int64]
+"""What a network takes each of N images for."""
+Measure = Callable[[Path, Config, "Tensor", "Tensor"], Decisions]
+"""Weights, config, test images, labels -> decisions."""
+KEPT_A_CLASS = 8
+"""Wrongly classified images of each class that are kept for people to look at."""
 
 
 @dataclass(frozen=True)
 class Final:
-    """A winner's training on all images, with its weights."""
+    """A training on all images, with its weights."""
 
     stored: StoredTraining
     weights: Path
@@ -94,7 +103,7 @@ def run_final_test(
     finals: Sequence[Final],
     *,
     data: DataSet,
-    study: str,
+    reason: str,
     folder: Path,
     device: Device,
     write: Callable[[str], None],
@@ -105,8 +114,8 @@ def run_final_test(
     Args:
         finals: in the order of their seeds.
         data: the images.
-        study: its name, for the record of the opening.
-        folder: the study's models; the records are in it.
+        reason: who looks and why, for the record of the opening.
+        folder: the study's models, or the preset's; the records are in it.
         device: where.
         write: takes a line that says what is opened, before it is.
         measure: how; tests put another one in its place. The default runs the networks in float32, as they
@@ -119,24 +128,30 @@ def run_final_test(
     from mc1opt.data.images import open_test_images
 
     results = folder / RESULTS
-    known = {_key(line["training"], line["weights_sha256"]): line for line in read_lines(results)}
-    keys = [_key(f.stored.key.model_dump(mode="json"), f.stored.weights_sha256) for f in finals]
+    known = _known(folder)
+    keys = [_key_of(final.stored) for final in finals]
     before = _openings(folder / OPENINGS)
     opened_now = not all(key in known for key in keys)
     if opened_now:
         write(_opening_line(before))
-        reason = f"retrain of study {study}: config {finals[0].stored.key.config_id}, {len(finals)} seeds"
         images, labels = open_test_images(data, reason, folder / OPENINGS, device)
         for final, key in zip(finals, keys, strict=True):
             if key not in known:
+                decisions = (measure or decide)(final.weights, final.config, images, labels)
+                truth = labels.cpu().numpy()
+                wrong = np.flatnonzero(decisions != truth)
                 known[key] = {
                     "training": final.stored.key.model_dump(mode="json"),
                     "weights_sha256": final.stored.weights_sha256,
-                    "confusion": (measure or count_confusions)(final.weights, final.config, images, labels),
+                    "confusion": confusion_matrix(truth, decisions).tolist(),
+                    "wrong": np.stack([wrong, decisions[wrong]], axis=1).tolist(),
                     "opened_before": before,
                     "time": datetime.now(UTC).isoformat(timespec="seconds"),
                 }
                 append_line(results, known[key])
+                if final is finals[0]:  # whose model is kept
+                    path = misclassified_path(folder, final.stored.weights_sha256)
+                    _keep_misclassified(path, images, truth, decisions)
     else:
         write(
             "These models were tested before: the test images stay closed, and the result is the stored one."
@@ -152,8 +167,26 @@ def run_final_test(
     )
 
 
-def count_confusions(weights: Path, config: Config, images: "Tensor", labels: "Tensor") -> Confusion:
-    """Runs a network on images, on their device and in float32, and counts its decisions."""
+def stored_accuracies(folder: Path) -> Callable[[StoredTraining], float | None]:
+    """A function that gives a training's accuracy on the test images; None where it was not tested.
+
+    Args:
+        folder: where the records of `run_final_test` are. They are read once, now.
+
+    Raises:
+        StorageError: the records cannot be read.
+    """
+    known = _known(folder)
+
+    def accuracy(stored: StoredTraining) -> float | None:
+        line = known.get(_key_of(stored))
+        return None if line is None else _diagonal(line["confusion"]) / _all(line["confusion"])
+
+    return accuracy
+
+
+def decide(weights: Path, config: Config, images: "Tensor", _labels: "Tensor") -> Decisions:
+    """Runs a network on images, on their device and in float32."""
     import torch
 
     model = weights_model(weights, config).to(images.device)
@@ -161,8 +194,33 @@ def count_confusions(weights: Path, config: Config, images: "Tensor", labels: "T
     with torch.inference_mode():
         for first in range(0, len(images), BATCH_SIZE):
             decisions.append(model(images[first : first + BATCH_SIZE]).argmax(1).cpu())
-    counts: Confusion = confusion_matrix(labels.cpu().numpy(), torch.cat(decisions).numpy()).tolist()
-    return counts
+    found: Decisions = torch.cat(decisions).numpy()
+    return found
+
+
+def misclassified_path(folder: Path, weights_sha256: str | None) -> Path:
+    """Where the wrongly classified images of a tested model are, in the folder of its study's models."""
+    return folder / f"misclassified-{(weights_sha256 or '')[:12]}.npz"
+
+
+def _keep_misclassified(path: Path, images: "Tensor", truth: Decisions, decisions: Decisions) -> None:
+    """Keeps a few of them while the test images are open: to be looked at, they need not be opened again.
+
+    Arrays `images` (uint8, K x 3 x 32 x 32), `labels`, `decisions` and `indices` (K). A file that cannot be
+    written costs a picture, not a result.
+    """
+    wrong = decisions != truth
+    kept = np.concatenate(
+        [np.flatnonzero(wrong & (truth == label))[:KEPT_A_CLASS] for label in range(len(CLASS_NAMES))]
+    )
+    with contextlib.suppress(OSError):
+        np.savez_compressed(
+            path,
+            images=images[kept.tolist()].cpu().numpy(),
+            labels=truth[kept],
+            decisions=decisions[kept],
+            indices=kept,
+        )
 
 
 def _opening_line(before: list[str]) -> str:
@@ -185,6 +243,16 @@ def _openings(path: Path) -> list[str]:
         except (ValueError, KeyError, TypeError):
             found.append("at an unknown time")
     return found
+
+
+def _known(folder: Path) -> dict[str, dict[str, Any]]:
+    """The stored results, by the trainings and weights that they are of."""
+    lines = read_lines(folder / RESULTS)
+    return {_key(line["training"], line["weights_sha256"]): line for line in lines}
+
+
+def _key_of(stored: StoredTraining) -> str:
+    return _key(stored.key.model_dump(mode="json"), stored.weights_sha256)
 
 
 def _key(training: dict[str, Any], weights_sha256: str | None) -> str:

@@ -1,17 +1,16 @@
 """Retraining: the finalists over several seeds, the winner on all images, one look at the test images."""
 
-import contextlib
-import fcntl
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
 from mc1opt.data.libraries import check_libraries
-from mc1opt.errors import Mc1optError, StorageError, UsageError
+from mc1opt.errors import Mc1optError, UsageError
 from mc1opt.results.candidates import Comparison, Standing, choose_candidates, study_data
+from mc1opt.results.exclusive import exclusive
 from mc1opt.results.final_test import Final, FinalTest, Measure, run_final_test
 from mc1opt.results.model_card import model_card
 from mc1opt.results.model_folder import METRICS, WEIGHTS, file_sha256, write_model_folder
@@ -33,6 +32,8 @@ from mc1opt.workers.pool import Pool, ProcessPool
 
 TOP = 3
 """Candidates, if nobody says how many."""
+TRAININGS = "trainings.jsonl"
+"""The finished trainings of a study's retrainings, in the folder of its models."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def retrain(
     folder = models_folder(command.storage, command.study)
     plan = _plan(command, record, folder, output)
     _refuse_another_model(folder, plan, command.force)
-    with _alone(folder, command.study):
+    with exclusive(folder, f"study {command.study!r} is being retrained by another process."):
         on_start()
         retraining = _Retraining(command, plan, folder, stop, write, new_pool, measure)
         return retraining.run()
@@ -152,22 +153,6 @@ def _refuse_another_model(folder: Path, plan: RetrainPlan, force: bool) -> None:
         )
 
 
-@contextlib.contextmanager
-def _alone(folder: Path, study: str) -> Iterator[None]:
-    """One retraining of a study at a time."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("a")
-    except OSError as error:
-        raise StorageError(f"{folder} cannot be written: {error.strerror}.") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(f"study {study!r} is being retrained by another process.") from error
-        yield
-
-
 @dataclass
 class _Retraining:
     command: RetrainCommand
@@ -188,7 +173,7 @@ class _Retraining:
         """All stages, or as far as the stop lets them come."""
         started = time.monotonic()
         plan, timeout = self.plan, self.command.timeout
-        store = TrainingStore(self.folder / "trainings.jsonl")
+        store = TrainingStore(self.folder / TRAININGS)
         stored, left = plan.stored(store)
         self.write(plan_line(self.command.study, plan, stored, left))
         deadline = None if timeout is None else started + timeout
@@ -205,7 +190,10 @@ class _Retraining:
         test = run_final_test(
             finals,
             data=plan.data,
-            study=self.command.study,
+            reason=(
+                f"retrain of study {self.command.study}: config {winner.candidate.config_id}, "
+                f"{len(finals)} seeds"
+            ),
             folder=self.folder,
             device=plan.device,
             write=self.write,

@@ -14,14 +14,20 @@ COMMANDS = [
     [],
     ["run"],
     ["show"],
+    ["dashboard"],
     ["retrain"],
+    ["mirror"],
     ["export"],
     ["predict"],
     ["evaluate"],
     ["replay"],
     ["studies"],
     ["studies", "delete"],
+    ["presets"],
+    ["presets", "show"],
+    ["presets", "run"],
     ["data"],
+    ["doctor"],
 ]
 
 ALL_HELP = """
@@ -33,7 +39,8 @@ for command in {commands}:
         main()
     except SystemExit as end:
         assert end.code == 0
-print("HEAVY", sorted({{"torch", "torchvision", "optuna", "wandb", "numpy"}} & set(sys.modules)))
+heavy = {{"torch", "torchvision", "optuna", "optuna_dashboard", "plotly", "matplotlib", "wandb", "numpy"}}
+print("HEAVY", sorted(heavy & set(sys.modules)))
 """
 
 
@@ -56,13 +63,17 @@ def test_the_list_of_commands_says_each_in_a_whole_line(mc1opt_here) -> None:
     assert [line.split()[0] for line in listed] == [
         "run",
         "show",
+        "dashboard",
         "retrain",
+        "mirror",
         "export",
         "predict",
         "evaluate",
         "replay",
         "data",
+        "doctor",
         "studies",
+        "presets",
     ]
     assert all(line.endswith(".") and not line.endswith("...") for line in listed)
 
@@ -87,6 +98,7 @@ def test_no_command_at_all_shows_the_help(mc1opt_here) -> None:
         (["run"], "Missing option '--study'"),
         (["show", "--study", "mlp", "--trial"], "Option '--trial' requires an argument"),
         (["studies", "delete"], "Missing argument"),
+        (["presets", "show"], "Missing argument"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

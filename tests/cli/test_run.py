@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mc1opt.data.cache import CIFAR10_SHA256
+from mc1opt.training.tensor_file import read_tensors
 from tests.cli.command import (
     SECONDS,
     TINY,
@@ -109,6 +110,10 @@ def test_sigterm_in_the_middle_of_a_training_keeps_what_is_finished(tiny: Path, 
     first = stored_study("long")["trials"]
     interrupted = [trial for trial in first if trial["outcome"] == "waiting"]
     (curve,) = [trial["values_by_epoch"] for trial in interrupted if trial["values_by_epoch"]]
+    (checkpoint,) = Path("storage/checkpoints/long").glob("*.checkpoint")
+    results = json.loads(read_tensors(checkpoint).metadata["results"])
+    assert [result["validation_accuracy"] for result in results][: len(curve)] == curve
+    assert len(results) <= len(curve) + 1  # one that was trained, and not reported any more
 
     resumed = subprocess.run(
         resume_command(stopped.stdout), capture_output=True, text=True, timeout=SECONDS, check=False
@@ -120,6 +125,7 @@ def test_sigterm_in_the_middle_of_a_training_keeps_what_is_finished(tiny: Path, 
     again = next(trial for trial in second if trial["values_by_epoch"][: len(curve)] == curve)
     assert again["outcome"] == "complete"
     assert again["number"] in {trial["number"] for trial in interrupted}
+    assert {path.suffix for path in Path("storage/checkpoints/long").iterdir()} == {".safetensors"}
 
 
 def test_a_second_signal_ends_at_once(finished: Path, start) -> None:
@@ -203,9 +209,10 @@ def own_files(folder: Path) -> dict[str, bytes | None]:
 @pytest.mark.parametrize(
     ("options", "code", "message", "what_to_do"),
     [
-        (["--study", "nope"], 2, "unknown study 'nope'", "Known: cnn, mlp, tiny."),
+        (["--study", "nope"], 2, "unknown study 'nope'", "Known: cnn, mlp, published, published_grid, tiny."),
         (["--study", "no/file.py"], 2, "there is no study file no/file.py", "Give the path"),
-        (["--sampler", "grid"], 2, "unknown sampler 'grid'", "Allowed: tpe, random."),
+        (["--sampler", "cma"], 2, "unknown sampler 'cma'", "Allowed: tpe, random, grid."),
+        (["--sampler", "grid"], 2, "--sampler grid needs a study definition with a grid", "GRID"),
         (["--pruner", "some"], 2, "unknown pruner 'some'", "Allowed: narrowing, median, halving, none."),
         (["--device", "tpu"], 2, "unknown device 'tpu'", "Allowed: auto, cpu, cuda, mps."),
         (["--trials", "0"], 2, "--trials 0 is too small", "at least 1"),
@@ -215,11 +222,13 @@ def own_files(folder: Path) -> dict[str, bytes | None]:
         (["--max-macs", "0"], 2, "--max-macs 0 is too small", "at least 1"),
         (["--max-failures", "0"], 2, "--max-failures 0 is too small", "at least 1"),
         (["--confirm", "-1"], 2, "--confirm -1 is too small", "at least 0"),
+        (["--keep", "-1"], 2, "--keep -1 is too small", "at least 0"),
         (["--seed", "-1"], 2, "--seed -1 is too small", "at least 0"),
         (["--workers", "0"], 2, "--workers '0'", "from 1 to 256, or auto"),
         (["--workers", "abc"], 2, "--workers 'abc'", "from 1 to 256, or auto"),
         (["--workers", "257"], 2, "--workers '257'", "from 1 to 256, or auto"),
         (["--timeout", "soon"], 2, "--timeout 'soon' is no time", "such as 90s, 8m, 1h30m"),
+        (["--max-trial-time", "0"], 2, "--max-trial-time '0' is no time", "such as 90s, 8m, 1h30m"),
         (["--timeout", "0"], 2, "--timeout '0' is no time", "such as 90s, 8m, 1h30m"),
         (["--data", "nowhere"], 1, "--data nowhere does not exist", ""),
         (["--storage", "file/s.db"], 1, "the folder file for the study database cannot be made", "--storage"),

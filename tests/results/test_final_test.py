@@ -11,7 +11,15 @@ from mc1opt.config import CLASS_NAMES, MLP, SGD, Config, LinearLayer
 from mc1opt.data.images import open_test_images
 from mc1opt.errors import DataError, ModelError
 from mc1opt.models.build import build_model
-from mc1opt.results.final_test import Final, FinalTest, count_confusions, run_final_test
+from mc1opt.results.final_test import (
+    KEPT_A_CLASS,
+    Decisions,
+    Final,
+    FinalTest,
+    decide,
+    misclassified_path,
+    run_final_test,
+)
 from mc1opt.results.model_folder import file_sha256
 from mc1opt.results.training_store import StoredTraining, TrainingKey
 from mc1opt.spec import DataSet
@@ -53,14 +61,14 @@ class Look:
         self.lines: list[str] = []
         self.measured: list[Path] = []
 
-        def measure(weights: Path, *arguments: object) -> list[list[int]]:
+        def measure(weights: Path, *arguments: object) -> Decisions:
             self.measured.append(weights)
             return fixed_confusion(weights, *arguments)
 
         self.result = run_final_test(
             finals,
             data=data,
-            study="s",
+            reason=f"retrain of study s: config {finals[0].stored.key.config_id}, {len(finals)} seeds",
             folder=FOLDER,
             device="cpu",
             write=self.lines.append,
@@ -144,28 +152,56 @@ def test_images_that_cannot_be_opened_are_an_error_and_the_attempt_is_recorded()
 # ---- Counting --------------------------------------------------------------------------------------------
 
 
-def test_confusions_are_counted_by_true_class_and_decision() -> None:
+def test_a_networks_decisions_are_those_of_its_greatest_logits() -> None:
     arrays = make_arrays(test_images=1001)  # more than two batches, the last one of a single image
     torch.manual_seed(0)
     model = build_model(CONFIG.architecture, mean=torch.full((3,), 128.0), std=torch.full((3,), 64.0))
     save_weights(model, Path("w.safetensors"), {})
     images, labels = torch.from_numpy(arrays.test_images), torch.from_numpy(arrays.test_labels).long()
-    counts = count_confusions(Path("w.safetensors"), CONFIG, images, labels)
-    expected = np.zeros((10, 10), dtype=int)
+    decisions = decide(Path("w.safetensors"), CONFIG, images, labels)
     with torch.inference_mode():
-        decisions = model.eval()(images).argmax(1)
-    for label, decision in zip(labels.tolist(), decisions.tolist(), strict=True):
-        expected[label, decision] += 1
-    assert counts == expected.tolist()
+        expected = model.eval()(images).argmax(1)
+    assert decisions.tolist() == expected.tolist()
     assert len(set(decisions.tolist())) > 1
+
+
+def test_confusions_and_wrong_images_are_counted_by_true_class_and_decision() -> None:
+    data = small_images()
+    look = Look(data, final(1))
+    labels = np.load(Path(data.folder) / "test_labels.npy")
+    (line,) = [json.loads(line) for line in (FOLDER / "test_results.jsonl").read_text().splitlines()]
+    decisions = labels.astype(int)
+    for index, decision in line["wrong"]:
+        assert decision == (labels[index] + 1) % 10
+        decisions[index] = decision
+    expected = np.zeros((10, 10), dtype=int)
+    for label, decision in zip(labels, decisions, strict=True):
+        expected[label, decision] += 1
+    assert look.result.kept == line["confusion"] == expected.tolist()
+    assert len(line["wrong"]) == len(labels) // 5
+
+
+def test_a_few_wrong_images_of_the_kept_model_are_kept_for_people_to_look_at() -> None:
+    data = small_images()
+    finals = [final(1), final(2)]
+    Look(data, *finals)
+    images = np.load(Path(data.folder) / "test_images.npy")
+    labels = np.load(Path(data.folder) / "test_labels.npy")
+    (path,) = FOLDER.glob("misclassified-*.npz")
+    assert path == misclassified_path(FOLDER, finals[0].stored.weights_sha256)
+    with np.load(path, allow_pickle=False) as kept:
+        indices = kept["indices"]
+        assert len(indices) > 0
+        assert (kept["images"] == images[indices]).all()
+        assert (kept["labels"] == labels[indices]).all()
+        assert (kept["decisions"] == (labels[indices] + 1) % 10).all()
+        assert np.bincount(kept["labels"]).max() <= KEPT_A_CLASS
 
 
 def test_weights_that_are_damaged_are_an_error() -> None:
     Path("w.safetensors").write_bytes(b"no weights")
     with pytest.raises(ModelError, match="safetensors"):
-        count_confusions(
-            Path("w.safetensors"), CONFIG, torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.zeros(1)
-        )
+        decide(Path("w.safetensors"), CONFIG, torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.zeros(1))
 
 
 def diagonal(correct: int, wrong: int) -> list[list[int]]:

@@ -1,0 +1,126 @@
+"""Pictures of a training's results, as PNG: its learning curve, its confusions, the images it got wrong.
+
+Matplotlib draws them with its object interface: no window system, no state that others share, any thread.
+"""
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mc1opt.config import CLASS_NAMES, IMAGE_SIZE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+IMAGES_A_CLASS = 8
+"""Wrongly classified images in a row of the sheet."""
+
+
+def learning_curve_picture(title: str, accuracies: Sequence[float], losses: Sequence[float]) -> bytes:
+    """Validation accuracy, and training loss where it is known, by epoch.
+
+    Args:
+        title: above the picture.
+        accuracies: shares of 1, one an epoch.
+        losses: one an epoch, or none.
+
+    Returns:
+        A PNG file.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    figure = _figure(6.4, 4.0, left=0.12, right=0.88, bottom=0.13)
+    axes = figure.add_subplot()
+    epochs = range(1, len(accuracies) + 1)
+    axes.plot(epochs, accuracies, color="tab:blue", marker="o", markersize=4, label="validation accuracy")
+    if accuracies:
+        last = (len(accuracies), accuracies[-1])
+        axes.annotate(f"{last[1]:.4f}", last, xytext=(0, -18), textcoords="offset points", ha="right")
+    axes.set(title=title, xlabel="epoch", ylabel="validation accuracy")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    if losses:
+        right = axes.twinx()
+        right.plot(range(1, len(losses) + 1), losses, color="tab:orange", linestyle="--")
+        right.set_ylabel("training loss (dashed)", color="tab:orange")
+    return _png(figure)
+
+
+def confusion_picture(title: str, confusion: Sequence[Sequence[int]]) -> bytes:
+    """A confusion matrix as counts, coloured by their share of the true class.
+
+    Args:
+        title: above the picture.
+        confusion: images by true class (row) and decision (column), 10 x 10.
+
+    Returns:
+        A PNG file.
+    """
+    counts = np.asarray(confusion)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure = _figure(7.2, 7.0, left=0.16, right=0.97, bottom=0.14)
+    axes = figure.add_subplot()
+    axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+    axes.set(title=title, xlabel="decision", ylabel="true class")
+    axes.set_xticks(range(len(CLASS_NAMES)), CLASS_NAMES, rotation=45, ha="right")
+    axes.set_yticks(range(len(CLASS_NAMES)), CLASS_NAMES)
+    for (row, column), count in np.ndenumerate(counts):
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
+    return _png(figure)
+
+
+def misclassified_picture(
+    title: str, images: NDArray[np.uint8], labels: NDArray[np.int64], decisions: NDArray[np.int64]
+) -> bytes:
+    """Wrongly classified images, a row for each true class; below each is what it was taken for.
+
+    Args:
+        title: above the picture.
+        images: N x 3 x 32 x 32, RGB; of each class the first `IMAGES_A_CLASS` are shown.
+        labels: N, the true classes.
+        decisions: N.
+
+    Returns:
+        A PNG file.
+    """
+    cell = (IMAGE_SIZE + 12, IMAGE_SIZE + 14)  # the text below, and a gap
+    sheet = np.full((len(CLASS_NAMES) * cell[0], IMAGES_A_CLASS * cell[1], 3), 255, dtype=np.uint8)
+    # One picture with texts in it: eighty pictures side by side take Matplotlib seconds.
+    figure = _figure(8.0, 9.0, left=0.12, right=0.99, bottom=0.01)
+    axes = figure.add_subplot()
+    for row in range(len(CLASS_NAMES)):
+        shown = np.flatnonzero(labels == row)[:IMAGES_A_CLASS]
+        for column, index in enumerate(shown):
+            top, left = row * cell[0], column * cell[1]
+            sheet[top : top + IMAGE_SIZE, left : left + IMAGE_SIZE] = images[index].transpose(1, 2, 0)
+            caption = CLASS_NAMES[decisions[index]]
+            axes.text(left + IMAGE_SIZE / 2, top + IMAGE_SIZE + 1, caption, ha="center", va="top", fontsize=7)
+    axes.imshow(sheet)
+    axes.set(title=title, xticks=[])
+    axes.set_yticks([row * cell[0] + IMAGE_SIZE / 2 for row in range(len(CLASS_NAMES))], CLASS_NAMES)
+    axes.tick_params(left=False)
+    axes.spines[:].set_visible(False)
+    return _png(figure)
+
+
+def _figure(width: float, height: float, *, left: float, right: float, bottom: float) -> "Figure":
+    """Inches, at 100 pixels each, and margins as shares of them."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=100)
+    FigureCanvasAgg(figure)
+    # Fixed margins: a layout that looks for the best ones draws each picture twice.
+    figure.subplots_adjust(left=left, right=right, bottom=bottom, top=0.93)
+    return figure
+
+
+def _png(figure: "Figure") -> bytes:
+    """The same bytes for the same picture: without the name of the program that drew it."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", metadata={"Software": None})
+    return file.getvalue()

@@ -1,0 +1,103 @@
+"""The real dashboard on a real study in a real Chromium: a person finds what a study is about.
+
+Screenshots are kept in pytest's cache, `.pytest_cache/d/screenshots`.
+"""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from benchmarks.browser import Browser
+from mc1opt.search.records import StudyRecord
+from tests.search.studies import run_study, stored
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
+
+TRIALS = 40
+FIGURE_TITLES = (
+    "Learning curves",
+    "Accuracy and parameters, beside the published models",
+    "Best accuracy over time",
+    "How far trials got",
+)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A dashboard that is served, and what it must show."""
+
+    study_page: str
+    record: StudyRecord
+    browser: Browser
+    screenshots: Path
+
+    @property
+    def best(self) -> int:
+        assert self.record.best is not None
+        return self.record.best.number
+
+    def see(self, path: str, *texts: str) -> None:
+        """Opens a page below the study's and waits for texts."""
+        self.browser.open(f"{self.study_page}{path}")
+        self.browser.wait_for(*texts)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Site]:
+    """A study with complete, pruned, too large and duplicate trials, served by the command."""
+    storage = tmp_path_factory.mktemp("site") / "s.db"
+    run_study(TRIALS, path=str(storage))
+    assert request.config.cache is not None
+    command = [Path(sys.executable).parent / "mc1opt", "dashboard", "--study", "s", "--port", "0"]
+    server = subprocess.Popen([*command, "--storage", storage], stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        address = server.stdout.readline().split()[1]
+        with Browser(height=2600) as browser:
+            yield Site(address, stored(str(storage)), browser, request.config.cache.mkdir("screenshots"))
+    finally:
+        server.terminate()
+        server.communicate(timeout=60)
+
+
+@pytest.fixture(autouse=True)
+def _screenshot_and_no_errors(site: Site, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Each page is kept as a picture, and its console has no error."""
+    site.browser.errors()
+    yield
+    site.browser.picture(site.screenshots / f"{request.node.name.removeprefix('test_')}.png")
+    assert site.browser.errors() == []
+
+
+def test_the_list_names_the_study(site: Site) -> None:
+    site.browser.open(site.study_page.partition("/studies/")[0])
+    site.browser.wait_for("s", "MAXIMIZE")
+
+
+def test_the_study_shows_its_history_what_matters_and_our_figures(site: Site) -> None:
+    site.see("", "History", "Hyperparameter Importance", "Timeline", *FIGURE_TITLES)
+    site.browser.wait_for_figures(3 + len(FIGURE_TITLES))
+    assert "Pruning saved" in site.browser.text()
+    importances = "return document.querySelectorAll('.js-plotly-plot .bars .point').length"
+    assert site.browser.run(importances) >= len(site.record.trials[0].params)
+
+
+def test_the_note_says_what_is_best_and_how_to_go_on(site: Site) -> None:
+    value = site.record.best.value if site.record.best else 0.0
+    site.see("/note", f"Best so far: {value:.4f}, trial #{site.best}", "mc1opt retrain --study s")
+
+
+def test_the_best_trial_has_its_note_its_config_and_its_files(site: Site) -> None:
+    site.see(f"/trials?numbers={site.best}", f"Trial {site.best}", "mc1opt export --study s")
+    site.browser.wait_for("config.json", "history.csv", "learning_curve.png", "parameters", "macs")
+    site.browser.wait_for_pictures(1)
+
+
+@pytest.mark.parametrize("outcome", ["too_large", "duplicate", "pruned"])
+def test_a_trial_that_optuna_calls_pruned_says_what_it_is(site: Site, outcome: str) -> None:
+    number = next(trial.number for trial in site.record.trials if trial.outcome == outcome)
+    site.see(f"/trials?numbers={number}", f"Trial {number}", f"outcome {outcome}")

@@ -1,0 +1,140 @@
+"""Serving the dashboard: what its pages leave out, where it may be reached, what cannot be served on."""
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from mc1opt.errors import StorageError, UsageError
+from mc1opt.results.dashboard_server import LEFT_OUT, LONGEST, is_loopback, serve_dashboard
+from mc1opt.search import records
+from mc1opt.search.resume import load_study
+from mc1opt.search.storage import open_storage
+from tests.cli.command import wait_until
+from tests.results.pages import Pages
+from tests.search.studies import WHOLE, new_storage, run_study, stored
+
+
+def serve(**options: Any) -> None:
+    """Serves, for errors: it ends before it has begun."""
+    fields: dict[str, Any] = {"study": None, "host": "127.0.0.1", "port": 0, "open_browser": False}
+    fields |= {"write": lambda line: None, "warn": lambda line: None}
+    serve_dashboard("s.db", **(fields | options))
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A study in which everything happens: not to be changed."""
+    path = str(tmp_path_factory.mktemp("served") / "s.db")
+    run_study(WHOLE, path=path)
+    return path
+
+
+# ---- The pages -------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_trials_has_short_columns_and_those_of_numbers_are_sortable(database: str) -> None:
+    detail = Pages(database).study()
+    columns = {column["key"]: column["sortable"] for column in detail["union_user_attrs"]}
+    assert not columns.keys() & set(LEFT_OUT)
+    assert next(iter(columns)) == records.OUTCOME
+    numbers = {records.PARAMETERS, records.MACS, records.EPOCH_SECONDS}
+    assert {key for key, sortable in columns.items() if sortable} >= numbers
+    assert columns[records.OUTCOME] is columns[records.SUMMARY] is False
+    for trial in [*detail["trials"], *detail["best_trials"]]:
+        attributes = {entry["key"]: entry["value"] for entry in trial["user_attrs"]}
+        assert not attributes.keys() & set(LEFT_OUT)
+        assert max(map(len, attributes.values())) < LONGEST + 10
+        assert not any(" " in value for value in attributes.values())  # at which a line would be broken
+
+
+def test_what_the_pages_leave_out_stays_stored(database: str) -> None:
+    before = [trial.user_attrs for trial in load_study(open_storage(database, create=False), "s").trials]
+    Pages(database).study()
+    study = load_study(open_storage(database, create=False), "s")
+    assert [trial.user_attrs for trial in study.trials] == before
+    assert all({records.CONFIG, records.VERSIONS, records.OWNER} <= set(trial) for trial in before)
+
+
+def test_too_large_duplicate_and_pruned_trials_are_told_apart_by_a_column(database: str) -> None:
+    shown = {
+        trial["number"]: {entry["key"]: entry["value"] for entry in trial["user_attrs"]}[records.OUTCOME]
+        for trial in Pages(database).study()["trials"]
+    }
+    assert shown == {trial.number: trial.outcome for trial in stored(database).trials}
+    assert {"complete", "pruned", "too_large", "duplicate"} <= set(shown.values())
+
+
+def test_trials_that_violate_a_constraint_can_be_filtered_out(database: str) -> None:
+    shown = {trial["number"]: trial["constraints"] for trial in Pages(database).study()["trials"]}
+    violated = {
+        trial.number for trial in stored(database).trials if max([0.0, *trial.constraints.values()]) > 0
+    }
+    assert {number for number, constraints in shown.items() if any(c > 0 for c in constraints)} == violated
+    assert 0 < len(violated) < len(shown)
+
+
+def test_intermediate_values_of_every_epoch_are_shown(database: str) -> None:
+    trials = Pages(database).study()["trials"]
+    for record, trial in zip(stored(database).trials, trials, strict=True):
+        assert [point["value"] for point in trial["intermediate_values"]] == record.values_by_epoch
+
+
+def test_trials_that_begin_and_end_while_it_serves_are_shown() -> None:
+    study = optuna.create_study(storage=new_storage(), study_name="s", direction="maximize")
+    pages = Pages()
+    assert pages.study()["trials"] == []
+    study.tell(study.ask(), 0.5)
+    wait_until(lambda: [trial["state"] for trial in pages.study()["trials"]] == ["Complete"])
+
+
+# ---- Where it is reached ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.168.1.5", False),
+        ("localhost.example", False),
+    ],
+)
+def test_only_this_machine_reaches_a_loopback_address(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback
+
+
+def test_a_port_that_is_taken_is_said_with_what_to_do() -> None:
+    new_storage()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UsageError, match=rf"port {port} of 127\.0\.0\.1 .*another port with --port"):
+            serve(port=port)
+
+
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_a_number_that_is_no_port_is_refused(port: int) -> None:
+    new_storage()
+    with pytest.raises(UsageError, match=f"--port {port} is no port"):
+        serve(port=port)
+
+
+def test_a_host_of_another_machine_is_refused() -> None:
+    new_storage()
+    with pytest.raises(UsageError, match="--host and --port"):
+        serve(host="192.0.2.1")  # of documentation (RFC 5737): no machine has it
+
+
+def test_a_missing_database_or_study_is_an_error_and_nothing_is_made() -> None:
+    with pytest.raises(StorageError, match="there is no study database"):
+        serve()
+    assert list(Path().iterdir()) == []
+    new_storage()
+    with pytest.raises(StorageError, match="there is no study 'other'"):
+        serve(study="other")

@@ -2,13 +2,16 @@
 
 Source: the slides of MC1, a deep-learning course's mini-challenge on hyperparameter and model tuning,
 4 May 2023, which tuned CIFAR-10 classifiers by hand, one change at a time. A preset is the architecture with
-the recipe of that source: stochastic gradient descent at the constant learning rate 0.1, batches of 200. The
-source says nothing of momentum, weight decay, label smoothing and augmentation; that there are none is our
-choice. Epochs, seed and data are no part of a config. Not here: training or evaluating a preset.
+the recipe of that source: stochastic gradient descent at the constant learning rate 0.1, batches of 200 (row
+11: Adam). `OPEN_VALUES` says what the source leaves open for all of them, a preset's description what it
+leaves open for that one; what stands there instead is our choice. A second recipe, mc1opt's own, trains the
+same networks better: see `improved`. Epochs, seed and data are no part of a config; the default epochs of
+both recipes stand beside it. Not here: training or evaluating a preset.
 
-The convolutional presets name the order "pool_norm_activation", the one that the search space in
-`studies/cnn.py` uses; the common order has the activation before the pooling. It is the same function: these
-networks have no norm, and a ReLU, which never falls as its input rises, commutes with max pooling.
+The convolutional presets without batch norm name the order "pool_norm_activation", the one that the search
+space in `studies/cnn.py` uses; the common order has the activation before the pooling. It is the same
+function: these networks have no norm, and a ReLU, which never falls as its input rises, commutes with max
+pooling.
 """
 
 import difflib
@@ -16,9 +19,37 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Literal
 
-from mc1opt.config import MLP, SGD, Architecture, Config, ConvBlock, ConvNet, LinearLayer, Pooling
+from mc1opt.config import (
+    MLP,
+    SGD,
+    Adam,
+    AdamW,
+    Architecture,
+    Augmentation,
+    Config,
+    ConvBlock,
+    ConvNet,
+    LinearLayer,
+    Norm,
+    OneCycle,
+    Pooling,
+)
 from mc1opt.errors import UsageError
+
+SOURCE = (
+    "slides of MC1, a deep-learning course's mini-challenge on hyperparameter and model tuning, 4 May 2023"
+)
+OPEN_VALUES = (
+    "The source says nothing of momentum, weight decay, label smoothing, augmentation and epochs: that there "
+    "are none of the first four, and how many epochs, is our choice. It names learning rate 0.1 and batch "
+    "size 200 for the multilayer perceptrons; that the others have them, too, is our reading."
+)
+"""What the source leaves open for all presets."""
+
+Recipe = Literal["published", "mc1opt"]
+RECIPES: tuple[Recipe, ...] = ("published", "mc1opt")
 
 
 @dataclass(frozen=True)
@@ -35,6 +66,34 @@ class Preset:
     description: str
     """What the network is, and which values are our choice."""
     config: Config
+    """The network with the recipe of the source."""
+    epochs: Mapping[Recipe, int]
+    """Of each recipe, if nobody says how many: chosen on validation images (`benchmarks/LOG.md`)."""
+
+    def with_recipe(self, recipe: Recipe) -> Config:
+        """The network with one of the two recipes."""
+        return self.config if recipe == "published" else improved(self.config)
+
+
+def improved(published: Config) -> Config:
+    """The same network with mc1opt's own recipe.
+
+    One cycle of the learning rate (Smith and Topin, 2018), Nesterov momentum, label smoothing, flip and crop,
+    weight decay but not on biases and norms. What the source trains with Adam has decoupled weight decay
+    (AdamW) in place of the momentum: there, Adam is what the row is about. All values were chosen on
+    validation images.
+    """
+    optimizer: SGD | AdamW = SGD(learning_rate=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    if isinstance(published.optimizer, Adam):
+        optimizer = AdamW(learning_rate=0.001, weight_decay=0.05)
+    return Config(
+        architecture=published.architecture,
+        optimizer=optimizer,
+        schedule=OneCycle(),
+        batch_size=128,
+        label_smoothing=0.1,
+        augmentation=Augmentation(flip=True, crop=2),
+    )
 
 
 def get_preset(name: str) -> Preset:
@@ -50,9 +109,24 @@ def get_preset(name: str) -> Preset:
     raise UsageError(f"there is no preset named {name!r}.{guess} The presets are: {', '.join(PRESETS)}.")
 
 
+def get_recipe(name: str) -> Recipe:
+    """The recipe of this name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    for recipe in RECIPES:
+        if recipe == name:
+            return recipe
+    raise UsageError(f"unknown recipe {name!r}. Allowed: {', '.join(RECIPES)}.")
+
+
+_PUBLISHED_BATCH = 200  # images
+
+
 def _published(architecture: Architecture) -> Config:
     """The architecture with the recipe of the source; see the top of this file."""
-    return Config(architecture=architecture, optimizer=SGD(learning_rate=0.1), batch_size=200)
+    return Config(architecture=architecture, optimizer=SGD(learning_rate=0.1), batch_size=_PUBLISHED_BATCH)
 
 
 def _linear(*widths: int) -> tuple[LinearLayer, ...]:
@@ -113,7 +187,92 @@ def cnn_32_128_pool_dropout() -> Config:
     return _two_convolutions((32, 128), pooling=Pooling(kind="max"), dropout=0.2)
 
 
-def _preset(row: int, published_accuracy: float, parameters: int, config: Callable[[], Config]) -> Preset:
+def _deep_network(norm: Norm = "none") -> ConvNet:
+    """The geometry that the source's table of layers implies; `cnn_deep` says how."""
+    overlapping = Pooling(kind="max", size=2, stride=1)
+    poolings = (Pooling(kind="max"), overlapping, None, overlapping)
+    return ConvNet(
+        blocks=tuple(
+            ConvBlock(
+                width=width,
+                kernel_size=5,
+                padding=1,
+                norm=norm,
+                pooling=pooling,
+                dropout=0.2 if number == 0 else 0.0,
+            )
+            for number, (width, pooling) in enumerate(zip((64, 128, 256, 256), poolings, strict=True))
+        ),
+        order="pool_norm_activation" if norm == "none" else "norm_activation_pool",
+        head=(LinearLayer(width=4096, norm=norm, dropout=0.5),),
+    )
+
+
+def cnn_deep() -> Config:
+    """Convolutions 64, 128, 256 and 256 wide with max pooling and dropout, then a linear layer of 4,096.
+
+    The source prints the outputs and parameters of its layers, which only one geometry gives: kernel size 5
+    and padding 1 everywhere; 2x2 max pooling after the first convolution with stride 2, after the second and
+    the fourth with stride 1. Dropout stands where its table has it, after the first pooling and after the
+    linear layer; it does not print the rates: 0.2 and 0.5 are our choice.
+    """
+    return _published(_deep_network())
+
+
+def cnn_deep_adjusted() -> Config:
+    """As cnn-deep, with another stride, padding and kernel size.
+
+    The source does not print them. Our choice: kernel size 3, padding 1, and all three poolings with stride
+    2, so that every convolution keeps the size of its input and every pooling halves it. Widths, dropout and
+    the linear layer of 4,096 are those of cnn-deep.
+    """
+    blocks = _deep_network().blocks
+    return _published(
+        ConvNet(
+            blocks=tuple(
+                block.model_copy(
+                    update={
+                        "kernel_size": 3,
+                        "pooling": None if block.pooling is None else Pooling(kind="max"),
+                    }
+                )
+                for block in blocks
+            ),
+            head=_deep_network().head,
+        )
+    )
+
+
+def cnn_deep_batchnorm() -> Config:
+    """As cnn-deep, with batch norm after each layer, the linear layer of 4,096 among them.
+
+    The source says "after each layer"; we take it at its word: after each of the four convolutions, before
+    activation and pooling, and after the linear layer of 4,096, but not after the classifier. It does not
+    say how many parameters that makes. A layer before a norm has no bias, because the norm subtracts it.
+    """
+    return _published(_deep_network(norm="batch"))
+
+
+def cnn_deep_adam() -> Config:
+    """As cnn-deep, trained with Adam.
+
+    The source does not print the learning rate; 0.001 is our choice, and with it Adam's usual betas 0.9 and
+    0.999.
+    """
+    return Config(
+        architecture=_deep_network(), optimizer=Adam(learning_rate=0.001), batch_size=_PUBLISHED_BATCH
+    )
+
+
+def _preset(
+    row: int,
+    published_accuracy: float,
+    parameters: int,
+    config: Callable[[], Config],
+    *,
+    epochs: tuple[int, int],
+) -> Preset:
+    """`epochs`: of the recipe `published`, and of `mc1opt`."""
     return Preset(
         name=config.__name__.replace("_", "-"),
         row=row,
@@ -121,6 +280,7 @@ def _preset(row: int, published_accuracy: float, parameters: int, config: Callab
         parameters=parameters,
         description=inspect.getdoc(config) or "",
         config=config(),
+        epochs=MappingProxyType(dict(zip(RECIPES, epochs, strict=True))),
     )
 
 
@@ -128,13 +288,17 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         preset.name: preset
         for preset in (
-            _preset(1, 0.5214, 402_250, mlp_128_64),
-            _preset(2, 0.5320, 828_490, mlp_256_128_64),
-            _preset(3, 0.5607, 1_191_554, cnn_6_16_fc),
-            _preset(4, 0.6529, 9_551_178, cnn_32_128_fc),
-            _preset(5, 0.6438, 842_250, cnn_32_128),
-            _preset(6, 0.6972, 136_970, cnn_32_128_pool),
-            _preset(7, 0.7142, 136_970, cnn_32_128_pool_dropout),
+            _preset(1, 0.5214, 402_250, mlp_128_64, epochs=(15, 40)),
+            _preset(2, 0.5320, 828_490, mlp_256_128_64, epochs=(15, 40)),
+            _preset(3, 0.5607, 1_191_554, cnn_6_16_fc, epochs=(10, 30)),
+            _preset(4, 0.6529, 9_551_178, cnn_32_128_fc, epochs=(8, 15)),
+            _preset(5, 0.6438, 842_250, cnn_32_128, epochs=(8, 15)),
+            _preset(6, 0.6972, 136_970, cnn_32_128_pool, epochs=(15, 30)),
+            _preset(7, 0.7142, 136_970, cnn_32_128_pool_dropout, epochs=(25, 30)),
+            _preset(8, 0.7621, 54_093_194, cnn_deep, epochs=(20, 12)),
+            _preset(9, 0.7653, 17_783_178, cnn_deep_adjusted, epochs=(20, 20)),
+            _preset(10, 0.7302, 54_097_994, cnn_deep_batchnorm, epochs=(20, 12)),
+            _preset(11, 0.7366, 54_093_194, cnn_deep_adam, epochs=(15, 12)),
         )
     }
 )

@@ -15,9 +15,8 @@ from mc1opt.config import (
     Config,
     Constant,
     ConvBlock,
-    ConvNet,
     LinearLayer,
-    Pooling,
+    OneCycle,
     config_from_json,
     config_id,
     config_to_json,
@@ -25,7 +24,7 @@ from mc1opt.config import (
 from mc1opt.errors import UsageError
 from mc1opt.models.build import build_model
 from mc1opt.models.cost import cost, layers
-from mc1opt.presets import PRESETS, get_preset
+from mc1opt.presets import OPEN_VALUES, PRESETS, RECIPES, get_preset, get_recipe
 
 ALL = pytest.mark.parametrize("preset", PRESETS.values(), ids=list(PRESETS))
 
@@ -37,7 +36,18 @@ PARAMETERS = {
     "cnn-32-128": 104_960 + 73_728 * 10 + 10,
     "cnn-32-128-pool": 104_960 + 5 * 5 * 128 * 10 + 10,
     "cnn-32-128-pool-dropout": 104_960 + 5 * 5 * 128 * 10 + 10,
+    "cnn-deep": 54_093_194,
+    "cnn-deep-adjusted": 1_792
+    + (64 * 9 * 128 + 128)
+    + (128 * 9 * 256 + 256)
+    + (256 * 9 * 256 + 256)
+    + (256 * 4 * 4 * 4096 + 4096)
+    + 40_970,
+    # Each of the norms has two values a channel, and takes the bias of the layer before it away.
+    "cnn-deep-batchnorm": 54_093_194 + 64 + 128 + 256 + 256 + 4096,
+    "cnn-deep-adam": 54_093_194,
 }
+DEEP_ROWS = ("cnn-deep", "cnn-deep-adjusted", "cnn-deep-batchnorm", "cnn-deep-adam")
 
 
 @pytest.mark.parametrize(("name", "parameters"), PARAMETERS.items())
@@ -62,14 +72,21 @@ def test_rows_and_accuracies_are_those_of_the_source():
         "cnn-32-128": (5, 0.6438),
         "cnn-32-128-pool": (6, 0.6972),
         "cnn-32-128-pool-dropout": (7, 0.7142),
+        "cnn-deep": (8, 0.7621),
+        "cnn-deep-adjusted": (9, 0.7653),
+        "cnn-deep-batchnorm": (10, 0.7302),
+        "cnn-deep-adam": (11, 0.7366),
     }
+    assert PARAMETERS.keys() == PRESETS.keys()
 
 
 @ALL
 def test_recipe_is_the_published_one(preset):
+    plain_sgd = SGD(learning_rate=0.1, momentum=0.0, nesterov=False, weight_decay=0.0)
+    plain_adam = Adam(learning_rate=0.001, beta1=0.9, beta2=0.999, weight_decay=0.0)
     assert preset.config == Config(
         architecture=preset.config.architecture,
-        optimizer=SGD(learning_rate=0.1, momentum=0.0, nesterov=False, weight_decay=0.0),
+        optimizer=plain_adam if preset.row == 11 else plain_sgd,
         schedule=Constant(),
         batch_size=200,
         label_smoothing=0.0,
@@ -84,9 +101,43 @@ def parts_of(architecture: Architecture) -> list[LinearLayer | ConvBlock]:
 
 
 @ALL
-def test_layers_are_relu_without_norm(preset):
+def test_layers_are_relu_and_only_row_10_has_norms_after_all_of_them(preset):
     parts = parts_of(preset.config.architecture)
-    assert {(part.activation, part.norm) for part in parts} == {("relu", "none")}
+    norm = "batch" if preset.row == 10 else "none"
+    assert {(part.activation, part.norm) for part in parts} == {("relu", norm)}
+
+
+def test_row_10_normalises_before_activation_and_pooling_and_says_so_of_its_linear_layer():
+    preset = get_preset("cnn-deep-batchnorm")
+    assert preset.config.architecture.order == "norm_activation_pool"
+    assert "linear layer of 4,096" in preset.description
+
+
+@ALL
+def test_the_other_recipe_trains_the_same_network_by_one_cycle_with_augmentation(preset):
+    config = preset.with_recipe("mc1opt")
+    assert config.architecture == preset.config.architecture
+    assert config.schedule == OneCycle()
+    assert config.label_smoothing > 0.0
+    assert config.augmentation.flip
+    assert config.augmentation.crop > 0
+    if preset.row == 11:
+        assert config.optimizer.kind == "adamw"
+    else:
+        assert config.optimizer.nesterov
+    assert preset.with_recipe("published") == preset.config
+
+
+@ALL
+def test_each_recipe_has_default_epochs(preset):
+    assert list(preset.epochs) == list(RECIPES) == ["published", "mc1opt"]
+    assert min(preset.epochs.values()) >= 1
+
+
+def test_an_unknown_recipe_is_refused_with_the_allowed_ones():
+    assert get_recipe("mc1opt") == "mc1opt"
+    with pytest.raises(UsageError, match=r"unknown recipe 'best'\. Allowed: published, mc1opt\."):
+        get_recipe("best")
 
 
 @ALL
@@ -94,15 +145,18 @@ def test_a_preset_survives_its_json(preset):
     assert config_from_json(config_to_json(preset.config)) == preset.config
 
 
-def test_presets_are_different_configs():
-    assert len({config_id(preset.config) for preset in PRESETS.values()}) == len(PRESETS)
+def test_presets_are_different_configs_with_either_recipe():
+    identities = {config_id(p.with_recipe(recipe)) for p in PRESETS.values() for recipe in RECIPES}
+    assert len(identities) == len(PRESETS) * len(RECIPES)
 
 
-def test_only_row_7_has_dropout_and_only_after_its_first_block():
+def test_dropout_stands_where_the_source_has_it():
     dropouts = {
         name: [part.dropout for part in parts_of(p.config.architecture)] for name, p in PRESETS.items()
     }
     assert dropouts.pop("cnn-32-128-pool-dropout") == [0.2, 0.0]
+    for name in DEEP_ROWS:
+        assert dropouts.pop(name) == [0.2, 0.0, 0.0, 0.0, 0.5]
     assert not any(any(rates) for rates in dropouts.values())
 
 
@@ -111,8 +165,12 @@ def test_description_says_something(preset):
     assert len(preset.description) > 20
 
 
-def test_the_open_dropout_rate_is_called_our_choice():
-    assert "our choice" in get_preset("cnn-32-128-pool-dropout").description
+@pytest.mark.parametrize(
+    "name", ["cnn-32-128-pool-dropout", "cnn-deep", "cnn-deep-adjusted", "cnn-deep-adam"]
+)
+def test_what_the_source_leaves_open_is_called_our_choice(name):
+    assert "our choice" in get_preset(name).description.lower().replace("\n", " ")
+    assert "our choice" in OPEN_VALUES
 
 
 def test_an_unknown_name_is_refused_with_the_nearest_and_all_names():
@@ -138,28 +196,7 @@ def test_presets_need_no_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-# ---- Rows 8 to 11: the config can say them ---------------------------------------------------------------
-
-
-def deep_network(norm: str = "none") -> ConvNet:
-    """Row 8: kernel 5 and padding 1 everywhere; pooling with stride 2, none, 1, 1."""
-    overlapping = Pooling(kind="max", size=2, stride=1)
-    poolings = [Pooling(kind="max"), overlapping, None, overlapping]
-    return ConvNet(
-        blocks=tuple(
-            ConvBlock(
-                width=width,
-                kernel_size=5,
-                padding=1,
-                norm=norm,
-                pooling=pooling,
-                dropout=0.2 if number == 0 else 0.0,
-            )
-            for number, (width, pooling) in enumerate(zip([64, 128, 256, 256], poolings, strict=True))
-        ),
-        head=(LinearLayer(width=4096, norm=norm, dropout=0.5),),
-    )
-
+# ---- Rows 8 to 11 ----------------------------------------------------------------------------------------
 
 DEEP_TABLE = [
     ("Conv2d", (64, 30, 30), 4_864),
@@ -171,20 +208,23 @@ DEEP_TABLE = [
     ("Dropout", (4096,), 0),
     ("Linear", (10,), 40_970),
 ]
+"""As the source prints it."""
 
 
-def test_the_deep_network_costs_exactly_the_published_table():
-    printed = [layer for layer in layers(deep_network()) if layer.kind in ("Conv2d", "Linear", "Dropout")]
+@pytest.mark.parametrize("name", ["cnn-deep", "cnn-deep-adam"])
+def test_the_deep_network_costs_exactly_the_published_table(name):
+    every = layers(get_preset(name).config.architecture)
+    printed = [layer for layer in every if layer.kind in ("Conv2d", "Linear", "Dropout")]
     assert [(layer.kind, layer.output, layer.parameters) for layer in printed] == DEEP_TABLE
-    assert cost(deep_network()).parameters == 54_093_194
 
 
-def test_the_built_deep_network_is_exactly_the_published_table():
+def built_rows(name):
+    """Class, output and parameters of the layers of the built network, as an image passes them."""
     with torch.device("meta"):
-        model = build_model(deep_network())
+        model = build_model(get_preset(name).config.architecture).eval()
     rows = []
     for module in model.modules():
-        if type(module).__name__ in ("Conv2d", "Linear", "Dropout"):
+        if type(module).__name__ in ("Conv2d", "Linear", "Dropout", "BatchNorm2d", "BatchNorm1d"):
             module.register_forward_hook(
                 lambda module, inputs, output: rows.append(
                     (
@@ -195,33 +235,32 @@ def test_the_built_deep_network_is_exactly_the_published_table():
                 )
             )
     model(torch.zeros(2, 3, 32, 32, device="meta"))
-    assert rows == DEEP_TABLE
-    assert sum(parameter.numel() for parameter in model.parameters()) == 54_093_194
+    return rows
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        Config(
-            architecture=ConvNet(
-                blocks=(
-                    ConvBlock(width=64, kernel_size=3, padding=1, pooling=Pooling(kind="max"), dropout=0.2),
-                    ConvBlock(width=128, kernel_size=3, padding=1, stride=2),
-                    ConvBlock(width=256, kernel_size=3, padding=1),
-                    ConvBlock(width=256, kernel_size=3, padding=1, pooling=Pooling(kind="max")),
-                ),
-                head=(LinearLayer(width=4096, dropout=0.5),),
-            ),
-            optimizer=SGD(learning_rate=0.1),
-            batch_size=200,
-        ),
-        Config(architecture=deep_network(norm="batch"), optimizer=SGD(learning_rate=0.1), batch_size=200),
-        Config(architecture=deep_network(), optimizer=Adam(learning_rate=0.001), batch_size=200),
-    ],
-    ids=["adjusted", "batchnorm", "adam"],
-)
-def test_the_config_can_say_rows_9_to_11(config):
-    assert config_from_json(config_to_json(config)) == config
-    with torch.device("meta"):
-        model = build_model(config.architecture)
-    assert model(torch.zeros(2, 3, 32, 32, device="meta")).shape == (2, 10)
+@pytest.mark.parametrize("name", ["cnn-deep", "cnn-deep-adam"])
+def test_the_built_deep_network_is_exactly_the_published_table(name):
+    assert built_rows(name) == DEEP_TABLE
+
+
+def test_row_10_has_a_norm_after_each_layer_and_the_geometry_of_row_8():
+    rows = built_rows("cnn-deep-batchnorm")
+    norms = [(kind, output) for kind, output, _ in rows if kind.startswith("BatchNorm")]
+    assert norms == [
+        ("BatchNorm2d", (64, 30, 30)),
+        ("BatchNorm2d", (128, 13, 13)),
+        ("BatchNorm2d", (256, 10, 10)),
+        ("BatchNorm2d", (256, 8, 8)),
+        ("BatchNorm1d", (4096,)),
+    ]
+    others = [(kind, output) for kind, output, _ in rows if not kind.startswith("BatchNorm")]
+    assert others == [(kind, output) for kind, output, _ in DEEP_TABLE]
+
+
+def test_row_9_has_another_stride_padding_or_kernel_and_the_same_widths():
+    adjusted, deep = (get_preset(name).config.architecture for name in ("cnn-deep-adjusted", "cnn-deep"))
+    assert [block.width for block in adjusted.blocks] == [64, 128, 256, 256]
+    assert [layer.width for layer in adjusted.head] == [4096]
+    assert [block.pooling is None for block in adjusted.blocks] == [b.pooling is None for b in deep.blocks]
+    outputs = [output for kind, output, _ in built_rows("cnn-deep-adjusted") if kind == "Conv2d"]
+    assert outputs == [(64, 32, 32), (128, 16, 16), (256, 8, 8), (256, 8, 8)]

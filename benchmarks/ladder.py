@@ -1,0 +1,208 @@
+"""The published models measured, and what their source claims of them: each claim by arms that differ in it.
+
+At the top of the repository:
+
+    python -m benchmarks.ladder                             rows 1 to 7 and their arms: what a CPU can do
+    python -m benchmarks.ladder --deep --device cuda        rows 8 to 11 and their arms besides
+    python -m benchmarks.ladder --only cnn-deep --recipe mc1opt --seeds 1
+    python -m benchmarks.ladder --grid storage/mc1opt.db    takes the finished study `published_grid` over
+    python -m benchmarks.ladder --report                    writes LADDER.md again, and trains nothing
+
+Every tested training adds a line to `benchmarks/results/ladder.jsonl`; what is there is not trained again, so
+that the same command goes on where it was stopped or killed. At the end `benchmarks/LADDER.md` and its plot
+are written from that file alone. Epochs and recipes were chosen on validation images; the test images, which
+are opened here, choose nothing. Not here: training (`mc1opt.results.ladder`), and the report's text.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import RESULTS, add_results_option, machine_facts, machine_line
+from benchmarks.ladder_arms import Arm, arms
+from benchmarks.ladder_report import GRID_RESULTS, write_report
+from mc1opt.cli.options import parse_duration
+from mc1opt.cli.signals import Signals
+from mc1opt.config import config_id
+from mc1opt.data.sources import find_data
+from mc1opt.errors import Mc1optError, UsageError
+from mc1opt.models.cost import cost
+from mc1opt.presets import RECIPES
+from mc1opt.results.exclusive import exclusive
+from mc1opt.results.json_lines import append_line, read_lines
+from mc1opt.results.ladder import run_ladder, stopped_line
+from mc1opt.results.ladder_plan import Entry, LadderPlan, make_plan
+from mc1opt.results.ladder_results import SeedResult, presets_folder
+from mc1opt.search.catalogue import read_study
+from mc1opt.search.progress import duration
+from mc1opt.search.run import StopFlag
+from mc1opt.search.sampling import grid_size
+from mc1opt.search.space import load_definition
+from mc1opt.search.storage import DEFAULT_STORAGE
+from mc1opt.training.devices import resolve_device, resolve_precision
+
+# ---- What is missing -------------------------------------------------------------------------------------
+
+
+def chosen_arms(options: argparse.Namespace) -> list[Arm]:
+    """The arms that the options name, the cheapest first.
+
+    Raises:
+        UsageError: a name is unknown.
+    """
+    every = arms()
+    unknown = set(options.only or ()) - {arm.name for arm in every}
+    if unknown:
+        known = ", ".join(dict.fromkeys(arm.name for arm in every))
+        raise UsageError(f"unknown arm {', '.join(sorted(unknown))}. There are: {known}.")
+    found = [
+        arm
+        for arm in every
+        if (arm.name in options.only if options.only else options.deep or not arm.deep)
+        and options.recipe in (None, arm.recipe)
+    ]
+    return sorted(found, key=lambda arm: arm.price)
+
+
+def missing_entries(chosen: Sequence[Arm], seeds: int | None, path: Path) -> Iterator[Entry]:
+    """What the file of results lacks, arm by arm."""
+    there = {(line["config_id"], line["epochs"], line["seed"]) for line in read_lines(path)}
+    for arm in chosen:
+        identity = config_id(arm.config)
+        wanted = range(arm.seeds if seeds is None else seeds)
+        left = tuple(seed for seed in wanted if (identity, arm.epochs, seed) not in there)
+        if left:
+            yield Entry(arm.name, arm.recipe, arm.config, arm.epochs, left)
+
+
+def result_line(
+    entry: Entry, seed: int, result: SeedResult, plan: LadderPlan, machine: dict[str, Any]
+) -> dict[str, Any]:
+    """A tested training as a line of the file of results."""
+    stored = result.stored
+    return {
+        "date": stored.ended,
+        "machine": machine | {"versions": stored.versions, "commit": stored.commit},
+        "arm": entry.name,
+        "recipe": entry.recipe,
+        "config_id": config_id(entry.config),
+        "parameters": cost(entry.config.architecture).parameters,
+        "epochs": entry.epochs,
+        "seed": seed,
+        "data": plan.data.name,
+        "train_images": stored.key.fidelity.train_images,
+        "device": plan.device,
+        "precision": plan.precision,
+        "workers": plan.workers,
+        "test_accuracy": result.accuracy,
+        "losses": [epoch.loss for epoch in stored.curve],
+        "epoch_seconds": [epoch.seconds for epoch in stored.curve],
+    }
+
+
+def measure(entries: Sequence[Entry], options: argparse.Namespace) -> int:
+    """Trains and tests entries, each into the file of results; the exit code."""
+    device = resolve_device(options.device)
+    machine = machine_facts()
+    plan = make_plan(
+        entries,
+        folds=0,
+        data=find_data(options.data, output=sys.stdout),
+        device=device,
+        precision=resolve_precision(device),
+        workers=options.workers,
+        folder=presets_folder(options.storage),
+    )
+
+    def on_tested(entry: Entry, seed: int, result: SeedResult) -> None:
+        append_line(options.results, result_line(entry, seed, result, plan, machine))
+
+    stop = StopFlag()
+    signals = Signals(stop)
+    signals.leave_to_the_work()
+    with exclusive(plan.folder, f"presets are being trained by another process, in {plan.folder}."):
+        ended = run_ladder(
+            plan,
+            stop=stop,
+            write=lambda line: print(line, flush=True),
+            timeout=parse_duration(options.timeout, "--timeout"),
+            on_tested=on_tested,
+        )
+    print(stopped_line(ended) or f"Done, after {duration(ended.seconds)}.")
+    return signals.exit_code
+
+
+def take_grid(storage: str, path: Path) -> None:
+    """Writes the trials of the finished study `published_grid` to the file of the grid's results.
+
+    Raises:
+        StorageError: there is no such database or study.
+        UsageError: the study has not ended.
+    """
+    record = read_study(storage, "published_grid")
+    trained = [trial for trial in record.trials if trial.outcome in ("complete", "failed")]
+    points = {tuple(sorted(trial.params.items())) for trial in trained}
+    if len(points) < grid_size(load_definition("published_grid").grid):
+        raise UsageError(
+            f"study published_grid in {storage} is not finished; go on with: "
+            "mc1opt run --study published_grid"
+        )
+    machine = machine_facts()
+    path.unlink(missing_ok=True)
+    for trial in trained:
+        line = {
+            "machine": machine,
+            **trial.params,
+            "fidelity": None if record.fidelity is None else record.fidelity.model_dump(),
+            "validation_accuracy": trial.value,
+            "failure": trial.failure,
+            "again": [entry["value"] for entry in trial.confirmations],
+        }
+        append_line(path, line)
+
+
+def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options; see the top of this file."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these rows or arms")
+    parser.add_argument("--deep", action="store_true", help="rows 8 to 11 and their arms besides: for a GPU")
+    parser.add_argument("--recipe", choices=RECIPES, help="one of the two recipes [default: both]")
+    parser.add_argument("--seeds", type=int, help="[default: 5, or 3 for rows 4, 5, 8 to 11 and arms]")
+    parser.add_argument("--workers", default="auto")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--timeout", help="stop in good order after this time: 90s, 8m, 1h30m")
+    parser.add_argument("--storage", default=DEFAULT_STORAGE, help="beside it, trainings are stored")
+    parser.add_argument("--data", type=Path, help="other images than CIFAR-10, to try this out")
+    parser.add_argument("--grid", metavar="STORAGE", help="take the finished study published_grid from there")
+    parser.add_argument("--grid-results", type=Path, default=RESULTS / GRID_RESULTS)
+    parser.add_argument("--report", action="store_true", help="train nothing, only write LADDER.md")
+    parser.add_argument("--output", type=Path, default=RESULTS.parent, help="the folder of LADDER.md")
+    add_results_option(parser, "ladder")
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    """Trains what is missing, and writes the report."""
+    options = parse_options()
+    code = 0
+    try:
+        if options.grid:
+            take_grid(options.grid, options.grid_results)
+        elif not options.report:
+            print(machine_line(machine_facts()))
+            entries = list(missing_entries(chosen_arms(options), options.seeds, options.results))
+            if entries:
+                code = measure(entries, options)
+            else:
+                print("All of it is measured already.")
+        write_report(options.results, options.grid_results, options.output)
+    except Mc1optError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        code = error.exit_code
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

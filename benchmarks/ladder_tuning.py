@@ -1,0 +1,105 @@
+"""How long the presets should be trained: validation accuracy by epoch, on images that never test.
+
+At the top of the repository:
+
+    python -m benchmarks.ladder_tuning mlp-128-64 --recipe published --epochs 25 --seeds 2
+    python -m benchmarks.ladder_tuning mlp-128-64 --recipe mc1opt --learning-rate 0.1
+
+Trains on 45,000 images and validates on the 5,000 that are cut from the training images. With the constant
+learning rate of the recipe `published`, epoch e of a longer training is the last one of a training of e
+epochs, so that one curve tells of all. Each training adds a line to the file of results. The defaults in
+`mc1opt/presets.py` come from it; the test images stay closed. Not here: measuring (`ladder.py`).
+"""
+
+import argparse
+import statistics
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import add_results_option, append_result, machine_facts, machine_line
+from mc1opt.config import Config
+from mc1opt.data.sources import find_data
+from mc1opt.presets import RECIPES, get_preset, get_recipe
+from mc1opt.results.ladder_plan import seed_value
+from mc1opt.search.describe import describe_config
+from mc1opt.spec import EpochResult, Fidelity, Training
+from mc1opt.training.devices import resolve_precision
+from mc1opt.workers.pool import ProcessPool
+
+
+def changed(config: Config, learning_rate: float | None, batch_size: int | None) -> Config:
+    """The config with another learning rate or batch size, where they are given."""
+    optimizer = config.optimizer
+    if learning_rate is not None:
+        optimizer = optimizer.model_copy(update={"learning_rate": learning_rate})
+    batch_size = config.batch_size if batch_size is None else batch_size
+    return config.model_copy(update={"optimizer": optimizer, "batch_size": batch_size})
+
+
+def curve(pool: ProcessPool, training: Training) -> list[EpochResult]:
+    """All epochs of a training."""
+    results: list[EpochResult] = []
+    pool.train(training, lambda result: results.append(result) is None)
+    return results
+
+
+def figures(name: str, recipe: str, training: Training, results: list[EpochResult]) -> dict[str, Any]:
+    """A training as a line of the file of results."""
+    return {
+        "preset": name,
+        "recipe": recipe,
+        "config": describe_config(training.config),
+        "epochs": training.fidelity.epochs,
+        "seed": training.seed,
+        "losses": [result.loss for result in results],
+        "values_by_epoch": [result.validation_accuracy for result in results],
+        "seconds": sum(result.seconds for result in results),
+    }
+
+
+def main() -> None:
+    """Trains, adds lines to the results, and prints the mean curve."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("preset")
+    parser.add_argument("--recipe", choices=RECIPES, default="published")
+    parser.add_argument("--epochs", type=int, help="[default: the preset's]")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--data", type=Path)
+    add_results_option(parser, "ladder_tuning")
+    options = parser.parse_args()
+    machine, data = machine_facts(), find_data(options.data)
+    preset, recipe = get_preset(options.preset), get_recipe(options.recipe)
+    config = changed(preset.with_recipe(recipe), options.learning_rate, options.batch_size)
+    trainings = [
+        Training(
+            config=config,
+            fidelity=Fidelity(
+                train_images=data.train_images - data.validation_images,
+                epochs=options.epochs or preset.epochs[recipe],
+            ),
+            seed=seed_value(options.first_seed + seed),
+            data=data,
+            precision=resolve_precision("cpu"),
+        )
+        for seed in range(options.seeds)
+    ]
+    with ProcessPool(options.workers) as pool, ThreadPoolExecutor(options.workers) as threads:
+        curves = list(threads.map(lambda training: curve(pool, training), trainings))
+    for training, results in zip(trainings, curves, strict=True):
+        append_result(options.results, machine, figures(preset.name, recipe, training, results))
+    print(f"{machine_line(machine)}\n{preset.name}, {recipe}: {describe_config(config)}")
+    for epoch, results in enumerate(zip(*curves, strict=True), start=1):
+        values = [result.accuracy for result in results]
+        spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+        loss = statistics.mean(result.loss for result in results)
+        seconds = statistics.mean(result.seconds for result in results)
+        print(f"epoch {epoch:>3}: {statistics.mean(values):.4f}{spread}, loss {loss:.4f}, {seconds:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""`mc1opt presets`: the published models: their list, the layers of one, and measuring them."""
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from mc1opt.cli.options import DEFAULT_STORAGE, Data, Json, Storage, at_least, parse_duration
+from mc1opt.cli.signals import Signals, StoppedEarlyError, resume_command
+
+app = typer.Typer(name="presets", rich_markup_mode=None)
+
+
+@app.callback(invoke_without_command=True)
+def presets(context: typer.Context, storage: Storage = DEFAULT_STORAGE, as_json: Json = False) -> None:
+    """List the published models; show one's layers; measure them.
+
+    \b
+    Examples:
+      mc1opt presets
+      mc1opt presets --json
+      mc1opt presets show cnn-deep
+      mc1opt presets run mlp-128-64
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from mc1opt.presets import PRESETS
+    from mc1opt.results.ladder_report import list_lines, preset_json
+    from mc1opt.results.ladder_results import presets_folder, stored_results
+
+    every = list(PRESETS.values())
+    results = stored_results(presets_folder(storage), every)
+    if as_json:
+        typer.echo(json.dumps([preset_json(preset, results[preset.name]) for preset in every], indent=2))
+        return
+    for line in list_lines(results):
+        typer.echo(line)
+
+
+@app.command("show")
+def show(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="The preset.")],
+    storage: Storage = DEFAULT_STORAGE,
+    as_json: Json = False,
+) -> None:
+    """Show a preset: its layers with outputs and parameters, its recipes.
+
+    \b
+    Examples:
+      mc1opt presets show cnn-deep
+      mc1opt presets show mlp-128-64 --json
+    """
+    from mc1opt.presets import get_preset
+    from mc1opt.results.ladder_report import preset_json, show_lines
+    from mc1opt.results.ladder_results import presets_folder, stored_results
+
+    preset = get_preset(name)
+    results = stored_results(presets_folder(_storage(context, storage)), [preset])[preset.name]
+    if as_json:
+        typer.echo(json.dumps(preset_json(preset, results), indent=2))
+        return
+    for line in show_lines(preset, results):
+        typer.echo(line)
+
+
+@app.command("run")
+def run(
+    context: typer.Context,
+    names: Annotated[list[str] | None, typer.Argument(help="The presets.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All presets.")] = False,
+    recipe: Annotated[str, typer.Option(help="How they are trained: published or mc1opt.")] = "published",
+    seeds: Annotated[int, typer.Option(help="Trainings of each, each with a seed of its own.")] = 3,
+    folds: Annotated[
+        int | None, typer.Option(help="Cross-validate each as well, over so many stratified folds.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs of each training [default: the preset's].")
+    ] = None,
+    timeout: Annotated[
+        str | None, typer.Option(help="Stop in good order after this time: 90s, 8m, 1h30m.")
+    ] = None,
+    workers: Annotated[str, typer.Option(help="Trainings at once: a number, or auto.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    storage: Storage = DEFAULT_STORAGE,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Train presets over seeds and test them, beside what was published.
+
+    Each is trained on all training images and tested on the test images, which is recorded. With the recipe
+    "published" as its source did it, with "mc1opt" as we would. The same command goes on where it stopped.
+
+    \b
+    Examples:
+      mc1opt presets run mlp-128-64
+      mc1opt presets run cnn-32-128-pool --recipe mc1opt --seeds 5 --folds 10
+      mc1opt presets run --all --timeout 1h
+    """
+    at_least(seeds, 1, "--seeds")
+    at_least(folds, 2, "--folds")
+    at_least(epochs, 1, "--epochs")
+    seconds = parse_duration(timeout, "--timeout")
+
+    from mc1opt.presets import PRESETS, get_recipe
+    from mc1opt.results.ladder import LadderCommand, run_presets, stopped_line
+    from mc1opt.results.ladder_report import preset_json, result_lines
+    from mc1opt.search.run import StopFlag
+
+    chosen = get_recipe(recipe)
+    output = sys.stderr if as_json else sys.stdout
+    stop = StopFlag()
+    signals = Signals(stop)
+    try:
+        ended = run_presets(
+            LadderCommand(
+                names=tuple(names or ()),
+                storage=_storage(context, storage),
+                everything=everything,
+                recipe=chosen,
+                seeds=seeds,
+                folds=folds,
+                epochs=epochs,
+                timeout=seconds,
+                workers=workers,
+                device=device,
+                data=data,
+            ),
+            stop=stop,
+            on_start=signals.leave_to_the_work,
+            output=output,
+        )
+    except StoppedEarlyError:
+        typer.echo("Stopped before the trainings began.", err=True)
+        raise typer.Exit(signals.exit_code) from None
+    for line in result_lines(ended.results):
+        typer.echo(line, file=output)
+    if as_json:
+        found = [(PRESETS[entry.name], measured) for entry, measured in ended.results]
+        listed = [preset_json(preset, {chosen: measured} if measured else {}) for preset, measured in found]
+        typer.echo(json.dumps(listed, indent=2))
+    if ended.reason != "finished":
+        typer.echo(f"{stopped_line(ended)}\nGo on with:   {resume_command()}", file=output)
+        raise typer.Exit(signals.exit_code)
+
+
+def _storage(context: typer.Context, storage: str) -> str:
+    """The database, also where its option stands before the subcommand."""
+    if context.parent is not None and storage == DEFAULT_STORAGE:
+        return str(context.parent.params["storage"])
+    return storage

@@ -1,0 +1,153 @@
+"""The measured ladder: its arms, what is missing, and a run on small images into the file of results."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.ladder import chosen_arms, missing_entries, parse_options, take_grid
+from benchmarks.ladder_arms import BASE, Arm, arms
+from mc1opt.config import ConvNet, config_id
+from mc1opt.errors import StorageError, UsageError
+from mc1opt.models.cost import cost
+from mc1opt.presets import PRESETS
+from mc1opt.results.json_lines import append_line
+from tests.cli.command import SECONDS
+from tests.data.files import write_binary_folder
+from tests.search.studies import run_study
+from tests.studies.test_published_grid import DEFINITION
+
+ROOT = Path(__file__).parents[2]
+RESULTS = Path("ladder.jsonl")
+
+
+def arm(name: str, recipe: str = "published") -> Arm:
+    (found,) = [each for each in arms() if (each.name, each.recipe) == (name, recipe)]
+    return found
+
+
+# ---- Arms ------------------------------------------------------------------------------------------------
+
+
+def test_every_row_is_measured_with_both_recipes_at_its_default_epochs() -> None:
+    for preset in PRESETS.values():
+        for recipe, epochs in preset.epochs.items():
+            found = arm(preset.name, recipe)
+            assert (found.config, found.epochs) == (preset.with_recipe(recipe), epochs)
+            assert found.deep == (preset.row >= 8)
+            assert found.seeds == (5 if preset.row in (1, 2, 3, 6, 7) else 3)
+
+
+def test_arms_are_all_different() -> None:
+    every = arms()
+    assert len({(each.name, each.recipe) for each in every}) == len(every)
+    assert len({config_id(each.config) for each in every}) == len(every)
+
+
+def test_an_arm_differs_from_row_6_in_one_thing() -> None:
+    base = arm(BASE).config
+    assert isinstance(base.architecture, ConvNet)
+    adam = arm(f"{BASE}-adam").config
+    assert adam.optimizer.kind == "adam"
+    assert adam.model_copy(update={"optimizer": base.optimizer}) == base
+    assert arm(f"{BASE}-batch-50").config.model_copy(update={"batch_size": 200}) == base
+    small = arm(f"{BASE}-kernel-3").config.architecture
+    assert isinstance(small, ConvNet)
+    assert [block.kernel_size for block in small.blocks] == [3, 3]
+    assert [block.width for block in small.blocks] == [block.width for block in base.architecture.blocks]
+    norm = arm(f"{BASE}-batchnorm").config.architecture
+    assert isinstance(norm, ConvNet)
+    assert {block.norm for block in norm.blocks} == {"batch"}
+    both = arm(f"{BASE}-batchnorm-batch-50").config
+    assert (both.architecture, both.batch_size) == (norm, 50)
+
+
+# ---- What is missing -------------------------------------------------------------------------------------
+
+
+def test_the_deep_ones_are_left_out_unless_asked_for_and_the_cheap_ones_come_first() -> None:
+    plain = chosen_arms(parse_options([]))
+    assert not any(each.deep for each in plain)
+    assert [each.price for each in plain] == sorted(each.price for each in plain)
+    assert len(chosen_arms(parse_options(["--deep"]))) == len(arms())
+    (row_8,) = chosen_arms(parse_options(["--only", "cnn-deep", "--recipe", "mc1opt"]))
+    assert row_8 == arm("cnn-deep", "mc1opt")
+
+
+def test_an_unknown_arm_is_refused_with_all_of_them() -> None:
+    with pytest.raises(UsageError, match=r"unknown arm nope\. There are: mlp-128-64, .*batchnorm-batch-50"):
+        chosen_arms(parse_options(["--only", "nope"]))
+
+
+def test_what_is_in_the_file_of_results_is_not_trained_again() -> None:
+    row_1 = arm("mlp-128-64")
+    for seed, epochs in ((0, row_1.epochs), (2, row_1.epochs), (3, row_1.epochs + 1)):
+        append_line(RESULTS, {"config_id": config_id(row_1.config), "epochs": epochs, "seed": seed})
+    (entry,) = missing_entries([row_1], None, RESULTS)
+    assert (entry.config, entry.epochs, entry.seeds) == (row_1.config, row_1.epochs, (1, 3, 4))
+    assert list(missing_entries([row_1], 1, RESULTS)) == []
+
+
+# ---- A run -----------------------------------------------------------------------------------------------
+
+
+def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "benchmarks.ladder", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
+
+
+@pytest.mark.slow
+def test_a_run_adds_a_line_a_seed_goes_on_from_the_file_and_writes_the_report(tmp_path: Path) -> None:
+    write_binary_folder(tmp_path / "images")
+    results = tmp_path / "ladder.jsonl"
+
+    def measure(seeds: str, storage: str) -> list[dict[str, Any]]:
+        ended = run(
+            *("--only", "mlp-128-64", "--recipe", "published", "--seeds", seeds, "--workers", "1"),
+            *("--data", str(tmp_path / "images"), "--storage", str(tmp_path / storage)),
+            *("--results", str(results), "--grid-results", str(tmp_path / "grid.jsonl")),
+            *("--output", str(tmp_path / "report"), "--device", "cpu"),
+        )
+        assert (ended.returncode, ended.stderr) == (0, "")
+        return [json.loads(line) for line in results.read_text().splitlines()]
+
+    first = measure("1", "a/s.db")
+    both = measure("2", "b/s.db")  # what is in the file need not be stored
+    assert both[:1] == first
+    assert [line["seed"] for line in both] == [0, 1]
+    preset = PRESETS["mlp-128-64"]
+    for line in both:
+        assert (line["arm"], line["recipe"], line["epochs"]) == (
+            preset.name,
+            "published",
+            preset.epochs["published"],
+        )
+        assert len(line["losses"]) == len(line["epoch_seconds"]) == line["epochs"]
+        assert line["parameters"] == cost(preset.config.architecture).parameters
+        assert 0.0 <= line["test_accuracy"] <= 1.0
+        assert str(tmp_path) not in json.dumps(line)
+    assert "| 1 `mlp-128-64` |" in (tmp_path / "report/LADDER.md").read_text()
+    assert (tmp_path / "report/LADDER.svg").stat().st_size > 1000
+
+
+# ---- The grid --------------------------------------------------------------------------------------------
+
+
+def test_a_finished_grid_is_taken_over_and_an_unfinished_one_refused() -> None:
+    fields: dict[str, Any] = {"sampler": "grid", "pruner": "none", "study": "published_grid"}
+    run_study(5, DEFINITION, **fields)
+    with pytest.raises(UsageError, match=r"published_grid in s\.db is not finished"):
+        take_grid("s.db", RESULTS)
+    run_study(12, DEFINITION, confirm=1, **fields)
+    take_grid("s.db", RESULTS)
+    lines = [json.loads(line) for line in RESULTS.read_text().splitlines()]
+    assert len({(line["batch_size"], line["learning_rate"]) for line in lines}) == 12
+    assert all(line["validation_accuracy"] is not None for line in lines)
+    assert sorted(len(line["again"]) for line in lines) == [0] * 11 + [2]
+    take_grid("s.db", RESULTS)
+    assert len(RESULTS.read_text().splitlines()) == 12
+    with pytest.raises(StorageError):
+        take_grid("other.db", RESULTS)

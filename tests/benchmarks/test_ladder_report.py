@@ -1,0 +1,218 @@
+"""`LADDER.md`: from results alone, with what is not measured said so."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.ladder_arms import BASE, arms
+from benchmarks.ladder_report import (
+    CLAIMS,
+    NORM_ARMS,
+    Comparison,
+    Results,
+    difference,
+    epochs_to_loss,
+    grid_section,
+    norm_verdicts,
+    not_measured_section,
+    plot,
+    read_results,
+    report,
+    rows_section,
+    seconds_to_loss,
+    verdict,
+)
+from mc1opt.config import config_id
+from mc1opt.presets import PRESETS
+from mc1opt.results.json_lines import append_line
+from mc1opt.results.statistics import Spread, spread
+
+PATH = Path("ladder.jsonl")
+MACHINE = {"cpu_model": "A CPU", "cores": 2, "versions": {"torch": "2.0"}}
+
+
+def line(
+    name: str, accuracy: float, *, recipe: str = "published", seed: int = 0, **fields: Any
+) -> dict[str, Any]:
+    (arm,) = [each for each in arms() if (each.name, each.recipe) == (name, recipe)]
+    made = {
+        "arm": name,
+        "recipe": recipe,
+        "config_id": config_id(arm.config),
+        "epochs": arm.epochs,
+        "seed": seed,
+        "device": "cpu",
+        "precision": "float32",
+        "machine": MACHINE,
+        "test_accuracy": accuracy,
+        "losses": [1.5, 0.9, 0.7],
+        "epoch_seconds": [10.0, 11.0, 12.0],
+    }
+    return made | fields
+
+
+def results_of(*lines: dict[str, Any]) -> Results:
+    for each in lines:
+        append_line(PATH, each)
+    return read_results(PATH)
+
+
+# ---- Reading ---------------------------------------------------------------------------------------------
+
+
+def test_only_lines_of_todays_arms_count_and_of_a_seed_the_last() -> None:
+    found = results_of(
+        line("mlp-128-64", 0.1),
+        line("mlp-128-64", 0.6, seed=1),
+        line("mlp-128-64", 0.9, config_id="other"),
+        line("mlp-128-64", 0.9, epochs=999),
+        line("mlp-128-64", 0.5),
+    )
+    assert [each["test_accuracy"] for each in found["mlp-128-64", "published"]] == [0.5, 0.6]
+    assert len(found) == 1
+
+
+# ---- Nothing measured ------------------------------------------------------------------------------------
+
+
+def test_without_results_everything_is_not_measured_and_has_its_command() -> None:
+    text = report({}, Path("grid.jsonl"))
+    assert "Nothing is measured yet." in text
+    for preset in PRESETS.values():
+        assert f"| {preset.row} `{preset.name}` |" in text
+        assert f"`python -m benchmarks.ladder --only {preset.name}" in text
+    assert text.count("not measured") >= 2 * len(PRESETS)
+    assert "`mc1opt run --study published_grid`" in text
+    assert "agrees" not in text
+
+
+def test_what_is_half_measured_says_how_much_of_it() -> None:
+    text = not_measured_section(results_of(line("cnn-deep", 0.8, recipe="mc1opt")))
+    command = "python -m benchmarks.ladder --only cnn-deep --device cuda"
+    assert f"- `{command}`: published 0 of 3 seeds, mc1opt 1 of 3 seeds" in text
+
+
+# ---- Rows ------------------------------------------------------------------------------------------------
+
+
+def row(found: Results, name: str) -> list[str]:
+    (text,) = [each for each in rows_section(found).split("\n") if f"`{name}`" in each]
+    return [cell.strip() for cell in text.strip("|").split("|")]
+
+
+def test_a_row_has_theirs_and_ours_and_whether_it_is_reproduced() -> None:
+    found = results_of(
+        *(line("mlp-128-64", 0.51 + 0.01 * seed, seed=seed) for seed in range(3)),
+        line("mlp-128-64", 0.6, recipe="mc1opt"),
+        line("cnn-6-16-fc", 0.50),
+        line("cnn-6-16-fc", 0.51, recipe="mc1opt"),
+    )
+    cells = row(found, "mlp-128-64")
+    assert cells[:5] == ["1 `mlp-128-64`", "402,250", "0.5214", "0.5200 ± 0.0100 [0.4952, 0.5448]", "3"]
+    assert cells[5:] == ["0.6000", "1", "reproduced, +0.0786"]
+    assert row(found, "cnn-6-16-fc")[-1] == "short by 0.0507, not above it (-0.0507)"
+    assert row(found, "cnn-deep")[3:] == ["not measured", "", "not measured", "", ""]
+
+
+# ---- Claims ----------------------------------------------------------------------------------------------
+
+
+def gain(low: float, high: float) -> Spread:
+    return Spread(3, (low + high) / 2, 0.1, (low, high))
+
+
+@pytest.mark.parametrize(
+    ("expected", "low", "high", "said"),
+    [
+        ("higher", 0.01, 0.03, "agrees"),
+        ("higher", -0.01, 0.03, "not told apart"),
+        ("higher", -0.03, -0.01, "disagrees: below +0.00"),
+        ("not higher", 0.01, 0.03, "disagrees: it helps"),
+        ("not higher", -0.01, 0.03, "agrees: no gain to be seen"),
+        ("not higher", -0.03, -0.01, "agrees: no gain to be seen"),
+        ("kept", -0.01, 0.03, "agrees"),
+        ("kept", -0.03, 0.01, "not told apart"),
+        ("kept", -0.05, -0.03, "disagrees: below -0.02"),
+    ],
+)
+def test_a_verdict_rests_on_the_interval(expected: Any, low: float, high: float, said: str) -> None:
+    assert verdict(expected, gain(low, high)) == said
+
+
+def test_without_an_interval_there_is_no_verdict() -> None:
+    assert verdict("higher", None) == "not measured"
+    assert verdict("higher", spread([0.1])) == "one seed: no verdict"
+
+
+def test_differences_are_paired_over_the_common_seeds() -> None:
+    found = results_of(
+        *(line("cnn-32-128", value, seed=seed) for seed, value in enumerate((0.60, 0.62, 0.64))),
+        *(line(BASE, value, seed=seed) for seed, value in ((1, 0.70), (2, 0.74), (4, 0.9))),
+    )
+    paired = difference(Comparison("cnn-32-128", BASE, "higher"), found)
+    assert paired is not None
+    assert (paired.n, paired.mean) == (2, pytest.approx(0.09))
+
+
+def test_claims_compare_arms_that_there_are() -> None:
+    names = {arm.name for arm in arms() if arm.recipe == "published"}
+    used = {name for claim in CLAIMS for c in claim.comparisons for name in (c.before, c.after)}
+    used |= {name for by_arm in NORM_ARMS.values() for name in by_arm.values()}
+    assert used == names
+
+
+# ---- Batch norm ------------------------------------------------------------------------------------------
+
+
+def test_epochs_and_seconds_until_the_loss_are_those_of_its_first_epoch_below() -> None:
+    found = line(BASE, 0.7)
+    assert (epochs_to_loss(found), seconds_to_loss(found)) == (3, 33.0)
+    never = line(BASE, 0.7, losses=[2.0, 1.9])
+    assert (epochs_to_loss(never), seconds_to_loss(never)) == (None, None)
+
+
+def test_the_three_expectations_are_judged_by_what_was_measured() -> None:
+    by_arm = NORM_ARMS[BASE]
+    assert all(text.endswith("not measured.") for text in norm_verdicts({}, by_arm))
+    found = results_of(
+        line(BASE, 0.70),
+        line(f"{BASE}-batchnorm", 0.72, losses=[0.9, 0.7], epoch_seconds=[20.0, 20.0]),
+        line(f"{BASE}-batch-50", 0.74),
+        line(f"{BASE}-batchnorm-batch-50", 0.73),
+    )
+    loss, seconds, batches = norm_verdicts(found, by_arm)
+    assert loss.endswith("met, 2.0 with and 3.0 without.")
+    assert seconds.endswith("not met, 40.0 with and 33.0 without.")
+    assert batches.endswith("met, +0.0100 with and +0.0400 without.")
+
+
+# ---- The grid --------------------------------------------------------------------------------------------
+
+
+def test_the_grid_is_a_table_with_its_winner() -> None:
+    path = Path("grid.jsonl")
+    for batch, rate, value, again in (
+        (50, 0.1, 0.52, []),
+        (200, 0.1, 0.51, [0.53, 0.55]),
+        (200, 0.2, None, []),
+    ):
+        failure = {"kind": "diverged"} if value is None else None
+        point = {"batch_size": batch, "learning_rate": rate}
+        append_line(path, point | {"validation_accuracy": value, "failure": failure, "again": again})
+    text = grid_section(path)
+    assert "| batch 50 | 0.5200 | not trained |" in text
+    assert "| batch 200 | 0.5100 (0.5400) | failed (diverged) |" in text
+    assert "winner here: batch 200, learning rate 0.1" in text
+
+
+# ---- The plot --------------------------------------------------------------------------------------------
+
+
+def test_the_same_results_give_the_same_plot() -> None:
+    found = results_of(line("mlp-128-64", 0.5), line("mlp-128-64", 0.6, recipe="mc1opt"))
+    plot(found, Path("a.svg"))
+    plot(found, Path("b.svg"))
+    assert Path("a.svg").read_bytes() == Path("b.svg").read_bytes()
+    plot({}, Path("c.svg"))
+    assert Path("c.svg").read_bytes() != Path("a.svg").read_bytes()

@@ -1,0 +1,30 @@
+"""`mc1opt doctor`: is all well?"""
+
+import json
+
+import typer
+
+from mc1opt.cli.options import DEFAULT_STORAGE, Data, Json, Storage
+
+
+def doctor(storage: Storage = DEFAULT_STORAGE, data: Data = None, as_json: Json = False) -> None:
+    """Check packages, machine, study database and images.
+
+    Each line is a check with its result, and below it what to do. Nothing is changed or fetched. Exit code 1:
+    there is a problem, which keeps a command from working.
+
+    \b
+    Examples:
+      mc1opt doctor
+      mc1opt doctor --storage other/study.db --json
+    """
+    from mc1opt.results.doctor import examine
+
+    diagnosis = examine(storage, data)
+    if as_json:
+        typer.echo(json.dumps(diagnosis.to_json(), indent=2))
+    else:
+        for line in diagnosis.lines():
+            typer.echo(line)
+    if diagnosis.has_problem:
+        raise typer.Exit(1)

@@ -1,0 +1,168 @@
+"""Faults 10 and 12: what a training shall go on from is cut off, changed, of another network, or a pickle."""
+
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from mc1opt.search.weights import checkpoint_path, kept_weights, study_folder, weights_path
+from mc1opt.training.tensor_file import read_tensors, write_tensors
+from tests.cli.command import epochs_of_running_trials, states, wait_until
+from tests.faults.checker import wait_for_processes
+from tests.faults.conftest import Real
+
+FOLDER = study_folder(Path("storage/checkpoints"), "real")
+EXECUTED = Path("executed")
+"""Is there if a pickle's code was executed."""
+
+
+class Malicious:
+    """Unpickled, it runs a command."""
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (f"touch {EXECUTED.absolute()}",)
+
+
+# ---- Damages ---------------------------------------------------------------------------------------------
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def flip_a_bit_of_the_tensors(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1000] ^= 1
+    path.write_bytes(content)
+
+
+def flip_a_bit_of_the_results(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    place = content.index(b"validation_accuracy") + 25
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def widen(path: Path) -> None:
+    """A whole file with a right checksum that says it is of this training; its tensors are others."""
+    found = read_tensors(path)
+    tensors = {
+        name: torch.cat([tensor, tensor]) if tensor.ndim else tensor for name, tensor in found.tensors.items()
+    }
+    write_tensors(path, tensors, found.metadata)
+
+
+def of_another_training(path: Path) -> None:
+    found = read_tensors(path)
+    metadata = {name: text.replace('"seed": ', '"seed": 1') for name, text in found.metadata.items()}
+    assert metadata != found.metadata
+    write_tensors(path, found.tensors, metadata)
+
+
+def put_a_pickle(path: Path) -> None:
+    path.write_bytes(pickle.dumps(Malicious()))
+
+
+def put_a_file_of_torch(path: Path) -> None:
+    """As `torch.save` writes it: an archive with a pickle in it."""
+    torch.save({"model": Malicious()}, path)
+
+
+DAMAGES = [
+    truncate,
+    empty,
+    flip_a_bit_of_the_tensors,
+    flip_a_bit_of_the_results,
+    widen,
+    of_another_training,
+    put_a_pickle,
+    put_a_file_of_torch,
+]
+
+
+@pytest.fixture(scope="module")
+def killed_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Filled by the first test that needs it: the folder as a killed search has left it."""
+    return tmp_path_factory.mktemp("killed")
+
+
+@pytest.fixture
+def killed(real: Real, killed_folder: Path) -> int:
+    """A search that was killed in the middle of a trial, in the test's folder; how many epochs it has."""
+    if not (killed_folder / "storage").exists():
+        search = real.search()
+        wait_until(lambda: epochs_of_running_trials() > 5)
+        real.commands.kill_all()
+        real.commands.finish(search)
+        assert wait_for_processes(real.commands.folder) == []
+        shutil.copytree(real.commands.folder, killed_folder, dirs_exist_ok=True)
+    else:
+        shutil.copytree(killed_folder, real.commands.folder, dirs_exist_ok=True)
+    assert states()[0] == "RUNNING"
+    return epochs_of_running_trials()
+
+
+@pytest.mark.slow
+def test_a_whole_checkpoint_is_gone_on_from(real: Real, killed: int) -> None:
+    """What the others are compared with: at most one epoch is trained twice."""
+    assert real.go_on().stderr == ""
+    real.check()
+    epochs = real.epochs_trained(0)
+    assert sorted(set(epochs)) == list(range(60))
+    assert len(epochs) <= 61
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_a_checkpoint_that_cannot_be_used_costs_epochs_and_nothing_else(
+    real: Real, killed: int, damage: Callable[[Path], None]
+) -> None:
+    path = checkpoint_path(FOLDER, 0)
+    damage(path)
+    ended = real.go_on()
+    assert f"the checkpoint {path} is not used" in ended.stderr
+    assert "The training starts over" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+    assert not EXECUTED.exists()
+    real.check()
+    epochs = real.epochs_trained(0)
+    assert epochs[-60:] == list(range(60))  # from the first one on
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_was_deleted_costs_epochs_and_nothing_else(real: Real, killed: int) -> None:
+    checkpoint_path(FOLDER, 0).unlink()
+    assert real.go_on().stderr == ""
+    real.check()
+    assert real.epochs_trained(0)[-60:] == list(range(60))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("put", [put_a_pickle, put_a_file_of_torch], ids=lambda put: put.__name__)
+def test_a_pickle_in_place_of_kept_weights_is_not_opened(
+    real: Real, mc1opt_here, put: Callable[[Path], None]
+) -> None:
+    real.go_on()
+    number = min(kept_weights(FOLDER))
+    path = weights_path(FOLDER, number)
+    put(path)
+    before = path.read_bytes()
+    for command in (
+        ("export", "--study", "real", "--trial", str(number), "--format", "safetensors", "--data", "images"),
+        ("predict", str(path), "images"),
+        ("evaluate", str(path), "--data", "images"),
+    ):
+        ended = mc1opt_here(*command)
+        assert ended.returncode == 1
+        assert ended.stderr.startswith("Error: ")
+        assert "Traceback" not in ended.stderr
+        assert not EXECUTED.exists()
+    assert path.read_bytes() == before

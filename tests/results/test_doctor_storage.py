@@ -1,0 +1,452 @@
+"""The checks of disk, study database, running trials and images, each well and unwell; nothing changes."""
+
+import contextlib
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import alembic.command
+import optuna
+import pytest
+
+from mc1opt.data.sources import find_data
+from mc1opt.results import doctor_storage
+from mc1opt.results.diagnosis import Check
+from mc1opt.results.doctor_storage import (
+    LEAST_DISK,
+    LITTLE_DISK,
+    check_data,
+    check_database,
+    check_disk,
+    check_sqlite,
+    check_trials,
+    file_system,
+    is_wal_mended,
+)
+from mc1opt.search import records
+from mc1opt.search.ownership import this_owner
+from mc1opt.search.resume import MAX_STALLED, load_study
+from mc1opt.search.storage import DEFAULT_STORAGE, open_storage
+from tests.data.files import write_binary_folder
+from tests.search.studies import dead_owner, new_storage
+from tests.search.test_resume import kill_within_a_write, opened, take_up
+
+STORAGE = "s.db"
+
+
+def states(folder: Path) -> dict[str, Any]:
+    """Names, contents and times of all files and folders."""
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.is_file() and path.read_bytes())
+        for path in (folder, *folder.rglob("*"))
+    }
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_elsewhere(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch):
+    temporary = tmp_path_factory.mktemp("temporary")
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    yield
+    assert list(temporary.iterdir()) == []
+
+
+@contextlib.contextmanager
+def nothing_changes() -> Iterator[None]:
+    before = states(Path())
+    yield
+    assert states(Path()) == before
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A database with a study of ours, "s" of the definition "small", whose two trials wait."""
+    path = tmp_path_factory.mktemp("template") / "s.db"
+    opened(storage=new_storage(str(path)))
+    return path.read_bytes()
+
+
+@pytest.fixture
+def study(template: bytes) -> None:
+    """That database, as s.db."""
+    Path(STORAGE).write_bytes(template)
+
+
+def set_running(number: int, owner: dict[str, Any], path: str = STORAGE) -> None:
+    """Has the process of `owner` run a trial."""
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE trials SET state = 'RUNNING' WHERE number = ?", (number,))
+    set_attribute(number, records.OWNER, owner, path)
+
+
+def set_attribute(number: int, key: str, value: Any, path: str = STORAGE) -> None:
+    """Gives a trial a user attribute."""
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(
+            "INSERT INTO trial_user_attributes (trial_id, key, value_json) "
+            "SELECT trial_id, ?, ? FROM trials WHERE number = ?",
+            (key, json.dumps(value), number),
+        )
+
+
+def database() -> Check:
+    with nothing_changes():
+        return check_database(STORAGE)
+
+
+def trials() -> list[Check]:
+    with nothing_changes():
+        return check_trials(STORAGE)
+
+
+# ---- Disk ------------------------------------------------------------------------------------------------
+
+
+def test_the_disk_is_that_of_the_database_also_before_it_exists() -> None:
+    with nothing_changes():
+        check = check_disk("new/folder/s.db", free_bytes=10 * LITTLE_DISK)
+    assert (check.status, check.what_to_do) == ("ok", "")
+    assert check.found.endswith(f"free at {Path('new/folder').absolute()}")
+    assert check_disk("new/s.db").status in ("ok", "warning", "problem")
+
+
+@pytest.mark.parametrize(("free", "status"), [(LITTLE_DISK - 1, "warning"), (LEAST_DISK - 1, "problem")])
+def test_little_disk_is_said(free: int, status: str) -> None:
+    check = check_disk(STORAGE, free_bytes=free)
+    assert check.status == status
+    assert "Free some" in check.what_to_do
+
+
+def test_a_file_in_the_place_of_the_folder_is_a_problem() -> None:
+    Path("file").touch()
+    assert check_disk("file/s.db").status == "problem"
+
+
+def test_a_folder_that_cannot_be_written_is_a_problem() -> None:
+    Path("folder").mkdir(mode=0o500)
+    if os.access("folder", os.W_OK):
+        pytest.skip("this user may write everywhere")
+    assert "cannot be written" in check_disk("folder/s.db").found
+
+
+# ---- SQLite ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("version", "mended"),
+    [
+        ((3, 40, 1), False),
+        ((3, 44, 5), False),
+        ((3, 44, 6), True),
+        ((3, 45, 9), False),
+        ((3, 50, 6), False),
+        ((3, 50, 7), True),
+        ((3, 51, 2), False),
+        ((3, 51, 3), True),
+        ((3, 52, 0), True),
+        ((4, 0, 0), True),
+    ],
+    ids=lambda value: ".".join(map(str, value)) if isinstance(value, tuple) else "",
+)
+def test_the_versions_without_the_wal_reset_bug_are_known(version: tuple[int, ...], mended: bool) -> None:
+    assert is_wal_mended(version) == mended
+    check = check_sqlite(STORAGE, version)
+    assert ("would be safe" in check.found) == mended
+    assert ("would not be safe" in check.found) != mended
+
+
+MOUNTS = """\
+/dev/vda / ext4 rw 0 0
+server:/export /mnt/net nfs4 rw 0 0
+tmpfs /mnt/net/fast tmpfs rw 0 0
+//box/share /mnt/a\\040b cifs rw 0 0
+overlay /mnt/net/fast ext4 rw 0 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/tmp", "ext4"),
+        ("/mnt/net", "nfs4"),
+        ("/mnt/net/folder", "nfs4"),
+        ("/mnt/network", "ext4"),
+        ("/mnt/net/fast/x", "ext4"),
+        ("/mnt/a b/x", "cifs"),
+    ],
+)
+def test_the_file_system_is_that_of_the_nearest_mount(tmp_path: Path, path: str, kind: str) -> None:
+    (tmp_path / "mounts").write_text(MOUNTS)
+    assert file_system(Path(path), tmp_path / "mounts") == kind
+    assert file_system(Path(path), tmp_path / "missing") is None
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "cifs", "fuse.sshfs", "9p"])
+def test_a_file_system_of_the_network_is_a_warning(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(doctor_storage, "file_system", lambda _path: kind)
+    check = check_sqlite(STORAGE, (3, 51, 3))
+    assert (check.status, kind in check.found) == ("warning", True)
+    assert "PostgreSQL" in check.what_to_do
+
+
+def use_wal() -> None:
+    with contextlib.closing(sqlite3.connect(STORAGE)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+
+
+def test_a_write_ahead_log_that_is_not_safe_is_a_problem(
+    study: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_wal()
+    with nothing_changes():
+        assert check_sqlite(STORAGE, (3, 51, 3)).status == "ok"
+        check = check_sqlite(STORAGE, (3, 40, 1))
+    assert check.status == "problem"
+    assert 'sqlite3 s.db "PRAGMA journal_mode = DELETE"' in check.what_to_do
+    monkeypatch.setattr(doctor_storage, "file_system", lambda _path: "nfs")
+    assert check_sqlite(STORAGE, (3, 51, 3)).status == "problem"
+
+
+# ---- The database ----------------------------------------------------------------------------------------
+
+
+def test_a_database_that_does_not_exist_is_none_yet_and_is_not_made() -> None:
+    assert database() == Check("database", "ok", "s.db does not exist yet", "`mc1opt run` makes it.")
+    assert trials() == [Check("trials", "ok", "no trial is running")]
+
+
+def test_a_whole_database_is_counted(study: None) -> None:
+    assert database() == Check("database", "ok", "s.db is whole: 1 study, 2 trials")
+    optuna.create_study(storage=new_storage(), study_name="other").ask()
+    assert database() == Check("database", "ok", "s.db is whole: 2 studies, 3 trials")
+
+
+def write_foreign() -> None:
+    Path(STORAGE).unlink()
+    with contextlib.closing(sqlite3.connect(STORAGE)) as connection:
+        connection.execute("CREATE TABLE recipes (name TEXT)")
+
+
+def write_truncated() -> None:
+    content = Path(STORAGE).read_bytes()
+    Path(STORAGE).write_bytes(content[: len(content) // 2])
+
+
+def write_with_a_damaged_page() -> None:
+    content = bytearray(Path(STORAGE).read_bytes())
+    page = int.from_bytes(content[16:18], "big")
+    content[5 * page : 6 * page] = bytes(page)
+    Path(STORAGE).write_bytes(content)
+
+
+def write_folder() -> None:
+    Path(STORAGE).unlink()
+    Path(STORAGE).mkdir()
+
+
+@pytest.mark.parametrize(
+    ("write", "found"),
+    [
+        (lambda: Path(STORAGE).write_bytes(b""), "s.db is empty"),
+        (lambda: Path(STORAGE).write_bytes(b"GIF89a" + b"x" * 5000), "no SQLite database"),
+        (write_foreign, "database of another program (tables: recipes)"),
+        (write_truncated, "damaged"),
+        (write_with_a_damaged_page, "damaged"),
+        (write_folder, "no SQLite database"),
+    ],
+    ids=["empty", "no database", "foreign", "truncated", "a page of zeros", "folder"],
+)
+def test_what_is_no_study_database_is_a_problem_and_untouched(study: None, write: Any, found: str) -> None:
+    write()
+    check = database()
+    assert check.status == "problem"
+    assert found in check.found
+    assert "left as it is" in check.what_to_do
+    assert len(trials()) == 1
+
+
+OLDER_SCHEMA = "v3.0.0.c"
+"""The oldest one to which Optuna's own migrations lead back."""
+
+
+def take_back_schema(path: str) -> None:
+    """Makes the tables those of an older Optuna, by its own migrations."""
+    storage = open_storage(path, create=False)
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        # The migration that made this index is the first one that is taken back; new databases have another.
+        connection.execute("CREATE INDEX trials_study_id_key ON trials (study_id)")
+    alembic.command.downgrade(storage._version_manager._create_alembic_config(), OLDER_SCHEMA)
+    storage.remove_session()
+    storage.engine.dispose()
+
+
+def set_schema(version: str) -> None:
+    with contextlib.closing(sqlite3.connect(STORAGE)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = ?", (version,))
+
+
+def test_tables_of_an_older_optuna_are_a_problem_with_the_command_that_brings_them_up(study: None) -> None:
+    take_back_schema(STORAGE)
+    check = database()
+    assert check.status == "problem"
+    assert f"(schema {OLDER_SCHEMA})" in check.found
+    assert check.what_to_do.endswith("optuna storage upgrade --storage sqlite:///s.db")
+
+
+def test_tables_of_a_newer_optuna_ask_for_a_newer_optuna(study: None) -> None:
+    set_schema("v99")
+    check = database()
+    assert (check.status, check.what_to_do) == ("problem", "Update Optuna: pip install -U optuna")
+
+
+def test_a_killed_writer_is_said_and_its_journal_stays_for_the_next_command(study: None) -> None:
+    set_running(0, dead_owner())
+    kill_within_a_write("INSERT INTO study_user_attributes (study_id, key, value_json) VALUES (1, ?, '1')")
+    check = database()
+    assert (check.status, check.found) == ("warning", "s.db is whole: 1 study, 2 trials")
+    assert "the next command takes back" in check.what_to_do
+    assert "#0 interrupted" in trials()[0].found
+    take_up()
+    assert database() == Check("database", "ok", "s.db is whole: 1 study, 2 trials")
+
+
+def test_what_is_only_in_the_write_ahead_log_is_seen(study: None) -> None:
+    """A reader beside would make or change the log's index."""
+    set_running(0, this_owner())
+    use_wal()
+    with contextlib.closing(sqlite3.connect(STORAGE)) as writer, writer:
+        writer.execute("DELETE FROM trials")
+        writer.commit()
+        assert database().found == "s.db is whole: 1 study, 0 trials"
+        assert trials()[0].found == "no trial is running"
+
+
+def test_a_database_that_another_process_holds_is_said_to_be_locked(
+    study: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor_storage, "LOCKED_SECONDS", 0.1)
+    with contextlib.closing(sqlite3.connect(STORAGE, isolation_level=None)) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        check = check_database(STORAGE)
+    assert (check.status, check.found) == ("warning", "s.db is locked by another process")
+    assert check.what_to_do.endswith("fuser s.db")
+
+
+def test_a_database_that_is_being_written_is_looked_at_beside(study: None) -> None:
+    with contextlib.closing(sqlite3.connect(STORAGE, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute("DELETE FROM trials")
+        assert database().found == "s.db is whole: 1 study, 2 trials"
+
+
+# ---- Running trials --------------------------------------------------------------------------------------
+
+
+def test_a_trial_in_training_is_well(study: None) -> None:
+    set_running(0, this_owner())
+    assert trials() == [Check("trials", "ok", "study s: #0 in training")]
+
+
+def test_a_trial_whose_process_is_gone_is_gone_on_with_by_the_command_that_is_said(study: None) -> None:
+    set_running(0, dead_owner())
+    set_running(1, this_owner())
+    (check,) = trials()
+    assert check.status == "warning"
+    assert check.found == "study s: #1 in training; #0 interrupted: the process is gone"
+    assert check.what_to_do == "The next `mc1opt run --study small --name s --storage s.db` goes on with #0."
+
+
+def test_the_default_database_and_the_definitions_own_name_need_no_options(template: bytes) -> None:
+    Path(DEFAULT_STORAGE).parent.mkdir()
+    Path(DEFAULT_STORAGE).write_bytes(template)
+    set_running(1, dead_owner(), DEFAULT_STORAGE)
+    with contextlib.closing(sqlite3.connect(DEFAULT_STORAGE)) as connection, connection:
+        connection.execute("UPDATE studies SET study_name = 'small'")
+    (check,) = check_trials(DEFAULT_STORAGE)
+    assert check.what_to_do == "The next `mc1opt run --study small` goes on with #1."
+
+
+def test_a_trial_of_another_host_may_live(study: None) -> None:
+    set_running(0, {**dead_owner(), "host": "elsewhere.example"})
+    (check,) = trials()
+    assert check.status == "ok"
+    assert "#0 in training on elsewhere.example" in check.found
+    assert "A running search takes over #0 when it has not heard of it for 3 min." in check.what_to_do
+
+
+def test_a_trial_that_died_once_too_often_is_said_to_fail(study: None) -> None:
+    set_running(0, dead_owner())
+    set_attribute(0, records.STALLED, {"times": MAX_STALLED - 1, "epochs": 0})
+    (check,) = trials()
+    assert "ends #0 as failed: the process died 5 times without a new epoch" in check.what_to_do
+    assert take_up() == 0
+    assert trials() == [Check("trials", "ok", "no trial is running")]
+    assert load_study(new_storage(), "s").trials[0].state == optuna.trial.TrialState.FAIL
+
+
+def test_studies_of_other_programs_are_let_alone() -> None:
+    optuna.create_study(storage=new_storage(owner=dead_owner()), study_name="theirs").ask()
+    assert trials() == [Check("trials", "ok", "no trial is running")]
+
+
+# ---- Images ----------------------------------------------------------------------------------------------
+
+
+def images(data: Path | None = None) -> Check:
+    with nothing_changes():
+        return check_data(data)
+
+
+def test_images_that_are_not_there_yet_are_not_fetched() -> None:
+    check = images()
+    assert check.status == "warning"
+    assert check.found.startswith("CIFAR-10 is not yet in the cache")
+    assert "mc1opt data" in check.what_to_do
+
+
+def test_images_that_were_fetched_in_part_are_said_to_be_so(tmp_path: Path) -> None:
+    (tmp_path / "cache/.fetching-abc").mkdir(parents=True)
+    assert images().found.startswith("CIFAR-10 is only in part in the cache")
+
+
+def test_a_cache_that_cannot_be_made_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("file").touch()
+    monkeypatch.setenv("MC1OPT_DATA", "file/cache")
+    check = images()
+    assert check.status == "problem"
+    assert "MC1OPT_DATA" in check.what_to_do
+
+
+def test_too_little_disk_for_the_images_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(".")._replace(free=1_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage)
+    assert images().status == "problem"
+
+
+def test_given_images_are_looked_at_and_not_put_into_the_cache() -> None:
+    write_binary_folder(Path("images"))
+    check = images(Path("images"))
+    assert check.status == "ok"
+    assert "200 training and 50 test images, not in the cache yet" in check.found
+
+
+def test_given_files_that_are_no_images_are_a_problem() -> None:
+    check = images(Path("nowhere"))
+    assert (check.status, check.found) == ("problem", "nowhere cannot be used")
+    assert "does not exist" in check.what_to_do
+
+
+def test_cached_images_are_verified(tmp_path: Path) -> None:
+    write_binary_folder(Path("images"))
+    folder = Path(find_data(Path("images")).folder)
+    assert images(Path("images")).found.endswith("all hashes verified")
+    content = bytearray((folder / "train_labels.npy").read_bytes())
+    content[-1] ^= 1
+    (folder / "train_labels.npy").write_bytes(content)
+    check = images(Path("images"))
+    assert check.status == "problem"
+    assert check.found.endswith("has changed since it was fetched: train_labels")
+    assert check.what_to_do.startswith(f"rm -r {folder}\n")

@@ -38,6 +38,8 @@ TORCH_FREE_FILES = {
     "workers/protocol.py",
 }
 OPTUNA_LAYERS = {"search", "results"}
+DRAWING = {"matplotlib", "plotly", "optuna_dashboard", "bottle"}
+"""Imported where something is drawn or served, so that a search does not wait for them."""
 ONE_FILE = {"wandb": "results/wandb_mirror.py", "ray": "workers/ray_pool.py"}
 
 
@@ -88,6 +90,9 @@ def test_heavy_packages_stay_where_they_belong(path: Path) -> None:
             assert not top & {"torch", "torchvision"}, name
     if "optuna" in roots:
         assert own in OPTUNA_LAYERS, name
+    if roots & DRAWING:
+        assert own == "results", name
+        assert not top & DRAWING, name
     for package, file in ONE_FILE.items():
         if package in roots:
             assert name == file, name

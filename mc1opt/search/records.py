@@ -170,7 +170,7 @@ def trial_record(trial: FrozenTrial) -> TrialRecord:
         parameters=attributes.get(PARAMETERS),
         macs=attributes.get(MACS),
         values_by_epoch=values_by_epoch(trial),
-        seconds=trial.duration.total_seconds() if trial.duration is not None else None,
+        seconds=_seconds(trial),
         epoch_seconds=attributes.get(EPOCH_SECONDS),
         constraints=dict(trial.constraints),
         failure=attributes.get(FAILURE),
@@ -182,6 +182,17 @@ def trial_record(trial: FrozenTrial) -> TrialRecord:
         started=_in_utc(trial.datetime_start),
         ended=_in_utc(trial.datetime_complete),
     )
+
+
+def _seconds(trial: FrozenTrial) -> float | None:
+    """How long a trial was trained: the seconds of its epochs, by a clock that does not jump.
+
+    Without epochs the time between its start and its end, by the wall clock, which may have been set meanwhile.
+    """
+    each = trial.user_attrs.get(EPOCH_SECONDS)
+    if each is not None:
+        return float(each) * len(trial.intermediate_values)
+    return None if trial.duration is None else max(0.0, trial.duration.total_seconds())
 
 
 def _in_utc(time: datetime | None) -> str | None:

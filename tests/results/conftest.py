@@ -1,14 +1,31 @@
 """One small trained network and its exports, which are made once."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy.event
 import torch
+from sqlalchemy.engine import Engine
 
 from mc1opt.results import export_check
 from mc1opt.results.export import FORMATS, ExportCommand, export
 from tests.results.trained import STUDY, Trained, train_small, write_study
+from tests.search.studies import without_syncs
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_syncs_here() -> Iterator[None]:
+    """As in the tests of the search: a slow disk would be most of the time."""
+
+    def connected(connection: Any, record: Any) -> None:
+        without_syncs(connection, record)
+
+    sqlalchemy.event.listen(Engine, "connect", connected)
+    yield
+    sqlalchemy.event.remove(Engine, "connect", connected)
 
 
 @pytest.fixture(autouse=True, scope="session")

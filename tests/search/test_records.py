@@ -1,6 +1,7 @@
 """What is read back from a stored trial."""
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,20 @@ def test_a_pruned_trials_last_report_is_not_its_value() -> None:
     study.tell(trial, state=TrialState.PRUNED)
     assert study.trials[0].value == 0.8
     assert trial_record(study.trials[0]).value is None
+
+
+def test_a_trial_took_what_its_epochs_took_whatever_the_wall_clock_says() -> None:
+    trial = ended(TrialState.COMPLETE, value=0.5)
+    assert trial.datetime_complete is not None
+    trial.datetime_start = trial.datetime_complete + timedelta(hours=1)
+    assert trial_record(trial).seconds == 0.0
+    trial.datetime_start = trial.datetime_complete - timedelta(seconds=3)
+    assert trial_record(trial).seconds == 3.0
+    trial.datetime_start = trial.datetime_complete - timedelta(days=1)
+    trial.intermediate_values = {0: 0.4, 1: 0.5}
+    trial.user_attrs = {records.EPOCH_SECONDS: 1.5}
+    assert trial_record(trial).seconds == 3.0
+    assert trial_record(ended(TrialState.RUNNING)).seconds is None
 
 
 def test_untrained_trials_in_a_row_are_counted_from_the_last_ended_one() -> None:

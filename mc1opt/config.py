@@ -37,6 +37,7 @@ SCHEMA_VERSION = 1
 
 Activation = Literal["relu", "gelu", "silu"]
 Norm = Literal["none", "batch"]
+Initialisation = Literal["he", "torch"]
 
 
 class _Model(BaseModel):
@@ -266,6 +267,15 @@ class Augmentation(_Model):
     """Side of the square (pixels) replaced by the mean colour (DeVries and Taylor, 2017); 0 is none."""
 
 
+def as_before() -> dict[str, Any]:
+    """Marks a field that was added after schema version 1, for `Field(json_schema_extra=as_before())`.
+
+    Such a field's default must mean what configs without it did. It is left out of the identity at that
+    value, so that ids written before it existed stay true.
+    """
+    return {"added_later": True}
+
+
 class Config(_Model):
     """Everything about a training but its epochs, seed and data."""
 
@@ -276,18 +286,12 @@ class Config(_Model):
     """Images a step."""
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     augmentation: Augmentation = Augmentation()
+    initialisation: Initialisation = Field(default="he", json_schema_extra=as_before())
+    """How weights are drawn: "he" is normal with variance 2 / fan-in, biases 0 (He et al., 2015); "torch" is
+    what PyTorch's layers do by themselves, uniform with variance 1 / (3 fan-in), biases too."""
 
 
 # ---- JSON and identity -----------------------------------------------------------------------------------
-
-
-def as_before() -> dict[str, Any]:
-    """Marks a field that was added after schema version 1, for `Field(json_schema_extra=as_before())`.
-
-    Such a field's default must mean what configs without it did. It is left out of the identity at that
-    value, so that ids written before it existed stay true.
-    """
-    return {"added_later": True}
 
 
 def _identity(value: Any) -> Any:

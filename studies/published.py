@@ -50,6 +50,7 @@ def search_space(trial: BaseTrial) -> Config:
         batch_size=trial.suggest_int("batch_size", 20, 512, log=True),
         label_smoothing=trial.suggest_float("label_smoothing", 0.0, 0.2),
         augmentation=suggest_augmentation(trial),
+        initialisation="torch",
     )
 
 

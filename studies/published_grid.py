@@ -19,8 +19,10 @@ EPOCHS = PRESETS["mlp-128-64"].epochs["published"]
 
 def search_space(trial: BaseTrial) -> Config:
     """Published model 1 with another batch size and another learning rate; all else is as it was."""
+    published = PRESETS["mlp-128-64"].config
     return Config(
-        architecture=PRESETS["mlp-128-64"].config.architecture,
+        architecture=published.architecture,
         optimizer=SGD(learning_rate=trial.suggest_categorical("learning_rate", GRID["learning_rate"])),
         batch_size=trial.suggest_categorical("batch_size", GRID["batch_size"]),
+        initialisation=published.initialisation,
     )

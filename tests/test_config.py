@@ -181,6 +181,7 @@ CHANGES: list[tuple[Config, tuple[str | int, ...], Any]] = [
     (CONVNET, ("augmentation", "flip"), False),
     (CONVNET, ("augmentation", "crop"), 2),
     (CONVNET, ("augmentation", "cutout"), 0),
+    (SMALL, ("initialisation",), "torch"),
 ]
 
 

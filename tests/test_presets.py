@@ -91,6 +91,7 @@ def test_recipe_is_the_published_one(preset):
         batch_size=200,
         label_smoothing=0.0,
         augmentation=Augmentation(flip=False, crop=0, cutout=0),
+        initialisation="torch",
     )
 
 
@@ -117,6 +118,7 @@ def test_row_10_normalises_before_activation_and_pooling_and_says_so_of_its_line
 def test_the_other_recipe_trains_the_same_network_by_one_cycle_with_augmentation(preset):
     config = preset.with_recipe("mc1opt")
     assert config.architecture == preset.config.architecture
+    assert config.initialisation == preset.config.initialisation
     assert config.schedule == OneCycle()
     assert config.label_smoothing > 0.0
     assert config.augmentation.flip

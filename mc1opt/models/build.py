@@ -9,7 +9,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from mc1opt.config import IMAGE_CHANNELS, IMAGE_SIZE, MLP, ConvNet
+from mc1opt.config import IMAGE_CHANNELS, IMAGE_SIZE, MLP, ConvNet, Initialisation
 from mc1opt.models.convnet import convnet_parts
 from mc1opt.models.mlp import mlp_parts
 
@@ -61,6 +61,7 @@ def initialise(network: nn.Module) -> None:
 def build_model(
     architecture: MLP | ConvNet,
     *,
+    initialisation: Initialisation = "he",
     mean: Tensor | None = None,
     std: Tensor | None = None,
     whitening: Tensor | None = None,
@@ -72,6 +73,7 @@ def build_model(
 
     Args:
         architecture: what the config says.
+        initialisation: how its weights are drawn; see `mc1opt.config.Config`.
         mean: of each channel of the training images, 3 values, 0 to 255; None means 0, for weights that are
             loaded later.
         std: the standard deviations, in the same units; None means 1.
@@ -95,6 +97,7 @@ def build_model(
     parts = OrderedDict[str, nn.Module](normalisation=Normalisation(mean, std, memory_format))
     parts.update(layers)
     network = nn.Sequential(parts)
-    initialise(network)
+    if initialisation == "he":
+        initialise(network)
     # Of the tensors only those with four dimensions have a memory format to change.
     return network.to(memory_format=memory_format) if isinstance(architecture, ConvNet) else network

@@ -212,7 +212,8 @@ def training_minutes(trials: Iterable[TrialRecord]) -> dict[int, float]:
     A study that is stopped, and resumed next day, has not trained overnight.
     """
     spans = {
-        trial.number: (_timestamp(trial.started), _timestamp(trial.ended))
+        # A clock that was set back does not make a trial end before it began.
+        trial.number: (_timestamp(trial.started), max(_timestamp(trial.started), _timestamp(trial.ended)))
         for trial in trials
         if trial.outcome in ("complete", "pruned") and trial.started and trial.ended
     }

@@ -136,6 +136,15 @@ def _imports(config: Config) -> str:
 # ---- The network -----------------------------------------------------------------------------------------
 
 
+_HE_INITIALISATION = """\
+    for layer in network:
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+"""
+
+
 def _network(config: Config) -> str:
     architecture = config.architecture
     whitened = _stem(config) is not None
@@ -143,17 +152,13 @@ def _network(config: Config) -> str:
     layers += _mlp(architecture) if isinstance(architecture, MLP) else _convnet(architecture)
     body = "\n".join(" " * 8 + line for line in layers)
     arguments = "mean, std, filters" if whitened else "mean, std"
+    drawn = _HE_INITIALISATION if config.initialisation == "he" else ""
     return f'''def build_network({arguments}):
     """From images (uint8, N x 3 x 32 x 32) to logits (N x 10)."""
     network = nn.Sequential(
 {body}
     )
-    for layer in network:
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-    return network
+{drawn}    return network
 '''
 
 

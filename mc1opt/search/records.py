@@ -187,7 +187,7 @@ def trial_record(trial: FrozenTrial) -> TrialRecord:
 def _seconds(trial: FrozenTrial) -> float | None:
     """How long a trial was trained: the seconds of its epochs, by a clock that does not jump.
 
-    Without epochs the time between its start and its end, by the wall clock, which may have been set meanwhile.
+    Without epochs the time between start and end, by the wall clock, which may have been set meanwhile.
     """
     each = trial.user_attrs.get(EPOCH_SECONDS)
     if each is not None:

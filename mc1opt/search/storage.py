@@ -33,7 +33,7 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from mc1opt.errors import StorageError, UsageError
@@ -398,7 +398,7 @@ def storage_url(storage: str) -> str:
         UsageError: the text is neither.
     """
     if "://" not in storage:
-        return f"sqlite:///{storage}"
+        return URL.create("sqlite", database=storage).render_as_string(hide_password=False)
     try:
         url = make_url(storage)
         url.get_dialect()
@@ -513,7 +513,7 @@ def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
     """Refuses tables of another Optuna, to which RDBStorage would add those that are missing."""
     found = connection.execute("SELECT name FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
     row = connection.execute("SELECT version_num FROM alembic_version").fetchone() if found else None
-    if (what_to_do := other_schema(row[0] if row else None, f"sqlite:///{path}")) is not None:
+    if (what_to_do := other_schema(row[0] if row else None, storage_url(str(path)))) is not None:
         raise StorageError(f"{path} has the tables of another version of Optuna. {what_to_do}")
 
 
@@ -541,7 +541,7 @@ def _create(path: Path) -> None:
     new = path.with_name(f".{path.name}.new")
     for left in (new, new.with_name(f"{new.name}-journal")):
         left.unlink(missing_ok=True)
-    storage = _open(f"sqlite:///{new}", None, 1)
+    storage = _open(storage_url(str(new)), None, 1)
     storage.remove_session()
     storage.engine.dispose()
     new.replace(path)

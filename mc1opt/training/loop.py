@@ -174,7 +174,8 @@ def new_model(training: Training, images: ImageSplit) -> nn.Module:
     if isinstance(architecture, ConvNet) and isinstance(architecture.stem, WhitenedStem):
         normalised = (sample - mean[:, None, None]) / std[:, None, None]
         whitening = whitening_filters(normalised, architecture.stem.kernel_size)
-    return build_model(architecture, mean=mean, std=std, whitening=whitening)
+    initialisation = training.config.initialisation
+    return build_model(architecture, initialisation=initialisation, mean=mean, std=std, whitening=whitening)
 
 
 def train(training: Training) -> Iterator[EpochResult]:

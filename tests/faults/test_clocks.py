@@ -29,7 +29,7 @@ from tests.faults.test_processes import HANGS, VICTIM
 from tests.search.studies import facts, wait_until_begun
 
 SLEEPS = {**HANGS, "value": 3.0}
-IMPATIENT = {"modules": {"mc1opt.search.heartbeat": {"HEARTBEAT_SECONDS": 0.2, "GRACE_SECONDS": 2.0}}}
+IMPATIENT = {"modules": {"mc1opt.search.heartbeat": {"HEARTBEAT_SECONDS": 0.2, "GRACE_SECONDS": 1.0}}}
 ELSEWHERE = {**CURVES, **IMPATIENT, "host": "elsewhere.example"}
 
 
@@ -71,6 +71,7 @@ def test_a_process_that_was_taken_for_dead_drops_its_trial_and_goes_on(
     halted = commands.search(changes={**CURVES, **IMPATIENT})
     wait_until_begun(switches, VICTIM, 2)
     halt(halted)
+    switches.add("sleep", epoch=0, value=2.0)  # the other one shall not reach the total before it takes over
     other = commands.search(changes=ELSEWHERE)
     wait_until(lambda: owner_of_victim() == "elsewhere.example")
     if when.startswith("when"):

@@ -123,6 +123,23 @@ def test_biases_start_at_zero(architecture):
 
 
 @ARCHITECTURES
+def test_pytorchs_own_initialisation_is_that_of_layers_that_nobody_touches(architecture):
+    torch.manual_seed(5)
+    model = build_model(architecture, initialisation="torch")
+    torch.manual_seed(5)
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            untouched = nn.Linear(module.in_features, module.out_features, bias=module.bias is not None)
+        elif isinstance(module, nn.Conv2d):
+            options = {"padding": module.padding, "bias": module.bias is not None}
+            untouched = nn.Conv2d(module.in_channels, module.out_channels, module.kernel_size, **options)
+        else:
+            continue
+        assert torch.equal(module.weight, untouched.weight)
+        assert module.bias is None or torch.equal(module.bias, untouched.bias)
+
+
+@ARCHITECTURES
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(architecture):
     def weights(seed: int) -> torch.Tensor:
         torch.manual_seed(seed)

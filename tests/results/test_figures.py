@@ -179,6 +179,11 @@ def test_minutes_of_training_run_on_while_trials_overlap_and_stand_still_in_paus
     assert training_minutes(trials) == pytest.approx({0: 10, 1: 15, 2: 8, 3: 25, 4: 35})
 
 
+def test_a_clock_that_was_set_back_takes_no_time_away() -> None:
+    trials = [timed(0, 0, 10), timed(1, 100, 50), timed(2, 50, 60)]
+    assert training_minutes(trials) == pytest.approx({0: 10, 1: 20, 2: 20})
+
+
 def test_a_long_search_is_shown_in_hours() -> None:
     shown = json.loads(best_over_time(study(timed(0, 0, 600, value=0.5))).to_json())
     assert shown["layout"]["xaxis"]["title"]["text"] == "hours of training"

@@ -154,6 +154,7 @@ EPOCH = re.compile(r"epoch +(\d+)  loss ([\d.]+)  validation ([\d.]+)  [\d.]+ s"
 VARIANTS = {
     "adam, constant": {"architecture": MLP(layers=()), "optimizer": Adam(learning_rate=1e-3), "crop": 3},
     "adamw, cosine": {"optimizer": AdamW(learning_rate=1e-3), "schedule": Cosine(), "flip": True},
+    "drawn as PyTorch does": {"initialisation": "torch"},
 }
 
 

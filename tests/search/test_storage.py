@@ -14,7 +14,7 @@ from optuna.exceptions import StorageInternalError
 
 from mc1opt.errors import StorageError, UsageError
 from mc1opt.search import storage as storage_module
-from mc1opt.search.storage import StudyStorage, open_storage, storage_url
+from mc1opt.search.storage import StudyStorage, open_storage, sqlite_path, storage_url
 
 ME = {"host": "here", "boot": "b", "pid": 1, "started": 2}
 
@@ -29,6 +29,8 @@ def new_study(storage: StudyStorage) -> optuna.Study:
 
 def test_a_path_is_a_sqlite_file_and_a_url_is_a_url() -> None:
     assert storage_url("a/b.db") == "sqlite:///a/b.db"
+    for path in ("a?b#c.db", "100%.db", "a%20b.db", "'quote\".db", "🐈.db"):
+        assert sqlite_path(storage_url(path)) == Path(path)
     assert storage_url("sqlite:////tmp/x.db") == "sqlite:////tmp/x.db"
 
 

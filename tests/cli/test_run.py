@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -180,7 +181,7 @@ def test_a_signal_before_the_search_begins_ends_what_it_waits_for(tiny: Path, st
     with (tiny / "cache/.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # as if another process were fetching the images
         search = start(*TINY_SEARCH)
-        wait_until(lambda: catches(search.pid, signal.SIGTERM))
+        wait_until(lambda: waits_for_a_lock(search.pid))
         search.send_signal(signal.SIGTERM)
         stopped = finish(search, STOP_SECONDS)
     assert stopped.returncode == 143
@@ -188,11 +189,9 @@ def test_a_signal_before_the_search_begins_ends_what_it_waits_for(tiny: Path, st
     assert not Path("storage").exists()
 
 
-def catches(pid: int, number: int) -> bool:
-    """Whether a process has a handler for a signal (Linux)."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    mask = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
-    return bool(int(mask, 16) >> (number - 1) & 1)
+def waits_for_a_lock(pid: int) -> bool:
+    """Whether a process waits for a lock on a file (Linux)."""
+    return re.search(rf"-> FLOCK .* {pid} ", Path("/proc/locks").read_text()) is not None
 
 
 # ---- Given wrongly ---------------------------------------------------------------------------------------

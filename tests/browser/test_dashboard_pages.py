@@ -3,6 +3,7 @@
 Screenshots are kept in pytest's cache, `.pytest_cache/d/screenshots`.
 """
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from tests.search.studies import run_study, stored
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
 
+STUDY = "seen-in-a-browser"
 TRIALS = 40
 FIGURE_TITLES = (
     "Learning curves",
@@ -40,25 +42,28 @@ class Site:
         assert self.record.best is not None
         return self.record.best.number
 
-    def see(self, path: str, *texts: str) -> None:
-        """Opens a page below the study's and waits for texts."""
+    def see(self, path: str, *texts: str) -> str:
+        """Opens a page below the study's, and waits for texts; all that it shows then."""
         self.browser.open(f"{self.study_page}{path}")
         self.browser.wait_for(*texts)
+        return self.browser.text()
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Site]:
     """A study with complete, pruned, too large and duplicate trials, served by the command."""
     storage = tmp_path_factory.mktemp("site") / "s.db"
-    run_study(TRIALS, path=str(storage))
+    run_study(TRIALS, path=str(storage), study=STUDY)
     assert request.config.cache is not None
-    command = [Path(sys.executable).parent / "mc1opt", "dashboard", "--study", "s", "--port", "0"]
-    server = subprocess.Popen([*command, "--storage", storage], stdout=subprocess.PIPE, text=True)
+    command = [Path(sys.executable).parent / "mc1opt", "dashboard", "--study", STUDY, "--storage", storage]
+    server = subprocess.Popen([*command, "--port", "0"], stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
         address = server.stdout.readline().split()[1]
         with Browser(height=2600) as browser:
-            yield Site(address, stored(str(storage)), browser, request.config.cache.mkdir("screenshots"))
+            yield Site(
+                address, stored(str(storage), STUDY), browser, request.config.cache.mkdir("screenshots")
+            )
     finally:
         server.terminate()
         server.communicate(timeout=60)
@@ -75,7 +80,8 @@ def _screenshot_and_no_errors(site: Site, request: pytest.FixtureRequest) -> Ite
 
 def test_the_list_names_the_study(site: Site) -> None:
     site.browser.open(site.study_page.partition("/studies/")[0])
-    site.browser.wait_for("s", "MAXIMIZE")
+    site.browser.wait_for(STUDY, "MAXIMIZE")
+    assert site.browser.text().count(STUDY) == 1
 
 
 def test_the_study_shows_its_history_what_matters_and_our_figures(site: Site) -> None:
@@ -87,17 +93,24 @@ def test_the_study_shows_its_history_what_matters_and_our_figures(site: Site) ->
 
 
 def test_the_note_says_what_is_best_and_how_to_go_on(site: Site) -> None:
-    value = site.record.best.value if site.record.best else 0.0
-    site.see("/note", f"Best so far: {value:.4f}, trial #{site.best}", "mc1opt retrain --study s")
+    assert site.record.best is not None
+    best = f"Best so far: {site.record.best.value:.4f}, trial #{site.best}"
+    text = site.see("/note", best, f"mc1opt retrain --study {STUDY}")
+    for outcome in ("complete", "pruned", "too_large", "duplicate"):
+        count = sum(trial.outcome == outcome for trial in site.record.trials)
+        assert f"{count} {outcome.replace('_', ' ')}" in text
 
 
 def test_the_best_trial_has_its_note_its_config_and_its_files(site: Site) -> None:
-    site.see(f"/trials?numbers={site.best}", f"Trial {site.best}", "mc1opt export --study s")
-    site.browser.wait_for("config.json", "history.csv", "learning_curve.png", "parameters", "macs")
+    site.see(f"/trials?numbers={site.best}", f"Trial {site.best}", f"mc1opt export --study {STUDY}")
+    site.browser.wait_for("config.json", "history.csv", "learning_curve.png")
     site.browser.wait_for_pictures(1)
+    assert site.record.best is not None
+    assert f"parameters {site.record.best.parameters}" in site.browser.text()
 
 
 @pytest.mark.parametrize("outcome", ["too_large", "duplicate", "pruned"])
 def test_a_trial_that_optuna_calls_pruned_says_what_it_is(site: Site, outcome: str) -> None:
     number = next(trial.number for trial in site.record.trials if trial.outcome == outcome)
-    site.see(f"/trials?numbers={number}", f"Trial {number}", f"outcome {outcome}")
+    text = site.see(f"/trials?numbers={number}", f"Trial {number}", "outcome ")
+    assert re.findall(r"^outcome (\w+)", text, re.MULTILINE) == [outcome]

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,10 @@ from mc1opt.search.artifacts import artifact_names
 from mc1opt.search.records import study_record
 from mc1opt.search.resume import load_study
 from tests.search.display import trial
-from tests.search.studies import EPOCHS, new_storage, run_study
+from tests.search.studies import EPOCHS, new_storage
+from tests.search.two_studies import database, study
+
+__all__ = ["database", "study"]
 
 FOLDER = Path("artifacts")
 CONFUSION = [
@@ -36,22 +38,6 @@ def names(study: optuna.Study, trial_id: int) -> list[str]:
 
 def contents() -> set[bytes]:
     return {path.read_bytes() for path in FOLDER.iterdir()}
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The studies s, with two finished trials whose ids are 1 and 2, and other: not to be changed."""
-    path = tmp_path_factory.mktemp("studies") / "s.db"
-    run_study(2, path=str(path))
-    run_study(1, path=str(path), study="other")
-    return path
-
-
-@pytest.fixture
-def study(database: Path) -> optuna.Study:
-    """The study s, in the test's own folder."""
-    shutil.copy(database, "s.db")
-    return load_study(new_storage(), "s")
 
 
 # ---- What is in them -------------------------------------------------------------------------------------

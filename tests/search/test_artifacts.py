@@ -1,11 +1,9 @@
 """Files of trials: kept whatever its state, listed, replaced, taken away, deleted with their study."""
 
-import shutil
 import uuid
 from pathlib import Path
 
 import optuna
-import pytest
 
 from mc1opt.search.artifacts import (
     artifact_names,
@@ -16,26 +14,13 @@ from mc1opt.search.artifacts import (
 )
 from mc1opt.search.catalogue import delete_study, open_for_deletion
 from mc1opt.search.resume import load_study
-from tests.search.studies import new_storage, run_study
+from tests.search.studies import new_storage
+from tests.search.two_studies import database, study
 
 FIRST, SECOND = str(uuid.UUID(int=1)), str(uuid.UUID(int=2))
+__all__ = ["database", "study"]
+
 FOLDER = Path("artifacts")
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The studies s, with two finished trials whose ids are 1 and 2, and other: not to be changed."""
-    path = tmp_path_factory.mktemp("studies") / "s.db"
-    run_study(2, path=str(path))
-    run_study(1, path=str(path), study="other")
-    return path
-
-
-@pytest.fixture
-def study(database: Path) -> optuna.Study:
-    """The study s, in the test's own folder."""
-    shutil.copy(database, "s.db")
-    return load_study(new_storage(), "s")
 
 
 def test_the_folder_is_beside_the_database_and_below_storage_for_a_server() -> None:

@@ -87,8 +87,12 @@ training = Training(
     seed=0, data=data, precision=sys.argv[2], weights="w.safetensors",
 )
 list(train(training))
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(peak * (1 if sys.platform == "darwin" else 1024))
+if sys.platform == "darwin":
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+else:
+    # Linux counts into ru_maxrss what the parent held when it started this process, VmHWM does not.
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    print(int(status["VmHWM"].removesuffix(" kB")) * 1024)
 """
 
 

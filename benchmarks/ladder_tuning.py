@@ -4,11 +4,12 @@ At the top of the repository:
 
     python -m benchmarks.ladder_tuning mlp-128-64 --recipe published --epochs 25 --seeds 2
     python -m benchmarks.ladder_tuning mlp-128-64 --recipe mc1opt --learning-rate 0.1
+    python -m benchmarks.ladder_tuning cnn-32-128-pool --initialisation he
 
 Trains on 45,000 images and validates on the 5,000 that are cut from the training images. With the constant
 learning rate of the recipe `published`, epoch e of a longer training is the last one of a training of e
-epochs, so that one curve tells of all. Each training adds a line to the file of results. The defaults in
-`mc1opt/presets.py` come from it; the test images stay closed. Not here: measuring (`ladder.py`).
+epochs, so that one curve tells of all. Each training adds a line to the file of results. It is there to
+choose the defaults in `mc1opt/presets.py` by; the test images stay closed. Not here: measuring (`ladder.py`).
 """
 
 import argparse
@@ -28,13 +29,19 @@ from mc1opt.training.devices import resolve_precision
 from mc1opt.workers.pool import ProcessPool
 
 
-def changed(config: Config, learning_rate: float | None, batch_size: int | None) -> Config:
-    """The config with another learning rate or batch size, where they are given."""
+def changed(
+    config: Config, learning_rate: float | None, batch_size: int | None, initialisation: str | None
+) -> Config:
+    """The config with another learning rate, batch size or initialisation, where they are given."""
     optimizer = config.optimizer
     if learning_rate is not None:
         optimizer = optimizer.model_copy(update={"learning_rate": learning_rate})
-    batch_size = config.batch_size if batch_size is None else batch_size
-    return config.model_copy(update={"optimizer": optimizer, "batch_size": batch_size})
+    changes = {
+        "optimizer": optimizer,
+        "batch_size": config.batch_size if batch_size is None else batch_size,
+        "initialisation": initialisation or config.initialisation,
+    }
+    return config.model_copy(update=changes)
 
 
 def curve(pool: ProcessPool, training: Training) -> list[EpochResult]:
@@ -50,6 +57,7 @@ def figures(name: str, recipe: str, training: Training, results: list[EpochResul
         "preset": name,
         "recipe": recipe,
         "config": describe_config(training.config),
+        "initialisation": training.config.initialisation,
         "epochs": training.fidelity.epochs,
         "seed": training.seed,
         "losses": [result.loss for result in results],
@@ -69,12 +77,15 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--initialisation", choices=["he", "torch"])
     parser.add_argument("--data", type=Path)
     add_results_option(parser, "ladder_tuning")
     options = parser.parse_args()
     machine, data = machine_facts(), find_data(options.data)
     preset, recipe = get_preset(options.preset), get_recipe(options.recipe)
-    config = changed(preset.with_recipe(recipe), options.learning_rate, options.batch_size)
+    config = changed(
+        preset.with_recipe(recipe), options.learning_rate, options.batch_size, options.initialisation
+    )
     trainings = [
         Training(
             config=config,

@@ -22,6 +22,10 @@ Data = Annotated[
     Path | None, typer.Option(help="CIFAR-10's files, or other images in its formats; fetched if not given.")
 ]
 
+Timeout = Annotated[str | None, typer.Option(help="Stop in good order after this time: 90s, 8m, 1h30m.")]
+Workers = Annotated[str, typer.Option(help="Trainings at once: a number, or auto.")]
+DeviceName = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
+
 Wandb = Annotated[
     str | None,
     typer.Option(

@@ -6,8 +6,18 @@ from typing import Annotated
 
 import typer
 
-from mc1opt.cli.options import DEFAULT_STORAGE, Data, Json, Storage, at_least, parse_duration
-from mc1opt.cli.signals import Signals, StoppedEarlyError, resume_command
+from mc1opt.cli.options import (
+    DEFAULT_STORAGE,
+    Data,
+    DeviceName,
+    Json,
+    Storage,
+    Timeout,
+    Workers,
+    at_least,
+    parse_duration,
+)
+from mc1opt.cli.signals import Signals, resume_command
 
 app = typer.Typer(name="presets", rich_markup_mode=None)
 
@@ -78,11 +88,9 @@ def run(
     epochs: Annotated[
         int | None, typer.Option(help="Epochs of each training [default: the preset's].")
     ] = None,
-    timeout: Annotated[
-        str | None, typer.Option(help="Stop in good order after this time: 90s, 8m, 1h30m.")
-    ] = None,
-    workers: Annotated[str, typer.Option(help="Trainings at once: a number, or auto.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    timeout: Timeout = None,
+    workers: Workers = "auto",
+    device: DeviceName = "auto",
     storage: Storage = DEFAULT_STORAGE,
     data: Data = None,
     as_json: Json = False,
@@ -112,7 +120,7 @@ def run(
     output = sys.stderr if as_json else sys.stdout
     stop = StopFlag()
     signals = Signals(stop)
-    try:
+    with signals.ending_early("the trainings"):
         ended = run_presets(
             LadderCommand(
                 names=tuple(names or ()),
@@ -131,9 +139,6 @@ def run(
             on_start=signals.leave_to_the_work,
             output=output,
         )
-    except StoppedEarlyError:
-        typer.echo("Stopped before the trainings began.", err=True)
-        raise typer.Exit(signals.exit_code) from None
     for line in result_lines(ended.results):
         typer.echo(line, file=output)
     if as_json:

@@ -9,15 +9,18 @@ import typer
 from mc1opt.cli.options import (
     DEFAULT_STORAGE,
     Data,
+    DeviceName,
     Json,
     Storage,
     StoredStudy,
+    Timeout,
     Wandb,
+    Workers,
     at_least,
     parse_duration,
     wandb_mode,
 )
-from mc1opt.cli.signals import Signals, StoppedEarlyError, given_command, resume_command
+from mc1opt.cli.signals import Signals, given_command, resume_command
 
 
 def retrain(
@@ -33,11 +36,9 @@ def retrain(
     epochs: Annotated[
         int | None, typer.Option(help="Epochs of each training [default: what takes about an hour in all].")
     ] = None,
-    timeout: Annotated[
-        str | None, typer.Option(help="Stop in good order after this time: 90s, 8m, 1h30m.")
-    ] = None,
-    workers: Annotated[str, typer.Option(help="Trainings at once: a number, or auto.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    timeout: Timeout = None,
+    workers: Workers = "auto",
+    device: DeviceName = "auto",
     storage: Storage = DEFAULT_STORAGE,
     data: Data = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the model of another retraining.")] = False,
@@ -72,7 +73,7 @@ def retrain(
 
     stop = StopFlag()
     signals = Signals(stop)
-    try:
+    with signals.ending_early("the retraining"):
         ended = run_retraining(
             RetrainCommand(
                 study=study,
@@ -93,9 +94,6 @@ def retrain(
             on_start=signals.leave_to_the_work,
             output=sys.stderr if as_json else sys.stdout,
         )
-    except StoppedEarlyError:
-        typer.echo("Stopped before the retraining began.", err=True)
-        raise typer.Exit(signals.exit_code) from None
     mirror_retraining(mode, storage, study, lambda line: typer.echo(line, err=as_json))
     if ended.result is None:
         typer.echo(f"Go on with:   {resume_command()}", err=as_json)

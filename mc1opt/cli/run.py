@@ -9,15 +9,18 @@ import typer
 from mc1opt.cli.options import (
     DEFAULT_STORAGE,
     Data,
+    DeviceName,
     Json,
     Storage,
     Study,
+    Timeout,
     Wandb,
+    Workers,
     at_least,
     parse_duration,
     wandb_mode,
 )
-from mc1opt.cli.signals import Signals, StoppedEarlyError, resume_command
+from mc1opt.cli.signals import Signals, resume_command
 
 
 def run(
@@ -32,11 +35,9 @@ def run(
         int | None, typer.Option(help="Training images a trial [default: the study's].")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="The study's seed [default: 0].")] = None,
-    timeout: Annotated[
-        str | None, typer.Option(help="Stop in good order after this time: 90s, 8m, 1h30m.")
-    ] = None,
-    workers: Annotated[str, typer.Option(help="Trainings at once: a number, or auto.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    timeout: Timeout = None,
+    workers: Workers = "auto",
+    device: DeviceName = "auto",
     sampler: Annotated[
         str | None, typer.Option(help="tpe, random, or grid [default: the study's, else tpe].")
     ] = None,
@@ -89,37 +90,34 @@ def run(
 
     stop = StopFlag()
     signals = Signals(stop)
-    try:
-        with mirrored_search(mode, storage, lambda line: typer.echo(line, err=as_json)) as mirrors:
-            ended = search(
-                SearchCommand(
-                    study=study,
-                    trials=trials,
-                    name=name,
-                    storage=storage,
-                    epochs=epochs,
-                    train_images=train_images,
-                    seed=seed,
-                    timeout=seconds,
-                    workers=workers,
-                    device=device,
-                    sampler=sampler,
-                    pruner=pruner,
-                    max_macs=max_macs,
-                    max_failures=max_failures,
-                    confirm=confirm,
-                    keep=keep,
-                    max_trial_seconds=trial_seconds,
-                    data=data,
-                ),
-                stop=stop,
-                on_start=signals.leave_to_the_work,
-                output=sys.stderr if as_json else sys.stdout,
-                observers=(DashboardWriter(storage), *mirrors),
-            )
-    except StoppedEarlyError:
-        typer.echo("Stopped before the search began.", err=True)
-        raise typer.Exit(signals.exit_code) from None
+    mirrored = mirrored_search(mode, storage, lambda line: typer.echo(line, err=as_json))
+    with signals.ending_early("the search"), mirrored as mirrors:
+        ended = search(
+            SearchCommand(
+                study=study,
+                trials=trials,
+                name=name,
+                storage=storage,
+                epochs=epochs,
+                train_images=train_images,
+                seed=seed,
+                timeout=seconds,
+                workers=workers,
+                device=device,
+                sampler=sampler,
+                pruner=pruner,
+                max_macs=max_macs,
+                max_failures=max_failures,
+                confirm=confirm,
+                keep=keep,
+                max_trial_seconds=trial_seconds,
+                data=data,
+            ),
+            stop=stop,
+            on_start=signals.leave_to_the_work,
+            output=sys.stderr if as_json else sys.stdout,
+            observers=(DashboardWriter(storage), *mirrors),
+        )
     if as_json:
         typer.echo(json.dumps(ended.record.to_json(), indent=2))
     if ended.reason in ("timeout", "signal"):

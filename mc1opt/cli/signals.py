@@ -1,16 +1,23 @@
 """Signals that stop long commands in good order, and the command that goes on later."""
 
+import contextlib
 import os
 import shlex
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+import typer
+
 if TYPE_CHECKING:
     from mc1opt.search.run import StopFlag
+
+AGAIN_SECONDS = 0.5
+"""After which the end of a command that has not begun to work is asked for again, if it had no effect."""
 
 
 class StoppedEarlyError(BaseException):
@@ -30,6 +37,7 @@ class Signals:
         self._first: int | None = None
         signal.signal(signal.SIGINT, self._handle)
         signal.signal(signal.SIGTERM, self._handle)
+        signal.signal(signal.SIGALRM, self._end_early)
 
     @property
     def exit_code(self) -> int:
@@ -40,14 +48,38 @@ class Signals:
         """From now on the work sees to its end."""
         self._working = True
 
-    def _handle(self, number: int, _frame: FrameType | None) -> None:
+    @contextlib.contextmanager
+    def ending_early(self, what: str) -> Iterator[None]:
+        """Ends the command where a signal comes inside, before the work begins.
+
+        Args:
+            what: what has not begun, for people: "the search".
+
+        Raises:
+            typer.Exit: with the signal's exit code.
+        """
+        try:
+            yield
+        except StoppedEarlyError:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            typer.echo(f"Stopped before {what} began.", err=True)
+            raise typer.Exit(self.exit_code) from None
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._first is not None:
             # The workers end with their parent; running trials are taken up at the next start.
             os._exit(128 + number)
         self._first = number
         self._stop.set("signal", signal.Signals(number).name)
-        if not self._working:
-            raise StoppedEarlyError
+        self._end_early(number, frame)
+
+    def _end_early(self, _number: int, _frame: FrameType | None) -> None:
+        if self._working:
+            return
+        # Python drops an exception within a callback of its own, such as those of weak references, of which
+        # imports have many: then it comes again, until it ends what is waited for.
+        signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
+        raise StoppedEarlyError
 
 
 def resume_command() -> str:

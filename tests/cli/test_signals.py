@@ -1,5 +1,6 @@
-"""Commands to copy. Signals themselves are tested on the commands that they stop, `run` and `retrain`."""
+"""Commands to copy, and a signal that Python drops. Others are tested on the commands that they stop."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -34,3 +35,32 @@ def test_options_are_left_out_with_their_values(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(sys, "argv", ["mc1opt", "retrain", *option, "--study", "a b"])
     assert given_command(without=("--timeout",)) == "mc1opt retrain --study 'a b'"
     assert given_command() == f"mc1opt retrain {' '.join(option)} --study 'a b'"
+
+
+DROPPED = """
+import signal, time
+import typer
+from mc1opt.cli.signals import Signals
+from mc1opt.search.run import StopFlag
+
+class Callback:
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)  # what is raised in here, Python only prints
+
+try:
+    with Signals(StopFlag()).ending_early("the search"):
+        callback = Callback()
+        del callback
+        time.sleep(60)
+except typer.Exit as end:
+    raise SystemExit(end.exit_code)
+"""
+
+
+def test_a_signal_that_python_drops_ends_the_command_nevertheless() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", DROPPED], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert ended.returncode == 143
+    assert ended.stderr.startswith("Exception ignored in")
+    assert ended.stderr.endswith("Stopped before the search began.\n")

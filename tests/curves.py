@@ -26,6 +26,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from mc1opt.config import MLP, SGD, Config, ConvNet, LinearLayer, config_id
+from mc1opt.search.speed import SPEED_SEED
 from mc1opt.spec import DataSet, EpochResult, Fidelity, Training, TrainingFailed
 from mc1opt.workers.protocol import TrainingInterrupted
 
@@ -254,7 +255,8 @@ def _train(training: Training, process: _Process) -> Iterator[EpochResult]:
 def _new_epochs(training: Training, process: _Process, results: list[EpochResult]) -> Iterator[EpochResult]:
     saved = time.monotonic()
     for result in results:
-        if (switches := _switches()) is not None:
+        # Rules are for a study's trainings, not for those that measure how fast the machine is.
+        if training.seed != SPEED_SEED and (switches := _switches()) is not None:
             for rule in switches._begin(training, result.epoch):
                 _apply(rule, process)
         if time.monotonic() - saved >= training.checkpoint_seconds:

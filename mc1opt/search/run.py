@@ -28,9 +28,10 @@ from mc1opt.search.heartbeat import Heartbeat
 from mc1opt.search.importance import importances
 from mc1opt.search.objective import Confirmed, EpochEvent, Event, Objective, Proposal
 from mc1opt.search.observers import Observer, Observers, SearchEnded, SearchStarted, StopReason, TrialStarted
-from mc1opt.search.plan import expected_bytes, expected_seconds
+from mc1opt.search.plan import expected_bytes, expected_seconds, knows_its_speed
 from mc1opt.search.resume import StudySettings, load_study, open_study, take_up_interrupted
 from mc1opt.search.space import StudyDefinition
+from mc1opt.search.speed import typical_epoch_seconds
 from mc1opt.search.storage import StudyStorage
 from mc1opt.search.weights import study_folder, tidy
 from mc1opt.spec import CHECKPOINT_SECONDS, DataSet, Device, Fidelity, Precision
@@ -246,18 +247,31 @@ class _Search:
             device=settings.device,
             timeout=settings.timeout,
             expected_seconds=expected_seconds(
-                self.definition,
                 record,
                 trials=settings.trials,
                 fidelity=settings.fidelity,
-                max_macs=settings.max_macs,
                 workers=self.pool.size,
-                device=settings.device,
-                precision=settings.precision,
+                pruner=settings.pruner,
+                typical_epoch=self._typical_epoch_seconds(record),
                 confirmations=confirmations,
             ),
             expected_bytes=expected_bytes(settings.trials, settings.keep, record),
             record=record,
+        )
+
+    def _typical_epoch_seconds(self, record: records.StudyRecord) -> float | None:
+        """Measured only where the study's own trials don't tell how long others take."""
+        if knows_its_speed(record) or self._counted() >= self.settings.trials:
+            return None
+        return typical_epoch_seconds(
+            self.definition,
+            self.pool,
+            data=self.objective.data,
+            fidelity=self.settings.fidelity,
+            max_macs=self.settings.max_macs,
+            device=self.settings.device,
+            precision=self.settings.precision,
+            interrupted=self.stop.is_set,
         )
 
     def _confirm(self, deadline: float | None) -> None:
@@ -312,6 +326,7 @@ class _Search:
         for thread in threads:
             thread.join()
         self._pass_on_events()
+        self.observers.tick()
 
     def _pass_on_events(self, wait: float = 0.0) -> None:
         try:

@@ -246,7 +246,7 @@ class BrokenFlag(StopFlag):
     """A stop flag that cannot be read once a trial has begun."""
 
     def is_set(self) -> bool:
-        if Path("s.db").exists() and stored(name="mlp").trials:
+        if Path("s.db").exists() and any(trial.outcome != "waiting" for trial in stored(name="mlp").trials):
             raise RuntimeError("broken")
         return super().is_set()
 

@@ -1,36 +1,42 @@
 """What a search will cost."""
 
 import statistics
+from typing import Any
 
 import pytest
 
-from mc1opt.search.plan import LEAST_TRIALS, TRIAL_BYTES, expected_bytes, expected_seconds
+from mc1opt.search.plan import (
+    LEAST_TRIALS,
+    SHARE_TRAINED,
+    TRIAL_BYTES,
+    expected_bytes,
+    expected_seconds,
+    knows_its_speed,
+)
 from mc1opt.search.records import StudyRecord
-from mc1opt.search.space import load_definition
 from mc1opt.spec import Fidelity
 from tests.search.display import study, trial
 from tests.search.studies import run_study, stored
 
-CNN = load_definition("cnn")
 SECONDS = [1.0, 2.0, 3.0, 4.0, 5.0]
 """Of an epoch, in five complete trials of five epochs."""
 OWN = study(*(trial(number, epoch_seconds=seconds) for number, seconds in enumerate(SECONDS)))
 
 
-def plan(record: StudyRecord, **changes: object) -> float | None:
-    fields = {
+def plan(record: StudyRecord, **changes: Any) -> float | None:
+    fields: dict[str, Any] = {
         "trials": 100,
         "fidelity": Fidelity(train_images=20_000, epochs=5),
-        "max_macs": 20_000_000,
         "workers": 2,
-        "device": "cpu",
-        "precision": "float32",
+        "pruner": "narrowing",
     }
-    return expected_seconds(CNN, record, **(fields | changes))  # type: ignore[arg-type]
+    return expected_seconds(record, **(fields | changes))
 
 
 def test_five_trials_of_the_study_say_how_long_the_others_take() -> None:
-    assert plan(OWN) == pytest.approx(95 * 5 * statistics.mean(SECONDS) / 2)
+    assert (
+        plan(OWN) == plan(OWN, typical_epoch=1000.0) == pytest.approx(95 * 5 * statistics.mean(SECONDS) / 2)
+    )
 
 
 def test_what_pruning_saves_is_in_the_mean() -> None:
@@ -47,15 +53,17 @@ def test_the_last_trial_is_not_divided_among_workers() -> None:
     assert plan(OWN, trials=6, workers=4) == pytest.approx(15.0)
 
 
-def test_confirmations_are_whole_trainings_besides(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = 5 * statistics.mean(SECONDS)
-    assert plan(OWN, confirmations=6) == pytest.approx((95 + 6) * whole / 2)
-    assert plan(OWN, trials=5, confirmations=1) == pytest.approx(whole)
-    monkeypatch.setattr("mc1opt.search.plan._operations_per_second", lambda: 1e11)  # or noise would decide
-    without, with_them = plan(study()), plan(study(), confirmations=6)
+@pytest.mark.parametrize(("record", "typical_epoch"), [(OWN, None), (study(), 2.0)])
+def test_confirmations_are_whole_trainings_besides(record: StudyRecord, typical_epoch: float | None) -> None:
+    without = plan(record, typical_epoch=typical_epoch)
+    two = plan(record, typical_epoch=typical_epoch, confirmations=2)
+    six = plan(record, typical_epoch=typical_epoch, confirmations=6)
     assert without is not None
-    assert with_them is not None
-    assert with_them > 1.05 * without
+    assert two is not None
+    assert six is not None
+    assert six - without == pytest.approx(3 * (two - without))
+    assert two > without
+    assert plan(OWN, trials=5, confirmations=1) == pytest.approx(5 * statistics.mean(SECONDS))
 
 
 def test_nothing_takes_no_time() -> None:
@@ -64,32 +72,19 @@ def test_nothing_takes_no_time() -> None:
 
 
 @pytest.mark.parametrize("count", [0, LEAST_TRIALS - 1])
-def test_with_fewer_trials_the_time_comes_from_the_speed_of_the_cpu(count: int) -> None:
-    seconds = plan(study(*OWN.trials[:count]))
-    assert seconds is not None
-    assert 1.0 < seconds < 1e6
-    assert seconds != pytest.approx((100 - count) * 5 * statistics.mean(SECONDS[: count or 1]) / 2)
+def test_with_fewer_trials_the_time_comes_from_a_typical_epoch(count: int) -> None:
+    few = study(*OWN.trials[:count])
+    assert not knows_its_speed(few)
+    one, two = plan(few, typical_epoch=1.0), plan(few, typical_epoch=2.0)
+    assert one is not None
+    assert two == pytest.approx(2 * one)
+    assert plan(few) is None
 
 
-def test_the_time_grows_with_images_and_epochs() -> None:
-    # The CPU is measured anew each time, and others use it: the factor of 50 is far beyond that.
-    few = plan(study(), fidelity=Fidelity(train_images=1000, epochs=1))
-    many = plan(study(), fidelity=Fidelity(train_images=10_000, epochs=5))
-    assert few is not None
-    assert many is not None
-    assert 10 < many / few < 250
-
-
-@pytest.mark.parametrize("device", ["cuda", "mps"])
-def test_the_time_on_a_gpu_is_unknown_before_its_own_trials(device: str) -> None:
-    assert plan(study(), device=device) is None
-    assert plan(OWN, device=device) == plan(OWN)
-
-
-def test_a_limit_below_all_networks_is_no_division_by_nothing() -> None:
-    seconds = plan(study(), max_macs=1)
-    assert seconds is not None
-    assert seconds > 0.0
+def test_without_a_pruner_all_epochs_are_trained() -> None:
+    pruned, whole = plan(study(), typical_epoch=1.0), plan(study(), typical_epoch=1.0, pruner="none")
+    assert pruned is not None
+    assert whole == pytest.approx(pruned / SHARE_TRAINED)
 
 
 def test_disk_is_the_trials_and_the_kept_weights() -> None:

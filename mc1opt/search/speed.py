@@ -1,0 +1,104 @@
+"""How fast this machine trains, measured with the trainer itself before a search says what it will cost.
+
+A product of matrices would be cheaper, but says little: convolutions of few channels, augmentation and
+validation reach another share of a CPU's peak on each machine, and two workers slow each other down.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import optuna
+
+from mc1opt.config import Config
+from mc1opt.models.cost import cost
+from mc1opt.search.space import StudyDefinition
+from mc1opt.spec import DataSet, Device, EpochResult, Fidelity, Precision, Training, TrainingFailed
+from mc1opt.workers.pool import Pool
+
+DRAWS = 64
+"""Random configs, from which the typical one is taken."""
+SPEED_SEED = 2**63 - 1
+"""Of the trainings that measure, which belong to no study."""
+IMAGES = 1024
+"""Training images of an epoch that measures, at most."""
+VALIDATION_SHARE = 1 / 3
+"""What validating an image costs, of what training it costs: a forward pass without a backward one."""
+MOST_WORKERS = 8
+"""Workers that measure at once: enough to see how they slow each other down."""
+
+
+def typical_config(definition: StudyDefinition, max_macs: int) -> Config:
+    """The random config whose cost is nearest to the mean of those that are not too large."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    configs = [definition.config(study.ask()) for _ in range(DRAWS)]
+    macs = {config: cost(config.architecture).macs for config in configs}
+    affordable = [config for config in configs if macs[config] <= max_macs]
+    if not affordable:
+        return min(configs, key=macs.__getitem__)
+    mean = sum(macs[config] for config in affordable) / len(affordable)
+    return min(affordable, key=lambda config: abs(macs[config] - mean))
+
+
+def typical_epoch_seconds(
+    definition: StudyDefinition,
+    pool: Pool,
+    *,
+    data: DataSet,
+    fidelity: Fidelity,
+    max_macs: int,
+    device: Device,
+    precision: Precision,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> float | None:
+    """Seconds that an epoch of the typical config takes while all workers train.
+
+    The second of two short epochs on each worker: the first one waits for libraries to settle. Takes about
+    3 seconds on a CPU, and the workers' start, which a search waits for anyway.
+
+    Args:
+        definition: what is searched.
+        pool: who trains, with nothing else to do yet.
+        data: the images.
+        fidelity: of the epoch that is asked for.
+        max_macs: above which a network is not trained.
+        device: where.
+        precision: in which.
+        interrupted: whether to give up; asked after each epoch.
+
+    Returns:
+        None if a training failed, or was given up.
+
+    Raises:
+        WorkerError: no worker can be started.
+    """
+    images = min(IMAGES, fidelity.train_images)
+    training = Training(
+        config=typical_config(definition, max_macs),
+        fidelity=Fidelity(train_images=images, epochs=2),
+        seed=SPEED_SEED,
+        data=data,
+        device=device,
+        precision=precision,
+    )
+
+    def second_epoch(_worker: int) -> float | None:
+        results: list[EpochResult] = []
+
+        def on_epoch(result: EpochResult) -> bool:
+            results.append(result)
+            return not interrupted()
+
+        try:
+            pool.train(training, on_epoch)
+        except TrainingFailed:
+            return None
+        return results[1].seconds if len(results) == 2 else None
+
+    workers = min(pool.size, MOST_WORKERS)
+    with ThreadPoolExecutor(workers, "speed") as threads:
+        seconds = list(threads.map(second_epoch, range(workers)))
+    measured = [value for value in seconds if value is not None]
+    if len(measured) < workers:
+        return None
+    validation = VALIDATION_SHARE * data.validation_images
+    return sum(measured) / workers * (fidelity.train_images + validation) / (images + validation)

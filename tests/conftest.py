@@ -17,6 +17,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         parser.addoption(
             option, action="store_true", help=f"run the tests that are skipped because: {reason}"
         )
+    parser.addoption(
+        "--kills", type=int, default=5, help="how often tests/faults/test_chaos.py kills each of its searches"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -58,6 +58,7 @@ def _training(objective: Objective, trial: FrozenTrial, seed: int) -> Training:
         precision=objective.precision,
         checkpoint=str(confirmation_checkpoint_path(objective.weights_folder, trial.number, seed)),
         checkpoint_seconds=objective.checkpoint_seconds,
+        accumulation=trial.user_attrs.get(records.ACCUMULATION, 1),
     )
 
 
@@ -83,30 +84,45 @@ class Confirmation:
             self._train(repetition)
 
     def _train(self, repetition: Repetition) -> None:
-        emit = self._objective.emit
+        self._objective.emit(TrialStarted(repetition.number, "again, with a new seed"))
+        confirmation: dict[str, object] = {"seed": repetition.training.seed, "value": None}
+        value = None
+        try:
+            value = self._accuracy(repetition.number, repetition.training)
+            confirmation["value"] = value
+        except TrainingFailed as failure:
+            confirmation["failure"] = {"kind": failure.kind, "message": failure.message}
+
+        def added(others: list[dict[str, object]] | None) -> list[dict[str, object]]:
+            # Another process may have trained it at the same time: the same training twice is not two.
+            return [*(other for other in others or [] if other["seed"] != confirmation["seed"]), confirmation]
+
+        storage = self._objective.storage
+        storage.change_user_attribute(repetition.trial_id, records.CONFIRMATIONS, added)
+        if repetition.training.checkpoint is not None:
+            remove_checkpoint(Path(repetition.training.checkpoint))
+        self._objective.emit(Confirmed(repetition.number, value))
+
+    def _accuracy(self, number: int, training: Training) -> float:
+        """Trains to the end, in smaller steps where memory is short, as trials are.
+
+        Raises:
+            TrainingFailed: there is no accuracy.
+        """
         results: list[EpochResult] = []
 
         def on_epoch(result: EpochResult) -> bool:
             results.append(result)
-            emit(EpochEvent(repetition.number, result))
+            self._objective.emit(EpochEvent(number, result))
             return True
 
-        emit(TrialStarted(repetition.number, "again, with a new seed"))
-        confirmation: dict[str, object] = {"seed": repetition.training.seed, "value": None}
         try:
-            self._objective.pool.train(repetition.training, on_epoch)
-            confirmation["value"] = results[-1].accuracy
+            self._objective.pool.train(training, on_epoch)
         except TrainingFailed as failure:
-            confirmation["failure"] = {"kind": failure.kind, "message": failure.message}
-        with self._lock:
-            stored = self._objective.storage.get_trial(repetition.trial_id)
-            others = stored.user_attrs.get(records.CONFIRMATIONS, [])
-            # Another process may have trained it at the same time: the same training twice is not two.
-            others = [other for other in others if other["seed"] != confirmation["seed"]]
-            self._objective.storage.set_user_attributes(
-                repetition.trial_id, {records.CONFIRMATIONS: [*others, confirmation]}
-            )
-        if repetition.training.checkpoint is not None:
-            remove_checkpoint(Path(repetition.training.checkpoint))
-        value = results[-1].accuracy if confirmation["value"] is not None else None
-        emit(Confirmed(repetition.number, value))
+            smaller = training.in_smaller_steps() if failure.kind == "out_of_memory" else None
+            if smaller is None:
+                raise
+            if training.checkpoint is not None:
+                remove_checkpoint(Path(training.checkpoint))
+            return self._accuracy(number, smaller)
+        return results[-1].accuracy

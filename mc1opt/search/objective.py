@@ -7,7 +7,7 @@ Two halves, because they need different care. `propose` draws a config and settl
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from mc1opt.config import Config, config_id, config_to_json
-from mc1opt.errors import StudyFileError
+from mc1opt.errors import StudyFileError, WorkerError
 from mc1opt.models.cost import cost
 from mc1opt.search import records
 from mc1opt.search.describe import describe_config
@@ -154,8 +154,8 @@ class Objective:
             # How much too large, so that TPE can rank what it must avoid.
             self._set_constraint(trial, records.TOO_LARGE, size.macs / self.max_macs - 1.0)
             return self._tell(trial, state=TrialState.PRUNED)
-        self.storage.set_own_attributes(trial._trial_id, attributes)
-        original = self._find_trained(trial.number, identity)
+        earlier = self.storage.claim_config(trial._trial_id, attributes)
+        original = self._find_trained(earlier)
         if original is not None:
             self.storage.set_own_attributes(
                 trial._trial_id, {records.DUPLICATE_OF: original} | _outcome("duplicate")
@@ -176,6 +176,10 @@ class Objective:
             return self._train(proposal.trial, proposal.training)
         except (LostTrialError, UpdateFinishedTrialError):
             return self._lost(proposal.trial)
+        except WorkerError:
+            # The world's fault: the trial waits until a worker can be started again.
+            self._set_back(proposal.trial)
+            raise
 
     def _train(self, trial: optuna.Trial, training: Training) -> FrozenTrial:
         reports = _Reports(trial, self.fidelity.epochs, self.emit)
@@ -216,26 +220,24 @@ class Objective:
             checkpoint_seconds=self.checkpoint_seconds,
         )
 
-    def _find_trained(self, number: int, identity: str) -> int | None:
-        """The trial that has trained this config or is training it; of two that began at once, the first."""
-        for other in self.study.get_trials(deepcopy=False):
-            if other.number == number or other.user_attrs.get(records.CONFIG_ID) != identity:
-                continue
+    def _find_trained(self, earlier: Sequence[int]) -> int | None:
+        """Of the trials (ids) that had a config first, the one that has trained it or is to train it."""
+        for trial_id in earlier:
+            other = self.storage.get_trial(trial_id)
             state = records.outcome(other)
-            trained = state in ("complete", "pruned") or (
+            if state in ("complete", "pruned", "running", "waiting") or (
                 state == "failed" and other.state == TrialState.PRUNED
-            )
-            if trained or (state in ("running", "waiting") and other.number < number):
+            ):
                 return other.number
         return None
 
     def _lost(self, trial: optuna.Trial) -> FrozenTrial:
-        logger.warning(
-            "trial %d was taken over by another process, which had not heard of this one for long. What was "
-            "trained of it here is dropped.",
-            trial.number,
-        )
         stored = self.storage.get_trial(trial._trial_id)
+        if stored.user_attrs.get(records.OWNER) == self.storage.owner:
+            what = "was ended from outside"
+        else:
+            what = "was taken over by another process, which had not heard of this one for long"
+        logger.warning("trial %d %s. What was trained of it here is dropped.", trial.number, what)
         self.emit(TrialEnded(records.trial_record(stored)))
         return stored
 
@@ -261,7 +263,13 @@ class Objective:
     def _tell(
         self, trial: optuna.Trial, *, value: float | None = None, state: TrialState | None = None
     ) -> FrozenTrial:
-        self.study.tell(trial, value, state=state)
+        try:
+            self.study.tell(trial, value, state=state)
+        except ValueError as error:
+            # Optuna looks before it writes, and so before our storage can say whose trial it is.
+            if self.storage.get_trial(trial._trial_id).state == TrialState.RUNNING:
+                raise
+            raise LostTrialError(f"trial {trial.number} is not running any more") from error
         return self._ended(trial._trial_id)
 
     def _ended(self, trial_id: int) -> FrozenTrial:
@@ -305,6 +313,8 @@ class _Reports:
             self.trial.study._storage.set_trial_intermediate_value(
                 self.trial._trial_id, result.epoch, result.accuracy
             )
+            # The pruner sees what this process remembers of the trial.
+            self.trial._cached_frozen_trial.intermediate_values[result.epoch] = result.accuracy
         self.emit(EpochEvent(self.trial.number, result))
         if before or result.epoch == self.epochs - 1:
             return True

@@ -5,36 +5,53 @@ import socket
 from pathlib import Path
 from typing import Any
 
+ENDED = -1
+"""In place of the start time of a process that only waits for its parent to take note of its end."""
+
 
 def this_owner() -> dict[str, Any]:
-    """This process: host, boot id, process id and start time.
+    """This process: host, boot id, namespace of process ids, process id and start time.
 
     Process ids are used again, after a while or after a boot; the boot id and the start time tell two
-    processes with the same id apart. Both are None where the system does not give them away.
+    processes with the same id apart. In two containers of one host an id means two processes. What the
+    system does not give away is None.
     """
     return {
         "host": socket.gethostname(),
         "boot": _boot_id(),
+        "pid_namespace": _pid_namespace(),
         "pid": os.getpid(),
         "started": _start_time(os.getpid()),
     }
 
 
 def is_dead(owner: dict[str, Any] | None) -> bool | None:
-    """Whether an owner has ended: True, False, or None where this machine cannot tell (another host)."""
+    """Whether an owner has ended: True, False, or None where this process cannot tell.
+
+    That is so on another host, in another container, and where start times are not to be had.
+    """
     if owner is None:
         return True
     if owner["host"] != socket.gethostname():
         return None
     if owner["boot"] != _boot_id():
         return True
+    if owner.get("pid_namespace") != _pid_namespace():
+        return None
+    return _has_ended(owner["pid"], owner["started"])
+
+
+def _has_ended(pid: int, started: int | None) -> bool | None:
     try:
-        os.kill(owner["pid"], 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return True
     except PermissionError:
         pass  # alive, and somebody else's
-    return bool(owner["started"] != _start_time(owner["pid"]))
+    found = _start_time(pid)
+    if found is None or (started is None and found != ENDED):
+        return None  # perhaps another process with the same id
+    return found == ENDED or found != started
 
 
 def _boot_id() -> str | None:
@@ -44,12 +61,19 @@ def _boot_id() -> str | None:
         return None
 
 
+def _pid_namespace() -> str | None:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return None
+
+
 def _start_time(pid: int) -> int | None:
-    """Clock ticks since boot at which a process started; a zombie counts as ended."""
+    """Clock ticks since boot at which a process started; `ENDED` for a zombie, None where it is not told."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
     # The second field is the command in parentheses, and may hold blanks and parentheses itself.
     fields = stat.rpartition(")")[2].split()
-    return None if fields[0] == "Z" else int(fields[19])
+    return ENDED if fields[0] == "Z" else int(fields[19])

@@ -276,7 +276,7 @@ def plan_lines(search: SearchStarted) -> list[str]:
     ]
     # Also those that were interrupted in good order, and wait since.
     taken_up = sum(trial.outcome == "waiting" and trial.interrupted > 0 for trial in search.record.trials)
-    if taken_up:
+    if taken_up and left:
         lines.append(f"{plural(taken_up, 'interrupted trial')} {'is' if taken_up == 1 else 'are'} taken up.")
     return lines
 

@@ -201,7 +201,7 @@ class _Search:
         started = time.monotonic()
         timeout = self.settings.timeout
         deadline = None if timeout is None else started + timeout
-        plan = self._plan()
+        plan = self._plan(deadline)
         self.observers.study_started(plan)
         with self.heartbeat:
             self._in_threads(self._work, deadline)
@@ -228,7 +228,7 @@ class _Search:
         self._raise_errors()
         return ended
 
-    def _plan(self) -> SearchStarted:
+    def _plan(self, deadline: float | None) -> SearchStarted:
         settings = self.settings
         record = records.study_record(self.study)
         counted = self._counted()
@@ -252,14 +252,14 @@ class _Search:
                 fidelity=settings.fidelity,
                 workers=self.pool.size,
                 pruner=settings.pruner,
-                typical_epoch=self._typical_epoch_seconds(record),
+                typical_epoch=self._typical_epoch_seconds(record, deadline),
                 confirmations=confirmations,
             ),
             expected_bytes=expected_bytes(settings.trials, settings.keep, record),
             record=record,
         )
 
-    def _typical_epoch_seconds(self, record: records.StudyRecord) -> float | None:
+    def _typical_epoch_seconds(self, record: records.StudyRecord, deadline: float | None) -> float | None:
         """Measured only where the study's own trials don't tell how long others take."""
         if knows_its_speed(record) or self._counted() >= self.settings.trials:
             return None
@@ -271,8 +271,13 @@ class _Search:
             max_macs=self.settings.max_macs,
             device=self.settings.device,
             precision=self.settings.precision,
-            interrupted=self.stop.is_set,
+            interrupted=lambda: self._shall_stop(deadline),
         )
+
+    def _shall_stop(self, deadline: float | None) -> bool:
+        if deadline is not None and time.monotonic() >= deadline:
+            self.stop.set("timeout", "the time is up")
+        return self.stop.is_set()
 
     def _confirm(self, deadline: float | None) -> None:
         """Trains the best trials again; the deadline and signals end that, too."""
@@ -314,9 +319,7 @@ class _Search:
             thread.start()
         interrupted = False
         while any(thread.is_alive() for thread in threads):
-            if deadline is not None and time.monotonic() >= deadline:
-                self.stop.set("timeout", "the time is up")
-            if self.stop.is_set() and not interrupted:
+            if self._shall_stop(deadline) and not interrupted:
                 interrupted = True
                 self.pool.interrupt()
                 with self.lock:
@@ -398,7 +401,8 @@ class _Search:
         if outcome in ("complete", "pruned"):
             self.failures = []
         if outcome == "failed":
-            self.failures.append(trial.user_attrs[records.FAILURE]["message"])
+            told = trial.user_attrs.get(records.FAILURE, {"message": "ended from outside"})
+            self.failures.append(told["message"])
         if self.untrained >= MAX_UNTRAINED:
             self.exhausted = (
                 f"{self.untrained} trials in a row were duplicates or too large: the search space has "

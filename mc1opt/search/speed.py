@@ -5,7 +5,7 @@ validation reach another share of a CPU's peak on each machine, and two workers 
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import optuna
 
@@ -14,6 +14,7 @@ from mc1opt.models.cost import cost
 from mc1opt.search.space import StudyDefinition
 from mc1opt.spec import DataSet, Device, EpochResult, Fidelity, Precision, Training, TrainingFailed
 from mc1opt.workers.pool import Pool
+from mc1opt.workers.protocol import TrainingInterrupted
 
 DRAWS = 64
 """Random configs, from which the typical one is taken."""
@@ -25,6 +26,8 @@ VALIDATION_SHARE = 1 / 3
 """What validating an image costs, of what training it costs: a forward pass without a backward one."""
 MOST_WORKERS = 8
 """Workers that measure at once: enough to see how they slow each other down."""
+TICK_SECONDS = 0.2
+"""How often it is asked whether to give up."""
 
 
 def typical_config(definition: StudyDefinition, max_macs: int) -> Config:
@@ -63,7 +66,7 @@ def typical_epoch_seconds(
         max_macs: above which a network is not trained.
         device: where.
         precision: in which.
-        interrupted: whether to give up; asked after each epoch.
+        interrupted: whether to give up; the pool is interrupted then.
 
     Returns:
         None if a training failed, or was given up.
@@ -81,23 +84,27 @@ def typical_epoch_seconds(
         precision=precision,
     )
 
-    def second_epoch(_worker: int) -> float | None:
+    def second_epoch() -> float | None:
         results: list[EpochResult] = []
 
         def on_epoch(result: EpochResult) -> bool:
             results.append(result)
-            return not interrupted()
+            return True
 
         try:
             pool.train(training, on_epoch)
-        except TrainingFailed:
+        except (TrainingFailed, TrainingInterrupted):
             return None
         return results[1].seconds if len(results) == 2 else None
 
     workers = min(pool.size, MOST_WORKERS)
     with ThreadPoolExecutor(workers, "speed") as threads:
-        seconds = list(threads.map(second_epoch, range(workers)))
-    measured = [value for value in seconds if value is not None]
+        futures = [threads.submit(second_epoch) for _ in range(workers)]
+        while wait(futures, TICK_SECONDS).not_done:
+            if interrupted():
+                pool.interrupt()
+                break
+    measured = [value for future in futures if (value := future.result()) is not None]
     if len(measured) < workers:
         return None
     validation = VALIDATION_SHARE * data.validation_images

@@ -37,10 +37,10 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from mc1opt.errors import StorageError, UsageError
-from mc1opt.search.records import OWNER
+from mc1opt.search.records import CONFIG_ID, OWNER
 
 DEFAULT_STORAGE = "storage/mc1opt.db"
-BUSY_TIMEOUT_SECONDS = 60.0
+BUSY_TIMEOUT_SECONDS = 20.0
 """How long a statement waits for another process's lock on a SQLite file."""
 LOCKED_RETRIES = 4
 """How often what found the SQLite file locked for all that time is tried again."""
@@ -79,10 +79,13 @@ def _patiently(
 
 def _is_locked(error: StorageInternalError) -> bool:
     reason = getattr(error.__cause__, "orig", None)
-    return isinstance(reason, sqlite3.OperationalError) and reason.sqlite_errorcode & 0xFF in (
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-    )
+    return isinstance(reason, sqlite3.DatabaseError) and _is_busy(reason)
+
+
+def _is_busy(error: sqlite3.DatabaseError) -> bool:
+    """The lower byte is the plain code. Errors of the module itself, not of SQLite, have none."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 class StudyStorage(RDBStorage):
@@ -114,12 +117,11 @@ class StudyStorage(RDBStorage):
     set_trial_system_attr = _patiently(RDBStorage.set_trial_system_attr)
     record_heartbeat = _patiently(RDBStorage.record_heartbeat)
 
-    @_patiently
+    # Not patient: Optuna tries this again itself, as often.
     def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
         """A new trial has its owner from its first moment, or a kill in between would leave it to nobody."""
         if template_trial is None:
             template_trial = optuna.trial.create_trial(state=TrialState.RUNNING)
-            # RDBStorage stores naive local time.
             template_trial.datetime_start = datetime.now()
             template_trial.user_attrs = {OWNER: self.owner}
         return super()._create_new_trial(study_id, template_trial)
@@ -294,6 +296,62 @@ class StudyStorage(RDBStorage):
             self._require_own(connection, trial_id)
             for key, value in attributes.items():
                 self._write_attribute(connection, trial_id, key, value)
+
+    @_patiently
+    def claim_config(self, trial_id: int, attributes: dict[str, Any]) -> list[int]:
+        """Writes attributes of a trial that this process runs, its config id among them.
+
+        In one transaction, so that of two processes that have drawn the same config one comes first.
+
+        Returns:
+            The ids of the study's other trials that had this config id before, in their order.
+
+        Raises:
+            LostTrialError: the trial is another process's by now.
+        """
+        with self._transaction() as connection:
+            # Changes nothing, but one process after the other may do it, on a database server as well.
+            connection.execute(
+                sqlalchemy.text(
+                    "UPDATE studies SET study_name = study_name "
+                    "WHERE study_id = (SELECT study_id FROM trials WHERE trial_id = :trial)"
+                ),
+                {"trial": trial_id},
+            )
+            self._require_own(connection, trial_id)
+            rows = connection.execute(
+                sqlalchemy.text(
+                    "SELECT trials.trial_id FROM trial_user_attributes JOIN trials USING (trial_id) "
+                    "WHERE study_id = (SELECT study_id FROM trials WHERE trial_id = :trial) "
+                    "AND trials.trial_id != :trial AND key = :key AND value_json = :config "
+                    "ORDER BY number"
+                ),
+                {"trial": trial_id, "key": CONFIG_ID, "config": json.dumps(attributes[CONFIG_ID])},
+            )
+            earlier = [row[0] for row in rows]
+            for key, value in attributes.items():
+                self._write_attribute(connection, trial_id, key, value)
+        return earlier
+
+    @_patiently
+    def change_user_attribute(self, trial_id: int, key: str, change: Callable[[Any], Any]) -> None:
+        """Replaces a user attribute of any trial by what `change` makes of it (None: there is none).
+
+        One transaction: what another process writes at the same time is not lost.
+        """
+        with self._transaction() as connection:
+            connection.execute(
+                sqlalchemy.text("UPDATE trials SET number = number WHERE trial_id = :trial"),
+                {"trial": trial_id},  # holds on to it
+            )
+            row = connection.execute(
+                sqlalchemy.text(
+                    "SELECT value_json FROM trial_user_attributes WHERE trial_id = :trial AND key = :key"
+                ),
+                {"trial": trial_id, "key": key},
+            ).fetchone()
+            value = change(None if row is None else json.loads(row[0]))
+            self._write_attribute(connection, trial_id, key, value)
 
     def heartbeats(self, study_id: int) -> dict[int, str]:
         """The last heartbeat of each running trial that has one, by trial id: a time in the database's words.
@@ -482,13 +540,19 @@ def check_sqlite_file(path: Path) -> None:
                 raise StorageError(f"{path} is damaged: {damage}. {leave}")
             _check_schema(connection, path)
     except sqlite3.DatabaseError as error:
+        if _is_busy(error):
+            raise StorageError(
+                f"{path} is locked by another process, which has written to it for {BUSY_TIMEOUT_SECONDS:g} "
+                "seconds or was halted meanwhile. Wait for it, or end it, and give the same command again."
+            ) from error
         raise StorageError(f"{path} cannot be read: {error}. {leave}") from error
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror}. {leave}") from error
 
 
 def _look(path: Path, access: str) -> contextlib.closing[sqlite3.Connection]:
-    return contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?{access}", uri=True))
+    uri = f"{path.resolve().as_uri()}?{access}"
+    return contextlib.closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_SECONDS))
 
 
 def _was_left_within_a_write(path: Path) -> bool:

@@ -52,17 +52,18 @@ def training_memory(
     """
     parameters = cost(config.architecture).parameters
     values_an_image = sum(prod(layer.output) for layer in layers(config.architecture)) + IMAGE_BYTES
-    # Weights, gradients, the optimizer's running means, and once more the weights while they are written.
-    copies = 3 + _running_means(config)
-    tensors = copies * FLOAT_BYTES * parameters
+    # Weights and the optimizer's running means; of both a copy for the next checkpoint, and another one while
+    # that is written.
+    state = (1 + _running_means(config)) * FLOAT_BYTES * parameters
+    tensors = 2 * state + FLOAT_BYTES * parameters  # and gradients
     if precision == "bfloat16":
         tensors += 2 * 2 * parameters  # autocast's copies of the weights, and their gradients
     step = config.batch_size * values_an_image * ACTIVATION_BYTES
     validation = INFERENCE_BATCH * values_an_image * FLOAT_BYTES if validation_images else 0
     work = tensors + max(step, validation) + (train_images + validation_images) * IMAGE_BYTES
     if device == "cuda":
-        return MemoryNeed(host=CUDA_PROCESS_BYTES + FLOAT_BYTES * parameters, device=CONTEXT_BYTES + work)
-    return MemoryNeed(host=PROCESS_BYTES + work, device=0)
+        return MemoryNeed(host=CUDA_PROCESS_BYTES + 2 * state, device=CONTEXT_BYTES + work)
+    return MemoryNeed(host=PROCESS_BYTES + work + state, device=0)
 
 
 def evaluation_memory(config: Config, test_images: int, device: Device) -> MemoryNeed:

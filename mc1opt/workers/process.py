@@ -60,6 +60,7 @@ _OUT_OF_MEMORY_TEXTS = (
     "DefaultCPUAllocator: not enough memory",
     "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
     "MPS backend out of memory",
 )
 
@@ -141,8 +142,10 @@ def serve(link: Link, trainer: Trainer) -> NoReturn:
         outcome = _train(link, trainer, command.training)
         # The frames of the training are gone here, so that this frees its tensors.
         del command
-        _free_memory()
-        link.send(outcome)
+        try:
+            _free_memory()
+        finally:
+            link.send(outcome)  # also where the GPU is in no state to go on: this process ends then
 
 
 def _train(link: Link, trainer: Trainer, training: Training) -> Message:

@@ -1,5 +1,7 @@
 """Confirmation: the best trials again, with new seeds, and nothing else changed by it."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,10 +12,13 @@ from mc1opt.search import run as run_module
 from mc1opt.search.confirm import SEEDS
 from mc1opt.search.observers import Observer, TrialStarted
 from mc1opt.search.records import StudyRecord, TrialRecord
+from mc1opt.search.resume import load_study
 from mc1opt.search.run import StopFlag
+from mc1opt.search.speed import SPEED_SEED
+from mc1opt.search.storage import StudyStorage
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import EpochResult, Fidelity, Training
-from tests.curves import Switches, curve
+from tests.curves import CurvePool, Switches, curve
 from tests.search.studies import (
     DATA,
     EPOCHS,
@@ -137,6 +142,45 @@ def test_a_confirmation_that_fails_is_recorded_and_the_others_go_on(switches: Sw
     before = len(switches.epochs())
     run_study(TRIALS, SMOOTH, confirm=1)
     assert len(switches.epochs()) == before
+
+
+def test_a_confirmation_is_trained_in_the_steps_of_its_trial(switches: Switches) -> None:
+    switches.add("out_of_memory", epoch=1, times=1)
+    pool = NotingPool()
+    run_study(1, SMOOTH, pool=pool, confirm=1)
+    assert [training.accumulation for training in pool.trainings] == [1, 4, 4, 4]
+
+
+def test_a_confirmation_that_memory_is_too_short_for_is_tried_in_smaller_steps(switches: Switches) -> None:
+    switches.add("out_of_memory", seed=new_seed(0, 0), epoch=1, times=1)
+    record = run_study(1, SMOOTH, confirm=1).record
+    assert all(entry["value"] is not None for entry in record.trials[0].confirmations)
+
+
+def test_two_processes_that_confirm_a_trial_at_once_both_have_their_say() -> None:
+    run_study(1, SMOOTH)
+    others = [new_storage() for _ in range(4)]
+    (trial,) = others[0].get_all_trials(load_study(others[0], "s")._study_id)
+
+    def add(storage: StudyStorage, entry: int) -> None:
+        storage.change_user_attribute(trial._trial_id, "list", lambda old: [*(old or []), entry])
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(add, others * 5, range(20)))
+    assert sorted(others[0].get_trial(trial._trial_id).user_attrs["list"]) == list(range(20))
+
+
+class NotingPool(CurvePool):
+    """Keeps the trainings of the study, not those that measure the machine's speed."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.trainings: list[Training] = []
+
+    def train(self, training: Training, on_epoch: Callable[[EpochResult], bool]) -> bool:
+        if training.seed != SPEED_SEED:
+            self.trainings.append(training)
+        return super().train(training, on_epoch)
 
 
 def test_a_training_that_another_process_has_confirmed_meanwhile_counts_once() -> None:

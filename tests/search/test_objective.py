@@ -11,6 +11,7 @@ from optuna.pruners import BasePruner, NopPruner
 from optuna.trial import BaseTrial, FrozenTrial, TrialState
 
 from mc1opt.config import Config, config_from_json
+from mc1opt.errors import WorkerError
 from mc1opt.search import records
 from mc1opt.search.describe import describe_config
 from mc1opt.search.objective import EpochEvent, Event, Objective, Proposal, TrialEnded
@@ -20,7 +21,7 @@ from mc1opt.search.resume import StudySettings, load_study, open_study, take_up_
 from mc1opt.search.space import StudyDefinition
 from mc1opt.search.storage import open_storage
 from mc1opt.seeds import derive_seed
-from mc1opt.spec import Fidelity, Training
+from mc1opt.spec import EpochResult, Fidelity, Training
 from tests.curves import CurvePool, Switches, curve
 from tests.search.studies import (
     DATA,
@@ -177,6 +178,31 @@ def test_a_config_that_is_being_trained_is_not_trained_at_the_same_time() -> Non
     duplicate = mine.propose()
     assert isinstance(duplicate, FrozenTrial)
     assert duplicate.user_attrs[records.DUPLICATE_OF] == 0
+
+
+def test_of_two_processes_with_the_same_config_the_first_to_write_it_trains_it() -> None:
+    """Also where the other one has the lower number, because it took longer to draw."""
+    first, second = objective(TWICE), objective(TWICE)
+    slow = first.study.ask()
+    fast = propose(second)
+    assert (slow.number, fast.trial.number) == (0, 1)
+    ended = first._propose(slow)
+    assert isinstance(ended, FrozenTrial)
+    assert (records.outcome(ended), ended.user_attrs[records.DUPLICATE_OF]) == ("duplicate", 1)
+
+
+def test_a_trial_for_which_no_worker_can_be_started_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = objective()
+    proposal = propose(mine)
+
+    def no_worker(training: Training, on_epoch: Callable[[EpochResult], bool]) -> bool:
+        raise WorkerError("no worker can be started")
+
+    monkeypatch.setattr(mine.pool, "train", no_worker)
+    with pytest.raises(WorkerError):
+        mine.train(proposal)
+    (trial,) = stored().trials
+    assert (trial.state, trial.outcome) == ("WAITING", "waiting")
 
 
 def test_a_config_that_waits_to_go_on_is_not_trained_by_another_trial() -> None:

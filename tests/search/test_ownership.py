@@ -1,7 +1,9 @@
 """Who runs a trial, and whether it lives."""
 
+import json
 import subprocess
 import sys
+import time
 
 from mc1opt.search.ownership import is_dead, this_owner
 
@@ -16,27 +18,25 @@ def test_nobody_is_dead() -> None:
 
 def test_an_ended_process_is_dead() -> None:
     code = "import json; from mc1opt.search.ownership import this_owner; print(json.dumps(this_owner()))"
-    import json
-
     owner = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
     assert is_dead(owner) is True
 
 
 def test_a_killed_process_that_nobody_waited_for_is_dead() -> None:
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    owner = {**this_owner(), "pid": process.pid, "started": None}
-    process.kill()
+    tell = "import json; from mc1opt.search.ownership import this_owner; print(json.dumps(this_owner()))"
+    code = f"{tell}; import sys; sys.stdout.flush(); sys.stdin.read()"
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
-        # A zombie has no start time of a living process.
-        import time
-
+        assert process.stdout is not None
+        owner = json.loads(process.stdout.readline())
+        assert is_dead(owner) is False
+        process.kill()
         deadline = time.monotonic() + 10
-        started = {**owner, "started": 1}
-        while is_dead(started) is False and time.monotonic() < deadline:
+        while not is_dead(owner) and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert is_dead(started) is True
+        assert is_dead(owner) is True
     finally:
-        process.wait()
+        process.communicate()
 
 
 def test_a_process_id_that_was_used_again_is_another_process() -> None:
@@ -46,6 +46,14 @@ def test_a_process_id_that_was_used_again_is_another_process() -> None:
 
 def test_an_owner_before_the_last_boot_is_dead() -> None:
     assert is_dead({**this_owner(), "boot": "another boot"}) is True
+
+
+def test_nothing_is_said_of_another_container_where_the_same_id_is_another_process() -> None:
+    assert is_dead({**this_owner(), "pid_namespace": "pid:[1]", "started": 1}) is None
+
+
+def test_nothing_is_said_where_start_times_are_not_told() -> None:
+    assert is_dead({**this_owner(), "started": None}) is None
 
 
 def test_nothing_is_said_of_another_host() -> None:

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
+from optuna.trial import TrialState
 
 from mc1opt.errors import SearchStoppedError, StorageError, WorkerError
 from mc1opt.search import run as run_module
@@ -289,8 +291,7 @@ def test_an_error_in_one_thread_ends_the_others_and_is_raised(switches: Switches
     with pytest.raises(WorkerError, match="no worker can be started"):
         run_study(20, SMOOTH, pool=pool)
     outcomes = [trial.outcome for trial in stored().trials]
-    assert sorted(outcomes) == ["running", "waiting", "waiting", "waiting"]
-    assert outcomes[1] == "running"
+    assert outcomes == ["waiting"] * 4
 
 
 # ---- The database ----------------------------------------------------------------------------------------
@@ -325,6 +326,28 @@ def test_a_database_that_stays_locked_ends_the_search_and_keeps_what_is_finished
     finished = len(counted(stored()))
     assert finished >= 1
     assert len(counted(run_study(finished + 2, SMOOTH).record)) == finished + 2
+
+
+@pytest.mark.parametrize("state", ["FAIL", "COMPLETE"])
+def test_a_trial_that_is_ended_from_outside_is_dropped_and_the_search_goes_on(
+    state: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As `optuna tell` does it, or a person in the dashboard."""
+
+    class Outside(CurvePool):
+        def train(self, training: Training, on_epoch: Callable[[EpochResult], bool]) -> bool:
+            def then(result: EpochResult) -> bool:
+                if (training.seed, result.epoch) == (derive_seed(SEED, 0), 2):
+                    study = optuna.load_study(study_name="s", storage="sqlite:///s.db")
+                    study.tell(0, 0.5 if state == "COMPLETE" else None, state=TrialState[state])
+                return on_epoch(result)
+
+            return super().train(training, then)
+
+    record = run_study(3, SMOOTH, pool=Outside()).record
+    assert record.trials[0].state == state
+    assert len(counted(record)) >= 3
+    assert "trial 0 was ended from outside" in caplog.text
 
 
 # ---- Stopping --------------------------------------------------------------------------------------------

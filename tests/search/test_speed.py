@@ -10,6 +10,7 @@ from mc1opt.models.cost import cost
 from mc1opt.search.space import load_definition
 from mc1opt.search.speed import typical_config, typical_epoch_seconds
 from mc1opt.spec import DataSet, EpochResult, Fidelity, Training, TrainingFailed
+from mc1opt.workers.protocol import TrainingInterrupted
 from tests.curves import CurvePool
 
 CNN = load_definition("cnn")
@@ -83,8 +84,16 @@ def test_a_training_that_fails_leaves_the_speed_unknown() -> None:
     assert measure(TimedPool(2, fail=2)) is None
 
 
-def test_a_stop_ends_it_after_an_epoch() -> None:
-    assert measure(TimedPool(1), interrupted=lambda: True) is None
+class HangingPool(CurvePool):
+    """Its trainings end only when it is interrupted."""
+
+    def train(self, training: Training, on_epoch: Callable[[EpochResult], bool]) -> bool:
+        assert self._stopped.wait(60)
+        raise TrainingInterrupted
+
+
+def test_a_stop_ends_it_within_an_epoch() -> None:
+    assert measure(HangingPool(2), interrupted=lambda: True) is None
 
 
 def test_a_curve_pool_says_how_long_its_epochs_take() -> None:

@@ -188,7 +188,7 @@ def test_a_file_gets_plain_lines_from_the_plan_to_the_commands_to_copy() -> None
     ended = run(output, trials=4, workers="2", confirm=1)
     lines = output.getvalue().split("\n")
     assert lines[0].startswith(
-        "Study mlp: 4 trials to train, each at most 4 epochs of 180 images, 2 workers on cpu."
+        "Study mlp: 4 trials to train, each at most 5 epochs of 180 images, 2 workers on cpu."
     )
     counted = [int(line.split("/")[0]) for line in lines if re.match(r"\d+/4  #\d+ (complete|pruned)", line)]
     assert counted == [1, 2, 3, 4]

@@ -10,8 +10,8 @@ At the top of the repository:
 
 Every tested training adds a line to `benchmarks/results/ladder.jsonl`; what is there is not trained again, so
 that the same command goes on where it was stopped or killed. At the end `benchmarks/LADDER.md` and its plot
-are written from that file alone. Epochs and recipes were chosen on validation images; the test images, which
-are opened here, choose nothing. Not here: training (`mc1opt.results.ladder`), and the report's text.
+are written from that file alone. Epochs and recipes were fixed before; the test images, which are opened
+here, choose nothing. Not here: training (`mc1opt.results.ladder`), and the report's text.
 """
 
 import argparse
@@ -35,12 +35,14 @@ from mc1opt.results.json_lines import append_line, read_lines
 from mc1opt.results.ladder import run_ladder, stopped_line
 from mc1opt.results.ladder_plan import Entry, LadderPlan, make_plan
 from mc1opt.results.ladder_results import SeedResult, presets_folder
+from mc1opt.results.training_store import StoredTraining
 from mc1opt.search.catalogue import read_study
 from mc1opt.search.progress import duration
 from mc1opt.search.run import StopFlag
 from mc1opt.search.sampling import grid_size
 from mc1opt.search.space import load_definition
 from mc1opt.search.storage import DEFAULT_STORAGE
+from mc1opt.spec import DataSet
 from mc1opt.training.devices import resolve_device, resolve_precision
 
 # ---- What is missing -------------------------------------------------------------------------------------
@@ -66,9 +68,11 @@ def chosen_arms(options: argparse.Namespace) -> list[Arm]:
     return sorted(found, key=lambda arm: arm.price)
 
 
-def missing_entries(chosen: Sequence[Arm], seeds: int | None, path: Path) -> Iterator[Entry]:
-    """What the file of results lacks, arm by arm."""
-    there = {(line["config_id"], line["epochs"], line["seed"]) for line in read_lines(path)}
+def missing_entries(chosen: Sequence[Arm], seeds: int | None, path: Path, data: str) -> Iterator[Entry]:
+    """What the file of results lacks, arm by arm, of those images (a data set's name)."""
+    there = {
+        (line["config_id"], line["epochs"], line["seed"]) for line in read_lines(path) if line["data"] == data
+    }
     for arm in chosen:
         identity = config_id(arm.config)
         wanted = range(arm.seeds if seeds is None else seeds)
@@ -78,10 +82,14 @@ def missing_entries(chosen: Sequence[Arm], seeds: int | None, path: Path) -> Ite
 
 
 def result_line(
-    entry: Entry, seed: int, result: SeedResult, plan: LadderPlan, machine: dict[str, Any]
+    entry: Entry,
+    seed: int,
+    stored: StoredTraining,
+    accuracy: float | None,
+    plan: LadderPlan,
+    machine: dict[str, Any],
 ) -> dict[str, Any]:
-    """A tested training as a line of the file of results."""
-    stored = result.stored
+    """A training as a line of the file of results: with its test accuracy, or why it has none."""
     return {
         "date": stored.ended,
         "machine": machine | {"versions": stored.versions, "commit": stored.commit},
@@ -96,20 +104,21 @@ def result_line(
         "device": plan.device,
         "precision": plan.precision,
         "workers": plan.workers,
-        "test_accuracy": result.accuracy,
+        "test_accuracy": accuracy,
+        "failure": None if stored.failure is None else stored.failure.kind,
         "losses": [epoch.loss for epoch in stored.curve],
         "epoch_seconds": [epoch.seconds for epoch in stored.curve],
     }
 
 
-def measure(entries: Sequence[Entry], options: argparse.Namespace) -> int:
+def measure(entries: Sequence[Entry], data: DataSet, options: argparse.Namespace) -> int:
     """Trains and tests entries, each into the file of results; the exit code."""
     device = resolve_device(options.device)
     machine = machine_facts()
     plan = make_plan(
         entries,
         folds=0,
-        data=find_data(options.data, output=sys.stdout),
+        data=data,
         device=device,
         precision=resolve_precision(device),
         workers=options.workers,
@@ -117,7 +126,11 @@ def measure(entries: Sequence[Entry], options: argparse.Namespace) -> int:
     )
 
     def on_tested(entry: Entry, seed: int, result: SeedResult) -> None:
-        append_line(options.results, result_line(entry, seed, result, plan, machine))
+        line = result_line(entry, seed, result.stored, result.accuracy, plan, machine)
+        append_line(options.results, line)
+
+    def on_failed(entry: Entry, seed: int, stored: StoredTraining) -> None:
+        append_line(options.results, result_line(entry, seed, stored, None, plan, machine))
 
     stop = StopFlag()
     signals = Signals(stop)
@@ -129,6 +142,7 @@ def measure(entries: Sequence[Entry], options: argparse.Namespace) -> int:
             write=lambda line: print(line, flush=True),
             timeout=parse_duration(options.timeout, "--timeout"),
             on_tested=on_tested,
+            on_failed=on_failed,
         )
     print(stopped_line(ended) or f"Done, after {duration(ended.seconds)}.")
     return signals.exit_code
@@ -149,12 +163,11 @@ def take_grid(storage: str, path: Path) -> None:
             f"study published_grid in {storage} is not finished; go on with: "
             "mc1opt run --study published_grid"
         )
-    machine = machine_facts()
     path.unlink(missing_ok=True)
     for trial in trained:
         line = {
-            "machine": machine,
             **trial.params,
+            "data": None if record.data is None else record.data["name"],
             "fidelity": None if record.fidelity is None else record.fidelity.model_dump(),
             "validation_accuracy": trial.value,
             "failure": trial.failure,
@@ -192,9 +205,10 @@ def main() -> None:
             take_grid(options.grid, options.grid_results)
         elif not options.report:
             print(machine_line(machine_facts()))
-            entries = list(missing_entries(chosen_arms(options), options.seeds, options.results))
+            data = find_data(options.data, output=sys.stdout)
+            entries = list(missing_entries(chosen_arms(options), options.seeds, options.results, data.name))
             if entries:
-                code = measure(entries, options)
+                code = measure(entries, data, options)
             else:
                 print("All of it is measured already.")
         write_report(options.results, options.grid_results, options.output)

@@ -71,7 +71,7 @@ class Preset:
     config: Config
     """The network with the recipe of the source."""
     epochs: Mapping[Recipe, int]
-    """Of each recipe, if nobody says how many: chosen on validation images (`benchmarks/LOG.md`)."""
+    """Of each recipe, if nobody says how many: our choice."""
 
     def with_recipe(self, recipe: Recipe) -> Config:
         """The network with one of the two recipes."""
@@ -83,8 +83,8 @@ def improved(published: Config) -> Config:
 
     One cycle of the learning rate (Smith and Topin, 2018), Nesterov momentum, label smoothing, flip and crop,
     weight decay but not on biases and norms. What the source trains with Adam has decoupled weight decay
-    (AdamW) in place of the momentum: there, Adam is what the row is about. All values were chosen on
-    validation images.
+    (AdamW) in place of the momentum: there, Adam is what the row is about. The values are the usual ones for
+    small networks on CIFAR-10; they were not tuned.
     """
     optimizer: SGD | AdamW = SGD(learning_rate=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4)
     if isinstance(published.optimizer, Adam):
@@ -228,8 +228,9 @@ def cnn_deep() -> Config:
 def cnn_deep_adjusted() -> Config:
     """As cnn-deep, with another stride, padding and kernel size.
 
-    The source does not print them. Our choice: kernel size 3, padding 1, and all three poolings with stride
-    2, so that every convolution keeps the size of its input and every pooling halves it. Widths, dropout and
+    The source does not print them. Our choice: kernel size 3, for which padding 1 keeps the size (it is 1 in
+    cnn-deep as well, where each convolution loses 2), and all three poolings with stride 2, so that every
+    convolution keeps the size of its input and every pooling halves it. Widths, dropout and
     the linear layer of 4,096 are those of cnn-deep.
     """
     blocks = _deep_network().blocks

@@ -29,7 +29,9 @@ def mirror(
     artifacts: Annotated[
         bool, typer.Option("--artifacts", help="Curves and models as well, as far as weights are kept.")
     ] = False,
-    project: Annotated[str, typer.Option(help="The project in W&B.")] = "mc1opt",
+    project: Annotated[
+        str | None, typer.Option(help="The project in W&B [default: that of the study's runs, or mc1opt].")
+    ] = None,
     timeout: Annotated[
         str, typer.Option(help="Give up when a run, or its upload, takes longer than this: 90s, 5m.")
     ] = "60s",
@@ -51,7 +53,7 @@ def mirror(
     at_least(top, 1, "--top")
     seconds = parse_duration(timeout, "--timeout")
     assert seconds is not None
-    if not 1 <= len(project) <= 128 or set(project) & set("/\\#?%:"):
+    if project is not None and (not 1 <= len(project) <= 128 or set(project) & set("/\\#?%:")):
         raise UsageError(
             f"--project {project!r} is no name for W&B: up to 128 characters, none of / \\ # ? % :"
         )

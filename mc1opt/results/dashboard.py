@@ -110,6 +110,10 @@ def update_study(study: optuna.Study, database: StudyStorage, storage: str) -> N
     with database.writing_study_attributes_together():
         for name, figure in study_figures(record).items():
             save_plotly_graph_object(study, figure, graph_object_id=name)
+        files = {ids[number]: _files(trial, found, model) for number, trial in shown.items()}
+        keep_files(study, artifacts_folder(storage), files)
+    # Last and apart: between reading a note and writing it there must be no time for a person to change it.
+    with database.writing_study_attributes_together():
         _write_note(study, study_note(record, storage=storage, page=study_page(study), found=found))
         _write_trial_notes(
             study,
@@ -118,8 +122,6 @@ def update_study(study: optuna.Study, database: StudyStorage, storage: str) -> N
                 for number, trial in shown.items()
             },
         )
-        files = {ids[number]: _files(trial, found, model) for number, trial in shown.items()}
-        keep_files(study, artifacts_folder(storage), files)
 
 
 def _winner(record: StudyRecord, found: Retrained | None) -> TrialRecord | None:

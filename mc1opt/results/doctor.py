@@ -1,7 +1,7 @@
 """`mc1opt doctor`: is all well with this machine, its packages, the study database and the images?
 
 Nothing is changed, nothing is fetched, no database is made. Not here: what a check's result looks like
-(`diagnosis.py`), and the checks of what is stored (`doctor_storage.py`).
+(`diagnosis.py`), and the checks of what is stored (`doctor_storage.py`, `doctor_database.py`).
 """
 
 import configparser
@@ -21,13 +21,8 @@ from packaging.requirements import Requirement
 from mc1opt.data.libraries import check_libraries, importing_torchvision
 from mc1opt.errors import Mc1optError
 from mc1opt.results.diagnosis import Check, Diagnosis
-from mc1opt.results.doctor_storage import (
-    check_data,
-    check_database,
-    check_disk,
-    check_sqlite,
-    check_trials,
-)
+from mc1opt.results.doctor_database import check_database, check_trials
+from mc1opt.results.doctor_storage import check_data, check_disk, check_sqlite
 from mc1opt.search.environment import cpu_capability
 from mc1opt.search.progress import megabytes, plural
 from mc1opt.search.storage import sqlite_path, storage_url

@@ -35,6 +35,7 @@ OVERHEAD_MACS = 2_000_000
 """What an image costs beside its multiply-accumulates, in their unit: it dominates in small networks."""
 
 OnTested = Callable[[Entry, int, SeedResult], None]
+OnFailed = Callable[[Entry, int, StoredTraining], None]
 """Takes an entry, the seed (counted from 0), and what its test gave."""
 
 
@@ -140,6 +141,7 @@ def run_ladder(
     new_pool: Callable[[int], Pool] = ProcessPool,
     measure: Measure | None = None,
     on_tested: OnTested = lambda _entry, _seed, _result: None,
+    on_failed: OnFailed = lambda _entry, _seed, _stored: None,
 ) -> LadderEnded:
     """Trains and tests what a plan has and its folder lacks. One process at a time: see `exclusive`.
 
@@ -151,13 +153,14 @@ def run_ladder(
         new_pool: see `run_presets`.
         measure: see `run_final_test`.
         on_tested: told of each tested seed, also of those that were tested before.
+        on_failed: likewise of each seed whose training failed by its config, as one that diverges.
 
     Raises:
         WorkerError: trainings failed that may go well at another time; the others are stored.
         DataError: the test images are missing or damaged.
         StorageError: a result cannot be stored.
     """
-    return _Ladder(plan, stop, write, new_pool, measure, on_tested).run(timeout)
+    return _Ladder(plan, stop, write, new_pool, measure, on_tested, on_failed).run(timeout)
 
 
 @dataclass
@@ -188,6 +191,7 @@ class _Ladder:
     new_pool: Callable[[int], Pool]
     measure: Measure | None
     on_tested: OnTested
+    on_failed: OnFailed
     tested: dict[str, dict[int, SeedResult]] = field(default_factory=dict)
     """By label of the entry, and seed."""
     others: dict[str, list[StoredTraining]] = field(default_factory=dict)
@@ -237,6 +241,8 @@ class _Ladder:
         assert isinstance(job, LadderJob)
         if stored.failure is not None or stored.key.fold is not None:
             self.others.setdefault(job.entry.label, []).append(stored)
+            if stored.failure is not None and stored.key.fold is None:
+                self.on_failed(job.entry, job.seed, stored)
             return
         assert job.training.weights is not None
         test = run_final_test(

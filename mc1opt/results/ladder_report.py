@@ -74,11 +74,10 @@ def list_lines(results: Mapping[str, Results]) -> list[str]:
 
 
 def _short(entry: Measurement | None) -> str:
-    numbers = None if entry is None else entry.spread
-    if numbers is None:
+    if entry is None or (numbers := entry.spread) is None:
         return "-"
     std = "" if numbers.std is None else f" ± {numbers.std:.4f}"
-    return f"{numbers.mean:.4f}{std} ({numbers.n})"
+    return f"{numbers.mean:.4f}{std} ({numbers.n}{'' if entry.is_cifar10 else ', own images'})"
 
 
 # ---- One preset ------------------------------------------------------------------------------------------
@@ -104,7 +103,11 @@ def show_lines(preset: Preset, results: Results) -> list[str]:
     lines += ["", f"Source: {SOURCE}.", OPEN_VALUES]
     for name, entry in results.items():
         if entry.spread is not None:
-            lines += ["", f"Measured with recipe {name}, {entry.epochs} epochs: {entry.spread.line()}"]
+            images = "" if entry.is_cifar10 else " on other images than CIFAR-10"
+            lines += [
+                "",
+                f"Measured with recipe {name}, {entry.epochs} epochs{images}: {entry.spread.line()}",
+            ]
     return lines
 
 

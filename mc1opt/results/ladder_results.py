@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mc1opt.config import Config, config_id
+from mc1opt.data.cache import CIFAR10, CIFAR10_SHA256
 from mc1opt.presets import RECIPES, Preset
 from mc1opt.results.final_test import stored_accuracies
 from mc1opt.results.ladder_plan import MAX_SEEDS, entry_folder, seed_value
@@ -67,6 +68,8 @@ class Measurement:
     """All that is known of an entry at one number of epochs, on one device, for the same images."""
 
     epochs: int
+    data: str
+    """SHA-256 of the training images."""
     device: Device
     precision: Precision
     tested: tuple[SeedResult, ...]
@@ -79,6 +82,11 @@ class Measurement:
     def spread(self) -> Spread | None:
         """Of the test accuracy over the seeds; None while nothing was tested."""
         return spread([each.accuracy for each in self.tested]) if self.tested else None
+
+    @property
+    def is_cifar10(self) -> bool:
+        """Whether it may be set beside what was published."""
+        return self.data == CIFAR10_SHA256["train_images"]
 
     @property
     def seconds(self) -> float | None:
@@ -94,6 +102,7 @@ class Measurement:
         return {
             **(empty if numbers is None else numbers.to_json()),
             "epochs": self.epochs,
+            "data": CIFAR10 if self.is_cifar10 else self.data,
             "seconds": self.seconds,
             "device": self.device,
             "precision": self.precision,
@@ -129,6 +138,7 @@ def measurement(tested: Iterable[SeedResult], others: Iterable[StoredTraining]) 
     folds = _whole_folds(t for t in others if t.key.fold is not None and t.failure is None)
     return Measurement(
         epochs=key.fidelity.epochs,
+        data=key.data,
         device=key.device,
         precision=key.precision,
         tested=tested,
@@ -145,8 +155,8 @@ def presets_folder(storage: str) -> Path:
 def stored_results(folder: Path, presets: Sequence[Preset]) -> dict[str, dict[str, Measurement]]:
     """What is stored of presets, by name and recipe; recipes of which nothing is stored are left out.
 
-    Of trainings with several numbers of epochs, devices or images, those with the recipe's default epochs are
-    taken if there are any, then those with the most seeds, then the newest.
+    Of trainings with several numbers of epochs, devices or images, those on CIFAR-10 are taken if there are
+    any, then those with the recipe's default epochs, then those with the most seeds, then the newest.
 
     Raises:
         StorageError: what is stored cannot be read.
@@ -158,7 +168,10 @@ def stored_results(folder: Path, presets: Sequence[Preset]) -> dict[str, dict[st
         for recipe in RECIPES:
             groups = _groups(store, entry_folder(folder, preset.name), preset.with_recipe(recipe))
             default = preset.epochs[recipe]
-            ranked = sorted(groups, key=lambda g: (g[0].epochs == default, len(g[0].tested), g[1]))
+            ranked = sorted(
+                groups,
+                key=lambda g: (g[0].is_cifar10, g[0].epochs == default, len(g[0].tested), g[1]),
+            )
             if ranked:
                 results[preset.name][recipe] = ranked[-1][0]
     return results

@@ -1,7 +1,7 @@
 """Mirroring a stored study, and a search or a retraining as it ends: what, when, and what people are told.
 
-W&B must never matter to a study. A search waits for it at most `WAIT_SECONDS` in all, and only when its
-results are shown; until then it mirrors in the background, if the best trials have changed.
+W&B must never matter to a study. A search waits for it only when its results are shown, and while it moves:
+at most `WAIT_SECONDS` a step. Until then it mirrors in the background, if the best trials have changed.
 """
 
 import contextlib
@@ -53,7 +53,8 @@ class MirrorOptions:
     study: str
     storage: str
     mode: Mode
-    project: str = PROJECT
+    project: str | None = None
+    """None is where the study was mirrored last, or PROJECT."""
     top: int = TOP
     everything: bool = False
     """Pruned and failed trials as well."""
@@ -154,11 +155,13 @@ class Mirroring:
         self._options = options
         self._identity = identity
         self._folder = wandb_folder(options.storage)
-        self._runs = _runs(options, record, identity, self._folder)
+        ledger = read_ledger(self._folder, identity)
+        self._project = options.project or ledger.project or PROJECT
+        self._runs = _runs(options, record, identity, ledger)
         task = MirrorTask(
             folder=str(self._folder.absolute()),
             identity=identity,
-            project=options.project,
+            project=self._project,
             mode=options.mode,
             runs=tuple(self._runs),
         )
@@ -182,7 +185,7 @@ class Mirroring:
         if outcome.error is not None:
             self._tidy(ledger)
         there = {run_id: self._folder / entry.folder for run_id, entry in ledger.runs.items()}
-        project = self._options.project
+        project = self._project
         missing = [run.id for run in self._runs if not ledger.is_current(self._folder, project, run)]
         return MirrorReport(
             study=self._options.study,
@@ -204,10 +207,9 @@ class Mirroring:
             remove_unfinished(self._folder, self._identity, ledger)
 
 
-def _runs(options: MirrorOptions, record: StudyRecord, identity: str, folder: Path) -> list[MirroredRun]:
+def _runs(options: MirrorOptions, record: StudyRecord, identity: str, ledger: Ledger) -> list[MirroredRun]:
     """What W&B shall hold: from the study's record, and from what retrainings have stored."""
-    best_before = read_ledger(folder, identity).best_trials
-    selection = Selection(options.top, options.everything, best_before)
+    selection = Selection(options.top, options.everything, ledger.best_trials)
     return mirrored_runs(record, identity, selection, _retrained(options), _weights(options))
 
 
@@ -293,7 +295,7 @@ class WandbMirror(Observer):
         self._trials = {trial.number: trial for trial in search.record.trials}
         if self._identity:
             self._error = None  # what went wrong before may go well now
-            self._begin(Limits(step=WAIT_SECONDS, total=WAIT_SECONDS))
+            self._begin(Limits(step=WAIT_SECONDS))
 
     def finish(self) -> list[str]:
         """Waits for the mirroring that began at the search's end, within its limit; says what came of it.
@@ -349,7 +351,9 @@ class WandbMirror(Observer):
 def mirrored_search(
     mode: Mode | None, storage: str, write: Callable[[str], None]
 ) -> Iterator[tuple[Observer, ...]]:
-    """Gives the observer that mirrors a search; afterwards waits at most five seconds, and tells what it did.
+    """Gives the observer that mirrors a search; afterwards waits for it, and tells what it did.
+
+    Where a mirroring does not move for five seconds, it is given up.
 
     Args:
         mode: None for no mirror, and no observer.
@@ -368,7 +372,9 @@ def mirrored_search(
 
 
 def mirror_retraining(mode: Mode | None, storage: str, study: str, write: Callable[[str], None]) -> None:
-    """Mirrors a study after a retraining: waits at most five seconds, and tells what it did.
+    """Mirrors a study after a retraining, and tells what it did.
+
+    Where it does not move for five seconds, it is given up.
 
     Args:
         mode: None for no mirror.
@@ -380,7 +386,7 @@ def mirror_retraining(mode: Mode | None, storage: str, study: str, write: Callab
         return
     options = MirrorOptions(study=study, storage=storage, mode=mode)
     try:
-        lines = report_lines(mirror_study(options, Limits(WAIT_SECONDS, WAIT_SECONDS)), storage)
+        lines = report_lines(mirror_study(options, Limits(WAIT_SECONDS)), storage)
     except Exception as error:  # the retraining is done, whatever becomes of its mirror
         lines = [_warning(str(error).strip().split("\n")[0] or type(error).__name__, options)]
     for line in lines:

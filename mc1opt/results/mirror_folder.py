@@ -42,6 +42,10 @@ class Ledger(BaseModel):
     """The runs of a study that were written, by id."""
 
     runs: dict[str, Written] = Field(default_factory=dict)
+    project: str | None = None
+    """In which the study was mirrored last; None if it never was."""
+    whole: bool = True
+    """Whether all that was ever written is in here; not so once the file was found damaged."""
 
     @property
     def best_trials(self) -> frozenset[int]:
@@ -57,17 +61,23 @@ class Ledger(BaseModel):
         entry = self.runs.get(run.id)
         if entry is None or (entry.fingerprint, entry.project) != (run.fingerprint, project):
             return False
-        if run.files is not None and entry.files != [file.sha256 for file in run.files]:
+        if run.files and entry.files != [file.sha256 for file in run.files]:
             return False
         return entry.uploaded or (folder / entry.folder).is_dir()
 
 
 def read_ledger(folder: Path, identity: str) -> Ledger:
-    """What was written for a study; nothing where the file is missing or damaged: it is written anew then."""
+    """What was written for a study; nothing where the file is missing or damaged: it is written anew then.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     try:
         return Ledger.model_validate_json(_ledger_path(folder, identity).read_bytes())
-    except (OSError, ValidationError):
+    except (FileNotFoundError, NotADirectoryError):
         return Ledger()
+    except ValidationError:
+        return Ledger(whole=False)
 
 
 def write_ledger(folder: Path, identity: str, ledger: Ledger) -> None:
@@ -114,7 +124,12 @@ def note_uploads(folder: Path, ledger: Ledger) -> bool:
 
 
 def remove_unfinished(folder: Path, identity: str, ledger: Ledger) -> None:
-    """Deletes what a mirroring of the study began and did not finish; the folder must be locked."""
+    """Deletes what a mirroring of the study began and did not finish; the folder must be locked.
+
+    Nothing where the ledger is not whole: it does not tell what is finished.
+    """
+    if not ledger.whole:
+        return
     finished = {entry.folder for entry in ledger.runs.values()}
     for path in folder.glob(f"offline-run-*-{short_identity(identity)}-*"):
         if path.name not in finished:

@@ -74,6 +74,7 @@ def _parents_from_proc() -> dict[int, int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             with contextlib.suppress(OSError):  # it has ended meanwhile
-                # The command stands in parentheses, and may hold blanks and parentheses itself.
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                # The command stands in parentheses, and may hold blanks and parentheses itself, and half a
+                # character: it is cut off after 15 bytes.
+                parents[int(entry.name)] = int((entry / "stat").read_bytes().rpartition(b")")[2].split()[1])
     return parents

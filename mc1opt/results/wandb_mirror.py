@@ -41,6 +41,7 @@ from mc1opt.results.mirror_folder import (
     run_folders,
     write_ledger,
 )
+from mc1opt.results.model_folder import file_sha256
 from mc1opt.results.process_tree import kill_descendants
 from mc1opt.workers.protocol import write_all
 
@@ -52,6 +53,9 @@ LOCK_SECONDS = 30.0
 POLL_SECONDS = 0.1
 ATTACHED = "attached"
 """The folder, within a run's, with copies of what is uploaded with it: the originals may go before that."""
+
+MADE_HERE = ("config.json", "history.csv", "learning_curve.png")
+"""Files of an artifact that are made of the run itself."""
 
 Tell = Callable[[MirrorEvent], None]
 
@@ -69,6 +73,7 @@ def mirror(task: MirrorTask, tell: Tell) -> None:
         tell(MirrorEvent(what="begun"))
         ledger = read_ledger(folder, task.identity)
         remove_unfinished(folder, task.identity, ledger)
+        ledger.project = task.project
         if note_uploads(folder, ledger):
             write_ledger(folder, task.identity, ledger)
         missing = [run for run in task.runs if not ledger.is_current(folder, task.project, run)]
@@ -117,13 +122,19 @@ def _settings() -> "Settings":
 
 
 def _replace(run: MirroredRun, task: MirrorTask, folder: Path, ledger: Ledger) -> None:
-    """Writes a run, then deletes what was written of it before: the new one holds all that W&B shall have."""
+    """Writes a run, then deletes what was written of it before: the new one holds all that W&B shall have.
+
+    Files that the old one has, and that are not asked for or gone by now, are taken over while they are not
+    uploaded: W&B keeps what it was given.
+    """
     before = run_folders(folder, run.id)
+    known = ledger.runs.get(run.id)
+    if not run.files and known is not None and known.files and not known.uploaded:
+        run = run.model_copy(update={"files": _files_within(folder / known.folder) or run.files})
     try:
         new = _write(run, task, folder)
     except Exception as error:
         raise Mc1optError(f"W&B run {run.id} cannot be written: {_one_line(error)}") from error
-    known = ledger.runs.get(run.id)
     ledger.runs[run.id] = Written(
         fingerprint=run.fingerprint,
         files=None if run.files is None else [file.sha256 for file in run.files],
@@ -135,6 +146,14 @@ def _replace(run: MirroredRun, task: MirrorTask, folder: Path, ledger: Ledger) -
     write_ledger(folder, task.identity, ledger)
     for old in before:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _files_within(run_folder: Path) -> tuple[AttachedFile, ...]:
+    """The files that were attached to a run, as they lie in its folder."""
+    paths = sorted(path.absolute() for path in (run_folder / ATTACHED).glob("*"))
+    return tuple(
+        AttachedFile(path=str(path), sha256=file_sha256(path)) for path in paths if path.name not in MADE_HERE
+    )
 
 
 def _write(run: MirroredRun, task: MirrorTask, folder: Path) -> Path:

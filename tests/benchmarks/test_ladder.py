@@ -85,10 +85,12 @@ def test_an_unknown_arm_is_refused_with_all_of_them() -> None:
 def test_what_is_in_the_file_of_results_is_not_trained_again() -> None:
     row_1 = arm("mlp-128-64")
     for seed, epochs in ((0, row_1.epochs), (2, row_1.epochs), (3, row_1.epochs + 1)):
-        append_line(RESULTS, {"config_id": config_id(row_1.config), "epochs": epochs, "seed": seed})
-    (entry,) = missing_entries([row_1], None, RESULTS)
+        line = {"config_id": config_id(row_1.config), "epochs": epochs, "seed": seed}
+        append_line(RESULTS, line | {"data": "cifar10"})
+        append_line(RESULTS, line | {"data": "own-123", "seed": 1})
+    (entry,) = missing_entries([row_1], None, RESULTS, "cifar10")
     assert (entry.config, entry.epochs, entry.seeds) == (row_1.config, row_1.epochs, (1, 3, 4))
-    assert list(missing_entries([row_1], 1, RESULTS)) == []
+    assert list(missing_entries([row_1], 1, RESULTS, "cifar10")) == []
 
 
 # ---- A run -----------------------------------------------------------------------------------------------

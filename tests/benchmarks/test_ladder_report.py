@@ -11,6 +11,7 @@ from benchmarks.ladder_report import (
     NORM_ARMS,
     Comparison,
     Results,
+    claims_section,
     difference,
     epochs_to_loss,
     grid_section,
@@ -33,7 +34,7 @@ MACHINE = {"cpu_model": "A CPU", "cores": 2, "versions": {"torch": "2.0"}}
 
 
 def line(
-    name: str, accuracy: float, *, recipe: str = "published", seed: int = 0, **fields: Any
+    name: str, accuracy: float | None, *, recipe: str = "published", seed: int = 0, **fields: Any
 ) -> dict[str, Any]:
     (arm,) = [each for each in arms() if (each.name, each.recipe) == (name, recipe)]
     made = {
@@ -45,7 +46,10 @@ def line(
         "device": "cpu",
         "precision": "float32",
         "machine": MACHINE,
+        "data": "cifar10",
+        "workers": 2,
         "test_accuracy": accuracy,
+        "failure": None,
         "losses": [1.5, 0.9, 0.7],
         "epoch_seconds": [10.0, 11.0, 12.0],
     }
@@ -67,6 +71,7 @@ def test_only_lines_of_todays_arms_count_and_of_a_seed_the_last() -> None:
         line("mlp-128-64", 0.6, seed=1),
         line("mlp-128-64", 0.9, config_id="other"),
         line("mlp-128-64", 0.9, epochs=999),
+        line("mlp-128-64", 0.9, data="own-123"),
         line("mlp-128-64", 0.5),
     )
     assert [each["test_accuracy"] for each in found["mlp-128-64", "published"]] == [0.5, 0.6]
@@ -110,9 +115,25 @@ def test_a_row_has_theirs_and_ours_and_whether_it_is_reproduced() -> None:
     )
     cells = row(found, "mlp-128-64")
     assert cells[:5] == ["1 `mlp-128-64`", "402,250", "0.5214", "0.5200 ± 0.0100 [0.4952, 0.5448]", "3"]
-    assert cells[5:] == ["0.6000", "1", "reproduced, +0.0786"]
-    assert row(found, "cnn-6-16-fc")[-1] == "short by 0.0507, not above it (-0.0507)"
+    assert cells[5:] == ["0.6000", "1", "reproduced over 3 of 5 seeds, +0.0786 over 1 of 5 seeds"]
+    verdict = "short by 0.0507 over 1 of 5 seeds, not above it (-0.0507) over 1 of 5 seeds"
+    assert row(found, "cnn-6-16-fc")[-1] == verdict
     assert row(found, "cnn-deep")[3:] == ["not measured", "", "not measured", "", ""]
+
+
+def test_a_training_that_diverged_is_counted_and_not_averaged() -> None:
+    diverged: dict[str, Any] = {"failure": "diverged", "losses": [], "epoch_seconds": []}
+    found = results_of(
+        *(line("cnn-32-128", 0.65, seed=seed) for seed in (0, 1)),
+        line("cnn-32-128", None, seed=2, **diverged),
+        line("cnn-32-128-fc", None, **diverged),
+    )
+    cells = row(found, "cnn-32-128")
+    assert cells[3].endswith("; 1 of 3 diverged")
+    assert cells[4] == "2"
+    assert cells[-1] == "reproduced over 2 of 3 seeds"
+    assert row(found, "cnn-32-128-fc")[3] == "1 of 1 diverged"
+    assert "`cnn-32-128`" not in not_measured_section(found)  # it would diverge again
 
 
 # ---- Claims ----------------------------------------------------------------------------------------------
@@ -129,8 +150,9 @@ def gain(low: float, high: float) -> Spread:
         ("higher", -0.01, 0.03, "not told apart"),
         ("higher", -0.03, -0.01, "disagrees: below +0.00"),
         ("not higher", 0.01, 0.03, "disagrees: it helps"),
-        ("not higher", -0.01, 0.03, "agrees: no gain to be seen"),
-        ("not higher", -0.03, -0.01, "agrees: no gain to be seen"),
+        ("not higher", -0.01, 0.03, "not told apart"),
+        ("not higher", -0.01, 0.005, "agrees: no gain above 0.01"),
+        ("not higher", -0.03, -0.01, "agrees: no gain above 0.01"),
         ("kept", -0.01, 0.03, "agrees"),
         ("kept", -0.03, 0.01, "not told apart"),
         ("kept", -0.05, -0.03, "disagrees: below -0.02"),
@@ -155,6 +177,15 @@ def test_differences_are_paired_over_the_common_seeds() -> None:
     assert (paired.n, paired.mean) == (2, pytest.approx(0.09))
 
 
+def test_the_means_of_a_comparison_are_those_of_the_seeds_that_it_compares() -> None:
+    found = results_of(
+        *(line("cnn-32-128", value, seed=seed) for seed, value in enumerate((0.60, 0.62, 0.64))),
+        *(line(BASE, value, seed=seed) for seed, value in ((1, 0.70), (2, 0.74), (4, 0.9))),
+    )
+    (text,) = [each for each in claims_section(found).split("\n") if f"`cnn-32-128` -> `{BASE}`" in each]
+    assert "| 0.6300 -> 0.7200 | +0.0900 " in text
+
+
 def test_claims_compare_arms_that_there_are() -> None:
     names = {arm.name for arm in arms() if arm.recipe == "published"}
     used = {name for claim in CLAIMS for c in claim.comparisons for name in (c.before, c.after)}
@@ -175,16 +206,40 @@ def test_epochs_and_seconds_until_the_loss_are_those_of_its_first_epoch_below() 
 def test_the_three_expectations_are_judged_by_what_was_measured() -> None:
     by_arm = NORM_ARMS[BASE]
     assert all(text.endswith("not measured.") for text in norm_verdicts({}, by_arm))
-    found = results_of(
-        line(BASE, 0.70),
-        line(f"{BASE}-batchnorm", 0.72, losses=[0.9, 0.7], epoch_seconds=[20.0, 20.0]),
-        line(f"{BASE}-batch-50", 0.74),
-        line(f"{BASE}-batchnorm-batch-50", 0.73),
-    )
-    loss, seconds, batches = norm_verdicts(found, by_arm)
-    assert loss.endswith("met, 2.0 with and 3.0 without.")
-    assert seconds.endswith("not met, 40.0 with and 33.0 without.")
-    assert batches.endswith("met, +0.0100 with and +0.0400 without.")
+    found = norm_lines(0)
+    loss, seconds, batches = norm_verdicts(results_of(*found), by_arm)
+    assert loss.endswith("one seed: no verdict; 2.0 with and 3.0 without.")
+    loss, seconds, batches = norm_verdicts(results_of(*norm_lines(1), *norm_lines(2)), by_arm)
+    assert loss.endswith(" met, 2.0 with and 3.0 without (3 seeds).")
+    assert seconds.endswith("not met: the other way round, 40.0 with and 33.0 without (3 seeds).")
+    assert batches.endswith(" met, +0.0100 with and +0.0400 without (3 seeds).")
+
+
+def norm_lines(seed: int) -> list[dict[str, Any]]:
+    """The four arms of one seed."""
+    return [
+        line(BASE, 0.70, seed=seed),
+        line(f"{BASE}-batchnorm", 0.72, seed=seed, losses=[0.9, 0.7], epoch_seconds=[20.0, 20.0]),
+        line(f"{BASE}-batch-50", 0.74, seed=seed),
+        line(f"{BASE}-batchnorm-batch-50", 0.73, seed=seed),
+    ]
+
+
+def test_a_training_that_never_reached_the_loss_leaves_no_verdict() -> None:
+    never = line(f"{BASE}-batchnorm", 0.7, seed=2, losses=[1.0, 0.9, 0.9])
+    found = results_of(*norm_lines(0), *norm_lines(1), *norm_lines(2), never)
+    loss, *_ = norm_verdicts(found, NORM_ARMS[BASE])
+    assert "no verdict: of 3 trainings each, 0 without and 1 with batch norm never reached" in loss
+
+
+@pytest.mark.parametrize(
+    "other", [{"device": "cuda"}, {"workers": 1}, {"machine": MACHINE | {"cpu_model": "B"}}]
+)
+def test_seconds_of_different_circumstances_are_not_compared(other: dict[str, Any]) -> None:
+    found = results_of(*norm_lines(0), *norm_lines(1), line(BASE, 0.7, seed=1, **other))
+    loss, seconds, _ = norm_verdicts(found, NORM_ARMS[BASE])
+    assert " met, 2.0" in loss
+    assert "no verdict: timed on different machines" in seconds
 
 
 # ---- The grid --------------------------------------------------------------------------------------------
@@ -194,16 +249,30 @@ def test_the_grid_is_a_table_with_its_winner() -> None:
     path = Path("grid.jsonl")
     for batch, rate, value, again in (
         (50, 0.1, 0.52, []),
+        (100, 0.1, 0.51, [0.50, 0.51]),
+        (100, 0.2, 0.51, [0.52, 0.53]),
         (200, 0.1, 0.51, [0.53, 0.55]),
         (200, 0.2, None, []),
     ):
         failure = {"kind": "diverged"} if value is None else None
         point = {"batch_size": batch, "learning_rate": rate}
-        append_line(path, point | {"validation_accuracy": value, "failure": failure, "again": again})
+        append_line(
+            path,
+            point
+            | {
+                "validation_accuracy": value,
+                "failure": failure,
+                "again": again,
+                "data": "cifar10",
+                "fidelity": {"epochs": 9, "train_images": 45_000},
+            },
+        )
     text = grid_section(path)
     assert "| batch 50 | 0.5200 | not trained |" in text
     assert "| batch 200 | 0.5100 (0.5400) | failed (diverged) |" in text
-    assert "winner here: batch 200, learning rate 0.1" in text
+    assert "Each point: 9 epochs of 45,000 images of cifar10." in text
+    within = "within seed noise of the best: batch 200, learning rate 0.1; batch 100, learning rate 0.2."
+    assert f"Of these, {within}" in text
 
 
 # ---- The plot --------------------------------------------------------------------------------------------

@@ -22,8 +22,19 @@ from tests.search.studies import facts
 TRIALS = 30
 REAL_TRIALS = 12
 """With few kills; a study that is killed more often has TRIALS."""
-UNPRUNED = ("--pruner", "none")
-REAL = ("run", "--study", "cnn", "--confirm", "0", *UNPRUNED, "--epochs", "4", "--train-images", "500")
+REAL = (
+    "run",
+    "--study",
+    "cnn",
+    "--confirm",
+    "0",
+    "--pruner",
+    "none",
+    "--epochs",
+    "4",
+    "--train-images",
+    "500",
+)
 REAL_LIMIT = ("--max-macs", "4000000")
 
 
@@ -35,7 +46,7 @@ def kills(request: pytest.FixtureRequest) -> int:
 
 
 def curve_search(commands: Commands, workers: int) -> "subprocess.Popen[bytes]":
-    arguments = (*SEARCH, *UNPRUNED, "--trials", str(TRIALS), "--workers", str(workers))
+    arguments = (*SEARCH, "--trials", str(TRIALS), "--workers", str(workers))
     return commands.start(*arguments, changes=CURVES)
 
 
@@ -45,7 +56,7 @@ def curve_epochs(switches: Switches) -> list[Key]:
 
 def undisturbed_curves(commands: Commands) -> StudyRecord:
     """The same study to which nothing happens, in a database of its own."""
-    arguments = (*SEARCH, *UNPRUNED, "--trials", str(TRIALS), "--workers", "1", "--storage", "calm/calm.db")
+    arguments = (*SEARCH, "--trials", str(TRIALS), "--workers", "1", "--storage", "calm/calm.db")
     ended = commands.finish(commands.start(*arguments, changes=CURVES))
     assert ended.code == 0, ended.stderr
     return check(commands.folder, "small", Expected(TRIALS), storage="calm/calm.db")
@@ -77,7 +88,7 @@ def test_a_search_that_is_killed_again_and_again_loses_and_doubles_nothing(
     assert done.count == kills
     assert sum(trial.interrupted for trial in record.trials) > 0
     assert done.repeated <= workers * kills
-    trained = [trial.config_id for trial in record.trials if trial.outcome == "complete"]
+    trained = [trial.config_id for trial in record.trials if trial.values_by_epoch]
     assert len(set(trained)) == len(trained) == TRIALS
     if workers == 1:
         assert facts(record) == facts(calm)

@@ -149,6 +149,23 @@ def test_a_note_that_a_person_has_written_stays(updated: StudyRecord) -> None:
     assert Pages().study()["note"]["body"] == "Mine."
 
 
+def test_a_note_that_a_person_saves_while_files_are_made_stays(
+    updated: StudyRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def keep_and_save(study: optuna.Study, *arguments: Any) -> None:
+        keep_files(study, *arguments)
+        by_person = load_study(new_storage(), "s")
+        save_note(by_person, get_note(by_person) + "\n\nlook at #3")
+
+    keep_files = dashboard.keep_files
+    monkeypatch.setattr(dashboard, "keep_files", keep_and_save)
+    run_study(9, sampler="random", pruner="none")
+    update_dashboard("s.db", "s")
+    note = get_note(load_study(new_storage(), "s"))
+    assert note.endswith("look at #3")
+    assert "9 complete" in note
+
+
 def test_trials_of_an_older_mc1opt_get_the_attributes_that_tell_them_apart(updated: StudyRecord) -> None:
     connection = sqlite3.connect("s.db")
     connection.execute("DELETE FROM trial_user_attributes WHERE key IN ('outcome', 'summary')")

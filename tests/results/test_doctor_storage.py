@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -14,16 +15,15 @@ import optuna
 import pytest
 
 from mc1opt.data.sources import find_data
-from mc1opt.results import doctor_storage
+from mc1opt.results import doctor_database, doctor_storage
 from mc1opt.results.diagnosis import Check
+from mc1opt.results.doctor_database import check_database, check_trials
 from mc1opt.results.doctor_storage import (
     LEAST_DISK,
     LITTLE_DISK,
     check_data,
-    check_database,
     check_disk,
     check_sqlite,
-    check_trials,
     file_system,
     is_wal_mended,
 )
@@ -327,7 +327,7 @@ def test_what_is_only_in_the_write_ahead_log_is_seen(study: None) -> None:
 def test_a_database_that_another_process_holds_is_said_to_be_locked(
     study: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor_storage, "LOCKED_SECONDS", 0.1)
+    monkeypatch.setattr(doctor_database, "LOCKED_SECONDS", 0.1)
     with contextlib.closing(sqlite3.connect(STORAGE, isolation_level=None)) as holder:
         holder.execute("BEGIN EXCLUSIVE")
         check = check_database(STORAGE)
@@ -371,9 +371,28 @@ def test_the_default_database_and_the_definitions_own_name_need_no_options(templ
 
 def test_a_trial_of_another_host_may_live(study: None) -> None:
     set_running(0, {**dead_owner(), "host": "elsewhere.example"})
+    beat = "INSERT OR REPLACE INTO trial_heartbeats (trial_id, heartbeat) VALUES (1, datetime('now', ?))"
+    with contextlib.closing(sqlite3.connect("s.db")) as connection, connection:
+        connection.execute(beat, ("-10 seconds",))
     (check,) = trials()
     assert check.status == "ok"
-    assert "#0 in training on elsewhere.example" in check.found
+    where = "study s: #0 in training on elsewhere.example, which cannot be seen from here; heard of"
+    assert re.fullmatch(f"{where} 1\\d s ago", check.found)
+    assert check.what_to_do == ""
+
+
+@pytest.mark.parametrize(
+    ("ago", "heard"), [("-2 hours", "; heard of 2 h 00 min ago"), (None, ", and never heard of")]
+)
+def test_a_trial_of_another_host_that_is_silent_may_be_lost(study: None, ago: str | None, heard: str) -> None:
+    set_running(0, {**dead_owner(), "host": "elsewhere.example"})
+    if ago is not None:
+        beat = "INSERT OR REPLACE INTO trial_heartbeats (trial_id, heartbeat) VALUES (1, datetime('now', ?))"
+        with contextlib.closing(sqlite3.connect("s.db")) as connection, connection:
+            connection.execute(beat, (ago,))
+    (check,) = trials()
+    assert check.status == "warning"
+    assert check.found.endswith(f"elsewhere.example, which cannot be seen from here{heard}")
     assert "A running search takes over #0 when it has not heard of it for 3 min." in check.what_to_do
 
 

@@ -84,6 +84,12 @@ def test_show_says_what_is_open_the_recipes_and_what_was_measured() -> None:
     assert "277.1 million multiply-accumulates" in text
     assert "Measured with recipe mc1opt, 2 epochs: 0.5200, standard deviation 0.0200" in text
     assert "Source: slides of MC1" in text
+    others = "\n".join(show_lines(preset, {"mc1opt": found(*on_other_images())}))
+    assert "Measured with recipe mc1opt, 2 epochs on other images than CIFAR-10: 0.5000" in others
+
+
+def on_other_images() -> list[SeedResult]:
+    return [SeedResult(stored(data="0" * 64), 0.5)]
 
 
 # ---- The list --------------------------------------------------------------------------------------------
@@ -94,6 +100,10 @@ def test_the_list_has_a_line_for_each_row_with_what_was_measured() -> None:
     rows = [line for line in lines if re.match(r" *\d+  ", line)]
     assert [int(line.split()[0]) for line in rows] == list(range(1, 12))
     assert rows[0].split() == ["1", ROW_1, "402,250", "0.4", "0.5214", "0.5200", "±", "0.0200", "(3)", "-"]
+    (first,) = [
+        line for line in list_lines({ROW_1: {"published": found(*on_other_images())}}) if ROW_1 in line
+    ]
+    assert first.rstrip("- ").endswith("0.5000 (1, own images)")
     assert rows[7].split() == ["8", "cnn-deep", "54,093,194", "277.1", "0.7621", "-", "-"]
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mc1opt.data.cache import CIFAR10_SHA256
 from mc1opt.presets import PRESETS
 from mc1opt.results.ladder_results import (
     Folds,
@@ -15,13 +16,15 @@ from mc1opt.results.ladder_results import (
     stored_results,
 )
 from mc1opt.results.training_store import Failure, StoredTraining, TrainingKey
-from mc1opt.spec import EpochResult, Fold
+from mc1opt.spec import DataSet, EpochResult, Fold
 from tests.curves import example_training
+from tests.data.files import write_arrays_folder
 from tests.results.laddering import (
     FOLDER,
     ROW_1,
     ROW_2,
     STORAGE,
+    TEST_IMAGES,
     expected_accuracies,
     ladder_images,
     measured,
@@ -35,8 +38,10 @@ def stored(
     value: float | None = None,
     failure: Failure | None = None,
     seconds: float = 1.0,
+    data: str = CIFAR10_SHA256["train_images"],
 ) -> StoredTraining:
-    training = example_training(seed=seed, fold=fold, epochs=2, train_images=900)
+    images = DataSet(name="x", folder="", sha256=data, train_images=1000, validation_images=0)
+    training = example_training(seed=seed, fold=fold, epochs=2, train_images=900, data=images)
     epochs = [
         EpochResult(epoch=epoch, loss=1.0, validation_accuracy=value, seconds=seconds) for epoch in range(2)
     ]
@@ -142,6 +147,20 @@ def test_the_default_epochs_come_first_then_the_most_seeds() -> None:
     assert listed(ROW_1)[ROW_1]["published"] == more
     (default,) = measured(ROW_1, seeds=1, epochs=None)
     assert listed(ROW_1)[ROW_1]["published"] == default
+
+
+def test_what_was_measured_on_cifar10_comes_before_what_was_on_other_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_arrays_folder(Path("images"), train_images=220, test_images=TEST_IMAGES)
+    (few,) = measured(ROW_1, seeds=1)
+    ladder_images()
+    (more,) = measured(ROW_1, seeds=2)
+    assert listed(ROW_1)[ROW_1]["published"] == more
+    assert more.to_json()["data"] == more.data != few.data
+    monkeypatch.setitem(CIFAR10_SHA256, "train_images", few.data)  # as if they were
+    assert listed(ROW_1)[ROW_1]["published"] == few
+    assert few.to_json()["data"] == "cifar10"
 
 
 def test_trained_but_not_tested_is_not_measured() -> None:

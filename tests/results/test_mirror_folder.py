@@ -58,12 +58,30 @@ def test_a_ledger_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert read_ledger(tmp_path, "f" * 32) == Ledger()
 
 
-def test_without_a_ledger_or_with_a_damaged_one_nothing_was_written(tmp_path: Path) -> None:
+def test_without_a_ledger_nothing_was_written(tmp_path: Path) -> None:
     assert read_ledger(tmp_path / "nowhere", IDENTITY) == Ledger()
+
+
+def test_a_damaged_ledger_does_not_tell_what_is_finished(tmp_path: Path) -> None:
     write_ledger(tmp_path, IDENTITY, written())
     (file,) = tmp_path.iterdir()
     file.write_text(file.read_text()[:-20])
-    assert read_ledger(tmp_path, IDENTITY) == Ledger()
+    damaged = read_ledger(tmp_path, IDENTITY)
+    assert damaged.runs == {}
+    kept = make_run_folder("offline-run-20260101_000000-cnn-0123456789ab-trial-1")
+    remove_unfinished(kept.parent, IDENTITY, damaged)
+    assert kept.exists()
+    write_ledger(tmp_path, IDENTITY, damaged)
+    assert not read_ledger(tmp_path, IDENTITY).whole  # what was lost stays lost
+
+
+def test_a_ledger_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    write_ledger(tmp_path, IDENTITY, written())
+    (file,) = tmp_path.iterdir()
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(OSError, match="directory"):
+        read_ledger(tmp_path, IDENTITY)
 
 
 def test_a_run_is_current_while_it_is_there_or_uploaded() -> None:

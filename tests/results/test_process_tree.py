@@ -68,6 +68,19 @@ def test_a_process_that_kills_what_it_started_goes_on(family: "subprocess.Popen[
     assert is_alive(family.pid)
 
 
+def test_a_process_whose_name_is_no_text_disturbs_nobody() -> None:
+    """The kernel cuts a name off after 15 bytes, perhaps within a character."""
+    name = "import ctypes, time; ctypes.CDLL(None).prctl(15, b'caf\\xc3', 0, 0, 0); print(flush=True)"
+    child = subprocess.Popen([sys.executable, "-c", f"{name}; time.sleep(60)"], stdout=subprocess.PIPE)
+    try:
+        assert child.stdout is not None
+        child.stdout.readline()
+        assert child.pid in descendants(os.getpid())
+    finally:
+        child.kill()
+        child.communicate()
+
+
 def test_one_that_has_ended_has_no_descendants() -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()

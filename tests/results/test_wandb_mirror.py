@@ -307,8 +307,17 @@ def test_an_artifact_has_curve_config_and_files_and_lies_within_the_run(tmp_path
     lines = places["history.csv"].read_text().splitlines()
     assert lines[0] == "epoch,validation_accuracy,loss"
     assert len(lines) == 1 + len(run.history)
-    # A mirroring without artifacts leaves it as it is.
+    # A mirroring without artifacts leaves it as it is, also where the run itself changes.
     assert mirror([EVERYTHING[1]]).written == []
+    for files in (None, ()):
+        retagged = EVERYTHING[1].model_copy(update={"tags": (f"left-{files}",), "files": files})
+        assert mirror([retagged]).written == [run.id]
+        (again,) = read_runs().values()
+        (artifact,) = again.artifacts
+        assert again.run["tags"] == list(retagged.tags)
+        places = {entry["path"]: Path(entry["local_path"]) for entry in artifact["manifest"]["contents"]}
+        assert places.keys() == {"config.json", "history.csv", "learning_curve.png", weights.name}
+        assert places[weights.name].read_bytes() == b"weights"
 
 
 # ---- Its end ---------------------------------------------------------------------------------------------

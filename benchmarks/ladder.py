@@ -37,11 +37,11 @@ from mc1opt.results.ladder_plan import Entry, LadderPlan, make_plan
 from mc1opt.results.ladder_results import SeedResult, presets_folder
 from mc1opt.results.training_store import StoredTraining
 from mc1opt.search.catalogue import read_study
+from mc1opt.search.location import DEFAULT_STORAGE
 from mc1opt.search.progress import duration
 from mc1opt.search.run import StopFlag
 from mc1opt.search.sampling import grid_size
 from mc1opt.search.space import load_definition
-from mc1opt.search.storage import DEFAULT_STORAGE
 from mc1opt.spec import DataSet
 from mc1opt.training.devices import resolve_device, resolve_precision
 

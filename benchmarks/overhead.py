@@ -34,11 +34,11 @@ from typing import Any
 from benchmarks.common import add_results_option, append_result, machine_facts, machine_line, markdown_table
 from benchmarks.search_clock import BETWEEN_EPOCHS, EPOCHS, PARTS, Clock, TimedPool, time_database
 from mc1opt.data.sources import find_data
+from mc1opt.search.opening import open_storage
 from mc1opt.search.ownership import this_owner
 from mc1opt.search.progress import PlainProgress
 from mc1opt.search.run import SearchSettings, run_search
 from mc1opt.search.space import load_definition
-from mc1opt.search.storage import open_storage
 from mc1opt.spec import EpochResult, Fidelity, Training
 from mc1opt.training.devices import resolve_precision
 from mc1opt.workers.pool import Pool, ProcessPool

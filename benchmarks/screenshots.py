@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.browser import Browser
 from mc1opt.search.catalogue import read_study
-from mc1opt.search.storage import DEFAULT_STORAGE
+from mc1opt.search.location import DEFAULT_STORAGE
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 FIGURES = 7

@@ -25,9 +25,10 @@ from mc1opt.search.artifacts import artifacts_folder
 from mc1opt.search.command import checkpoints_folder
 from mc1opt.search.describe import describe_config
 from mc1opt.search.observers import Observer, SearchEnded, SearchStarted
+from mc1opt.search.opening import open_storage
 from mc1opt.search.records import StudyRecord, TrialRecord, study_record
 from mc1opt.search.resume import load_study
-from mc1opt.search.storage import StudyStorage, open_storage
+from mc1opt.search.storage import StudyStorage
 from mc1opt.search.weights import study_folder
 
 SHARE = 0.01

@@ -21,8 +21,9 @@ from mc1opt.errors import UsageError
 from mc1opt.results.dashboard import study_page, update_or_warn
 from mc1opt.search import records
 from mc1opt.search.artifacts import artifacts_folder
+from mc1opt.search.opening import open_storage
 from mc1opt.search.resume import load_study
-from mc1opt.search.storage import StudyStorage, open_storage
+from mc1opt.search.storage import StudyStorage
 
 if TYPE_CHECKING:
     from bottle import Bottle

@@ -24,8 +24,8 @@ from mc1opt.results.diagnosis import Check, Diagnosis
 from mc1opt.results.doctor_database import check_database, check_trials
 from mc1opt.results.doctor_storage import check_data, check_disk, check_sqlite
 from mc1opt.search.environment import cpu_capability
+from mc1opt.search.location import sqlite_path, storage_url
 from mc1opt.search.progress import megabytes, plural
-from mc1opt.search.storage import sqlite_path, storage_url
 from mc1opt.training.devices import resolve_device, resolve_precision
 from mc1opt.workers.resources import WORKER_MEMORY, available_cpus, available_memory, default_workers
 

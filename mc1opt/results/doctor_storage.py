@@ -25,8 +25,8 @@ from mc1opt.errors import DataError
 from mc1opt.results.diagnosis import Check, Status
 from mc1opt.results.doctor_database import has_wal
 from mc1opt.search.command import checkpoints_folder
+from mc1opt.search.location import sqlite_path, storage_url
 from mc1opt.search.progress import megabytes
-from mc1opt.search.storage import sqlite_path, storage_url
 
 LITTLE_DISK = 2_000_000_000
 """Bytes: below this a long search with its checkpoints, models and exports may fill the disk."""

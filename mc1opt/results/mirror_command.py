@@ -28,10 +28,10 @@ from mc1opt.search import records
 from mc1opt.search.catalogue import read_study
 from mc1opt.search.command import checkpoints_folder
 from mc1opt.search.observers import Observer, SearchEnded, SearchStarted
+from mc1opt.search.opening import open_storage
 from mc1opt.search.progress import plural
 from mc1opt.search.records import StudyRecord, TrialRecord
 from mc1opt.search.resume import load_study
-from mc1opt.search.storage import open_storage
 from mc1opt.search.tables import storage_option
 from mc1opt.search.weights import kept_weights, study_folder
 

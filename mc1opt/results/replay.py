@@ -13,10 +13,10 @@ from mc1opt.results.candidates import study_data
 from mc1opt.results.training_store import REPEATABLE, Failure
 from mc1opt.search import records
 from mc1opt.search.environment import versions
+from mc1opt.search.opening import open_storage
 from mc1opt.search.progress import ending, plural
 from mc1opt.search.records import study_record, trial_record
 from mc1opt.search.resume import load_study
-from mc1opt.search.storage import open_storage
 from mc1opt.spec import DataSet, Device, EpochResult, Fidelity, Precision, Training, TrainingFailed
 from mc1opt.training.devices import resolve_device
 from mc1opt.workers.pool import Pool, ProcessPool

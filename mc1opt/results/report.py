@@ -11,8 +11,8 @@ from mc1opt.results.candidates import TEST_NAME, Comparison, Standing
 from mc1opt.results.final_test import Confusion, FinalTest
 from mc1opt.results.retrain_plan import RetrainPlan
 from mc1opt.results.statistics import Spread, spread
+from mc1opt.search.location import DEFAULT_STORAGE
 from mc1opt.search.progress import duration, plural
-from mc1opt.search.storage import DEFAULT_STORAGE
 from mc1opt.search.tables import shown_storage
 from mc1opt.spec import DataSet
 

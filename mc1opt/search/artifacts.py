@@ -18,7 +18,7 @@ import optuna
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
 
-from mc1opt.search.storage import sqlite_path, storage_url
+from mc1opt.search.location import sqlite_path, storage_url
 
 _PREFIX = "dashboard:artifacts:"
 

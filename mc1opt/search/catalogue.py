@@ -11,12 +11,14 @@ from mc1opt.errors import StorageError, UsageError
 from mc1opt.search import records
 from mc1opt.search.artifacts import artifacts_folder, remove_artifacts
 from mc1opt.search.command import checkpoints_folder
+from mc1opt.search.location import sqlite_path, storage_url
+from mc1opt.search.opening import open_storage
 from mc1opt.search.ownership import is_dead
 from mc1opt.search.progress import plural
 from mc1opt.search.records import StudyRecord, study_record
 from mc1opt.search.resume import load_study
 from mc1opt.search.space import list_definitions, load_definition
-from mc1opt.search.storage import StudyStorage, open_storage, sqlite_path, storage_url
+from mc1opt.search.storage import StudyStorage
 from mc1opt.search.weights import study_folder
 
 

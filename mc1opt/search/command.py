@@ -15,14 +15,16 @@ from mc1opt.data.sources import find_data
 from mc1opt.errors import UsageError
 from mc1opt.search import records
 from mc1opt.search.live import LiveProgress
+from mc1opt.search.location import sqlite_path, storage_url
 from mc1opt.search.observers import Observer, SearchEnded
+from mc1opt.search.opening import open_storage
 from mc1opt.search.ownership import this_owner
 from mc1opt.search.progress import PlainProgress
 from mc1opt.search.resume import space_fingerprint
 from mc1opt.search.run import SearchSettings, StopFlag, run_search
 from mc1opt.search.sampling import GRID_SAMPLER, grid_size, make_pruner, make_sampler
 from mc1opt.search.space import StudyDefinition, load_definition
-from mc1opt.search.storage import StudyStorage, open_storage, sqlite_path, storage_url
+from mc1opt.search.storage import StudyStorage
 from mc1opt.search.tables import end_lines
 from mc1opt.spec import DataSet, Device, Fidelity
 from mc1opt.training.devices import resolve_device, resolve_precision

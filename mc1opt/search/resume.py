@@ -17,10 +17,11 @@ from sqlalchemy.engine import make_url
 from mc1opt.config import canonical_json
 from mc1opt.errors import StorageError, StudyFileError, UsageError
 from mc1opt.search import records
+from mc1opt.search.location import DEFAULT_STORAGE, sqlite_path, storage_url
 from mc1opt.search.ownership import is_dead
 from mc1opt.search.sampling import make_pruner, make_sampler
 from mc1opt.search.space import StudyDefinition
-from mc1opt.search.storage import DEFAULT_STORAGE, StudyStorage, sqlite_path, storage_url
+from mc1opt.search.storage import StudyStorage
 from mc1opt.spec import DataSet, Fidelity
 
 SPACE_DRAWS = 64

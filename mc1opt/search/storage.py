@@ -1,4 +1,4 @@
-"""The study database: looking before opening, and the few writes that must be atomic.
+"""The study database: the few writes that must be atomic, and patience where it is locked.
 
 Optuna's RDBStorage does the work. Ours adds what several threads and processes need: a waiting trial is
 taken by compare-and-swap, together with the name of its owner; an interrupted one is set back only by whoever
@@ -10,22 +10,17 @@ that damages databases in the SQLite of most Pythons (the WAL-reset bug, before 
 """
 
 import contextlib
-import fcntl
 import functools
 import json
 import random
-import shlex
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-import alembic.config
-import alembic.script
-import optuna.storages._rdb
+import optuna
 import sqlalchemy
 from optuna._typing import JSONSerializable
 from optuna.distributions import BaseDistribution
@@ -33,20 +28,18 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
 
-from mc1opt.errors import StorageError, UsageError
+from mc1opt.search.location import locked_beside, sqlite_path
 from mc1opt.search.records import CONFIG_ID, OWNER
 
-DEFAULT_STORAGE = "storage/mc1opt.db"
 BUSY_TIMEOUT_SECONDS = 20.0
 """How long a statement waits for another process's lock on a SQLite file."""
 LOCKED_RETRIES = 4
 """How often what found the SQLite file locked for all that time is tried again."""
 LOCKED_PAUSE_SECONDS = 0.1
 """The mean pause before the first of them; each next one is twice as long."""
-_SQLITE_HEADER = b"SQLite format 3\x00"
 
 
 class LostTrialError(Exception):
@@ -79,10 +72,10 @@ def _patiently(
 
 def _is_locked(error: StorageInternalError) -> bool:
     reason = getattr(error.__cause__, "orig", None)
-    return isinstance(reason, sqlite3.DatabaseError) and _is_busy(reason)
+    return isinstance(reason, sqlite3.DatabaseError) and is_busy(reason)
 
 
-def _is_busy(error: sqlite3.DatabaseError) -> bool:
+def is_busy(error: sqlite3.DatabaseError) -> bool:
     """The lower byte is the plain code. Errors of the module itself, not of SQLite, have none."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -376,7 +369,7 @@ class StudyStorage(RDBStorage):
         for a moment.
         """
         path = sqlite_path(self.url)
-        with contextlib.nullcontext() if path is None else _lock_beside(path):
+        with contextlib.nullcontext() if path is None else locked_beside(path):
             yield
 
     def _require_own(self, connection: sqlalchemy.Connection, trial_id: int) -> None:
@@ -444,211 +437,3 @@ class StudyStorage(RDBStorage):
                 yield connection
         except SQLAlchemyError as error:
             raise StorageInternalError(str(error)) from error
-
-
-# ---- Opening ---------------------------------------------------------------------------------------------
-
-
-def storage_url(storage: str) -> str:
-    """The SQLAlchemy URL of `--storage`: a URL as it is, a path as a SQLite file.
-
-    Raises:
-        UsageError: the text is neither.
-    """
-    if "://" not in storage:
-        return URL.create("sqlite", database=storage).render_as_string(hide_password=False)
-    try:
-        url = make_url(storage)
-        url.get_dialect()
-    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
-        raise UsageError(
-            f"--storage {storage!r} is no database that SQLAlchemy knows ({error}). Give the path of a "
-            "SQLite file, or a URL such as postgresql+psycopg://user@host/database."
-        ) from error
-    return storage
-
-
-def sqlite_path(url: str) -> Path | None:
-    """The file of a SQLite URL; None for other databases."""
-    parsed = make_url(url)
-    if parsed.get_backend_name() != "sqlite":
-        return None
-    if not parsed.database or parsed.database == ":memory:":
-        raise UsageError("--storage needs a file: a database in memory would be lost with the process.")
-    return Path(parsed.database)
-
-
-def open_storage(
-    storage: str, *, create: bool, owner: dict[str, Any] | None = None, threads: int = 1
-) -> StudyStorage:
-    """Opens the study database.
-
-    Args:
-        storage: a path or a URL.
-        create: whether a database that does not exist is made; commands that read never make one.
-        owner: see `StudyStorage`.
-        threads: see `StudyStorage`.
-
-    Raises:
-        StorageError: it is missing (without `create`), empty, damaged, foreign or not writable; whatever is
-            there stays untouched.
-    """
-    url = storage_url(storage)
-    path = sqlite_path(url)
-    if path is None:
-        return _open(url, owner, threads)
-    if not path.exists():
-        if not create:
-            raise StorageError(
-                f"there is no study database {path}. `mc1opt run` makes one; or name another with --storage."
-            )
-        _make_folder(path)
-    with _lock_beside(path) if create else contextlib.nullcontext():
-        if not path.exists():
-            _create(path)
-        check_sqlite_file(path)
-        return _open(url, owner, threads)
-
-
-def check_sqlite_file(path: Path) -> None:
-    """Looks at a file, read-only, before Optuna opens it: RDBStorage would add its tables to any database.
-
-    Raises:
-        StorageError: the file is empty, no SQLite database, damaged, or has no study tables.
-    """
-    if path.is_dir():
-        raise StorageError(f"{path} is a folder; --storage needs a file or a URL.")
-    leave = "It was left as it is; name another file with --storage."
-    try:
-        with path.open("rb") as file:
-            header = file.read(16)
-        if not header:
-            raise StorageError(f"{path} is empty, so it is no study database. {leave}")
-        if header != _SQLITE_HEADER:
-            raise StorageError(f"{path} is no SQLite database. {leave}")
-        access = "mode=ro"
-        if _was_left_within_a_write(path):
-            # Whoever reads it next takes back what was begun, for which it must write: a journal of another
-            # program's database is not ours to use, so the tables are looked at without it.
-            access = "mode=rw"
-            with _look(path, "immutable=1") as connection:
-                _check_tables(connection, path, leave)
-        with _look(path, access) as connection:
-            _check_tables(connection, path, leave)
-            damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if damage != "ok":
-                raise StorageError(f"{path} is damaged: {damage}. {leave}")
-            _check_schema(connection, path)
-    except sqlite3.DatabaseError as error:
-        if _is_busy(error):
-            raise StorageError(
-                f"{path} is locked by another process, which has written to it for {BUSY_TIMEOUT_SECONDS:g} "
-                "seconds or was halted meanwhile. Wait for it, or end it, and give the same command again."
-            ) from error
-        raise StorageError(f"{path} cannot be read: {error}. {leave}") from error
-    except OSError as error:
-        raise StorageError(f"{path} cannot be read: {error.strerror}. {leave}") from error
-
-
-def _look(path: Path, access: str) -> contextlib.closing[sqlite3.Connection]:
-    uri = f"{path.resolve().as_uri()}?{access}"
-    return contextlib.closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_SECONDS))
-
-
-def _was_left_within_a_write(path: Path) -> bool:
-    """Whether a process was killed while it wrote, so that SQLite must first take back what was begun."""
-    try:
-        with _look(path, "mode=ro") as connection:
-            connection.execute("SELECT name FROM sqlite_master").fetchone()
-    except sqlite3.OperationalError as error:
-        # The lower byte is the plain code; the rest says what there is to be written.
-        return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_READONLY
-    return False
-
-
-def _check_tables(connection: sqlite3.Connection, path: Path, leave: str) -> None:
-    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if not {"studies", "trials", "version_info"} <= tables:
-        found = ", ".join(sorted(tables)[:5]) or "none"
-        raise StorageError(f"{path} is a database of another program (its tables: {found}). {leave}")
-
-
-def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuses tables of another Optuna, to which RDBStorage would add those that are missing."""
-    found = connection.execute("SELECT name FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
-    row = connection.execute("SELECT version_num FROM alembic_version").fetchone() if found else None
-    if (what_to_do := other_schema(row[0] if row else None, storage_url(str(path)))) is not None:
-        raise StorageError(f"{path} has the tables of another version of Optuna. {what_to_do}")
-
-
-def other_schema(schema: str | None, url: str) -> str | None:
-    """What to do about a database whose tables are not those of the installed Optuna; None if they are.
-
-    Args:
-        schema: the version of its tables, as Alembic has it; None where there is none, as long ago.
-        url: the database's, for the command to copy.
-    """
-    config = alembic.config.Config()
-    folder = Path(optuna.storages._rdb.__file__).with_name("alembic")
-    config.set_main_option("script_location", str(folder).replace("%", "%%"))
-    scripts = alembic.script.ScriptDirectory.from_config(config)
-    known = [script.revision for script in scripts.walk_revisions()]
-    if schema == known[0]:
-        return None
-    if schema is not None and schema not in known:
-        return "Update Optuna: pip install -U optuna"
-    return f"Copy it, then: optuna storage upgrade --storage {shlex.quote(url)}"
-
-
-def _create(path: Path) -> None:
-    """Makes an empty study database: as a whole or, if this process is killed meanwhile, not at all."""
-    new = path.with_name(f".{path.name}.new")
-    for left in (new, new.with_name(f"{new.name}-journal")):
-        left.unlink(missing_ok=True)
-    storage = _open(storage_url(str(new)), None, 1)
-    storage.remove_session()
-    storage.engine.dispose()
-    new.replace(path)
-
-
-def _open(url: str, owner: dict[str, Any] | None, threads: int) -> StudyStorage:
-    shown = make_url(url).render_as_string(hide_password=True)
-    try:
-        return StudyStorage(url, owner, threads)
-    except SQLAlchemyError as error:
-        reason = str(getattr(error, "orig", None) or error).strip().split("\n")[0]
-        raise StorageError(
-            f"the study database {shown} cannot be opened: {reason}. Check that the folder can be written or "
-            "the server answers, or name another with --storage."
-        ) from error
-    except RuntimeError as error:  # Optuna's message about another version of its tables
-        raise StorageError(f"the study database {shown}: {error}") from error
-    except ImportError as error:
-        raise StorageError(
-            f"the driver for {shown} is not installed. For PostgreSQL: pip install 'mc1opt[postgres]'."
-        ) from error
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"the folder {path.parent} for the study database cannot be made: {error.strerror}. "
-            "Name a place that you may write to with --storage."
-        ) from error
-
-
-@contextlib.contextmanager
-def _lock_beside(path: Path) -> Iterator[None]:
-    """One process at a time makes the tables: two at once would both try to create them."""
-    lock = path.with_name(f".{path.name}.lock")
-    try:
-        file = lock.open("a")
-    except OSError as error:
-        raise StorageError(
-            f"{path.parent} cannot be written: {error.strerror}. Name another place with --storage."
-        ) from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 from sqlalchemy.engine import make_url
 
+from mc1opt.search.location import DEFAULT_STORAGE
 from mc1opt.search.noise import not_told_apart, seed_noise
 from mc1opt.search.observers import SearchEnded
 from mc1opt.search.progress import duration, ending, outcome_count, record_summary, study_name
 from mc1opt.search.records import Outcome, StudyRecord, TrialRecord
-from mc1opt.search.storage import DEFAULT_STORAGE
 
 BEST = 5
 """Trials in a table of the best."""

@@ -10,8 +10,8 @@ import pytest
 from optuna_dashboard import get_note
 
 from mc1opt.results import dashboard
+from mc1opt.search.opening import open_storage
 from mc1opt.search.resume import load_study
-from mc1opt.search.storage import open_storage
 from tests.cli.command import files_below, finish
 from tests.cli.conftest import TINY_SEARCH
 

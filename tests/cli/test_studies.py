@@ -7,8 +7,8 @@ from pathlib import Path
 import optuna
 import pytest
 
+from mc1opt.search.opening import open_storage
 from mc1opt.search.ownership import this_owner
-from mc1opt.search.storage import open_storage
 from tests.cli.command import files_below, mc1opt
 
 

@@ -12,8 +12,9 @@ import pytest
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
+from mc1opt.search.opening import open_storage
 from mc1opt.search.records import OWNER
-from mc1opt.search.storage import LostTrialError, StudyStorage, open_storage
+from mc1opt.search.storage import LostTrialError, StudyStorage
 
 ME = {"host": "here", "boot": "b", "pid": 1, "started": 2}
 YOU = {**ME, "pid": 3}

@@ -18,13 +18,13 @@ import pytest
 from optuna.study import StudyDirection
 
 from mc1opt.search.catalogue import read_study
+from mc1opt.search.opening import open_storage
 from mc1opt.search.records import StudyRecord
-from mc1opt.search.storage import open_storage
 from tests.cli.command import files_below
 from tests.curves import Switches
 from tests.faults.checker import STORAGE, Expected, check
 from tests.faults.conftest import CURVES, SEARCH, TRIALS, Commands
-from tests.results.test_doctor_storage import take_back_schema
+from tests.results.test_doctor_database import take_back_schema
 from tests.search.studies import SECONDS, STARTING_POINTS, facts
 
 HELD_SECONDS = 30.0

@@ -8,7 +8,7 @@ from wsgiref.util import setup_testing_defaults
 import optuna
 
 from mc1opt.results.dashboard_server import THREADS, dashboard_app
-from mc1opt.search.storage import open_storage
+from mc1opt.search.opening import open_storage
 
 
 class Pages:

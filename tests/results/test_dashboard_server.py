@@ -10,8 +10,8 @@ import pytest
 from mc1opt.errors import StorageError, UsageError
 from mc1opt.results.dashboard_server import LEFT_OUT, LONGEST, is_loopback, serve_dashboard
 from mc1opt.search import records
+from mc1opt.search.opening import open_storage
 from mc1opt.search.resume import load_study
-from mc1opt.search.storage import open_storage
 from tests.cli.command import wait_until
 from tests.results.pages import Pages
 from tests.search.studies import WHOLE, new_storage, run_study, stored

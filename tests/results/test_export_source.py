@@ -62,8 +62,8 @@ def test_a_study_that_does_not_exist_is_named() -> None:
 
 
 def test_a_study_without_finished_trials_has_nothing_to_export(trained: Trained) -> None:
+    from mc1opt.search.opening import open_storage
     from mc1opt.search.ownership import this_owner
-    from mc1opt.search.storage import open_storage
 
     open_storage(STORAGE, create=True, owner=this_owner(), threads=1)
     import optuna

@@ -10,9 +10,9 @@ import pytest
 from mc1opt.errors import DataError, Mc1optError, StorageError, UsageError
 from mc1opt.results.replay import Replay, replay
 from mc1opt.search import records
+from mc1opt.search.opening import open_storage
 from mc1opt.search.records import StudyRecord
 from mc1opt.search.resume import load_study
-from mc1opt.search.storage import open_storage
 from mc1opt.seeds import derive_seed
 from tests.curves import SWITCHES_VARIABLE, CurvePool, Switches
 from tests.data.files import write_arrays_folder

@@ -13,8 +13,8 @@ from torch import nn
 from mc1opt.config import SGD, Config, OneCycle, config_id, config_to_json
 from mc1opt.results.model_folder import write_model_folder
 from mc1opt.search import records
+from mc1opt.search.opening import open_storage
 from mc1opt.search.ownership import this_owner
-from mc1opt.search.storage import open_storage
 from mc1opt.search.weights import study_folder, weights_path
 from mc1opt.spec import DataSet, EpochResult, Training
 from mc1opt.training.loop import train

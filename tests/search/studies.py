@@ -9,12 +9,13 @@ from optuna.trial import BaseTrial
 
 from mc1opt.config import MLP, SGD, Adam, Config, LinearLayer
 from mc1opt.search.observers import Observer, SearchEnded
+from mc1opt.search.opening import open_storage
 from mc1opt.search.ownership import this_owner
 from mc1opt.search.records import StudyRecord, TrialRecord, study_record
 from mc1opt.search.resume import load_study
 from mc1opt.search.run import SearchSettings, StopFlag, run_search
 from mc1opt.search.space import StudyDefinition
-from mc1opt.search.storage import StudyStorage, open_storage
+from mc1opt.search.storage import StudyStorage
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import DataSet, Fidelity
 from mc1opt.workers.pool import Pool

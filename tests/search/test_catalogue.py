@@ -17,9 +17,9 @@ from mc1opt.search.catalogue import (
     read_study,
 )
 from mc1opt.search.command import checkpoints_folder
+from mc1opt.search.opening import open_storage
 from mc1opt.search.ownership import is_dead
 from mc1opt.search.space import shipped_folder
-from mc1opt.search.storage import open_storage
 from mc1opt.search.weights import kept_weights, study_folder
 from tests.search.studies import SECONDS, run_study, stored
 

@@ -22,8 +22,8 @@ from mc1opt.search import command as command_module
 from mc1opt.search import records
 from mc1opt.search.command import SearchCommand, checkpoints_folder, resolve_workers, search
 from mc1opt.search.observers import SearchEnded
+from mc1opt.search.opening import open_storage
 from mc1opt.search.run import StopFlag
-from mc1opt.search.storage import open_storage
 from mc1opt.search.tables import counts_line
 from mc1opt.search.weights import kept_weights, study_folder
 from mc1opt.seeds import derive_seed

@@ -16,10 +16,10 @@ from mc1opt.search import records
 from mc1opt.search.describe import describe_config
 from mc1opt.search.objective import EpochEvent, Event, Objective, Proposal, TrialEnded
 from mc1opt.search.observers import TrialStarted
+from mc1opt.search.opening import open_storage
 from mc1opt.search.ownership import this_owner
 from mc1opt.search.resume import StudySettings, load_study, open_study, take_up_interrupted
 from mc1opt.search.space import StudyDefinition
-from mc1opt.search.storage import open_storage
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import EpochResult, Fidelity, Training
 from tests.curves import CurvePool, Switches, curve

@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 
 from mc1opt.errors import StorageError, StudyFileError, UsageError
 from mc1opt.search import records
+from mc1opt.search.location import DEFAULT_STORAGE
 from mc1opt.search.ownership import this_owner
 from mc1opt.search.resume import (
     MAX_STALLED,
@@ -24,7 +25,7 @@ from mc1opt.search.resume import (
     take_up_interrupted,
 )
 from mc1opt.search.space import StudyDefinition, load_definition
-from mc1opt.search.storage import DEFAULT_STORAGE, StudyStorage
+from mc1opt.search.storage import StudyStorage
 from mc1opt.spec import DataSet, Fidelity
 from tests.search.forking import fork_searches
 from tests.search.studies import (

@@ -243,17 +243,27 @@ def test_a_terminal_gets_the_live_view_and_is_left_in_order(terminal: PseudoTerm
 
 
 class BrokenFlag(StopFlag):
-    """A stop flag that cannot be read once a trial has begun."""
+    """A stop flag that cannot be read once a trial has begun.
+
+    Absolute paths: the search's threads outlive it for a moment, and the test's folder.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.path = Path("s.db").absolute()
 
     def is_set(self) -> bool:
-        if Path("s.db").exists() and any(trial.outcome != "waiting" for trial in stored(name="mlp").trials):
-            raise RuntimeError("broken")
+        if self.path.exists():
+            trials = stored(str(self.path), "mlp").trials
+            if any(trial.outcome != "waiting" for trial in trials):
+                raise RuntimeError("broken")
         return super().is_set()
 
 
 def test_the_terminal_is_as_it_was_when_a_search_raises(terminal: PseudoTerminal) -> None:
+    flag = BrokenFlag()
     with pytest.raises(RuntimeError, match="broken"):
-        run(terminal.file, BrokenFlag())
+        run(terminal.file, flag, storage=str(flag.path))
     terminal.close()
     assert terminal.raw.count("\x1b[?25l") == terminal.raw.count("\x1b[?25h") == 1
 

@@ -5,7 +5,7 @@ import statistics
 from mc1opt.search.records import StudyRecord, TrialRecord
 from mc1opt.spec import Fidelity
 
-SHARE_TRAINED = 0.57
+SHARE_TRAINED = 0.45
 """Of the epochs of 100 trials, what the default pruner leaves to be trained (`benchmarks/LOG.md`)."""
 MEAN_COST = 1.1
 """Of an epoch in a search, in those of the typical config: samplers soon prefer larger networks."""

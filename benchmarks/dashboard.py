@@ -14,7 +14,6 @@ Not here: what the page shows (`tests/browser`).
 import argparse
 import json
 import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -86,7 +85,7 @@ def measure(folder: Path, trials: int, more: int) -> dict[str, Any]:
                     seconds.append(time.monotonic() - started)
                     writing.join(timeout=1.0)
         finally:
-            server.send_signal(signal.SIGINT)
+            server.terminate()
     counted = [t for t in read_study(str(folder / "study.db"), "large").trials if t.values_by_epoch]
     return {
         "trials": trials,

@@ -9,7 +9,6 @@ chromium and chromium-driver.
 """
 
 import argparse
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -57,7 +56,7 @@ def take(storage: str, study: str, folder: Path) -> None:
                 browser.wait_for_pictures(1)
                 browser.picture(folder / "trial.png")
         finally:
-            server.send_signal(signal.SIGINT)
+            server.terminate()
 
 
 def main() -> None:

@@ -220,7 +220,7 @@ def trial_note(
         parts.append(f"Trained again with new seeds: {values}; mean {statistics.fmean(again):.4f}.")
     if found is not None and found.trial == trial.number:
         parts.append(
-            f"Retrained ({found.epochs} epochs, {found.seeds} seeds): validation {found.validation:.4f}, "
+            f"Retrained ({plural(found.epochs, 'epoch')}, {plural(found.seeds, 'seed')}): validation {found.validation:.4f}, "
             f"test {found.test:.4f}. The files below show what the test images said."
         )
     study, place = shlex.quote(record.study), storage_option(storage)

@@ -35,6 +35,8 @@ REAL = (
     "--train-images",
     "500",
 )
+LONG = ("--epochs", "12")
+"""So that there is something to kill in, also where most trials are pruned."""
 REAL_LIMIT = ("--max-macs", "4000000")
 
 
@@ -46,7 +48,7 @@ def kills(request: pytest.FixtureRequest) -> int:
 
 
 def curve_search(commands: Commands, workers: int) -> "subprocess.Popen[bytes]":
-    arguments = (*SEARCH, "--trials", str(TRIALS), "--workers", str(workers))
+    arguments = (*SEARCH, *LONG, "--trials", str(TRIALS), "--workers", str(workers))
     return commands.start(*arguments, changes=CURVES)
 
 
@@ -56,7 +58,7 @@ def curve_epochs(switches: Switches) -> list[Key]:
 
 def undisturbed_curves(commands: Commands) -> StudyRecord:
     """The same study to which nothing happens, in a database of its own."""
-    arguments = (*SEARCH, "--trials", str(TRIALS), "--workers", "1", "--storage", "calm/calm.db")
+    arguments = (*SEARCH, *LONG, "--trials", str(TRIALS), "--workers", "1", "--storage", "calm/calm.db")
     ended = commands.finish(commands.start(*arguments, changes=CURVES))
     assert ended.code == 0, ended.stderr
     return check(commands.folder, "small", Expected(TRIALS), storage="calm/calm.db")

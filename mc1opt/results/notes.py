@@ -14,7 +14,7 @@ from mc1opt.config import config_from_json
 from mc1opt.errors import ConfigError
 from mc1opt.search.describe import describe_config
 from mc1opt.search.noise import not_told_apart, seed_noise
-from mc1opt.search.progress import duration
+from mc1opt.search.progress import duration, plural
 from mc1opt.search.records import StudyRecord, TrialRecord
 from mc1opt.search.tables import (
     confirmed_values,
@@ -166,7 +166,7 @@ def _retrained(found: Retrained, page: str) -> str:
     return (
         f"## Retrained: test accuracy {found.test:.4f}\n\n"
         f"Trial {_link(found.trial, page)} won: validation {found.validation:.4f} after {found.epochs} "
-        f"epochs. Trained on all images, {found.seeds} seeds: test accuracy {found.test:.4f}{low_high}. "
+        f"epochs. Trained on all images, {plural(found.seeds, 'seed')}: test accuracy {found.test:.4f}{low_high}. "
         f"The model is in {_code(found.model)}."
     )
 
@@ -220,7 +220,8 @@ def trial_note(
         parts.append(f"Trained again with new seeds: {values}; mean {statistics.fmean(again):.4f}.")
     if found is not None and found.trial == trial.number:
         parts.append(
-            f"Retrained ({plural(found.epochs, 'epoch')}, {plural(found.seeds, 'seed')}): validation {found.validation:.4f}, "
+            f"Retrained ({plural(found.epochs, 'epoch')}, {plural(found.seeds, 'seed')}): "
+            f"validation {found.validation:.4f}, "
             f"test {found.test:.4f}. The files below show what the test images said."
         )
     study, place = shlex.quote(record.study), storage_option(storage)

@@ -166,8 +166,8 @@ def _retrained(found: Retrained, page: str) -> str:
     return (
         f"## Retrained: test accuracy {found.test:.4f}\n\n"
         f"Trial {_link(found.trial, page)} won: validation {found.validation:.4f} after {found.epochs} "
-        f"epochs. Trained on all images, {plural(found.seeds, 'seed')}: test accuracy {found.test:.4f}{low_high}. "
-        f"The model is in {_code(found.model)}."
+        f"epochs. Trained on all images, {plural(found.seeds, 'seed')}: test accuracy "
+        f"{found.test:.4f}{low_high}. The model is in {_code(found.model)}."
     )
 
 
@@ -221,8 +221,7 @@ def trial_note(
     if found is not None and found.trial == trial.number:
         parts.append(
             f"Retrained ({plural(found.epochs, 'epoch')}, {plural(found.seeds, 'seed')}): "
-            f"validation {found.validation:.4f}, "
-            f"test {found.test:.4f}. The files below show what the test images said."
+            f"validation {found.validation:.4f}, test {found.test:.4f}. The files below show what the test images said."
         )
     study, place = shlex.quote(record.study), storage_option(storage)
     commands = [f"mc1opt show --study {study} --trial {trial.number}{place}"]

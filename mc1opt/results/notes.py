@@ -221,7 +221,8 @@ def trial_note(
     if found is not None and found.trial == trial.number:
         parts.append(
             f"Retrained ({plural(found.epochs, 'epoch')}, {plural(found.seeds, 'seed')}): "
-            f"validation {found.validation:.4f}, test {found.test:.4f}. The files below show what the test images said."
+            f"validation {found.validation:.4f}, test {found.test:.4f}. "
+            "The files below show what the test images said."
         )
     study, place = shlex.quote(record.study), storage_option(storage)
     commands = [f"mc1opt show --study {study} --trial {trial.number}{place}"]

@@ -12,8 +12,8 @@ from tests.faults.conftest import SECONDS, Commands
 STARTING = 0.2
 """The share of kills that come while the search starts: libraries, database, what was interrupted."""
 START_SECONDS = 6.0
-EPOCH_SECONDS = 0.5
-"""After an epoch's end a kill comes within so long."""
+MOST_EPOCHS = 5.0
+"""After an epoch's end a kill comes within the time of so many, or of fewer where few are left."""
 
 Key = tuple[int, int]
 """Of a trained epoch: its trial's seed, and its number."""
@@ -43,6 +43,7 @@ def kill_at_random(
     trained: Callable[[], list[Key]],
     *,
     epochs: int,
+    epoch_seconds: float,
     kills: int,
     seed: int,
 ) -> Kills:
@@ -55,6 +56,7 @@ def kill_at_random(
         start: gives the command.
         trained: the epochs that were trained so far, repeated ones as often as they were.
         epochs: that the study has in the end, about.
+        epoch_seconds: in which one is trained, about, by any of the workers.
         kills: how many.
         seed: of the moments; what is happening then depends on the machine as well.
     """
@@ -65,10 +67,12 @@ def kill_at_random(
         if draw.random() < STARTING:
             _wait(search, lambda: False, draw.uniform(0.0, START_SECONDS))
         else:
-            share = (epochs - len(set(trained()))) / (left + 1)
-            target = len(trained()) + max(1, round(draw.uniform(0.0, share)))
-            _wait(search, lambda target=target: len(trained()) >= target, SECONDS)  # type: ignore[misc]
-            _wait(search, lambda: False, draw.uniform(0.0, EPOCH_SECONDS))
+            # New epochs: a trial that dies again and again in the same one is given up, as it should be.
+            before = len(set(trained()))
+            share = (epochs - before) / (left + 1)
+            target = before + max(1, round(draw.uniform(0.0, share / 2)))
+            _wait(search, lambda target=target: len(set(trained())) >= target, SECONDS)  # type: ignore[misc]
+            _wait(search, lambda: False, draw.uniform(0.0, min(share / 2, MOST_EPOCHS) * epoch_seconds))
         if search.poll() is not None:
             assert search.returncode == 0, commands.printed(search, "err")
             break

@@ -35,7 +35,9 @@ REAL = (
     "--train-images",
     "500",
 )
-LONG = ("--epochs", "12")
+SLEEP = 0.1
+"""Seconds that an epoch of a curve takes here: long enough to be killed in."""
+LONG = ("--epochs", "24")
 """So that there is something to kill in, also where most trials are pruned."""
 REAL_LIMIT = ("--max-macs", "4000000")
 
@@ -76,12 +78,13 @@ def test_a_search_that_is_killed_again_and_again_loses_and_doubles_nothing(
 ) -> None:
     calm = undisturbed_curves(commands)
     (switches.folder / "epochs.jsonl").unlink()
-    switches.add("sleep", epoch=None, value=0.1)  # an epoch is long enough to be killed in
+    switches.add("sleep", epoch=None, value=SLEEP)
     done = kill_at_random(
         commands,
         lambda: curve_search(commands, workers),
         lambda: curve_epochs(switches),
         epochs=epochs_of(calm),
+        epoch_seconds=SLEEP / workers,
         kills=kills,
         seed=workers,
     )
@@ -127,6 +130,7 @@ def test_a_search_on_real_images_that_is_killed_again_and_again_is_the_same(
         lambda: real_search(commands, trials, "storage/mc1opt.db"),
         real_epochs,
         epochs=epochs_of(calm),
+        epoch_seconds=1.0,
         kills=kills,
         seed=0,
     )

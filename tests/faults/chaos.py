@@ -11,7 +11,6 @@ from tests.faults.conftest import SECONDS, Commands
 
 STARTING = 0.2
 """The share of kills that come while the search starts: libraries, database, what was interrupted."""
-START_SECONDS = 6.0
 MOST_EPOCHS = 5.0
 """After an epoch's end a kill comes within the time of so many, or of fewer where few are left."""
 
@@ -44,6 +43,7 @@ def kill_at_random(
     *,
     epochs: int,
     epoch_seconds: float,
+    start_seconds: float,
     kills: int,
     seed: int,
 ) -> Kills:
@@ -57,6 +57,7 @@ def kill_at_random(
         trained: the epochs that were trained so far, repeated ones as often as they were.
         epochs: that the study has in the end, about.
         epoch_seconds: in which one is trained, about, by any of the workers.
+        start_seconds: that the search needs until it trains, about.
         kills: how many.
         seed: of the moments; what is happening then depends on the machine as well.
     """
@@ -65,7 +66,7 @@ def kill_at_random(
     for left in range(kills, 0, -1):
         search = start()
         if draw.random() < STARTING:
-            _wait(search, lambda: False, draw.uniform(0.0, START_SECONDS))
+            _wait(search, lambda: False, draw.uniform(0.0, start_seconds))
         else:
             # New epochs: a trial that dies again and again in the same one is given up, as it should be.
             before = len(set(trained()))

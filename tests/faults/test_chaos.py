@@ -85,6 +85,7 @@ def test_a_search_that_is_killed_again_and_again_loses_and_doubles_nothing(
         lambda: curve_epochs(switches),
         epochs=epochs_of(calm),
         epoch_seconds=SLEEP / workers,
+        start_seconds=2.0,
         kills=kills,
         seed=workers,
     )
@@ -131,6 +132,7 @@ def test_a_search_on_real_images_that_is_killed_again_and_again_is_the_same(
         real_epochs,
         epochs=epochs_of(calm),
         epoch_seconds=1.0,
+        start_seconds=8.0,
         kills=kills,
         seed=0,
     )

@@ -43,8 +43,8 @@ SOURCE = (
 )
 OPEN_VALUES = (
     "The source says Kaiming initialisation; PyTorch calls two of them so. We take what its layers do by "
-    "themselves (kaiming_uniform_ with a = sqrt(5)): with He's larger weights (kaiming_normal_) row 1 does not "
-    "reach its accuracy (benchmarks/LOG.md). "
+    "themselves (kaiming_uniform_ with a = sqrt(5)): with He's larger weights (kaiming_normal_) row 1 does "
+    "not reach its accuracy (benchmarks/LOG.md). "
     "It says nothing of momentum, weight decay, label smoothing, augmentation and epochs: that there "
     "are none of the first four, and how many epochs, is our choice. It names learning rate 0.1 and batch "
     "size 200 for the multilayer perceptrons; that the others have them, too, is our reading."

@@ -72,7 +72,7 @@ def test_waiting_trials_are_taken_once_by_many_processes(storage_url: str, study
         study.enqueue_trial({"x": x})
     code = (
         "import sys, optuna\n"
-        "from mc1opt.search.storage import open_storage\n"
+        "from mc1opt.search.opening import open_storage\n"
         f"storage = open_storage({storage_url!r}, create=False, owner={{'me': sys.argv[1]}}, threads=1)\n"
         "study = optuna.load_study(study_name='s', storage=storage)\n"
         "print(*(study.ask().number for _ in range(5)))\n"

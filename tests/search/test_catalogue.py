@@ -153,7 +153,7 @@ def runner() -> Iterator[subprocess.Popen[str]]:
     code = (
         "import optuna, sys, time\n"
         "from mc1opt.search.ownership import this_owner\n"
-        "from mc1opt.search.storage import open_storage\n"
+        "from mc1opt.search.opening import open_storage\n"
         "storage = open_storage('s.db', create=True, owner=this_owner())\n"
         "optuna.create_study(storage=storage, study_name='s').ask()\n"
         "print('running', flush=True)\n"

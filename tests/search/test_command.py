@@ -237,7 +237,7 @@ def test_a_terminal_gets_the_live_view_and_is_left_in_order(terminal: PseudoTerm
     assert done
     assert "\x1b" not in end
     assert view.count("\x1b[?25l") == view.count("\x1b[?25h") == 1
-    assert re.search(r"#\d +\d/4 ", plain(view))
+    assert re.search(r"#\d +\d/5 ", plain(view))
     assert "3/3 trials" in plain(view)
     assert max(cell_len(line) for line in plain(view).split("\n")) <= WIDTH
 

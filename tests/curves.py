@@ -182,16 +182,17 @@ class Switches:
     def _begin(self, training: Training, epoch: int) -> list[Rule]:
         """Records an epoch, and gives the rules that hold for it."""
         identity = config_id(training.config)
-        line = {"pid": os.getpid(), "seed": training.seed, "config_id": identity, "epoch": epoch}
-        # One write in append mode: lines of several processes don't mix.
-        with (self.folder / "epochs.jsonl").open("ab", buffering=0) as file:
-            file.write(json.dumps(line).encode() + b"\n")
         rules = []
         for path in sorted(self.folder.glob("*.rule")):
             rule = Rule.model_validate_json(path.read_text())
             matches = rule.seed in (None, training.seed) and rule.config_id in (None, identity)
             if matches and rule.epoch in (None, epoch) and self._claim(path, rule.times):
                 rules.append(rule)
+        # Last: who waits for this line may kill the process, and a rule must be used up by then.
+        line = {"pid": os.getpid(), "seed": training.seed, "config_id": identity, "epoch": epoch}
+        # One write in append mode: lines of several processes don't mix.
+        with (self.folder / "epochs.jsonl").open("ab", buffering=0) as file:
+            file.write(json.dumps(line).encode() + b"\n")
         return rules
 
     def _claim(self, path: Path, times: int | None) -> bool:

@@ -36,7 +36,8 @@ def is_dead(owner: dict[str, Any] | None) -> bool | None:
         return None
     if owner["boot"] != _boot_id():
         return True
-    if owner.get("pid_namespace") != _pid_namespace():
+    here = _pid_namespace()
+    if owner.get("pid_namespace", here) != here:  # an older mc1opt did not store it
         return None
     return _has_ended(owner["pid"], owner["started"])
 

@@ -52,6 +52,12 @@ def test_nothing_is_said_of_another_container_where_the_same_id_is_another_proce
     assert is_dead({**this_owner(), "pid_namespace": "pid:[1]", "started": 1}) is None
 
 
+def test_an_owner_of_an_older_mc1opt_is_told_by_its_process() -> None:
+    owner = {key: value for key, value in this_owner().items() if key != "pid_namespace"}
+    assert is_dead(owner) is False
+    assert is_dead({**owner, "started": (owner["started"] or 0) - 1}) is True
+
+
 def test_nothing_is_said_where_start_times_are_not_told() -> None:
     assert is_dead({**this_owner(), "started": None}) is None
 

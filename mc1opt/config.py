@@ -38,6 +38,7 @@ SCHEMA_VERSION = 1
 Activation = Literal["relu", "gelu", "silu"]
 Norm = Literal["none", "batch"]
 Initialisation = Literal["he", "torch"]
+Normalisation = Literal["channels", "symmetric"]
 
 
 class _Model(BaseModel):
@@ -289,6 +290,9 @@ class Config(_Model):
     initialisation: Initialisation = Field(default="he", json_schema_extra=as_before())
     """How weights are drawn: "he" is normal with variance 2 / fan-in, biases 0 (He et al., 2015); "torch" is
     what PyTorch's layers do by themselves, uniform with variance 1 / (3 fan-in), biases too."""
+    normalisation: Normalisation = Field(default="channels", json_schema_extra=as_before())
+    """What the network sees of an image: "channels" takes each channel's mean over training images away and
+    divides by its standard deviation; "symmetric" takes the values 0 to 255 to -1 to 1."""
 
 
 # ---- JSON and identity -----------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ def search_space(trial: BaseTrial) -> Config:
         augmentation=suggest_augmentation(trial),
         # Without a norm, He's larger weights cost accuracy; with one, it hardly matters.
         initialisation="torch" if norm == "none" else "he",
+        normalisation="symmetric" if norm == "none" else "channels",
     )
 
 

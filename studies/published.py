@@ -51,6 +51,7 @@ def search_space(trial: BaseTrial) -> Config:
         label_smoothing=trial.suggest_float("label_smoothing", 0.0, 0.2),
         augmentation=suggest_augmentation(trial),
         initialisation="torch",
+        normalisation="symmetric",
     )
 
 

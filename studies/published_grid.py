@@ -25,4 +25,5 @@ def search_space(trial: BaseTrial) -> Config:
         optimizer=SGD(learning_rate=trial.suggest_categorical("learning_rate", GRID["learning_rate"])),
         batch_size=trial.suggest_categorical("batch_size", GRID["batch_size"]),
         initialisation=published.initialisation,
+        normalisation=published.normalisation,
     )

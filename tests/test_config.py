@@ -182,6 +182,7 @@ CHANGES: list[tuple[Config, tuple[str | int, ...], Any]] = [
     (CONVNET, ("augmentation", "crop"), 2),
     (CONVNET, ("augmentation", "cutout"), 0),
     (SMALL, ("initialisation",), "torch"),
+    (SMALL, ("normalisation",), "symmetric"),
 ]
 
 

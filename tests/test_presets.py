@@ -92,6 +92,7 @@ def test_recipe_is_the_published_one(preset):
         label_smoothing=0.0,
         augmentation=Augmentation(flip=False, crop=0, cutout=0),
         initialisation="torch",
+        normalisation="symmetric",
     )
 
 

@@ -15,7 +15,7 @@ from mc1opt.models.mlp import mlp_parts
 
 
 class Normalisation(nn.Module):
-    """Takes the mean of each channel away and divides by its standard deviation.
+    """Takes a value of each channel away and divides by another: usually its mean and standard deviation.
 
     Both are buffers, so that they are stored with the weights and are part of an exported graph.
     """
@@ -74,9 +74,9 @@ def build_model(
     Args:
         architecture: what the config says.
         initialisation: how its weights are drawn; see `mc1opt.config.Config`.
-        mean: of each channel of the training images, 3 values, 0 to 255; None means 0, for weights that are
-            loaded later.
-        std: the standard deviations, in the same units; None means 1.
+        mean: taken away from each channel, 3 values, 0 to 255; None means 0, for weights that are loaded
+            later.
+        std: what each channel is divided by then, in the same units; None means 1.
         whitening: the filters of a whitened stem, from `mc1opt.models.whitening`; None puts zeros in their
             place, for weights that are loaded later.
 

@@ -75,7 +75,9 @@ def training_script(source: ExportSource, data: DataSet, file_name: str) -> str:
         _learning_rate(config),
         parts.ACCURACY,
         parts.train(
-            kernel_size=stem.kernel_size if stem else None, convnet=isinstance(config.architecture, ConvNet)
+            kernel_size=stem.kernel_size if stem else None,
+            normalisation=config.normalisation,
+            convnet=isinstance(config.architecture, ConvNet),
         ),
         parts.MAIN,
     ]

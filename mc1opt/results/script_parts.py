@@ -1,5 +1,7 @@
 """The parts of a training script that are the same, or nearly so, for every model."""
 
+from mc1opt.config import Normalisation
+
 IMPORTS = """import time
 from pathlib import Path
 
@@ -59,7 +61,7 @@ def reflect(positions):
 
 NORMALISE = '''
 class Normalise(nn.Module):
-    """Takes each channel's mean away and divides by its standard deviation."""
+    """Takes a value of each channel away, and divides by another."""
 
     def __init__(self, mean, std):
         super().__init__()
@@ -115,13 +117,19 @@ def accuracy(network, images, labels):
 '''
 
 
-def train(*, kernel_size: int | None, convnet: bool) -> str:
+def train(*, kernel_size: int | None, normalisation: Normalisation, convnet: bool) -> str:
     """The training loop.
 
     Args:
         kernel_size: of a whitened stem; None without one.
+        normalisation: as the config says.
         convnet: whether there are convolutions, which are fastest in channels_last order.
     """
+    sample = "    sample = images[:5000].permute(0, 3, 1, 2).float()\n"
+    statistics = sample + "    mean, std = sample.mean((0, 2, 3)), sample.std((0, 2, 3)).clamp(min=1.0)\n"
+    if normalisation == "symmetric":
+        statistics = sample if kernel_size is not None else ""
+        statistics += "    mean, std = torch.full((3,), 127.5), torch.full((3,), 127.5)  # from -1 to 1\n"
     filters = ""
     if kernel_size is not None:
         filters = (
@@ -133,9 +141,7 @@ def train(*, kernel_size: int | None, convnet: bool) -> str:
     return f'''
 def train(images, labels, device, validation=None):
     """The trained network; its accuracy on the validation images is shown."""
-    sample = images[:5000].permute(0, 3, 1, 2).float()
-    mean, std = sample.mean((0, 2, 3)), sample.std((0, 2, 3)).clamp(min=1.0)
-{filters}    fill = images.float().mean((0, 1, 2)).round().to(torch.uint8).to(device)
+{statistics}{filters}    fill = images.float().mean((0, 1, 2)).round().to(torch.uint8).to(device)
     torch.manual_seed(seed_of(SEED, "initialisation"))
     network = {build}
     network = network.to(device{channels_last})

@@ -1,5 +1,6 @@
 """Which device trains."""
 
+import re
 import sys
 from pathlib import Path
 from typing import cast
@@ -33,24 +34,34 @@ def resolve_device(name: str) -> Device:
 
 
 def resolve_precision(device: Device) -> Precision:
-    """bfloat16 where the device multiplies it faster than float32: CUDA, and CPUs with instructions for it.
+    """bfloat16 where the device multiplies it faster than float32: CUDA, and some CPUs.
 
-    On such a CPU a training takes about 0.6 of the time (`benchmarks/LOG.md`); elsewhere bfloat16 is slower.
+    These are CPUs with AMX, and AMD's with AVX-512: there a training takes about 0.6 of the time. On Intel's
+    with AVX-512 alone, whose instruction does no more products a cycle than float32's, it takes 1.5 times as
+    long (`benchmarks/LOG.md`).
     """
     if device == "cuda":
         return "bfloat16"
-    if device == "cpu" and {"avx512_bf16", "amx_bf16"} & cpu_flags():
-        return "bfloat16"
+    if device == "cpu":
+        flags = cpu_flags()
+        if "amx_bf16" in flags or ("avx512_bf16" in flags and _cpu_field("vendor_id") == "AuthenticAMD"):
+            return "bfloat16"
     return "float32"
 
 
 def cpu_flags() -> frozenset[str]:
     """The instruction sets that Linux says the CPU has; empty elsewhere."""
+    return frozenset(_cpu_field("flags").split())
+
+
+def _cpu_field(name: str) -> str:
+    """What Linux says of the first CPU under that name; empty where it says nothing."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
-        return frozenset()
-    return frozenset(text.partition("flags")[2].partition("\n")[0].split())
+        return ""
+    found = re.search(rf"^{name}\s*: (.*)$", text, flags=re.MULTILINE)
+    return found[1] if found else ""
 
 
 def _may_have_accelerator() -> bool:

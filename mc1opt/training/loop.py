@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mc1opt.config import ConvNet, WhitenedStem, config_to_json
+from mc1opt.config import IMAGE_CHANNELS, ConvNet, WhitenedStem, config_to_json
 from mc1opt.data.augment import augment_batch
 from mc1opt.data.images import ImageSplit, open_training_images
 from mc1opt.models.build import build_model
@@ -164,11 +164,14 @@ class Trainer:
 
 
 def new_model(training: Training, images: ImageSplit) -> nn.Module:
-    """An untrained network for a training, with the statistics of its own training images stored in it."""
+    """An untrained network for a training; what it knows of images comes from its own training images."""
     sample = images.train_images[:STATISTICS_IMAGES].cpu().float()
-    mean = sample.mean((0, 2, 3))
-    # A channel that is the same everywhere would be divided by zero; 1 is one of the 256 levels.
-    std = sample.std((0, 2, 3)).clamp(min=1.0)
+    if training.config.normalisation == "symmetric":
+        mean, std = torch.full((IMAGE_CHANNELS,), 127.5), torch.full((IMAGE_CHANNELS,), 127.5)
+    else:
+        mean = sample.mean((0, 2, 3))
+        # A channel that is the same everywhere would be divided by zero; 1 is one of the 256 levels.
+        std = sample.std((0, 2, 3)).clamp(min=1.0)
     architecture = training.config.architecture
     whitening = None
     if isinstance(architecture, ConvNet) and isinstance(architecture.stem, WhitenedStem):

@@ -155,6 +155,7 @@ VARIANTS = {
     "adam, constant": {"architecture": MLP(layers=()), "optimizer": Adam(learning_rate=1e-3), "crop": 3},
     "adamw, cosine": {"optimizer": AdamW(learning_rate=1e-3), "schedule": Cosine(), "flip": True},
     "drawn as PyTorch does": {"initialisation": "torch"},
+    "values from -1 to 1": {"normalisation": "symmetric"},
 }
 
 

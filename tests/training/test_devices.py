@@ -7,7 +7,7 @@ import torch
 
 from mc1opt.errors import UsageError
 from mc1opt.training import devices
-from mc1opt.training.devices import resolve_device
+from mc1opt.training.devices import cpu_flags, resolve_device, resolve_precision
 
 
 @pytest.fixture
@@ -73,3 +73,45 @@ def test_the_cpu_is_found_without_torch():
         "sys.exit('torch' in sys.modules)\n"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+AMD, INTEL = "AuthenticAMD", "GenuineIntel"
+
+
+@pytest.fixture
+def cpuinfo(monkeypatch):
+    """Sets what Linux says of the CPUs; None where there is no such file."""
+    read_text = Path.read_text
+
+    def set_text(text: str | None) -> None:
+        def read(path: Path, *args, **kwargs) -> str:
+            if str(path) != "/proc/cpuinfo":
+                return read_text(path, *args, **kwargs)
+            if text is None:
+                raise FileNotFoundError(path)
+            return text
+
+        monkeypatch.setattr(Path, "read_text", read)
+
+    return set_text
+
+
+@pytest.mark.parametrize(
+    ("vendor", "flags", "precision"),
+    [
+        (AMD, "avx512f avx512_bf16", "bfloat16"),
+        (INTEL, "avx512f avx512_bf16", "float32"),  # as many products a cycle as in float32
+        (INTEL, "avx512f avx512_bf16 amx_bf16", "bfloat16"),
+        (AMD, "avx2 fma", "float32"),
+    ],
+)
+def test_a_cpu_trains_in_what_it_multiplies_fastest(cpuinfo, vendor, flags, precision):
+    one = f"processor\t: 0\nvendor_id\t: {vendor}\nflags\t\t: {flags}\nvmx flags\t: amx_bf16\n\n"
+    cpuinfo(one + one)
+    assert cpu_flags() == set(flags.split())
+    assert resolve_precision("cpu") == precision
+
+
+def test_without_a_word_of_linux_a_cpu_trains_in_float32(cpuinfo):
+    cpuinfo(None)
+    assert (cpu_flags(), resolve_precision("cpu")) == (frozenset(), "float32")

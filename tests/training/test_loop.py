@@ -444,8 +444,17 @@ def test_mean_and_std_are_those_of_the_training_images(data):
         np.testing.assert_allclose(state[f"normalisation.{name}"].numpy(), expected, rtol=1e-5)
 
 
-def test_whitening_filters_decorrelate_the_trainings_own_images_and_are_stored(data):
-    training = small_training(data, architecture=SMALL_CONVNET)
+def test_symmetric_normalisation_makes_black_minus_one_and_white_one(data):
+    images = open_training_images(data, 200, "cpu")
+    model = new_model(small_training(data, train_images=200, normalisation="symmetric"), images)
+    black_and_white = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 32, 32)
+    seen = model.normalisation(black_and_white)
+    assert torch.equal(seen, torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 32, 32))
+
+
+@pytest.mark.parametrize("normalisation", ["channels", "symmetric"])
+def test_whitening_filters_decorrelate_the_trainings_own_images_and_are_stored(data, normalisation):
+    training = small_training(data, architecture=SMALL_CONVNET, normalisation=normalisation)
     _, weights = outcome(training)
     images = open_training_images(data, 300, "cpu").train_images.float()
     mean, std = (weights[f"normalisation.{name}"][:, None, None] for name in ("mean", "std"))

@@ -10,8 +10,8 @@ At the top of the repository:
 
 Every tested training adds a line to `benchmarks/results/ladder.jsonl`; what is there is not trained again, so
 that the same command goes on where it was stopped or killed. At the end `benchmarks/LADDER.md` and its plot
-are written from that file alone. Epochs and recipes were fixed before; the test images, which are opened
-here, choose nothing. Not here: training (`mc1opt.results.ladder`), and the report's text.
+are written from that file alone. The test images, which are opened here, choose nothing: epochs and recipes
+are fixed before (`ladder_tuning.py`). Not here: training (`mc1opt.results.ladder`), and the report's text.
 """
 
 import argparse

@@ -6,24 +6,10 @@ from typing import Any
 import pytest
 
 from benchmarks.ladder_arms import BASE, arms
-from benchmarks.ladder_report import (
-    CLAIMS,
-    NORM_ARMS,
-    Comparison,
-    Results,
-    claims_section,
-    difference,
-    epochs_to_loss,
-    grid_section,
-    norm_verdicts,
-    not_measured_section,
-    plot,
-    read_results,
-    report,
-    rows_section,
-    seconds_to_loss,
-    verdict,
-)
+from benchmarks.ladder_claims import CLAIMS, Comparison, claims_section, difference, verdict
+from benchmarks.ladder_lines import Results, read_results
+from benchmarks.ladder_norm import NORM_ARMS, epochs_to_loss, norm_verdicts, seconds_to_loss
+from benchmarks.ladder_report import grid_section, not_measured_section, plot, report, rows_section
 from mc1opt.config import config_id
 from mc1opt.presets import PRESETS
 from mc1opt.results.json_lines import append_line

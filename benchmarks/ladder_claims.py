@@ -1,0 +1,152 @@
+"""What the source claims of its models, and what the arms say to it.
+
+Not here: what it expected of batch norm (`ladder_norm.py`).
+"""
+
+import statistics
+from dataclasses import dataclass
+from typing import Literal
+
+from benchmarks.common import markdown_table
+from benchmarks.ladder_arms import BASE, DEEP, arms
+from benchmarks.ladder_lines import Results, accuracies
+from mc1opt.models.cost import cost
+from mc1opt.results.statistics import Spread, spread
+
+NO_GAIN = 0.01
+"""A gain that still counts as none: where more than it is possible, "does not help" is not shown."""
+KEPT = 0.02
+"""A loss of accuracy that still counts as keeping it: the source's own is 0.009."""
+
+Expected = Literal["higher", "not higher", "kept"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two arms that differ in what is claimed, both with the recipe of the source."""
+
+    before: str
+    after: str
+    expected: Expected
+    """Of the accuracy: what the claim says."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the source says, and the arms that test it."""
+
+    title: str
+    said: str
+    comparisons: tuple[Comparison, ...]
+
+
+CLAIMS = (
+    Claim(
+        "A third linear layer adds a little",
+        "Twice the parameters, 0.5214 to 0.5320.",
+        (Comparison("mlp-128-64", "mlp-256-128-64", "higher"),),
+    ),
+    Claim(
+        "Wider convolutions add much",
+        "0.5607 to 0.6529.",
+        (Comparison("cnn-6-16-fc", "cnn-32-128-fc", "higher"),),
+    ),
+    Claim(
+        "Removing the linear layers keeps the accuracy at a tenth of the parameters",
+        "0.6529 to 0.6438.",
+        (Comparison("cnn-32-128-fc", "cnn-32-128", "kept"),),
+    ),
+    Claim(
+        "Max pooling adds, with a fifth of the parameters",
+        "0.6438 to 0.6972.",
+        (Comparison("cnn-32-128", "cnn-32-128-pool", "higher"),),
+    ),
+    Claim(
+        "Dropout after the first convolution adds",
+        "0.6972 to 0.7142.",
+        (Comparison("cnn-32-128-pool", "cnn-32-128-pool-dropout", "higher"),),
+    ),
+    Claim(
+        "Deeper adds",
+        "0.7142 to 0.7621.",
+        (Comparison("cnn-32-128-pool-dropout", DEEP, "higher"),),
+    ),
+    Claim(
+        "A smaller kernel doesn't help",
+        "In words only.",
+        (Comparison(BASE, f"{BASE}-kernel-3", "not higher"),),
+    ),
+    Claim(
+        "Stride, padding and kernel size, adjusted together, add a little",
+        "0.7621 to 0.7653.",
+        (Comparison(DEEP, "cnn-deep-adjusted", "higher"),),
+    ),
+    Claim(
+        "Adam is not better than SGD",
+        "0.7621 with SGD, 0.7366 with Adam.",
+        (Comparison(BASE, f"{BASE}-adam", "not higher"), Comparison(DEEP, "cnn-deep-adam", "not higher")),
+    ),
+)
+
+
+def claims_section(results: Results) -> str:
+    """Each claim with a table of its comparisons."""
+    parts = []
+    for claim in CLAIMS:
+        rows = [_comparison_row(comparison, results) for comparison in claim.comparisons]
+        header = ["from -> to", "parameters", "ours", "difference [95 %]", "n", "verdict"]
+        parts.append(f"### {claim.title}\n\nThe source: {claim.said}\n\n{markdown_table(header, rows)}")
+    return "\n\n".join(parts)
+
+
+def _comparison_row(comparison: Comparison, results: Results) -> list[str]:
+    parameters = {arm.name: cost(arm.config.architecture).parameters for arm in arms()}
+    names = (comparison.before, comparison.after)
+    by_seed = [accuracies(results, (name, "published")) for name in names]
+    common = by_seed[0].keys() & by_seed[1].keys()  # so that means and difference fit together
+    shown = " -> ".join(
+        f"{statistics.mean(values[seed] for seed in (common or values)):.4f}" if values else "not measured"
+        for values in by_seed
+    )
+    paired = difference(comparison, results)
+    return [
+        f"`{comparison.before}` -> `{comparison.after}`",
+        " -> ".join(f"{parameters[name]:,}" for name in names),
+        shown,
+        "" if paired is None else _difference_cell(paired),
+        "" if paired is None else str(paired.n),
+        verdict(comparison.expected, paired),
+    ]
+
+
+def difference(comparison: Comparison, results: Results) -> Spread | None:
+    """The gain in accuracy over the seeds that both arms have; None without any."""
+    before, after = (
+        accuracies(results, (name, "published")) for name in (comparison.before, comparison.after)
+    )
+    common = sorted(before.keys() & after.keys())
+    return spread([after[seed] - before[seed] for seed in common]) if common else None
+
+
+def verdict(expected: Expected, gain: Spread | None) -> str:
+    """What a paired difference says of a claim, at the level of its 95 % interval."""
+    if gain is None:
+        return "not measured"
+    if gain.interval is None:
+        return "one seed: no verdict"
+    low, high = gain.interval
+    if expected == "not higher":
+        if low > 0.0:
+            return "disagrees: it helps"
+        return f"agrees: no gain above {NO_GAIN}" if high < NO_GAIN else "not told apart"
+    least = -KEPT if expected == "kept" else 0.0
+    if low > least:
+        return "agrees"
+    return f"disagrees: below {least:+.2f}" if high < least else "not told apart"
+
+
+def _difference_cell(numbers: Spread) -> str:
+    if numbers.interval is None:
+        return f"{numbers.mean:+.4f}"
+    low, high = numbers.interval
+    return f"{numbers.mean:+.4f} [{low:+.4f}, {high:+.4f}]"

@@ -1,0 +1,48 @@
+"""The lines of the file of results, by arm. Not here: what they come to (`ladder_report.py`)."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.ladder_arms import arms
+from mc1opt.config import config_id
+from mc1opt.data.cache import CIFAR10
+from mc1opt.results.json_lines import read_lines
+from mc1opt.results.statistics import Spread, spread
+
+Key = tuple[str, str]
+"""Name of an arm, and recipe."""
+Line = dict[str, Any]
+Results = Mapping[Key, Sequence[Line]]
+"""Lines by arm, in the order of their seeds."""
+
+
+def read_results(path: Path) -> dict[Key, list[Line]]:
+    """CIFAR-10's lines of today's arms: their config and epochs. Of one seed, the last line counts."""
+    current = {(arm.name, arm.recipe): (config_id(arm.config), arm.epochs) for arm in arms()}
+    by_seed: dict[Key, dict[int, Line]] = defaultdict(dict)
+    for line in read_lines(path):
+        key = (line["arm"], line["recipe"])
+        if line["data"] == CIFAR10 and current.get(key) == (line["config_id"], line["epochs"]):
+            by_seed[key][line["seed"]] = line
+    return {key: [line for _, line in sorted(lines.items())] for key, lines in by_seed.items()}
+
+
+def accuracies(results: Results, key: Key) -> dict[int, float]:
+    """Test accuracy by seed, of the trainings that did not fail."""
+    return {line["seed"]: line["test_accuracy"] for line in results.get(key, ()) if line["failure"] is None}
+
+
+def failures(results: Results, key: Key) -> str:
+    """How many trainings failed, and how; empty if none did."""
+    lines = results.get(key, ())
+    kinds = sorted({line["failure"] for line in lines if line["failure"] is not None})
+    count = sum(line["failure"] is not None for line in lines)
+    return f"{count} of {len(lines)} {' or '.join(kinds)}" if count else ""
+
+
+def accuracy_spread(results: Results, key: Key) -> Spread | None:
+    """Mean, standard deviation and interval over the seeds; None where nothing is measured."""
+    values = list(accuracies(results, key).values())
+    return spread(values) if values else None

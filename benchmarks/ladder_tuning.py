@@ -5,6 +5,7 @@ At the top of the repository:
     python -m benchmarks.ladder_tuning mlp-128-64 --recipe published --epochs 25 --seeds 2
     python -m benchmarks.ladder_tuning mlp-128-64 --recipe mc1opt --learning-rate 0.1
     python -m benchmarks.ladder_tuning cnn-32-128-pool --initialisation he
+    python -m benchmarks.ladder_tuning mlp-256-128-64 --normalisation channels
 
 Trains on 45,000 images and validates on the 5,000 that are cut from the training images. With the constant
 learning rate of the recipe `published`, epoch e of a longer training is the last one of a training of e
@@ -29,17 +30,16 @@ from mc1opt.training.devices import resolve_precision
 from mc1opt.workers.pool import ProcessPool
 
 
-def changed(
-    config: Config, learning_rate: float | None, batch_size: int | None, initialisation: str | None
-) -> Config:
-    """The config with another learning rate, batch size or initialisation, where they are given."""
+def changed(config: Config, options: argparse.Namespace) -> Config:
+    """The config with another learning rate, batch size, initialisation or normalisation, where given."""
     optimizer = config.optimizer
-    if learning_rate is not None:
-        optimizer = optimizer.model_copy(update={"learning_rate": learning_rate})
+    if options.learning_rate is not None:
+        optimizer = optimizer.model_copy(update={"learning_rate": options.learning_rate})
     changes = {
         "optimizer": optimizer,
-        "batch_size": config.batch_size if batch_size is None else batch_size,
-        "initialisation": initialisation or config.initialisation,
+        "batch_size": options.batch_size or config.batch_size,
+        "initialisation": options.initialisation or config.initialisation,
+        "normalisation": options.normalisation or config.normalisation,
     }
     return config.model_copy(update=changes)
 
@@ -58,6 +58,7 @@ def figures(name: str, recipe: str, training: Training, results: list[EpochResul
         "recipe": recipe,
         "config": describe_config(training.config),
         "initialisation": training.config.initialisation,
+        "normalisation": training.config.normalisation,
         "epochs": training.fidelity.epochs,
         "seed": training.seed,
         "losses": [result.loss for result in results],
@@ -78,14 +79,13 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--initialisation", choices=["he", "torch"])
+    parser.add_argument("--normalisation", choices=["channels", "symmetric"])
     parser.add_argument("--data", type=Path)
     add_results_option(parser, "ladder_tuning")
     options = parser.parse_args()
     machine, data = machine_facts(), find_data(options.data)
     preset, recipe = get_preset(options.preset), get_recipe(options.recipe)
-    config = changed(
-        preset.with_recipe(recipe), options.learning_rate, options.batch_size, options.initialisation
-    )
+    config = changed(preset.with_recipe(recipe), options)
     trainings = [
         Training(
             config=config,

@@ -66,7 +66,7 @@ def retrain(
     mode = wandb_mode(wandb)
 
     from mc1opt.results.dashboard import update_or_warn
-    from mc1opt.results.mirror_command import mirror_retraining
+    from mc1opt.results.mirror_search import mirror_retraining
     from mc1opt.results.retrain import RetrainCommand
     from mc1opt.results.retrain import retrain as run_retraining
     from mc1opt.search.run import StopFlag

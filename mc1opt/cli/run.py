@@ -84,7 +84,7 @@ def run(
     mode = wandb_mode(wandb)
 
     from mc1opt.results.dashboard import DashboardWriter
-    from mc1opt.results.mirror_command import mirrored_search
+    from mc1opt.results.mirror_search import mirrored_search
     from mc1opt.search.command import SearchCommand, search
     from mc1opt.search.run import StopFlag
 

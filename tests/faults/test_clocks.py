@@ -173,7 +173,7 @@ def test_a_search_does_not_care_about_the_wall_clock(
     wall_clock.set(timedelta(hours=-1))
     wait_until(lambda: len(states()) > VICTIM + 1)
     commands.kill_all()
-    commands.finish(search)
+    assert commands.finish(search).code == -signal.SIGKILL  # and not by its --timeout
     ended = commands.go_on(**options)
     assert ended.stderr == ""
     record = check(commands.folder, "small", Expected(TRIALS))

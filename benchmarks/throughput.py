@@ -32,7 +32,7 @@ from benchmarks.tutorial import tutorial_dataset, tutorial_speed
 from mc1opt.config import SGD, Augmentation, Config, ConvBlock, ConvNet, Pooling
 from mc1opt.data.sources import find_data
 from mc1opt.spec import DataSet, EpochResult, Fidelity, Precision, Training, TrainingFailed
-from mc1opt.training.devices import resolve_precision
+from mc1opt.training.devices import cpu_flags, resolve_precision
 from mc1opt.workers.pool import ProcessPool
 from mc1opt.workers.resources import available_cpus
 
@@ -110,18 +110,22 @@ def make_arms(widths: tuple[int, ...], data: DataSet, images: int, pool: Process
         name = f"tutorial, {processes} loader processes, float32"
         return Arm(name, lambda: tutorial_speed(same, dataset, loader_processes=processes, epochs=EPOCHS))
 
-    def workers(what: str, config: Config, precision: Precision, target: float | None) -> Arm:
+    def workers(what: str, config: Config, precision: Precision, target: float) -> Arm:
         fidelity = Fidelity(train_images=images, epochs=EPOCHS)
         training = Training(config=config, fidelity=fidelity, seed=0, data=data, precision=precision)
-        return Arm(f"mc1opt, {what}, {precision}", lambda: workers_speed(pool, training), target)
+        aim = target if precision == chosen else None
+        return Arm(f"mc1opt, {what}, {precision}", lambda: workers_speed(pool, training), aim)
 
     chosen = resolve_precision("cpu")
-    arms = [tutorial(0), tutorial(available_cpus())]
-    arms.append(workers("identical layers", same, "float32", IDENTICAL_TARGET))
-    if chosen != "float32":  # what comes of the order, and what of the precision
-        arms.append(workers("identical layers", same, chosen, IDENTICAL_TARGET))
-        arms.append(workers("default order", own, "float32", None))
-    return [*arms, workers("default order", own, chosen, DEFAULT_TARGET)]
+    # What a search takes, and where there are instructions for both, the other: is the choice right?
+    both = bool({"avx512_bf16", "amx_bf16"} & cpu_flags())
+    precisions: tuple[Precision, ...] = ("float32", "bfloat16") if both else (chosen,)
+    return [
+        tutorial(0),
+        tutorial(available_cpus()),
+        *(workers("identical layers", same, precision, IDENTICAL_TARGET) for precision in precisions),
+        *(workers("default order", own, precision, DEFAULT_TARGET) for precision in precisions),
+    ]
 
 
 def measure(arms: list[Arm], rounds: int) -> dict[str, list[float]]:

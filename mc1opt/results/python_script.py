@@ -113,7 +113,7 @@ def _stem(config: Config) -> WhitenedStem | None:
 
 
 def _header(source: ExportSource, file_name: str) -> str:
-    origin = f"study {source.study}, " if source.study else ""
+    origin = f"study {_harmless(source.study)}, " if source.study else ""
     usage = [
         ("", "train; the accuracy on the validation images"),
         (" --test", "train on all images; the accuracy on the test images"),
@@ -128,6 +128,11 @@ def _header(source: ExportSource, file_name: str) -> str:
 Found by mc1opt {__version__}: {origin}config {config_id(source.config)}.
 Known of it: {source.quality}.
 """'''
+
+
+def _harmless(text: str) -> str:
+    """Text from a file or database, without what would end the docstring: the script is run."""
+    return "".join(c if c.isprintable() and c not in '"\\' else "?" for c in text)
 
 
 def _imports(config: Config) -> str:

@@ -112,6 +112,16 @@ def run_script(path: Path, *arguments: str) -> list[str]:
     return result.stdout.splitlines()
 
 
+@pytest.mark.parametrize("ending", ['"""', '\\"""', '"\\""', "\\N", "\n\r\u2028"])
+def test_a_studys_name_is_text_in_the_script_and_nothing_else(trained: Trained, ending: str) -> None:
+    name = f'cnn{ending}\nPath("executed").write_text("")\n{ending}'
+    source = source_of(trained.config, trained.weights, study=name)
+    Path("script.py").write_text(training_script(source, trained.data, "script.py"))
+    run_script_network(Path("script.py"), source)
+    assert not Path("executed").exists()
+    assert "study cnn" in Path("script.py").read_text()
+
+
 # ---- The same network ------------------------------------------------------------------------------------
 
 

@@ -46,7 +46,7 @@ OPEN_VALUES = (
     "themselves (kaiming_uniform_ with a = sqrt(5)): with He's larger weights (kaiming_normal_) row 1 does "
     "not reach its accuracy (benchmarks/LOG.md). "
     "It does not say how images are normalised: values from -1 to 1, as in PyTorch's own tutorial, are our "
-    "reading; with the mean and standard deviation of each channel, validation accuracy is lower. "
+    "reading; with mean and standard deviation of each channel row 2 has a lower validation accuracy. "
     "It says nothing of momentum, weight decay, label smoothing, augmentation and epochs: that there "
     "are none of the first four, and how many epochs, is our choice. It names learning rate 0.1 and batch "
     "size 200 for the multilayer perceptrons; that the others have them, too, is our reading."

@@ -39,13 +39,14 @@ def delete(
     storage: Storage = DEFAULT_STORAGE,
     yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
 ) -> None:
-    """Delete a stored study with its trials and kept weights.
+    """Delete a stored study with its trials and kept weights; models of retrainings stay.
 
     \b
     Examples:
       mc1opt studies delete cnn
       mc1opt studies delete cnn --yes
     """
+    from mc1opt.results.retrain import models_folder
     from mc1opt.search.catalogue import delete_study, open_for_deletion
 
     if context.parent is not None and storage == DEFAULT_STORAGE:
@@ -57,3 +58,5 @@ def delete(
         raise typer.Exit(1)
     delete_study(victim)
     typer.echo(f"Deleted study {name!r}.")
+    if (models := models_folder(storage, name)).exists():
+        typer.echo(f"What was retrained of it stays in {models}.")

@@ -75,6 +75,15 @@ def test_deleting_with_yes_does_not_ask(finished: Path, mc1opt_here) -> None:
     assert (result.returncode, result.stdout) == (0, "Deleted study 'tiny'.\n")
 
 
+def test_what_was_retrained_stays_and_is_named(finished: Path, mc1opt_here) -> None:
+    card = finished / "storage/models/tiny/model_card.md"
+    card.parent.mkdir(parents=True)
+    card.write_text("a model")
+    result = mc1opt_here("studies", "delete", "tiny", "--yes")
+    assert result.stdout.endswith("\nWhat was retrained of it stays in storage/models/tiny.\n")
+    assert card.exists()
+
+
 def test_a_study_that_is_not_stored_cannot_be_deleted(finished: Path, mc1opt_here) -> None:
     before = files_below(finished)
     result = mc1opt_here("studies", "delete", "cnn", "--yes")

@@ -42,7 +42,7 @@ class DataSet(_Model):
     folder: str
     """Holds train_images.npy, train_labels.npy, test_images.npy, test_labels.npy and source.json."""
     sha256: str
-    """Of the training images, in hexadecimal."""
+    """In hexadecimal: of CIFAR-10's training images; of other data, of all its images and labels."""
     train_images: int = Field(ge=1)
     """All training images: 50,000 for CIFAR-10."""
     validation_images: int = Field(ge=0)

@@ -55,10 +55,11 @@ class CacheEntry:
     @property
     def data(self) -> DataSet:
         """The data set, as trainings speak of it."""
+        name = entry_name(self.sha256)
         return DataSet(
-            name=entry_name(self.sha256),
+            name=name,
             folder=str(self.folder),
-            sha256=self.sha256["train_images"],
+            sha256=self.sha256["train_images"] if name == CIFAR10 else _hash_of_all(self.sha256),
             train_images=self.counts[0],
             validation_images=self.counts[0] // 10,
         )
@@ -74,8 +75,7 @@ def entry_name(hashes: dict[str, str]) -> str:
     """The name of arrays with these hashes: their folder's in the cache, and the data set's."""
     if hashes == CIFAR10_SHA256:
         return CIFAR10
-    # Of all four: the same images with corrected labels are other data.
-    return f"own-{hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()[:12]}"
+    return f"own-{_hash_of_all(hashes)[:12]}"
 
 
 def check_arrays(arrays: Arrays, origin: str, *, must_be_cifar10: bool) -> dict[str, str]:
@@ -223,6 +223,11 @@ def writing_to_cache() -> Iterator[None]:
             f"the data cache {cache_folder()} cannot be written: {error.strerror or error}. It needs 400 MB; "
             "free some, or name another folder with the environment variable MC1OPT_DATA."
         ) from error
+
+
+def _hash_of_all(hashes: dict[str, str]) -> str:
+    """Of all four arrays: the same images with corrected labels are other data."""
+    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(array: Array) -> str:

@@ -36,7 +36,7 @@ class ExportSource:
     weights: Path
     config: Config
     data: dict[str, str] | None
-    """Name and SHA-256 of the training images; None if they are not known."""
+    """Name and SHA-256 of the data; None if they are not known."""
     fidelity: Fidelity | None
     """How it was trained; None if that is not known."""
     seed: int | None

@@ -69,7 +69,7 @@ class Measurement:
 
     epochs: int
     data: str
-    """SHA-256 of the training images."""
+    """SHA-256 of the data; see `DataSet`."""
     device: Device
     precision: Precision
     tested: tuple[SeedResult, ...]

@@ -116,7 +116,7 @@ def _origin(result: Retraining, weights_sha256: str) -> list[str]:
         f"- Versions: {versions}; commit {result.commit or 'unknown'}.",
         f"- Config {result.winner.candidate.config_id}; seed of this model {plan.seeds[0]}.",
         f"- SHA-256 of the weights: `{weights_sha256}`",
-        f"- SHA-256 of the training images: `{plan.data.sha256}`",
+        f"- SHA-256 of the data: `{plan.data.sha256}`",
         f"- Tested: {result.test.time}",
         "",
     ]

@@ -39,7 +39,7 @@ class TrainingKey(BaseModel):
     fold: Fold | None
     fidelity: Fidelity
     data: str
-    """SHA-256 of the training images."""
+    """SHA-256 of the data; see `DataSet`."""
     validation_images: int
     device: Device
     threads: int

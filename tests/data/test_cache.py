@@ -147,19 +147,22 @@ def test_the_data_set_says_which_images_they_are() -> None:
     entry = write()
     assert entry.data.name == entry.folder.name == entry_name(entry.sha256)
     assert entry.data.name.startswith("own-")
-    assert entry.data.sha256 == entry.sha256["train_images"]
+    assert entry.data.name == f"own-{entry.data.sha256[:12]}"
     assert entry.data.folder == str(entry.folder)
     assert (entry.data.train_images, entry.data.validation_images) == (200, 20)
 
 
 def test_cifar10_is_called_so() -> None:
     assert entry_name(dict(CIFAR10_SHA256)) == "cifar10"
+    data = dataclasses.replace(write(), sha256=dict(CIFAR10_SHA256)).data
+    assert (data.name, data.sha256) == ("cifar10", CIFAR10_SHA256["train_images"])
 
 
 @pytest.mark.parametrize("part", ["train_images", "train_labels", "test_images", "test_labels"])
 def test_a_change_anywhere_makes_other_data(part: str) -> None:
     changed = dataclasses.replace(ARRAYS, **{part: getattr(ARRAYS, part)[::-1]})
     assert write(changed).data.name != write().data.name
+    assert write(changed).data.sha256 != write().data.sha256
 
 
 def test_nothing_but_the_entry_is_left_in_the_cache() -> None:

@@ -30,7 +30,7 @@ def test_the_card_says_what_it_is_how_good_it_is_and_where_it_comes_from(retrain
         f"torch {result.versions['torch']}",
         f"Config {result.winner.candidate.config_id}; seed of this model {result.plan.seeds[0]}",
         "SHA-256 of the weights: `abc123`",
-        f"SHA-256 of the training images: `{result.plan.data.sha256}`",
+        f"SHA-256 of the data: `{result.plan.data.sha256}`",
     ):
         assert part in card, part
     assert result.plan.data.folder not in card

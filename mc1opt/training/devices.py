@@ -37,7 +37,7 @@ def resolve_precision(device: Device) -> Precision:
     """bfloat16 where the device multiplies it faster than float32: CUDA, and some CPUs.
 
     These are CPUs with AMX, and AMD's with AVX-512: there a training takes about 0.6 of the time. On Intel's
-    with AVX-512 alone, whose instruction does no more products a cycle than float32's, it takes 1.5 times as
+    with AVX-512 alone, whose instruction does no more products a cycle than float32's, it takes 1.4 times as
     long (`benchmarks/LOG.md`).
     """
     if device == "cuda":

@@ -40,6 +40,9 @@ class ExportSource:
     fidelity: Fidelity | None
     """How it was trained; None if that is not known."""
     seed: int | None
+    device: str | None = None
+    """Where it was trained, and in which precision; None if that is not known."""
+    precision: str | None = None
 
 
 def trial_source(storage: str, study: str, number: int | None) -> ExportSource:
@@ -82,6 +85,8 @@ def trial_source(storage: str, study: str, number: int | None) -> ExportSource:
         data=record.data,
         fidelity=record.fidelity,
         seed=trial.seed,
+        device=trial.device,
+        precision=trial.versions.get("precision"),
     )
 
 
@@ -116,7 +121,9 @@ def folder_source(path: Path) -> ExportSource:
     """
     folder = read_model_folder(path)
     metrics = folder.metrics
-    study, seed, data = (metrics.get(name) for name in ("study", "kept_seed", "data"))
+    study, seed, data, device, precision = (
+        metrics.get(name) for name in ("study", "kept_seed", "data", "device", "precision")
+    )
     fidelity = None
     with contextlib.suppress(KeyError, TypeError, ValidationError):
         fidelity = Fidelity(train_images=metrics["train_images"]["final"], epochs=metrics["epochs"])
@@ -131,6 +138,8 @@ def folder_source(path: Path) -> ExportSource:
         data=data if isinstance(data, dict) else None,
         fidelity=fidelity,
         seed=seed if type(seed) is int else None,
+        device=device if isinstance(device, str) else None,
+        precision=precision if isinstance(precision, str) else None,
     )
 
 

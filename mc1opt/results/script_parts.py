@@ -149,7 +149,9 @@ def train(images, labels, device, validation=None):
     images, labels = images.to(device), labels.to(device)
     batch_size = min(BATCH_SIZE, len(images))
     steps = len(images) // batch_size
-    cuda = device.type == "cuda"
+    precision = torch.autocast(
+        device.type, torch.bfloat16, enabled=device.type in BFLOAT16
+    )
     for epoch in range(EPOCHS):
         started = time.perf_counter()
         seed = seed_of(SEED, "epoch", epoch)
@@ -163,7 +165,7 @@ def train(images, labels, device, validation=None):
                 group["lr"] = learning_rate(epoch * steps + step, EPOCHS * steps)
             chosen = order[step * batch_size : (step + 1) * batch_size]
             batch = augment(images, chosen, generator, fill)
-            with torch.autocast(device.type, torch.bfloat16, enabled=cuda):
+            with precision:
                 logits = network(batch)
                 target = labels[chosen.to(device)]
                 loss = F.cross_entropy(logits, target, label_smoothing=LABEL_SMOOTHING)
@@ -173,7 +175,8 @@ def train(images, labels, device, validation=None):
             total += loss.detach()
         line = f"epoch {{epoch + 1:>3}}  loss {{total.item() / steps:.6f}}"
         if validation is not None:
-            line += f"  validation {{accuracy(network, *validation):.4f}}"
+            with precision:
+                line += f"  validation {{accuracy(network, *validation):.4f}}"
         print(f"{{line}}  {{time.perf_counter() - started:.1f}} s", flush=True)
     return network
 '''

@@ -152,6 +152,10 @@ class TrialRecord:
     started: str | None = None
     """When its training began, the last time, in UTC (ISO 8601)."""
     ended: str | None = None
+    device: str | None = None
+    """Where it was trained."""
+    versions: dict[str, Any] = field(default_factory=dict)
+    """What it was trained with; see `mc1opt.search.environment.versions`."""
 
 
 def trial_record(trial: FrozenTrial) -> TrialRecord:
@@ -181,6 +185,8 @@ def trial_record(trial: FrozenTrial) -> TrialRecord:
         losses=attributes.get(LOSSES, []),
         started=_in_utc(trial.datetime_start),
         ended=_in_utc(trial.datetime_complete),
+        device=attributes.get(DEVICE),
+        versions=attributes.get(VERSIONS, {}),
     )
 
 

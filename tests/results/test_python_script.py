@@ -166,14 +166,15 @@ VARIANTS = {
     "adamw, cosine": {"optimizer": AdamW(learning_rate=1e-3), "schedule": Cosine(), "flip": True},
     "drawn as PyTorch does": {"initialisation": "torch"},
     "values from -1 to 1": {"normalisation": "symmetric"},
+    "in bfloat16": {"precision": "bfloat16"},
 }
 
 
 def assert_same_curve(trained: Trained) -> None:
     """The script of this training prints the same losses and validation accuracies."""
-    source = source_of(
-        trained.config, trained.weights, fidelity=trained.training.fidelity, seed=trained.training.seed
-    )
+    training = trained.training
+    known = {name: getattr(training, name) for name in ("fidelity", "seed", "device", "precision")}
+    source = source_of(trained.config, trained.weights, **known)
     Path("script.py").write_text(training_script(source, trained.data, "script.py"))
     *lines, last = run_script(Path("script.py"), "--data", trained.data.folder)
     epochs = [EPOCH.fullmatch(line) for line in lines]

@@ -28,10 +28,10 @@ from mc1opt.cli.signals import Signals
 from mc1opt.config import config_id
 from mc1opt.data.sources import find_data
 from mc1opt.errors import Mc1optError, UsageError
+from mc1opt.json_lines import append_line, read_lines
 from mc1opt.models.cost import cost
 from mc1opt.presets import RECIPES
 from mc1opt.results.exclusive import exclusive
-from mc1opt.results.json_lines import append_line, read_lines
 from mc1opt.results.ladder import run_ladder, stopped_line
 from mc1opt.results.ladder_plan import Entry, LadderPlan, make_plan
 from mc1opt.results.ladder_results import SeedResult, presets_folder

@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.ladder_arms import arms
 from mc1opt.config import config_id
 from mc1opt.data.cache import CIFAR10
-from mc1opt.results.json_lines import read_lines
+from mc1opt.json_lines import read_lines
 from mc1opt.results.statistics import Spread, spread
 
 Key = tuple[str, str]

@@ -16,8 +16,8 @@ from benchmarks.ladder_arms import Arm, arms
 from benchmarks.ladder_claims import claims_section
 from benchmarks.ladder_lines import Line, Results, accuracy_spread, failures, read_results
 from benchmarks.ladder_norm import norm_section
+from mc1opt.json_lines import read_lines
 from mc1opt.presets import OPEN_VALUES, PRESETS, RECIPES, SOURCE, Preset
-from mc1opt.results.json_lines import read_lines
 from mc1opt.results.statistics import Spread
 from mc1opt.search.noise import not_told_apart
 

@@ -1,15 +1,14 @@
 """Arrays -> uint8 tensors: the training and validation images, and the one door to the test images."""
 
 import functools
-import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mc1opt.data.openings import record_opening
 from mc1opt.data.splits import fold_split, split
 from mc1opt.errors import DataError
 from mc1opt.spec import DataSet, Fold
@@ -81,7 +80,7 @@ def open_test_images(
     Args:
         data: the images.
         reason: who looks and why, such as "retrain of study cnn".
-        record: a file to which a line is appended for each opening, before it: time, reason, data.
+        record: a file to which a line is appended for each opening, before it.
         device: where to.
 
     Returns:
@@ -89,16 +88,9 @@ def open_test_images(
 
     Raises:
         DataError: files are missing or damaged.
+        StorageError: the record cannot be written; the images stay closed then.
     """
-    record.parent.mkdir(parents=True, exist_ok=True)
-    opening = {
-        "time": datetime.now(UTC).isoformat(),
-        "reason": reason,
-        "data": data.name,
-        "sha256": data.sha256,
-    }
-    with record.open("a") as file:
-        file.write(json.dumps(opening) + "\n")
+    record_opening(record, data, reason)
     images = _open_array(Path(data.folder) / "test_images.npy")
     labels = np.asarray(_open_array(Path(data.folder) / "test_labels.npy"))
     everything = np.arange(len(labels))

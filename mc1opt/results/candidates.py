@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TextIO
 
 from mc1opt.config import Config, config_from_json
-from mc1opt.data.cache import CIFAR10, open_entry
-from mc1opt.data.sources import find_data
 from mc1opt.errors import DataError, UsageError
+from mc1opt.results.model_data import model_data
 from mc1opt.results.statistics import PairedTest, paired_test
 from mc1opt.search.describe import describe_config
 from mc1opt.search.progress import ending
@@ -108,20 +107,11 @@ def study_data(record: StudyRecord, path: Path | None, output: TextIO | None) ->
     wanted = record.data
     if wanted is None:
         raise UsageError(f"study {record.study!r} is not one of mc1opt's: it does not name its images.")
-    if path is None and wanted["name"] != CIFAR10:
-        entry = open_entry(wanted["name"])
-        if entry is None:
-            raise DataError(
-                f"study {record.study!r} was trained on {wanted['name']}, which is not in the cache. "
-                "Give its files with --data."
-            )
-        data = entry.data
-    else:
-        data = find_data(path, output=output)
-    if data.sha256 != wanted["sha256"]:
+    data = model_data(f"study {record.study!r}", wanted, path, output)
+    if data.name != wanted["name"]:
         raise DataError(
-            f"study {record.study!r} was trained on {wanted['name']} (SHA-256 {wanted['sha256'][:12]}...), "
-            f"and these images are {data.name} ({data.sha256[:12]}...). Give the study's with --data."
+            f"study {record.study!r} was trained on {wanted['name']}, and these images are {data.name}. Give "
+            "the study's with --data."
         )
     return data
 

@@ -12,17 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mc1opt.config import CLASS_NAMES, CLASSES
-from mc1opt.errors import ModelError
+from mc1opt.data.openings import OPENINGS, past_openings
 from mc1opt.results.export_record import export_record
-from mc1opt.results.json_lines import read_lines
+from mc1opt.results.model_data import model_data
 from mc1opt.results.runtime import OpenModel, open_model
 from mc1opt.search.command import checkpoints_folder
 from mc1opt.search.progress import plural
 from mc1opt.search.weights import study_folder
 
-OPENINGS = "test_openings.jsonl"
-"""The record of openings of the test images, in a study's model folder."""
-BATCH_SIZE = 500
 BINS = 15
 """Of the calibration error (Guo et al., 2017)."""
 NORMAL_95 = 1.959963984540054
@@ -59,7 +56,8 @@ def evaluate(path: Path, data_path: Path | None, *, storage: str, output: TextIO
 
     Args:
         path: a model folder or an exported file.
-        data_path: other images; CIFAR-10 if None.
+        data_path: files of images; None is those of the data set that it was trained on, CIFAR-10 where that
+            is not known.
         storage: the study database, beside which models and exports lie.
         output: where the progress of fetching is shown.
 
@@ -68,14 +66,13 @@ def evaluate(path: Path, data_path: Path | None, *, storage: str, output: TextIO
         DataError: the images are missing or damaged.
     """
     from mc1opt.data.images import open_test_images
-    from mc1opt.data.sources import find_data
 
     opened = open_model(path, export_record(storage))
-    data = find_data(data_path, output=output)
+    data = model_data(f"model {path}", opened.data, data_path, output)
     record = openings_record(opened, storage)
-    before = count_openings(record)
+    before = len(past_openings(record, data))
     images, labels = open_test_images(data, f"evaluate model {path}", record, "cpu")
-    probabilities = _all_probabilities(opened, images.numpy())
+    probabilities = opened.probabilities(images.numpy())
     truth: Labels = labels.numpy()
     decisions = probabilities.argmax(axis=1)
     confusion = confusion_matrix(truth, decisions)
@@ -108,11 +105,6 @@ def openings_record(model: OpenModel, storage: str) -> Path:
     if model.study:
         return study_folder(checkpoints_folder(storage).with_name("models"), model.study) / OPENINGS
     return model.path.parent / OPENINGS
-
-
-def count_openings(record: Path) -> int:
-    """How often the record says that the test images were opened."""
-    return len(read_lines(record))
 
 
 def confusion_matrix(labels: Labels, decisions: Labels) -> NDArray[np.int64]:
@@ -177,11 +169,3 @@ def evaluation_lines(result: Evaluation) -> list[str]:
         shown = "       -" if share is None else f"{share:8.4f}"
         lines.append(f"{name:<{width}}  {shown}  " + " ".join(f"{count:>5}" for count in row))
     return lines
-
-
-def _all_probabilities(model: OpenModel, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    parts = [model.run(images[first : first + BATCH_SIZE])[1] for first in range(0, len(images), BATCH_SIZE)]
-    probabilities = np.concatenate(parts)
-    if not np.isfinite(probabilities).all():
-        raise ModelError(f"{model.path} gives probabilities that are not finite: it decides nothing.")
-    return probabilities

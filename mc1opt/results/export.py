@@ -14,13 +14,12 @@ from typing import Any, TextIO
 
 from mc1opt import __version__
 from mc1opt.config import CLASS_NAMES, config_id, config_to_json
-from mc1opt.data.cache import CIFAR10, open_entry
-from mc1opt.data.sources import find_data
-from mc1opt.errors import DataError, ModelError, UsageError
+from mc1opt.errors import ModelError, UsageError
 from mc1opt.results.export_check import TOLERANCE, Check, all_logits, compare, images_to_compare, latency
 from mc1opt.results.export_formats import onnx_package, write_onnx, write_pt2, write_safetensors
 from mc1opt.results.export_record import export_record, exports_folder, record_export
 from mc1opt.results.export_source import ExportSource, folder_source, trial_source
+from mc1opt.results.model_data import model_data
 from mc1opt.results.model_folder import file_sha256, weights_model
 from mc1opt.results.python_script import run_script_network, training_script
 from mc1opt.results.runtime import Images, open_onnx, open_pt2, open_safetensors, torch_runner
@@ -97,7 +96,8 @@ def export(command: ExportCommand, *, write: Callable[[str], None], output: Text
             f"{', '.join(there)} {verb} already; --force replaces {what}, --output names another folder."
         )
     write(f"Exporting {source.title}: {source.quality}")
-    exporter = Exporter(source, _data(source, command.data, output), export_record(command.storage))
+    data = model_data(source.title, source.data, command.data, output)
+    exporter = Exporter(source, data, export_record(command.storage))
     return [exporter.export(name, path, half=command.half, write=write) for name, path in paths.items()]
 
 
@@ -129,7 +129,10 @@ class Exporter:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._write(name, temporary, path.name, half=half)
             check, milliseconds = self._check(name, temporary)
-            if not check.finite or not (half or check.same):
+            if not check.finite:
+                why = "float16 does not hold them" if half else "the model has none that are"
+                raise ModelError(f"{path} was not written: as {name} its logits are not finite; {why}.")
+            if not (half or check.same):
                 raise ModelError(
                     f"{path} was not written: as {name} the model is another one. Logits differ by up to "
                     f"{check.max_logit_difference:.2g} (allowed: {TOLERANCE:g}), "
@@ -168,6 +171,7 @@ class Exporter:
             "weights_sha256": self._weights_sha256,
             "mc1opt": __version__,
             "study": source.study,
+            "data": json.dumps(source.data),
             "precision": "float16" if half else "float32",
         }
         writer(path, source.weights, source.config, metadata, half=half)
@@ -201,19 +205,6 @@ def _formats(command: ExportCommand) -> list[str]:
         for package in ("onnx", "onnxruntime", "onnxscript"):
             onnx_package(package)
     return formats
-
-
-def _data(source: ExportSource, path: Path | None, output: TextIO) -> DataSet:
-    """The images that files are compared on: those given, else the model's own, else CIFAR-10."""
-    if path is None and source.data is not None and source.data["name"] != CIFAR10:
-        entry = open_entry(source.data["name"])
-        if entry is None:
-            raise DataError(
-                f"{source.title} was trained on {source.data['name']}, which is not in the cache. Give its "
-                "files with --data."
-            )
-        return entry.data
-    return find_data(path, output=output)
 
 
 def _lines(exported: ExportedFile, check: Check, *, half: bool) -> list[str]:

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mc1opt.results.json_lines import append_line, read_lines
+from mc1opt.json_lines import append_line, read_lines
 from mc1opt.results.model_folder import file_sha256
 from mc1opt.search.command import checkpoints_folder
 

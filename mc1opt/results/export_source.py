@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from mc1opt.config import Config, config_from_json
 from mc1opt.errors import UsageError
+from mc1opt.results.model_data import known_data
 from mc1opt.results.model_folder import read_model_folder
 from mc1opt.search.catalogue import read_study
 from mc1opt.search.command import checkpoints_folder
@@ -135,7 +136,7 @@ def folder_source(path: Path) -> ExportSource:
         study=study if isinstance(study, str) else "",
         weights=folder.weights,
         config=folder.config,
-        data=data if isinstance(data, dict) else None,
+        data=known_data(data),
         fidelity=fidelity,
         seed=seed if type(seed) is int else None,
         device=device if isinstance(device, str) else None,

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mc1opt.config import CLASS_NAMES, Config
-from mc1opt.results.evaluation import OPENINGS, confusion_matrix
-from mc1opt.results.json_lines import append_line, read_lines
+from mc1opt.data.openings import OPENINGS, past_openings
+from mc1opt.json_lines import append_line, read_lines
+from mc1opt.results.evaluation import confusion_matrix
 from mc1opt.results.model_folder import weights_model
 from mc1opt.results.statistics import Spread, spread
 from mc1opt.results.training_store import StoredTraining
@@ -130,7 +131,7 @@ def run_final_test(
     results = folder / RESULTS
     known = _known(folder)
     keys = [_key_of(final.stored) for final in finals]
-    before = _openings(folder / OPENINGS)
+    before = past_openings(folder / OPENINGS, data)
     opened_now = not all(key in known for key in keys)
     if opened_now:
         write(_opening_line(before))
@@ -231,18 +232,6 @@ def _opening_line(before: list[str]) -> str:
         f"The test images are opened now; for this study they were opened {times} before: "
         f"{'; '.join(before)}. What is chosen after a look at them is no longer tested by them."
     )
-
-
-def _openings(path: Path) -> list[str]:
-    """Time and reason of each recorded opening; a damaged line is an opening nevertheless."""
-    found = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            opening = json.loads(line)
-            found.append(f"{opening['time'][:16]} {opening['reason']}")
-        except (ValueError, KeyError, TypeError):
-            found.append("at an unknown time")
-    return found
 
 
 def _known(folder: Path) -> dict[str, dict[str, Any]]:

@@ -12,6 +12,7 @@ Not here: what is measured and what the card says (`mc1opt.results.retrain`), an
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from mc1opt import __version__
 from mc1opt.config import CLASS_NAMES, Config, config_from_json, config_id, config_to_json
 from mc1opt.errors import ConfigError, ModelError, UsageError
+from mc1opt.models.cost import cost
 
 if TYPE_CHECKING:
     from torch import nn
@@ -128,12 +130,7 @@ def read_model_folder(folder: Path) -> ModelFolder:
     description = _read_json(folder / CONFIG, dict)
     labels = _read_json(folder / LABELS, list)
     metrics = _read_json(folder / METRICS, dict)
-    try:
-        config = config_from_json(description["config"])
-    except ConfigError as error:
-        raise ModelError(f"{folder / CONFIG}: {error}") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{folder / CONFIG} is damaged: it holds no config.") from error
+    config = stored_config(str(folder / CONFIG), description.get("config"), description.get("config_id"))
     check_labels(labels, str(folder))
     digest = file_sha256(folder / WEIGHTS)
     if digest != description.get("weights_sha256"):
@@ -142,6 +139,31 @@ def read_model_folder(folder: Path) -> ModelFolder:
             f"of {CONFIG}. Make the model again."
         )
     return ModelFolder(folder, config, CLASS_NAMES, metrics, digest)
+
+
+def stored_config(what: str, content: Any, identity: Any) -> Config:
+    """A model's config as a file holds it, compared with its identity.
+
+    Args:
+        what: the file, for messages.
+        content: the config as JSON values; see `config_to_json`.
+        identity: the stored `config_id`.
+
+    Raises:
+        ModelError: it is no config, of a newer mc1opt, or has been changed.
+    """
+    if not isinstance(content, dict):
+        raise ModelError(f"{what} is damaged, or of no model of mc1opt: it holds no config.")
+    try:
+        config = config_from_json(content)
+    except ConfigError as error:
+        raise ModelError(f"{what}: {error}") from error
+    if config_id(config) != identity:
+        raise ModelError(
+            f"{what} is damaged, or was changed: its config is {config_id(config)}, and not {identity}. "
+            "Make the model again."
+        )
+    return config
 
 
 def load_model(path: str | Path) -> "nn.Module":
@@ -161,15 +183,18 @@ def weights_model(weights: Path, config: Config) -> "nn.Module":
     """The network of a config with these weights, as `load_model` gives it.
 
     Raises:
-        ModelError: the file is missing, no safetensors file, or of another config.
+        ModelError: the file is missing, no safetensors file, or of another config, or its weights are not
+            finite.
     """
+    import torch
     from safetensors import SafetensorError
 
     from mc1opt.models.build import build_model
     from mc1opt.training.checkpoint import load_weights
 
-    model = build_model(config.architecture)
     try:
+        _refuse_too_few(weights, config)
+        model = build_model(config.architecture)
         load_weights(model, weights)
     except FileNotFoundError as error:
         raise ModelError(f"the weights {weights} are missing.") from error
@@ -180,7 +205,28 @@ def weights_model(weights: Path, config: Config) -> "nn.Module":
     except RuntimeError as error:  # of load_state_dict, over several lines
         first = str(error).splitlines()[-1].strip()
         raise ModelError(f"the weights {weights} are not of this config: {first}") from error
+    for name, tensor in model.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise ModelError(f"the weights {weights} are damaged: {name} is not finite.")
     return model.eval()
+
+
+def _refuse_too_few(weights: Path, config: Config) -> None:
+    """Before a network is made that is much larger than the file: a changed config may not fill the memory.
+
+    Raises:
+        ModelError: the config has more parameters than the file.
+    """
+    from safetensors import safe_open
+
+    with safe_open(weights, framework="numpy") as file:
+        # An object of safetensors that is no mapping.
+        stored = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    parameters = cost(config.architecture).parameters
+    if parameters > stored:
+        raise ModelError(
+            f"the weights {weights} are not of this config: {stored:,} numbers for {parameters:,} parameters."
+        )
 
 
 def check_labels(labels: Any, what: str) -> None:
@@ -208,7 +254,7 @@ def file_sha256(path: Path) -> str:
 def _read_json(path: Path, kind: type) -> Any:
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} is damaged: {error}") from error
     if not isinstance(content, kind):
         raise ModelError(f"{path} is damaged: it holds no {'list' if kind is list else 'object'}.")

@@ -11,8 +11,6 @@ from mc1opt.results.export_record import export_record
 from mc1opt.results.image_files import find_images, read_image
 from mc1opt.results.runtime import open_model
 
-BATCH_SIZE = 256
-
 
 @dataclass(frozen=True)
 class ClassProbability:
@@ -44,20 +42,18 @@ def predict(model: Path, images: Sequence[Path], *, top: int, storage: str) -> l
         storage: the study database, beside which the record of exports lies.
 
     Raises:
-        ModelError: the model cannot be opened.
+        ModelError: the model cannot be opened, or gives something else than numbers.
         DataError: an image cannot be read.
     """
     opened = open_model(model, export_record(storage))
     paths = find_images(images)
     arrays = np.stack([read_image(path) for path in paths])
     predictions = []
-    for first in range(0, len(paths), BATCH_SIZE):
-        _, probabilities = opened.run(arrays[first : first + BATCH_SIZE])
-        for path, row in zip(paths[first:], probabilities, strict=False):
-            # Of equal ones, the class with the lower number first.
-            best = np.argsort(-row, kind="stable")[:top]
-            classes = tuple(ClassProbability(opened.labels[i], round(float(row[i]), 6)) for i in best)
-            predictions.append(Prediction(str(path), classes))
+    for path, row in zip(paths, opened.probabilities(arrays), strict=True):
+        # Of equal ones, the class with the lower number first.
+        best = np.argsort(-row, kind="stable")[:top]
+        classes = tuple(ClassProbability(opened.labels[i], round(float(row[i]), 6)) for i in best)
+        predictions.append(Prediction(str(path), classes))
     return predictions
 
 

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mc1opt.config import CLASS_NAMES, CLASSES, IMAGE_CHANNELS, IMAGE_SIZE, config_from_json
-from mc1opt.errors import ConfigError, ModelError
+from mc1opt.config import CLASS_NAMES, CLASSES, IMAGE_CHANNELS, IMAGE_SIZE
+from mc1opt.errors import ModelError
 from mc1opt.results.export_formats import INPUT, OUTPUTS, onnx_package
 from mc1opt.results.export_record import recorded_hashes
-from mc1opt.results.model_folder import check_labels, read_model_folder, weights_model
+from mc1opt.results.model_data import known_data
+from mc1opt.results.model_folder import check_labels, read_model_folder, stored_config, weights_model
+from mc1opt.search.progress import plural
 from mc1opt.workers.resources import available_cpus
 
 if TYPE_CHECKING:
@@ -28,8 +30,10 @@ if TYPE_CHECKING:
 Images = NDArray[np.uint8]
 Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
 
-METADATA = ("labels", "config", "config_id", "weights_sha256", "mc1opt", "study", "precision")
-"""The texts that an exported file carries: labels and config as JSON, the study's name (may be empty)."""
+METADATA = ("labels", "config", "config_id", "weights_sha256", "mc1opt", "study", "data", "precision")
+"""The texts that an exported file carries: labels, config, data as JSON; the study's name (may be empty)."""
+BATCH_SIZE = 500
+"""Images that a model is asked about at once."""
 LARGEST = 1 << 30
 """Bytes of the largest file that is opened; mc1opt's models have a thousandth of it."""
 
@@ -42,6 +46,8 @@ class OpenModel:
     format: str
     study: str
     """The study that it comes from; empty if that is not known."""
+    data: dict[str, str] | None
+    """Name and SHA-256 of the images that it was trained on; None if they are not known."""
     run: Callable[[Images], Outputs]
     """Images (uint8, N x 3 x 32 x 32, RGB) to logits and probabilities (float32, N x 10)."""
 
@@ -50,29 +56,61 @@ class OpenModel:
         """The names of the classes, in the order of the logits."""
         return CLASS_NAMES
 
+    def probabilities(self, images: Images) -> NDArray[np.float32]:
+        """The probabilities (N x 10) of images (uint8, N x 3 x 32 x 32, RGB, at least one).
+
+        Raises:
+            ModelError: it cannot be run on them, or gives something else than N x 10 numbers.
+        """
+        parts = []
+        for first in range(0, len(images), BATCH_SIZE):
+            batch = images[first : first + BATCH_SIZE]
+            try:
+                _, probabilities = self.run(batch)
+            except Exception as error:  # whatever its own runtime raises
+                first_line = str(error).strip().split("\n")[0]
+                raise ModelError(
+                    f"{self.path} cannot be run on {plural(len(batch), 'image')}: {first_line}"
+                ) from error
+            if probabilities.shape != (len(batch), CLASSES) or not np.isfinite(probabilities).all():
+                raise ModelError(
+                    f"{self.path} gives probabilities that are not finite, or not {CLASSES} an image: it "
+                    "decides nothing."
+                )
+            parts.append(probabilities)
+        return np.concatenate(parts)
+
 
 def open_model(path: Path, record: Path) -> OpenModel:
-    """Opens a model folder or an exported file.
+    """Opens a model folder or an exported file, and asks it about images of one colour, to see that it runs.
 
     Args:
         path: the folder or file; its ending says the format.
         record: the record of exports, for pt2 files.
 
     Raises:
-        ModelError: it is missing, damaged, of other classes, or no file that is opened.
+        ModelError: it is missing, damaged, of other classes, or no file that is opened; or it does not run.
         Mc1optError: packages for ONNX are missing.
     """
+    opened = _open(path, record)
+    for count in (1, 2):  # a batch size may be fixed
+        opened.probabilities(np.full((count, IMAGE_CHANNELS, IMAGE_SIZE, IMAGE_SIZE), 127, dtype=np.uint8))
+    return opened
+
+
+def _open(path: Path, record: Path) -> OpenModel:
     if path.is_dir():
         return _open_folder(path)
     if not path.is_file():
         raise ModelError(f"there is no model {path}: give a model folder or an exported file.")
     if path.stat().st_size > LARGEST:
         raise ModelError(f"{path} has {path.stat().st_size:,} bytes; at most {LARGEST:,} are opened.")
-    if path.suffix == ".onnx":
+    ending = path.suffix.lower()
+    if ending == ".onnx":
         return open_onnx(path)
-    if path.suffix == ".pt2":
+    if ending == ".pt2":
         return open_pt2(path, known=recorded_hashes(record, "pt2"), record=record)
-    if path.suffix == ".safetensors":
+    if ending == ".safetensors":
         return open_safetensors(path)
     raise ModelError(
         f"{path} is not opened: a model is a model folder, or a file .onnx, .safetensors or .pt2 that mc1opt "
@@ -84,7 +122,8 @@ def _open_folder(path: Path) -> OpenModel:
     folder = read_model_folder(path)
     study = folder.metrics.get("study")
     run = torch_runner(weights_model(folder.weights, folder.config))
-    return OpenModel(path, "folder", study if isinstance(study, str) else "", run)
+    data = known_data(folder.metrics.get("data"))
+    return OpenModel(path, "folder", study if isinstance(study, str) else "", data, run)
 
 
 def open_onnx(path: Path) -> OpenModel:
@@ -127,7 +166,7 @@ def open_onnx(path: Path) -> OpenModel:
         logits, probabilities = session.run(list(OUTPUTS), {INPUT: images})
         return logits, probabilities
 
-    return OpenModel(path, "onnx", metadata.get("study", ""), run)
+    return _exported(path, "onnx", metadata, run)
 
 
 def open_pt2(path: Path, *, known: set[str], record: Path | None = None) -> OpenModel:
@@ -146,15 +185,20 @@ def open_pt2(path: Path, *, known: set[str], record: Path | None = None) -> Open
     if digest not in known:
         raise ModelError(
             f"{path} (SHA-256 {digest[:12]}...) is not in the record of exports, {record}; reading a pt2 "
-            "file can execute code: it is not opened. Export it here, or use its ONNX file or model folder."
+            "file can execute code: it is not opened. --storage names the database beside which the record "
+            "lies; else export it here, or use its ONNX file or model folder."
         )
     import torch
 
     metadata = dict.fromkeys(METADATA, "")
-    program = torch.export.load(io.BytesIO(content), extra_files=metadata)
+    try:
+        program = torch.export.load(io.BytesIO(content), extra_files=metadata)
+    except Exception as error:  # torch's own; such as for a file of a newer torch
+        first_line = str(error).strip().split("\n")[0]
+        raise ModelError(f"{path} cannot be read by torch {torch.__version__}: {first_line}") from error
     metadata = {key: value.decode() if isinstance(value, bytes) else value for key, value in metadata.items()}
     _check_metadata(path, metadata)
-    return OpenModel(path, "pt2", metadata.get("study", ""), _pair_runner(program.module()))
+    return _exported(path, "pt2", metadata, _pair_runner(program.module()))
 
 
 def open_safetensors(path: Path) -> OpenModel:
@@ -171,12 +215,8 @@ def open_safetensors(path: Path) -> OpenModel:
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"{path} is damaged, or no safetensors file: {error}") from error
     _check_metadata(path, metadata)
-    try:
-        config = config_from_json(json.loads(metadata["config"]))
-    except (KeyError, ValueError, TypeError, ConfigError) as error:
-        raise ModelError(f"{path} is no model of mc1opt: {error}") from error
-    run = torch_runner(weights_model(path, config))
-    return OpenModel(path, "safetensors", metadata.get("study", ""), run)
+    config = stored_config(str(path), _json(metadata, "config"), metadata.get("config_id"))
+    return _exported(path, "safetensors", metadata, torch_runner(weights_model(path, config)))
 
 
 def torch_runner(network: "torch.nn.Module") -> Callable[[Images], Outputs]:
@@ -197,14 +237,26 @@ def _pair_runner(module: "torch.nn.Module") -> Callable[[Images], Outputs]:
     return run
 
 
+def _exported(
+    path: Path, format_: str, metadata: dict[str, str], run: Callable[[Images], Outputs]
+) -> OpenModel:
+    data = known_data(_json(metadata, "data"))
+    return OpenModel(path, format_, metadata.get("study", ""), data, run)
+
+
 def _check_metadata(path: Path, metadata: dict[str, str]) -> None:
-    try:
-        labels = json.loads(metadata["labels"])
-    except (KeyError, ValueError) as error:
-        raise ModelError(
-            f"{path} is no model of mc1opt: it does not say the names of its classes."
-        ) from error
+    labels = _json(metadata, "labels")
+    if labels is None:
+        raise ModelError(f"{path} is no model of mc1opt: it does not say the names of its classes.")
     check_labels(labels, str(path))
+
+
+def _json(metadata: dict[str, str], key: str) -> Any:
+    """A text's content; None if there is none, or no JSON."""
+    try:
+        return json.loads(metadata.get(key, ""))
+    except (ValueError, RecursionError):
+        return None
 
 
 def _tensors(message: Any, kind: type) -> Iterator[Any]:

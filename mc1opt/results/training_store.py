@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mc1opt.config import config_id, describe_validation_error
 from mc1opt.errors import StorageError
-from mc1opt.results.json_lines import append_line, read_lines
+from mc1opt.json_lines import append_line, read_lines
 from mc1opt.results.model_folder import file_sha256
 from mc1opt.spec import Device, EpochResult, FailureKind, Fidelity, Fold, Precision, Training
 

@@ -140,7 +140,10 @@ def _refuse_another_study(name: str, stored: dict[str, Any], wanted: dict[str, A
         records.STUDY_SPACE: "the search space",
     }
     for key, what in words.items():
-        if stored.get(key) != wanted[key]:
+        same = stored.get(key) == wanted[key]
+        if key == records.DATA and isinstance(stored.get(key), dict):
+            same = stored[key].get("name") == wanted[key]["name"]  # what is hashed has changed; names say all
+        if not same:
             values = ""
             if key != records.STUDY_SPACE:
                 values = f": stored {json.dumps(stored.get(key))}, given {json.dumps(wanted[key])}"

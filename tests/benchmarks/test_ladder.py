@@ -12,9 +12,9 @@ from benchmarks.ladder import chosen_arms, missing_entries, parse_options, take_
 from benchmarks.ladder_arms import BASE, Arm, arms
 from mc1opt.config import ConvNet, config_id
 from mc1opt.errors import StorageError, UsageError
+from mc1opt.json_lines import append_line
 from mc1opt.models.cost import cost
 from mc1opt.presets import PRESETS
-from mc1opt.results.json_lines import append_line
 from tests.cli.command import SECONDS
 from tests.data.files import write_binary_folder
 from tests.search.studies import run_study

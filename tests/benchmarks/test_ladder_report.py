@@ -11,8 +11,8 @@ from benchmarks.ladder_lines import Results, read_results
 from benchmarks.ladder_norm import NORM_ARMS, epochs_to_loss, norm_verdicts, seconds_to_loss
 from benchmarks.ladder_report import grid_section, not_measured_section, plot, report, rows_section
 from mc1opt.config import config_id
+from mc1opt.json_lines import append_line
 from mc1opt.presets import PRESETS
-from mc1opt.results.json_lines import append_line
 from mc1opt.results.statistics import Spread, spread
 
 PATH = Path("ladder.jsonl")

@@ -17,7 +17,7 @@ from mc1opt.data.cache import CIFAR10_SHA256, damaged_arrays, open_entry
 from mc1opt.data.images import open_test_images, open_training_images
 from mc1opt.data.sources import find_data
 from mc1opt.data.splits import fold_split, split, stratified_order
-from mc1opt.errors import DataError
+from mc1opt.errors import DataError, StorageError
 from mc1opt.spec import DataSet, Fold
 from tests.data.files import make_arrays, write_arrays_folder
 
@@ -165,7 +165,7 @@ def test_an_opening_is_recorded_before_it_happens(data: DataSet) -> None:
 
 def test_without_a_record_the_test_images_stay_shut(data: DataSet) -> None:
     Path("file").touch()
-    with pytest.raises(OSError, match="file"):
+    with pytest.raises(StorageError, match=r"file/openings\.jsonl cannot be written"):
         open_test_images(data, "a look", Path("file/openings.jsonl"), "cpu")
 
 

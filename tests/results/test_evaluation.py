@@ -2,9 +2,11 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
 
@@ -19,8 +21,10 @@ from mc1opt.results.evaluation import (
     expected_calibration_error,
     wilson_interval,
 )
+from mc1opt.results.export import ExportCommand, export
 from mc1opt.results.model_folder import weights_model
 from mc1opt.training.evaluate import accuracy
+from tests.data.files import write_arrays_folder
 from tests.results.trained import STORAGE, Trained, write_model
 
 EXPORTS = Path("storage/exports/s")
@@ -119,12 +123,48 @@ def test_openings_are_recorded_and_counted_with_the_studys_models(exported: Path
     assert evaluation_lines(results[2])[0].endswith("(opened 2 times before)")
 
 
+def test_a_model_is_measured_on_the_data_that_it_was_trained_on(trained: Trained) -> None:
+    """Whether a folder or a file, if nobody gives other images."""
+    folder = Path(trained.data.folder)
+    data = find_data(folder)
+    model = write_model(Path("m"), trained, data={"name": data.name, "sha256": data.sha256})
+    (file,) = export(
+        ExportCommand(storage=STORAGE, model=model, formats=("safetensors",)), write=print, output=sys.stderr
+    )
+    for path in (model, Path(file.path)):
+        given = evaluate(path, folder, storage=STORAGE, output=None)
+        own = evaluate(path, None, storage=STORAGE, output=None)
+        assert (own.data, own.confusion) == (data.name, given.confusion)
+
+
+def test_openings_of_other_images_are_not_counted(trained: Trained) -> None:
+    model = write_model(Path("storage/models/s"), trained)
+    write_arrays_folder(Path("others"), train_images=100)
+    results = [
+        evaluate(model, path, storage=STORAGE, output=None)
+        for path in (Path("others"), Path(trained.data.folder), Path("others"))
+    ]
+    assert [result.opened_before for result in results] == [0, 0, 1]
+
+
 def test_a_model_that_cannot_be_opened_leaves_the_test_images_shut(trained: Trained) -> None:
     model = write_model(Path("storage/models/s"), trained)
     (model / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(ModelError, match="is damaged"):
         evaluate(model, Path(trained.data.folder), storage=STORAGE, output=None)
     assert not (model / "test_openings.jsonl").exists()
+
+
+def test_a_model_that_gives_no_numbers_leaves_them_shut_too(exported: Path, trained: Trained) -> None:
+    model = onnx.load(EXPORTS / "trial-1.onnx")
+    for tensor in model.graph.initializer:
+        if len(tensor.dims) > 1 and tensor.data_type == onnx.TensorProto.FLOAT:
+            array = np.full(tuple(tensor.dims), np.nan, dtype=np.float32)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    onnx.save(model, "broken.onnx")
+    with pytest.raises(ModelError, match="not finite"):
+        evaluate(Path("broken.onnx"), Path(trained.data.folder), storage=STORAGE, output=None)
+    assert not list(Path().rglob("test_openings.jsonl"))
 
 
 def test_the_evaluation_is_shown_in_whole(exported: Path, trained: Trained) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import mc1opt
-from mc1opt.config import CLASS_NAMES, Config, config_id
+from mc1opt.config import CLASS_NAMES, MLP, Config, LinearLayer, config_id
 from mc1opt.errors import ModelError, UsageError
 from mc1opt.models.build import build_model
 from mc1opt.results.model_folder import (
@@ -140,7 +142,10 @@ def truncate(folder: Path) -> None:
         (lambda folder: (folder / "labels.json").unlink(), r"labels\.json missing"),
         (lambda folder: (folder / "config.json").write_text("{"), r"config\.json is damaged"),
         (lambda folder: (folder / "config.json").write_text("[]"), r"config\.json is damaged"),
-        (lambda folder: (folder / "config.json").write_text("{}"), r"config\.json is damaged: it holds no"),
+        (
+            lambda folder: (folder / "config.json").write_text("{}"),
+            r"damaged, or of no model .*no config",
+        ),
         (lambda folder: (folder / "metrics.json").write_bytes(b"\xff"), r"metrics\.json is damaged"),
         (truncate, r"model\.safetensors is damaged"),
         (
@@ -151,6 +156,13 @@ def truncate(folder: Path) -> None:
             change_json("config.json", lambda content: content["config"].update(batch_size=0)),
             "batch_size: .*greater than or equal to 1",
         ),
+        (
+            change_json("config.json", lambda content: content["config"].update(batch_size=65)),
+            r"config\.json is damaged, or was changed: its config is [0-9a-f]{12}, and not [0-9a-f]{12}",
+        ),
+        (change_json("config.json", lambda content: content.pop("config_id")), "and not None"),
+        (change_json("config.json", lambda content: content.update(config=[])), "holds no config"),
+        (lambda folder: (folder / "config.json").write_text("[" * 100_000), r"config\.json is damaged"),
         (
             change_json("labels.json", lambda labels: labels.__setitem__(0, "zebra")),
             r"a model of other classes \(10: zebra, automobile",
@@ -195,6 +207,24 @@ def test_weights_of_another_config_are_refused(trained: Trained) -> None:
     assert isinstance(config, Config)
     with pytest.raises(ModelError, match="are not of this config"):
         weights_model(trained.weights, config)
+
+
+def test_a_network_much_larger_than_its_weights_is_not_even_made(trained: Trained) -> None:
+    """16 layers of 16,384 would take 17 GB."""
+    huge = MLP(layers=(LinearLayer(width=16_384),) * 16)
+    config = trained.config.model_copy(update={"architecture": huge})
+    with pytest.raises(ModelError, match=r"not of this config: [\d,]+ numbers for 4,[\d,]+ parameters"):
+        weights_model(trained.weights, config)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(trained: Trained, value: float) -> None:
+    tensors = load_file(trained.weights)
+    name = next(name for name, tensor in tensors.items() if tensor.ndim == 4)
+    tensors[name][0, 0, 0, 0] = value
+    save_file(tensors, "broken.safetensors")
+    with pytest.raises(ModelError, match=rf"are damaged: {re.escape(name)} is not finite"):
+        weights_model(Path("broken.safetensors"), trained.config)
 
 
 def test_many_other_classes_are_not_all_listed() -> None:

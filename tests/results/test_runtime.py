@@ -1,5 +1,6 @@
 """Models opened by their own runtimes; and the files that are not opened."""
 
+import hashlib
 import json
 import pickle
 from collections.abc import Callable
@@ -8,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import external_data_helper
-from safetensors.numpy import save_file
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from mc1opt.errors import ModelError
 from mc1opt.results.model_folder import weights_model
-from mc1opt.results.runtime import open_model
+from mc1opt.results.runtime import open_model, open_pt2
 from tests.results.test_model_folder import Trap
 from tests.results.trained import Trained, logits_of, random_images, write_model
 
@@ -150,6 +153,64 @@ def test_onnx_with_other_inputs_is_refused() -> None:
 
 
 # ---- Missing or damaged ----------------------------------------------------------------------------------
+
+
+def fix_batch(size: int) -> Callable[[onnx.ModelProto], object]:
+    def change(model: onnx.ModelProto) -> None:
+        for value in (*model.graph.input, *model.graph.output):
+            value.type.tensor_type.shape.dim[0].dim_value = size
+
+    return change
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_onnx_with_a_fixed_batch_size_is_refused(exported: Path, size: int) -> None:
+    with pytest.raises(ModelError, match=rf"cannot be run on {3 - size} image"):
+        open_model(change_onnx(fix_batch(size)), RECORD)
+
+
+def test_onnx_whose_weights_are_not_finite_is_refused(exported: Path) -> None:
+    def break_weights(model: onnx.ModelProto) -> None:
+        for tensor in model.graph.initializer:
+            if len(tensor.dims) > 1 and tensor.data_type == onnx.TensorProto.FLOAT:
+                array = np.full(tuple(tensor.dims), np.nan, dtype=np.float32)
+                tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+
+    with pytest.raises(ModelError, match="gives probabilities that are not finite"):
+        open_model(change_onnx(break_weights), RECORD)
+
+
+def test_a_changed_config_in_safetensors_is_refused(exported: Path) -> None:
+    path = EXPORTS / "trial-1.safetensors"
+    with safe_open(path, framework="numpy") as file:
+        metadata = dict(file.metadata())
+    tensors = load_file(path)
+    for change, message in (
+        (metadata["config"].replace('"batch_size": 64', '"batch_size": 65'), "was changed"),
+        ("[]", "holds no config"),
+        ("[" * 100_000, "holds no config"),
+    ):
+        save_file(tensors, path, metadata={**metadata, "config": change})
+        with pytest.raises(ModelError, match=message):
+            open_model(path, RECORD)
+
+
+def test_an_ending_in_capitals_is_the_same_format(exported: Path) -> None:
+    path = (EXPORTS / "trial-1.onnx").rename("TRIAL-1.ONNX")
+    assert open_model(path, RECORD).format == "onnx"
+
+
+def test_a_pt2_file_that_torch_cannot_read_is_refused_with_torchs_version() -> None:
+    Path("broken.pt2").write_bytes(b"no archive")
+    known = {hashlib.sha256(b"no archive").hexdigest()}
+    with pytest.raises(ModelError, match=rf"broken\.pt2 cannot be read by torch {torch.__version__[:4]}"):
+        open_pt2(Path("broken.pt2"), known=known)
+
+
+@pytest.mark.parametrize("name", ["trial-1.onnx", "trial-1.pt2", "trial-1.safetensors"])
+def test_an_exported_file_says_what_it_was_trained_on(exported: Path, trained: Trained, name: str) -> None:
+    data = {"name": trained.data.name, "sha256": trained.data.sha256}
+    assert open_model(EXPORTS / name, RECORD).data == data
 
 
 @pytest.mark.parametrize("name", ["trial-1.onnx", "trial-1.safetensors"])

@@ -1,5 +1,6 @@
 """Records in a file, a line of JSON each: appended for good, and read back whatever a crash left behind."""
 
+import fcntl
 import json
 import os
 from pathlib import Path
@@ -11,8 +12,8 @@ from mc1opt.errors import StorageError
 def append_line(path: Path, record: dict[str, Any]) -> None:
     """Appends a record; when this returns, it is on disk.
 
-    A half-written last line, which a power cut or a full disk leaves, is taken away first. Only one process
-    at a time may append.
+    A half-written last line, which a power cut or a full disk leaves, is taken away first. Other processes
+    that append wait meanwhile.
 
     Raises:
         StorageError: the file cannot be written.
@@ -21,6 +22,7 @@ def append_line(path: Path, record: dict[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # it ends with the file
             file.truncate(_whole_bytes(path))
             file.write(line.encode())
             file.flush()

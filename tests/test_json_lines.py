@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mc1opt.errors import StorageError
-from mc1opt.results.json_lines import append_line, read_lines
+from mc1opt.json_lines import append_line, read_lines
 
 PATH = Path("folder/records.jsonl")
 RECORDS = [{"seed": 2**63 - 1, "value": 0.1 + 0.2}, {"text": "line\nfeed, é"}]

@@ -1,0 +1,39 @@
+"""The images that belong to a model: those it was trained on."""
+
+from pathlib import Path
+from typing import TextIO
+
+from mc1opt.data.cache import CIFAR10, open_entry
+from mc1opt.data.sources import find_data
+from mc1opt.errors import DataError
+from mc1opt.spec import DataSet
+
+
+def known_data(stored: object) -> dict[str, str] | None:
+    """Name and SHA-256 of a model's images as a file tells them; None if it does not."""
+    if isinstance(stored, dict) and all(isinstance(stored.get(key), str) for key in ("name", "sha256")):
+        return {key: stored[key] for key in ("name", "sha256")}
+    return None
+
+
+def model_data(title: str, known: dict[str, str] | None, path: Path | None, output: TextIO | None) -> DataSet:
+    """The images to ask a model about: those given, else its own, else CIFAR-10.
+
+    Args:
+        title: what the model is called in a message.
+        known: see `known_data`.
+        path: files of images that somebody gave.
+        output: where the progress of fetching CIFAR-10 is shown.
+
+    Raises:
+        DataError: they cannot be had.
+    """
+    if path is None and known is not None and known["name"] != CIFAR10:
+        entry = open_entry(known["name"])
+        if entry is None:
+            raise DataError(
+                f"{title} was trained on {known['name']}, which is not in the cache. Give its files with "
+                "--data."
+            )
+        return entry.data
+    return find_data(path, output=output)

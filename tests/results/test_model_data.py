@@ -1,0 +1,37 @@
+"""The images that belong to a model."""
+
+from pathlib import Path
+
+import pytest
+
+from mc1opt.errors import DataError
+from mc1opt.results.model_data import known_data, model_data
+from tests.results.retraining import small_images
+
+NAMED = {"name": "own-0123456789ab", "sha256": "0" * 64}
+
+
+@pytest.mark.parametrize(
+    "stored", [None, [], {}, {"name": 5, "sha256": "0"}, {"name": "cifar10"}, "cifar10"], ids=str
+)
+def test_what_names_no_data_is_not_known(stored: object) -> None:
+    assert known_data(stored) is None
+
+
+def test_name_and_hash_are_taken_from_whatever_else_is_stored() -> None:
+    assert known_data({**NAMED, "train_images": 50}) == NAMED
+
+
+def test_given_images_come_before_the_models_own() -> None:
+    data = small_images()
+    assert model_data("m", NAMED, Path("images"), None) == data
+
+
+def test_the_models_own_are_found_in_the_cache() -> None:
+    data = small_images()
+    assert model_data("m", {"name": data.name, "sha256": data.sha256}, None, None) == data
+
+
+def test_own_images_that_are_not_in_the_cache_are_asked_for() -> None:
+    with pytest.raises(DataError, match=r"model m was trained on own-0123456789ab, .*files with --data"):
+        model_data("model m", NAMED, None, None)

@@ -67,6 +67,7 @@ def retrain(
 
     from mc1opt.results.dashboard import update_or_warn
     from mc1opt.results.mirror_search import mirror_retraining
+    from mc1opt.results.report import stopped_json
     from mc1opt.results.retrain import RetrainCommand
     from mc1opt.results.retrain import retrain as run_retraining
     from mc1opt.search.run import StopFlag
@@ -97,6 +98,8 @@ def retrain(
     mirror_retraining(mode, storage, study, lambda line: typer.echo(line, err=as_json))
     if ended.result is None:
         typer.echo(f"Go on with:   {resume_command()}", err=as_json)
+        if as_json:
+            typer.echo(json.dumps(stopped_json(study, ended.reason), indent=2))
         raise typer.Exit(signals.exit_code)
     update_or_warn(storage, study, lambda line: typer.echo(line, err=True))
     if as_json:

@@ -5,7 +5,6 @@ training images, once a seed, and then tested; and, if folds are asked for, once
 which validates on the images of that fold. Not here: training, and what the numbers mean.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from mc1opt.config import Config, config_id
 from mc1opt.errors import Mc1optError, UsageError
 from mc1opt.models.cost import cost
 from mc1opt.presets import Preset, Recipe
+from mc1opt.results.folds import check_folds, fold_images
 from mc1opt.results.trainings import Job
 from mc1opt.search.command import resolve_workers
 from mc1opt.search.progress import megabytes
@@ -71,11 +71,6 @@ class LadderPlan:
     memory_each: int
     """Bytes that the largest of the trainings takes, on the device that is short."""
 
-    @property
-    def fold_images(self) -> int:
-        """Training images of a fold: as many as the largest fold leaves, in all of them."""
-        return self.data.train_images - math.ceil(self.data.train_images / max(self.folds, 1))
-
     def jobs(self) -> list[LadderJob]:
         """All trainings, entry by entry: seeds, then folds."""
         return [job for entry in self.entries for job in (*self.seed_jobs(entry), *self.fold_jobs(entry))]
@@ -95,7 +90,7 @@ class LadderPlan:
         """An entry in each fold, with the first seed: so their spread is that of the images alone."""
         jobs = []
         for index in range(self.folds):
-            training = self._training(entry, 0, self.data, self.fold_images)
+            training = self._training(entry, 0, self.data, fold_images(self.folds, self.data))
             training = training.model_copy(update={"fold": Fold(index=index, count=self.folds)})
             jobs.append(LadderJob(f"{entry.label} fold {index + 1}", training, entry, 0))
         return jobs
@@ -164,14 +159,7 @@ def make_plan(
     seeds = max(len(entry.seeds) for entry in entries)
     if seeds > MAX_SEEDS:
         raise UsageError(f"--seeds {seeds} is too many; at most {MAX_SEEDS}.")
-    from mc1opt.data.images import smallest_class
-
-    most = smallest_class(data)
-    if folds > most:
-        raise UsageError(
-            f"--folds {folds} is too many: the smallest class of {data.name} has {most} training images, and "
-            f"each fold needs one of it; at most {most}."
-        )
+    check_folds(folds, data)
     largest = max(entries, key=lambda entry: _need(entry, data, device, precision).host)
     need = _need(largest, data, device, precision)
     test = evaluation_memory(largest.config, test_images, device)

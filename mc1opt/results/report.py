@@ -9,6 +9,7 @@ from mc1opt.config import CLASS_NAMES
 from mc1opt.models.cost import cost
 from mc1opt.results.candidates import TEST_NAME, Comparison, Standing
 from mc1opt.results.final_test import Confusion, FinalTest
+from mc1opt.results.folds import fold_images
 from mc1opt.results.retrain_plan import RetrainPlan
 from mc1opt.results.statistics import Spread, spread
 from mc1opt.search.location import DEFAULT_STORAGE
@@ -57,6 +58,7 @@ class Retraining:
         size = cost(candidate.config.architecture)
         return {
             "study": self.study,
+            "stopped": None,
             "retraining": plan.identity,
             "candidates": [self._standing_json(entry) for entry in self.comparison.standings.values()],
             "early_stopping": TEST_NAME,
@@ -114,9 +116,15 @@ class Retraining:
             "validation": self.fold_values,
             **self.over_folds.to_json(),
             "seed": self.plan.seeds[0],
-            "train_images": self.plan.fold_images,
+            "train_images": fold_images(self.plan.folds, self.plan.data),
             "std_over_seeds": self.retrained.std,
         }
+
+
+def stopped_json(study: str, reason: str) -> dict[str, Any]:
+    """What `retrain --json` prints of one that was stopped: nothing was chosen or tested."""
+    nothing = dict.fromkeys(("candidates", "winner", "test", "model"))
+    return {"study": study, "stopped": reason, **nothing}
 
 
 def data_json(data: DataSet) -> dict[str, Any]:

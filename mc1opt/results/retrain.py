@@ -12,9 +12,11 @@ from mc1opt.errors import Mc1optError, UsageError
 from mc1opt.results.candidates import Comparison, Standing, choose_candidates, study_data
 from mc1opt.results.exclusive import exclusive
 from mc1opt.results.final_test import Final, FinalTest, Measure, run_final_test
+from mc1opt.results.folds import check_folds
 from mc1opt.results.model_card import model_card
 from mc1opt.results.model_folder import METRICS, WEIGHTS, file_sha256, write_model_folder
 from mc1opt.results.report import Retraining, plan_line, result_lines, stopped_line
+from mc1opt.results.retrain_epochs import remember_epochs, with_seconds_of_this_machine
 from mc1opt.results.retrain_plan import CandidateJob, RetrainPlan, make_plan
 from mc1opt.results.training_store import StoredTraining, TrainingStore
 from mc1opt.results.trainings import Job, StoredTrainings
@@ -109,19 +111,41 @@ def retrain(
         raise UsageError("--top and --trial exclude each other: a trial is retrained alone.")
     record = read_study(command.storage, command.study)
     folder = models_folder(command.storage, command.study)
-    plan = _plan(command, record, folder, output)
+    plan = _plan(command, record, folder, output, stop, write, new_pool)
     _refuse_another_model(folder, plan, command.force)
     with exclusive(folder, f"study {command.study!r} is being retrained by another process."):
         on_start()
+        if command.epochs is None:
+            remember_epochs(folder, plan.request, plan.epochs)
         retraining = _Retraining(command, plan, folder, stop, write, new_pool, measure)
         return retraining.run()
 
 
-def _plan(command: RetrainCommand, record: StudyRecord, folder: Path, output: TextIO) -> RetrainPlan:
+def _plan(
+    command: RetrainCommand,
+    record: StudyRecord,
+    folder: Path,
+    output: TextIO,
+    stop: StopFlag,
+    write: Callable[[str], None],
+    new_pool: Callable[[int], Pool],
+) -> RetrainPlan:
     candidates = choose_candidates(record, top=command.top or TOP, trial=command.trial)
     device = resolve_device(command.device)
+    precision = resolve_precision(device)
     workers = resolve_workers(command.workers, device)
     data = study_data(record, command.data, output)
+    check_folds(command.folds or 0, data)
+    candidates = with_seconds_of_this_machine(
+        candidates,
+        record,
+        data=data,
+        device=device,
+        precision=precision,
+        new_pool=lambda: new_pool(workers),
+        interrupted=stop.is_set,
+        write=write,
+    )
     return make_plan(
         candidates,
         study_seed=record.seed or 0,
@@ -131,7 +155,7 @@ def _plan(command: RetrainCommand, record: StudyRecord, folder: Path, output: Te
         search=record.fidelity,
         data=data,
         device=device,
-        precision=resolve_precision(device),
+        precision=precision,
         workers=workers,
         folder=folder,
     )

@@ -5,31 +5,20 @@ winner on all training images, once a seed. Folds come on top.
 """
 
 import hashlib
-import heapq
 import json
-import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mc1opt.config import CLASSES
-from mc1opt.errors import StorageError, UsageError
+from mc1opt.errors import UsageError
 from mc1opt.results.candidates import Candidate
+from mc1opt.results.folds import fold_images
+from mc1opt.results.retrain_epochs import default_epochs, epoch_costs, makespan, remembered_epochs
 from mc1opt.results.training_store import TrainingStore
 from mc1opt.results.trainings import Job
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import DataSet, Device, Fidelity, Fold, Precision, Training
-
-AIM_SECONDS = 3600.0
-"""What both stages shall take together where nobody says how many epochs."""
-LEAST_EPOCHS = 5
-MOST_EPOCHS = 200
-UNKNOWN_EPOCHS = 20
-"""Where the study does not know how long an epoch takes."""
-FORWARD_SHARE = 1 / 3
-"""An image's forward pass alone, as a share of forward and backward pass together."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +36,8 @@ class RetrainPlan:
     candidates: tuple[Candidate, ...]
     seeds: tuple[int, ...]
     """The first one's model is kept, whatever comes of it."""
+    request: str
+    """What was asked for, by which its default epochs are remembered."""
     folds: int
     """0 for none."""
     epochs: int
@@ -63,11 +54,6 @@ class RetrainPlan:
     def train_images(self) -> int:
         """Of a training in stage 1."""
         return self.data.train_images - self.data.validation_images
-
-    @property
-    def fold_images(self) -> int:
-        """Training images of a fold: as many as the largest fold leaves, in all of them."""
-        return self.data.train_images - math.ceil(self.data.train_images / max(self.folds, 1))
 
     @property
     def trainings(self) -> int:
@@ -107,15 +93,13 @@ class RetrainPlan:
 
     def fold_jobs(self, winner: Candidate) -> list[Job]:
         """The winner in each fold, with the first seed: so their spread is that of the images alone."""
-        return [
-            Job(
-                f"#{winner.trial} fold {index + 1}",
-                self._training(winner, self.seeds[0], self.data, self.fold_images).model_copy(
-                    update={"fold": Fold(index=index, count=self.folds)}
-                ),
-            )
-            for index in range(self.folds)
-        ]
+        jobs = []
+        for index in range(self.folds):
+            images = fold_images(self.folds, self.data)
+            training = self._training(winner, self.seeds[0], self.data, images)
+            training = training.model_copy(update={"fold": Fold(index=index, count=self.folds)})
+            jobs.append(Job(f"#{winner.trial} fold {index + 1}", training))
+        return jobs
 
     def stored(self, store: TrainingStore) -> tuple[int, float | None]:
         """How many of the trainings are stored, and the expected seconds of the others."""
@@ -129,12 +113,11 @@ class RetrainPlan:
         if self.stage_seconds is None:
             return done, None
         by_trial = dict(zip((c.trial for c in self.candidates), self.stage_seconds[0], strict=True))
-        share = self.fold_images / self.data.train_images if self.folds else 0.0
-        return done, (
-            makespan([by_trial[trial] for trial in missing], self.workers)
-            + makespan([self.stage_seconds[1]] * (len(self.seeds) - finals), self.workers)
-            + makespan([share * self.stage_seconds[1]] * (self.folds - folds), self.workers)
-        )
+        share = fold_images(self.folds, self.data) / self.data.train_images
+        of_winner = [self.stage_seconds[1]] * (len(self.seeds) - finals)
+        of_winner += [share * self.stage_seconds[1]] * (self.folds - folds)
+        first = makespan([by_trial[trial] for trial in missing], self.workers)
+        return done, first + makespan(of_winner, self.workers)
 
     def _training(self, candidate: Candidate, seed: int, data: DataSet, images: int) -> Training:
         return Training(
@@ -164,13 +147,13 @@ def make_plan(
     workers: int,
     folder: Path,
 ) -> RetrainPlan:
-    """Plans a retraining; the epochs that an earlier start of the same one chose are kept.
+    """Plans a retraining; the default epochs that an earlier start of the same one chose are kept.
 
     Args:
         candidates: what is trained.
         study_seed: the seeds are derived from it.
         seeds: how many.
-        folds: 0 for none.
+        folds: 0 for none, else as many as `check_folds` allows.
         epochs: of each training; None for as many as fit into `AIM_SECONDS`.
         search: the trials' fidelity, which their seconds belong to; None if unknown.
         data: the images.
@@ -180,26 +163,24 @@ def make_plan(
         folder: the study's models.
 
     Raises:
-        UsageError: the images allow no validation, or not so many folds.
+        UsageError: the images allow no validation.
     """
     if data.validation_images < 1:
         raise UsageError(f"{data.name} has no validation images: {data.train_images} are too few to retrain.")
-    if folds > data.train_images // CLASSES:
-        raise UsageError(
-            f"--folds {folds} is too many for {data.train_images} training images; at most "
-            f"{data.train_images // CLASSES}."
-        )
     values = tuple(derive_seed(study_seed, "retrain", index) for index in range(seeds))
-    costs = _epoch_costs(candidates, search, data)
+    costs = epoch_costs(candidates, search, data)
+    request = _digest({**_request(candidates, values, data), "device": device, "precision": precision})
     if epochs is None:
-        request = {**_request(candidates, values, data), "device": device, "precision": precision}
-        epochs = _remembered_epochs(folder, _digest(request), costs, seeds, workers)
+        epochs = remembered_epochs(folder, request) or default_epochs(
+            costs, seeds=seeds, folds=[fold_images(folds, data) / data.train_images] * folds, workers=workers
+        )
     stage_seconds = None
     if costs is not None:
         stage_seconds = tuple(epochs * cost for cost in costs[0]), epochs * costs[1]
     return RetrainPlan(
         candidates=tuple(candidates),
         seeds=values,
+        request=request,
         folds=folds,
         epochs=epochs,
         data=data,
@@ -209,68 +190,6 @@ def make_plan(
         weights=folder / "weights",
         stage_seconds=stage_seconds,
     )
-
-
-def default_epochs(costs: tuple[Sequence[float], float], seeds: int, workers: int) -> int:
-    """As many epochs as let both stages take `AIM_SECONDS` together, in rounds of trainings on workers.
-
-    Args:
-        costs: seconds of an epoch in stage 1, by candidate, and of one in stage 2.
-        seeds: trainings of each candidate, and of the winner.
-        workers: trainings at once.
-    """
-    one_epoch = makespan(list(costs[0]) * seeds, workers) + makespan([costs[1]] * seeds, workers)
-    return min(MOST_EPOCHS, max(LEAST_EPOCHS, int(AIM_SECONDS / one_epoch)))
-
-
-def makespan(seconds: Sequence[float], workers: int) -> float:
-    """How long trainings take that are begun in this order, each when a worker is free."""
-    free = [0.0] * workers
-    for each in seconds:
-        heapq.heapreplace(free, free[0] + each)
-    return max(free)
-
-
-def _epoch_costs(
-    candidates: Sequence[Candidate], search: Fidelity | None, data: DataSet
-) -> tuple[tuple[float, ...], float] | None:
-    """Seconds of an epoch in both stages, from those of the search; the slowest candidate may win."""
-    known = [c.epoch_seconds for c in candidates if c.epoch_seconds]
-    if not known or search is None:
-        return None
-    validation = FORWARD_SHARE * data.validation_images
-    images = search.train_images + validation
-    measured = [(c.epoch_seconds or max(known)) / images for c in candidates]
-    first = data.train_images - data.validation_images + validation
-    return tuple(each * first for each in measured), max(measured) * data.train_images
-
-
-def _remembered_epochs(
-    folder: Path,
-    request: str,
-    costs: tuple[Sequence[float], float] | None,
-    seeds: int,
-    workers: int,
-) -> int:
-    """The default epochs of a request: those of its first start, however many workers there were then."""
-    path = folder / "epochs.json"
-    try:
-        remembered = json.loads(path.read_text())
-    except (OSError, ValueError):
-        remembered = {}
-    if not isinstance(remembered, dict):
-        remembered = {}
-    if isinstance(epochs := remembered.get(request), int) and epochs > 0:
-        return epochs
-    epochs = UNKNOWN_EPOCHS if costs is None else default_epochs(costs, seeds, workers)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({**remembered, request: epochs}, indent=2) + "\n")
-        temporary.replace(path)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror}.") from error
-    return epochs
 
 
 def _request(candidates: Sequence[Candidate], seeds: Sequence[int], data: DataSet) -> dict[str, Any]:

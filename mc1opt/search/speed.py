@@ -53,10 +53,9 @@ def typical_epoch_seconds(
     precision: Precision,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> float | None:
-    """Seconds that an epoch of the typical config takes while all workers train.
+    """Seconds that an epoch of the typical config takes while all workers train; see `epoch_seconds`.
 
-    The second of two short epochs on each worker: the first one waits for libraries to settle. Takes about
-    3 seconds on a CPU, and the workers' start, which a search waits for anyway.
+    Takes about 3 seconds on a CPU, and the workers' start, which a search waits for anyway.
 
     Args:
         definition: what is searched.
@@ -74,9 +73,49 @@ def typical_epoch_seconds(
     Raises:
         WorkerError: no worker can be started.
     """
+    return epoch_seconds(
+        typical_config(definition, max_macs),
+        pool,
+        data=data,
+        fidelity=fidelity,
+        device=device,
+        precision=precision,
+        interrupted=interrupted,
+    )
+
+
+def epoch_seconds(
+    config: Config,
+    pool: Pool,
+    *,
+    data: DataSet,
+    fidelity: Fidelity,
+    device: Device,
+    precision: Precision,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> float | None:
+    """Seconds that an epoch of a config takes while all workers train.
+
+    The second of two short epochs on each worker: the first one waits for libraries to settle.
+
+    Args:
+        config: what is trained.
+        pool: who trains, with nothing else to do yet.
+        data: the images.
+        fidelity: of the epoch that is asked for.
+        device: where.
+        precision: in which.
+        interrupted: whether to give up; the pool is interrupted then.
+
+    Returns:
+        None if a training failed, or was given up.
+
+    Raises:
+        WorkerError: no worker can be started.
+    """
     images = min(IMAGES, fidelity.train_images)
     training = Training(
-        config=typical_config(definition, max_macs),
+        config=config,
         fidelity=Fidelity(train_images=images, epochs=2),
         seed=SPEED_SEED,
         data=data,

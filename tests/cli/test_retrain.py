@@ -110,6 +110,15 @@ def test_a_retraining_that_ctrl_c_stopped_goes_on_by_the_printed_command(finishe
     assert finished_trainings() == 4
 
 
+@pytest.mark.slow
+def test_json_of_a_stopped_retraining_says_that_nothing_was_chosen(finished: Path, mc1opt_here) -> None:
+    ended = mc1opt_here("retrain", "--study", "tiny", "--epochs", "5000", "--timeout", "1s", "--json")
+    assert ended.returncode == 0, ended.stderr
+    nothing = dict.fromkeys(("candidates", "winner", "test", "model"))
+    assert json.loads(ended.stdout) == {"study": "tiny", "stopped": "timeout", **nothing}
+    assert "Go on with:   mc1opt retrain --study tiny" in ended.stderr
+
+
 # ---- Given wrongly ---------------------------------------------------------------------------------------
 
 
@@ -120,7 +129,7 @@ def test_a_retraining_that_ctrl_c_stopped_goes_on_by_the_printed_command(finishe
         (["--trial", "-1"], 2, "--trial -1 is too small", "at least 0"),
         (["--seeds", "0"], 2, "--seeds 0 is too small", "at least 1"),
         (["--folds", "1"], 2, "--folds 1 is too small", "at least 2"),
-        (["--folds", "21"], 2, "--folds 21 is too many for 200 training images", "at most 20"),
+        (["--folds", "21"], 2, "--folds 21 is too many: the smallest class of own-", "at most 20"),
         (["--epochs", "0"], 2, "--epochs 0 is too small", "at least 1"),
         (["--timeout", "soon"], 2, "--timeout 'soon' is no time", "such as 90s"),
         (["--workers", "0"], 2, "--workers '0'", "or auto"),

@@ -361,7 +361,9 @@ def test_a_final_training_that_diverges_is_an_error_that_says_what_to_do(
     assert len(opening_lines()) == 1
 
 
-@pytest.mark.parametrize("options", [{"epochs": 2}, {"seeds": 2}, {"top": 2}, {"trial": 0}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"epochs": 2}, {"seeds": 2}, {"top": 2}, {"trial": 0}, {"epochs": None}], ids=str
+)
 def test_the_model_of_another_retraining_is_replaced_only_by_force(
     retrainable: StudyRecord, switches: Switches, options: dict[str, Any]
 ) -> None:

@@ -1,7 +1,5 @@
 """What a retraining will train: which images and seeds, and how many epochs fit into an hour."""
 
-import json
-import math
 from pathlib import Path
 
 import pytest
@@ -9,7 +7,8 @@ import pytest
 from mc1opt.config import MLP, SGD, Config, LinearLayer, config_id
 from mc1opt.errors import UsageError
 from mc1opt.results.candidates import Candidate
-from mc1opt.results.retrain_plan import RetrainPlan, default_epochs, make_plan, makespan
+from mc1opt.results.retrain_epochs import remember_epochs
+from mc1opt.results.retrain_plan import RetrainPlan, make_plan
 from mc1opt.results.training_store import TrainingStore
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import DataSet, Fidelity, Fold
@@ -78,43 +77,20 @@ def test_all_trainings_are_counted() -> None:
 # ---- Epochs ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3, 4, 100])
-@pytest.mark.parametrize("seeds", [1, 3, 5])
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_trainings_of_equal_length_take_as_many_rounds_as_the_workers_need(
-    count: int, seeds: int, workers: int
-) -> None:
-    first, second = 1.5, 2.0
-    rounds = math.ceil(count * seeds / workers) * first + math.ceil(seeds / workers) * second
-    expected = max(5, min(200, math.floor(3600 / rounds)))
-    assert default_epochs(([first] * count, second), seeds, workers) == expected
-
-
-def test_default_epochs_stay_within_their_bounds() -> None:
-    assert default_epochs(([1000.0], 1000.0), 3, 1) == 5
-    assert default_epochs(([0.001], 0.001), 3, 1) == 200
-
-
-def test_trainings_begin_when_a_worker_is_free() -> None:
-    assert makespan([3, 1, 1, 1, 2], 2) == 5
-    assert makespan([], 2) == 0
-    assert makespan([1, 2, 3], 1) == 6
-
-
-def test_the_seconds_of_an_epoch_grow_with_its_images() -> None:
-    """A validation image is a third of a training image: it has a forward pass alone."""
-    result = plan(candidate(1, 2.0), candidate(2, 3.0))
-    measured = 10_000 + 5_000 / 3
-    first, second = result.stage_seconds
-    assert first == pytest.approx([10 * s * (45_000 + 5_000 / 3) / measured for s in (2.0, 3.0)])
-    assert second == pytest.approx(10 * 3.0 * 50_000 / measured)  # the slower one may win
-
-
 def test_the_default_takes_about_an_hour_by_the_trials_own_seconds() -> None:
     result = plan(epochs=None)
     _, seconds = result.stored(TrainingStore(Path("models/trainings.jsonl")))
     first, second = result.stage_seconds
     assert 3600 - (3 * first[0] + 2 * second) / result.epochs < seconds <= 3600
+
+
+def test_folds_are_part_of_the_hour() -> None:
+    """Their trainings begin with those of the winner, when a worker is free."""
+    result = plan(epochs=None, folds=5)
+    assert result.epochs < plan(epochs=None).epochs
+    _, seconds = result.stored(TrainingStore(Path("models/trainings.jsonl")))
+    first, second = result.stage_seconds
+    assert 3600 - (3 * first[0] + 4 * second) / result.epochs < seconds <= 3600
 
 
 def test_without_known_seconds_the_epochs_are_a_plain_number_and_the_time_is_not_known() -> None:
@@ -124,22 +100,17 @@ def test_without_known_seconds_the_epochs_are_a_plain_number_and_the_time_is_not
 
 
 def test_the_default_stays_what_it_was_at_the_first_start() -> None:
-    first = plan(epochs=None).epochs
-    assert plan(epochs=None, workers=1).epochs == first
-    assert plan(epochs=None, workers=1, seeds=5).epochs < first
-    assert plan(epochs=None, workers=1).epochs == first
-
-
-@pytest.mark.parametrize("content", ["", "{", "[1]", '{"x": "y"}'], ids=repr)
-def test_damaged_notes_about_epochs_are_made_anew(content: str) -> None:
+    first = plan(epochs=None)
     Path("models").mkdir()
-    Path("models/epochs.json").write_text(content)
-    epochs = plan(epochs=None).epochs
-    assert epochs in json.loads(Path("models/epochs.json").read_text()).values()
+    remember_epochs(Path("models"), first.request, first.epochs)
+    for changes in ({"workers": 1}, {"folds": 5}):
+        assert plan(epochs=None, **changes).epochs == first.epochs
+    assert plan(epochs=None, workers=1, seeds=5).epochs < first.epochs
+    assert plan(epochs=3).epochs == 3
 
 
-def test_a_given_number_of_epochs_writes_nothing() -> None:
-    plan(epochs=3)
+def test_a_plan_writes_nothing() -> None:
+    plan(epochs=None)
     assert not Path("models").exists()
 
 
@@ -160,13 +131,6 @@ def test_folds_and_workers_make_no_other_retraining(changes: dict[str, object]) 
 
 
 # ---- What cannot be --------------------------------------------------------------------------------------
-
-
-def test_more_folds_than_images_of_a_class_are_refused() -> None:
-    small = DATA.model_copy(update={"train_images": 200, "validation_images": 20})
-    plan(folds=20, data=small)
-    with pytest.raises(UsageError, match="--folds 21 is too many for 200 training images; at most 20"):
-        plan(folds=21, data=small)
 
 
 def test_images_without_validation_are_refused() -> None:

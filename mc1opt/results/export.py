@@ -5,6 +5,7 @@ put into its place: what fails leaves nothing behind, and overwrites nothing.
 """
 
 import contextlib
+import glob
 import json
 import os
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from mc1opt.results.model_data import model_data
 from mc1opt.results.model_folder import file_sha256, weights_model
 from mc1opt.results.python_script import run_script_network, training_script
 from mc1opt.results.runtime import Images, open_onnx, open_pt2, open_safetensors, torch_runner
+from mc1opt.search.ownership import has_ended
 from mc1opt.search.progress import plural
 from mc1opt.spec import DataSet
 
@@ -127,6 +129,7 @@ class Exporter:
         temporary = path.with_name(f".{os.getpid()}.{path.name}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(path)
             self._write(name, temporary, path.name, half=half)
             check, milliseconds = self._check(name, temporary)
             if not check.finite:
@@ -138,14 +141,21 @@ class Exporter:
                     f"{check.max_logit_difference:.2g} (allowed: {TOLERANCE:g}), "
                     f"{plural(check.different_decisions, 'decision')} of {check.images:,} (allowed: none)."
                 )
+            # Before it is there: a pt2 file that the record does not know could not be opened.
+            record_export(
+                self._record,
+                path,
+                name,
+                sha256=file_sha256(temporary),
+                config_id=config_id(self._source.config),
+                weights_sha256=self._weights_sha256,
+            )
             temporary.replace(path)
         except OSError as error:
             raise ModelError(f"{path} cannot be written: {error}") from error
         finally:
             with contextlib.suppress(OSError):  # such as a folder that is a file
                 temporary.unlink(missing_ok=True)
-        identity = config_id(self._source.config)
-        record_export(self._record, path, name, config_id=identity, weights_sha256=self._weights_sha256)
         exported = ExportedFile(
             format=name,
             path=str(path),
@@ -205,6 +215,14 @@ def _formats(command: ExportCommand) -> list[str]:
         for package in ("onnx", "onnxruntime", "onnxscript"):
             onnx_package(package)
     return formats
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Temporary files of processes that were killed while they exported to `path`."""
+    for leftover in path.parent.glob(f".*.{glob.escape(path.name)}"):
+        number = leftover.name.split(".")[1]
+        if number.isdecimal() and has_ended(int(number)):
+            leftover.unlink(missing_ok=True)
 
 
 def _lines(exported: ExportedFile, check: Check, *, half: bool) -> list[str]:

@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mc1opt.json_lines import append_line, read_lines
-from mc1opt.results.model_folder import file_sha256
 from mc1opt.search.command import checkpoints_folder
 
 
@@ -32,8 +31,18 @@ def export_record(storage: str) -> Path:
     return exports_folder(storage) / "exports.jsonl"
 
 
-def record_export(record: Path, path: Path, format_: str, *, config_id: str, weights_sha256: str) -> None:
-    """Appends a line for a file that was written and checked.
+def record_export(
+    record: Path, path: Path, format_: str, *, sha256: str, config_id: str, weights_sha256: str
+) -> None:
+    """Appends a line for a file that was checked and is about to be put into its place.
+
+    Args:
+        record: see `export_record`.
+        path: where the file will be.
+        format_: its format.
+        sha256: its own.
+        config_id: of the model.
+        weights_sha256: of the weights that it was made from.
 
     Raises:
         StorageError: the record cannot be written.
@@ -42,7 +51,7 @@ def record_export(record: Path, path: Path, format_: str, *, config_id: str, wei
         time=datetime.now(UTC).isoformat(timespec="seconds"),
         format=format_,
         path=str(path.resolve()),
-        sha256=file_sha256(path),
+        sha256=sha256,
         config_id=config_id,
         weights_sha256=weights_sha256,
     )

@@ -50,6 +50,8 @@ class Replay:
     difference: Difference | None
     reason: str | None
     """Why it could not be compared; or what else differs, where the curves do."""
+    diverged: bool = False
+    """Whether the trial diverged, in the epoch after those that were compared."""
 
     def to_json(self) -> dict[str, Any]:
         """As `replay --json` prints it."""
@@ -61,7 +63,11 @@ class Replay:
         if self.equal is None:
             return f"{name} cannot be compared here: {self.reason}."
         if self.equal:
-            return f"{name}: the curve is equal, bit for bit, over {plural(self.epochs, 'epoch')}."
+            again = f"it diverges again in epoch {self.epochs + 1}"
+            if self.epochs == 0:
+                return f"{name}: {again}."
+            same = f"the curve is equal, bit for bit, over {plural(self.epochs, 'epoch')}"
+            return f"{name}: {same}; {again}." if self.diverged else f"{name}: {same}."
         assert self.difference is not None
         also = f" ({self.reason})" if self.reason else ""
         return (
@@ -113,11 +119,12 @@ def replay(
     )
     make = new_pool or (lambda threads: ProcessPool(1, threads=threads))
     # A trial that diverged must diverge again: an epoch more than it had is a difference.
-    epochs = len(stored) + (records.FAILURE in trial.user_attrs)
+    diverged = records.FAILURE in trial.user_attrs
+    epochs = len(stored) + diverged
     curve, failure = _train(make(training.threads), training, epochs)
     difference = _first_difference(stored, [_numbers(result) for result in curve])
     reason = None if difference is None else _what_else(trial, failure)
-    return Replay(study, number, difference is None, len(stored), difference, reason)
+    return Replay(study, number, difference is None, len(stored), difference, reason, diverged)
 
 
 def _trial(study: "Study", number: int) -> "FrozenTrial":

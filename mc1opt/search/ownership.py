@@ -39,10 +39,16 @@ def is_dead(owner: dict[str, Any] | None) -> bool | None:
     here = _pid_namespace()
     if owner.get("pid_namespace", here) != here:  # an older mc1opt did not store it
         return None
-    return _has_ended(owner["pid"], owner["started"])
+    return has_ended(owner["pid"], owner["started"])
 
 
-def _has_ended(pid: int, started: int | None) -> bool | None:
+def has_ended(pid: int, started: int | None = None) -> bool | None:
+    """Whether a process of this machine has ended; None where another one may have its id now.
+
+    Args:
+        pid: its id.
+        started: see `this_owner`; None if that is not known.
+    """
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

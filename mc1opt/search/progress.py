@@ -185,7 +185,8 @@ def ending(trial: TrialRecord) -> str:
     if trial.outcome == "failed" and trial.failure is not None:
         message = trial.failure["message"].strip().split("\n")[0]
         return f"failed ({trial.failure['kind']}): {message}"
-    return "interrupted, waits for the next start" if trial.outcome == "waiting" else trial.outcome
+    waiting = "interrupted, waits for the next start" if trial.interrupted else "not begun yet"
+    return waiting if trial.outcome == "waiting" else trial.outcome
 
 
 def record_summary(trial: TrialRecord) -> str:

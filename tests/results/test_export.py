@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from mc1opt.errors import Mc1optError, ModelError, UsageError
+from mc1opt.errors import Mc1optError, ModelError, StorageError, UsageError
 from mc1opt.results import export_check
 from mc1opt.results.export import FORMATS, ExportCommand, ExportedFile, export
 from tests.cli.command import files_below
@@ -134,6 +137,30 @@ def test_wrong_options_are_refused_before_anything_is_made(
     with pytest.raises(Mc1optError, match=message):
         run(trained, **options)
     assert files_below(exported / "storage") == before
+
+
+def test_without_a_record_nothing_is_written(exported: Path, trained: Trained) -> None:
+    """A pt2 file that the record does not know is not opened."""
+    record = Path("storage/exports/exports.jsonl")
+    record.unlink()
+    record.mkdir()
+    with pytest.raises(StorageError, match=r"exports\.jsonl cannot be written"):
+        run(trained, formats=("safetensors",), output=Path("new"))
+    assert files_below(Path("new")) == {}
+
+
+def test_what_a_killed_export_left_is_removed_and_that_of_a_living_one_stays(
+    exported: Path, trained: Trained
+) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    Path("new").mkdir()
+    names = [f".{number}.trial-1.safetensors" for number in (ended.pid, os.getppid())]
+    names += [f".{ended.pid}.trial-1.onnx", ".x.trial-1.safetensors"]
+    for name in names:
+        Path("new", name).touch()
+    run(trained, formats=("safetensors",), output=Path("new"))
+    assert {path.name for path in Path("new").iterdir()} == {"trial-1.safetensors", *names[1:]}
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_of_its_own(exported: Path, trained: Trained) -> None:

@@ -15,8 +15,8 @@ RECORD = Path("exports/exports.jsonl")
 def test_each_export_is_a_line_with_its_hash_path_and_format() -> None:
     before = datetime.now(UTC).replace(microsecond=0)
     for name in ("a.onnx", "b.pt2"):
-        Path(name).write_text(name)
-        record_export(RECORD, Path(name), name[2:], config_id="c", weights_sha256="w")
+        digest = hashlib.sha256(name.encode()).hexdigest()
+        record_export(RECORD, Path(name), name[2:], sha256=digest, config_id="c", weights_sha256="w")
     first, second = (json.loads(line) for line in RECORD.read_text().splitlines())
     assert first["path"] == str(Path("a.onnx").resolve())
     assert (first["format"], second["format"]) == ("onnx", "pt2")
@@ -28,8 +28,7 @@ def test_each_export_is_a_line_with_its_hash_path_and_format() -> None:
 
 def test_a_file_that_is_exported_again_leaves_both_hashes_known() -> None:
     for content in ("one", "two"):
-        Path("a.pt2").write_text(content)
-        record_export(RECORD, Path("a.pt2"), "pt2", config_id="c", weights_sha256="w")
+        record_export(RECORD, Path("a.pt2"), "pt2", sha256=content, config_id="c", weights_sha256="w")
     assert len(recorded_hashes(RECORD, "pt2")) == 2
 
 

@@ -88,7 +88,9 @@ def test_a_trial_that_diverged_must_diverge_in_the_same_epoch(
     on_cpu: StudyRecord, switches: Switches
 ) -> None:
     switches.add("diverge", seed=derive_seed(SEED, 4), epoch=2)
-    assert replayed(4).equal
+    again = replayed(4)
+    assert again.equal
+    assert again.line().endswith("equal, bit for bit, over 2 epochs; it diverges again in epoch 3.")
     switches.clear()
     went_well = replayed(4)
     assert (went_well.equal, went_well.difference.epoch, went_well.difference.stored) == (False, 3, None)
@@ -96,6 +98,13 @@ def test_a_trial_that_diverged_must_diverge_in_the_same_epoch(
     sooner = replayed(4)
     assert (sooner.equal, sooner.difference.epoch, sooner.difference.replayed) == (False, 2, None)
     assert "the replay failed: the training loss is nan" in sooner.line()
+
+
+def test_of_a_trial_that_diverged_at_once_no_curve_is_called_equal(
+    on_cpu: StudyRecord, switches: Switches
+) -> None:
+    replay = Replay(STUDY, 4, True, 0, None, None, diverged=True)
+    assert replay.line() == f"Trial 4 of study {STUDY}: it diverges again in epoch 1."
 
 
 def test_the_first_epoch_that_differs_is_named_with_both_values(on_cpu: StudyRecord) -> None:

@@ -70,7 +70,8 @@ def test_a_line_has_the_counts_the_trial_the_best_what_does_not_count_and_the_ti
             trial(3, "failed", failure={"kind": "diverged", "message": "the loss is nan\nat step 7"}),
             "failed (diverged): the loss is nan",
         ),
-        (trial(3, "waiting"), "interrupted, waits for the next start"),
+        (trial(3, "waiting", interrupted=1), "interrupted, waits for the next start"),
+        (trial(3, "waiting"), "not begun yet"),
     ],
     ids=lambda value: value.outcome if isinstance(value, TrialRecord) else "",
 )

@@ -1,6 +1,8 @@
 """Records in a file: what was appended is read back, whatever a crash left at the end."""
 
+import fcntl
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,19 @@ def test_a_file_that_cannot_be_written_is_an_error_for_people() -> None:
     Path("folder").touch()
     with pytest.raises(StorageError, match="cannot be written"):
         append_line(PATH, RECORDS[0])
+
+
+def test_who_appends_waits_for_another_one_who_does() -> None:
+    append_line(PATH, RECORDS[0])
+    thread = threading.Thread(target=append_line, args=(PATH, RECORDS[1]))
+    with PATH.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive()
+        assert read_lines(PATH) == RECORDS[:1]
+    thread.join(10)
+    assert read_lines(PATH) == RECORDS
 
 
 def test_a_number_that_json_does_not_have_is_refused_before_anything_is_written() -> None:

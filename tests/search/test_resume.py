@@ -82,6 +82,13 @@ def test_opening_it_again_adds_nothing() -> None:
     assert len(opened(sampler="random", pruner="none").trials) == 2
 
 
+def test_own_data_is_known_by_its_name_which_holds_its_hash() -> None:
+    """What is hashed besides has changed once; studies from before go on."""
+    storage = new_storage()
+    opened(storage=storage)
+    opened(storage=storage, data=DATA.model_copy(update={"sha256": "1" * 64}))
+
+
 @pytest.mark.parametrize(
     ("changes", "what"),
     [

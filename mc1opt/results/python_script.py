@@ -5,7 +5,7 @@ trains the same network. Its layers are literal: who reads it sees this network,
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from mc1opt import __version__
 from mc1opt.config import (
@@ -31,7 +31,7 @@ from mc1opt.errors import ModelError
 from mc1opt.results import script_parts as parts
 from mc1opt.results.export_source import ExportSource
 from mc1opt.results.model_folder import weights_model
-from mc1opt.spec import DataSet
+from mc1opt.spec import DEVICES, DataSet, Precision
 
 if TYPE_CHECKING:
     from torch import nn
@@ -134,7 +134,17 @@ def _header(source: ExportSource, file_name: str) -> str:
 
 Found by mc1opt {__version__}: {origin}config {config_id(source.config)}.
 Known of it: {source.quality}.
-"""'''
+{_how_trained(source)}"""'''
+
+
+def _how_trained(source: ExportSource) -> str:
+    """Other threads add up numbers in another order: what a CPU printed is printed again by as many."""
+    if source.device not in DEVICES or source.precision not in get_args(Precision):
+        return ""
+    line = f"Trained on {source.device} in {source.precision}"
+    if source.device == "cpu":
+        line += ", with one thread: OMP_NUM_THREADS=1 gives the same numbers"
+    return f"{line}.\n"
 
 
 def _harmless(text: str) -> str:

@@ -203,7 +203,7 @@ def main():
         held_back = images[validating].to(device), labels[validating].to(device)
         network = train(images[chosen], labels[chosen], device, held_back)
         images, labels = held_back
-    result = accuracy(network, images, labels)
+    result = accuracy(network, images, labels)  # in float32, as it is used
     print(f"{name} accuracy {result:.4f} ({len(images):,} images)")
 
 

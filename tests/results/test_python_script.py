@@ -231,8 +231,31 @@ def test_the_script_says_what_it_is_and_how_good() -> None:
     assert "    python trial-3.py --test " in text
     assert "validation 0.8012, one seed (0.7988 with 2 other seeds), not tested." in text
     assert "study cnn, config " in text
+    assert "Trained" not in text
     assert "mc1opt" not in text.partition('"""\n\nimport')[2]
     assert "SEED = 4611686018427387905\nEPOCHS = 10\nTRAIN_IMAGES = 20_000  #" in text
+
+
+@pytest.mark.parametrize(
+    ("known", "line"),
+    [
+        (
+            ("cpu", "bfloat16"),
+            "Trained on cpu in bfloat16, with one thread: OMP_NUM_THREADS=1 gives the same",
+        ),
+        (("cuda", "bfloat16"), 'Trained on cuda in bfloat16.\n"""'),
+        (("cpu", '"""\nimport this'), None),
+        ((None, "float32"), None),
+    ],
+)
+def test_the_script_says_where_it_was_trained_and_what_gives_the_same_numbers(
+    known: tuple[str | None, str], line: str | None
+) -> None:
+    source = source_of(CONFIGS["full"], device=known[0], precision=known[1])
+    text = training_script(source, CIFAR10, "trial-3.py")
+    assert ("Trained on" in text) == (line is not None)
+    assert line is None or line in text
+    assert "import this" not in text
 
 
 def test_a_model_that_was_trained_on_all_images_validates_on_the_rest_of_fewer() -> None:

@@ -16,6 +16,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init_
 LAYERS = [
     "errors",
     "json_lines",
+    "program",
     "seeds",
     "config",
     "spec",

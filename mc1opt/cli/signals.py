@@ -3,15 +3,15 @@
 import contextlib
 import os
 import shlex
-import shutil
 import signal
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 import typer
+
+from mc1opt.program import program
 
 if TYPE_CHECKING:
     from mc1opt.search.run import StopFlag
@@ -95,11 +95,4 @@ def given_command(*, without: tuple[str, ...] = ()) -> str:
         if not skip and argument.partition("=")[0] not in without:
             arguments.append(argument)
         skip = argument in without
-    return shlex.join([_program(), *arguments])
-
-
-def _program() -> str:
-    """How this program was called; by its bare name where the shell finds it so."""
-    called = sys.argv[0]
-    found = shutil.which("mc1opt")
-    return "mc1opt" if found and Path(called).is_absolute() and Path(found).samefile(called) else called
+    return " ".join([program(), shlex.join(arguments)]).rstrip()

@@ -6,6 +6,7 @@ from typing import Any
 from mc1opt.config import ConvNet
 from mc1opt.models.cost import LayerCost, cost, layers
 from mc1opt.presets import OPEN_VALUES, PRESETS, RECIPES, SOURCE, Preset
+from mc1opt.program import program
 from mc1opt.results.ladder_plan import Entry
 from mc1opt.results.ladder_results import Measurement
 from mc1opt.search.describe import describe_config
@@ -68,8 +69,8 @@ def list_lines(results: Mapping[str, Results]) -> list[str]:
         "",
         f"Published: {SOURCE}.",
         "Ours: mean accuracy on the test images, its standard deviation over seeds, and how many.",
-        "Look at one:   mc1opt presets show NAME",
-        "Measure them:  mc1opt presets run NAME...",
+        f"Look at one:   {program()} presets show NAME",
+        f"Measure them:  {program()} presets run NAME...",
     ]
 
 

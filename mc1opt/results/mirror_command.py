@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mc1opt.errors import StorageError
+from mc1opt.program import program
 from mc1opt.results.final_test import stored_accuracies
 from mc1opt.results.mirror import AttachedFile, MirroredRun, MirrorTask, Mode
 from mc1opt.results.mirror_folder import Ledger, is_uploaded, locked, read_ledger, remove_unfinished
@@ -241,7 +242,7 @@ def report_lines(report: MirrorReport, storage: str) -> list[str]:
     runs = f"{plural(report.runs, 'run')} of study {report.study}"
     upload = f"Upload them:  {report.upload_command}"
     if report.missing:
-        again = f"mc1opt mirror --study {shlex.quote(report.study)}{storage_option(storage)}"
+        again = f"{program()} mirror --study {shlex.quote(report.study)}{storage_option(storage)}"
         return [
             f"W&B: {len(report.missing)} of {runs} were not mirrored: {report.error}. The study is not "
             f"affected. Try again with:  {again}"
@@ -259,7 +260,7 @@ def report_lines(report: MirrorReport, storage: str) -> list[str]:
 
 def warning_line(reason: str, options: MirrorOptions) -> str:
     """What is said where a mirroring could not begin."""
-    command = f"mc1opt mirror --study {shlex.quote(options.study)}{storage_option(options.storage)}"
+    command = f"{program()} mirror --study {shlex.quote(options.study)}{storage_option(options.storage)}"
     return (
         f"W&B: nothing was mirrored, because {reason.rstrip('.')}. The study is not affected. Try again "
         f"with:  {command}"

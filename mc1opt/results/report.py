@@ -7,6 +7,7 @@ from typing import Any
 
 from mc1opt.config import CLASS_NAMES
 from mc1opt.models.cost import cost
+from mc1opt.program import program
 from mc1opt.results.candidates import TEST_NAME, Comparison, Standing
 from mc1opt.results.final_test import Confusion, FinalTest
 from mc1opt.results.folds import fold_images
@@ -247,9 +248,9 @@ def command_lines(result: Retraining) -> list[str]:
     model = shlex.quote(str(result.model))
     study = shlex.quote(result.study)
     return [
-        f"Export it:    mc1opt export --study {study} --model {model} --format onnx{place}",
-        f"Use it:       mc1opt predict {model} IMAGE{place}",
-        f"Look again:   mc1opt evaluate {model}{place}   (opens the test images, which is recorded)",
+        f"Export it:    {program()} export --study {study} --model {model} --format onnx{place}",
+        f"Use it:       {program()} predict {model} IMAGE{place}",
+        f"Look again:   {program()} evaluate {model}{place}   (opens the test images, which is recorded)",
     ]
 
 

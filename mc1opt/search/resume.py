@@ -16,6 +16,7 @@ from sqlalchemy.engine import make_url
 
 from mc1opt.config import canonical_json
 from mc1opt.errors import StorageError, StudyFileError, UsageError
+from mc1opt.program import program
 from mc1opt.search import records
 from mc1opt.search.location import DEFAULT_STORAGE, sqlite_path, storage_url
 from mc1opt.search.ownership import is_dead
@@ -147,10 +148,11 @@ def _refuse_another_study(name: str, stored: dict[str, Any], wanted: dict[str, A
             values = ""
             if key != records.STUDY_SPACE:
                 values = f": stored {json.dumps(stored.get(key))}, given {json.dumps(wanted[key])}"
+            delete = f"{program()} studies delete {shlex.quote(name)}{_option(url)}"
             raise UsageError(
                 f"study {name!r} exists, and {what} differs{values}. Trials of both could not be compared.\n"
                 f"To start another study, add:      --name {shlex.quote(f'{name}-2')}\n"
-                f"To delete the stored one, run:    mc1opt studies delete {shlex.quote(name)}{_option(url)}"
+                f"To delete the stored one, run:    {delete}"
             )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from sqlalchemy.engine import make_url
 
+from mc1opt.program import program
 from mc1opt.search.location import DEFAULT_STORAGE
 from mc1opt.search.noise import not_told_apart, seed_noise
 from mc1opt.search.observers import SearchEnded
@@ -182,18 +183,17 @@ def end_lines(ended: SearchEnded, storage: str) -> list[str]:
 
 def _commands(record: StudyRecord, storage: str) -> list[str]:
     """Commands to copy: the best trial, by its new trainings where it has some, and the dashboard."""
-    study = shlex.quote(record.study)
-    place = storage_option(storage)
-    commands = [f"Look at the study:        mc1opt show --study {study}{place}"]
+    study, place, called = shlex.quote(record.study), storage_option(storage), program()
+    commands = [f"Look at the study:        {called} show --study {study}{place}"]
     if record.best is not None:
         confirmed = confirmed_values(record)
         best = not_told_apart(confirmed)[0] if confirmed else record.best.number
         commands = [
-            f"Look at the best trial:   mc1opt show --study {study} --trial {best}{place}",
-            f"Train the best again:     mc1opt retrain --study {study}{place}",
-            f"Export the best trial:    mc1opt export --study {study} --trial {best} --format onnx{place}",
+            f"Look at the best trial:   {called} show --study {study} --trial {best}{place}",
+            f"Train the best again:     {called} retrain --study {study}{place}",
+            f"Export the best trial:    {called} export --study {study} --trial {best} --format onnx{place}",
         ]
-    return [*commands, f"Watch in a browser:       mc1opt dashboard --study {study}{place}"]
+    return [*commands, f"Watch in a browser:       {called} dashboard --study {study}{place}"]
 
 
 def storage_option(storage: str) -> str:

@@ -116,7 +116,7 @@ def test_json_of_a_stopped_retraining_says_that_nothing_was_chosen(finished: Pat
     assert ended.returncode == 0, ended.stderr
     nothing = dict.fromkeys(("candidates", "winner", "test", "model"))
     assert json.loads(ended.stdout) == {"study": "tiny", "stopped": "timeout", **nothing}
-    assert "Go on with:   mc1opt retrain --study tiny" in ended.stderr
+    assert resume_command(ended.stderr)[1:] == ["retrain", "--study", "tiny", "--epochs", "5000", "--json"]
 
 
 # ---- Given wrongly ---------------------------------------------------------------------------------------

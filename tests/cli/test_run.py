@@ -102,7 +102,7 @@ def test_a_search_that_ctrl_c_stopped_goes_on_by_the_printed_command(finished: P
 @pytest.mark.slow
 def test_sigterm_in_the_middle_of_a_training_keeps_what_is_finished(tiny: Path, start) -> None:
     search = start(*LONG_SEARCH)
-    wait_until(lambda: epochs_of_running_trials() > 3 and states().count("COMPLETE") == 1)
+    wait_until(lambda: states().count("COMPLETE") == 1 and epochs_of_running_trials() > 3)
     search.send_signal(signal.SIGTERM)
     stopped = finish(search, STOP_SECONDS)
     assert (stopped.returncode, stopped.stderr) == (143, "")

@@ -11,7 +11,7 @@ from mc1opt.errors import StorageError
 from mc1opt.results.candidates import Candidate
 from mc1opt.search.environment import versions
 from mc1opt.search.records import StudyRecord
-from mc1opt.search.speed import epoch_seconds
+from mc1opt.search.speed import VALIDATION_SHARE, epoch_seconds
 from mc1opt.spec import DataSet, Device, Fidelity, Precision
 from mc1opt.workers.pool import Pool
 
@@ -21,8 +21,6 @@ LEAST_EPOCHS = 5
 MOST_EPOCHS = 200
 UNKNOWN_EPOCHS = 20
 """Where it is not known how long an epoch takes."""
-FORWARD_SHARE = 1 / 3
-"""An image's forward pass alone, as a share of forward and backward pass together."""
 REMEMBERED = "epochs.json"
 """The default epochs of a study's retrainings, in the folder of its models."""
 
@@ -103,7 +101,7 @@ def epoch_costs(candidates: Sequence[Candidate], search: Fidelity | None, data: 
     known = [c.epoch_seconds for c in candidates if c.epoch_seconds]
     if not known or search is None:
         return None
-    validation = FORWARD_SHARE * data.validation_images
+    validation = VALIDATION_SHARE * data.validation_images
     images = search.train_images + validation
     measured = [(c.epoch_seconds or max(known)) / images for c in candidates]
     first = data.train_images - data.validation_images + validation

@@ -85,8 +85,10 @@ def test_opening_it_again_adds_nothing() -> None:
 def test_own_data_is_known_by_its_name_which_holds_its_hash() -> None:
     """What is hashed besides has changed once; studies from before go on."""
     storage = new_storage()
-    opened(storage=storage)
-    opened(storage=storage, data=DATA.model_copy(update={"sha256": "1" * 64}))
+    first = opened(storage=storage)
+    again = opened(storage=storage, data=DATA.model_copy(update={"sha256": "1" * 64}))
+    assert again._study_id == first._study_id
+    assert stored().data == {"name": DATA.name, "sha256": DATA.sha256}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ What is done to an image, in this order: it is turned as its EXIF orientation sa
 image of 32 x 32 stays as it is.
 """
 
+import struct
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -63,7 +64,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         ) from error
     except UnidentifiedImageError as error:
         raise DataError(f"{path} is no PNG or JPEG image.") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise DataError(f"{path} is damaged, or cannot be read: {error}") from error
 
 

@@ -30,7 +30,8 @@ def model_data(title: str, known: dict[str, str] | None, path: Path | None, outp
     """
     if path is None and known is not None and known["name"] != CIFAR10:
         entry = open_entry(known["name"])
-        if entry is None:
+        # A name from a file is no path: of another folder the entry has another name.
+        if entry is None or entry.data.name != known["name"]:
             raise DataError(
                 f"{title} was trained on {known['name']}, which is not in the cache. Give its files with "
                 "--data."

@@ -157,3 +157,9 @@ def test_nothing_to_be_found_is_said(prepare: Callable[[], None], path: str, mes
     prepare()
     with pytest.raises(DataError, match=message):
         find_images([Path(path)])
+
+
+def test_a_broken_exif_block_is_damage_of_the_file_that_is_named() -> None:
+    path = save(Image.fromarray(pixels(40, 40)), exif=b"Exif\0\0II*\0")
+    with pytest.raises(DataError, match=r"image\.png is damaged, or cannot be read"):
+        read_image(path)

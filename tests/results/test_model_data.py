@@ -35,3 +35,12 @@ def test_the_models_own_are_found_in_the_cache() -> None:
 def test_own_images_that_are_not_in_the_cache_are_asked_for() -> None:
     with pytest.raises(DataError, match=r"model m was trained on own-0123456789ab, .*files with --data"):
         model_data("model m", NAMED, None, None)
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_a_name_that_is_a_path_names_no_images(absolute: bool) -> None:
+    """Whatever a file says, another folder does not pose as the images of a model."""
+    folder = Path(small_images().folder)
+    name = str(folder) if absolute else f"../{folder.parent.name}/{folder.name}"
+    with pytest.raises(DataError, match="which is not in the cache"):
+        model_data("model m", {"name": name, "sha256": "0" * 64}, None, None)

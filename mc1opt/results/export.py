@@ -8,6 +8,7 @@ import contextlib
 import glob
 import json
 import os
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,13 +25,14 @@ from mc1opt.results.model_data import model_data
 from mc1opt.results.model_folder import file_sha256, weights_model
 from mc1opt.results.python_script import run_script_network, training_script
 from mc1opt.results.runtime import Images, open_onnx, open_pt2, open_safetensors, torch_runner
-from mc1opt.search.ownership import has_ended
 from mc1opt.search.progress import plural
 from mc1opt.spec import DataSet
 
 FORMATS = {"onnx": ".onnx", "pt2": ".pt2", "safetensors": ".safetensors", "python": ".py"}
 """The formats with the endings of their files."""
 DEFAULT_FORMATS = ("onnx",)
+LEFT_BEHIND = 3600.0
+"""Seconds: a file that was written by half and not touched for so long is of a process that was killed."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class ExportedFile:
     bytes: int
     max_logit_difference: float
     different_decisions: int
+    images: int
+    """How many were compared: those of validation and noise."""
     latency: dict[str, float]
     """Median milliseconds by batch size."""
 
@@ -99,8 +103,16 @@ def export(command: ExportCommand, *, write: Callable[[str], None], output: Text
         )
     write(f"Exporting {source.title}: {source.quality}")
     data = model_data(source.title, source.data, command.data, output)
+    if "python" in formats and source.data is not None and data.name != source.data["name"]:
+        raise UsageError(
+            f"{source.title} was trained on {source.data['name']}, and {command.data} holds other images: a "
+            "script for those would not be of this training. Leave out --data, or --format python."
+        )
     exporter = Exporter(source, data, export_record(command.storage))
-    return [exporter.export(name, path, half=command.half, write=write) for name, path in paths.items()]
+    return [
+        exporter.export(name, path, half=command.half, force=command.force, write=write)
+        for name, path in paths.items()
+    ]
 
 
 class Exporter:
@@ -120,10 +132,20 @@ class Exporter:
         run = torch_runner(weights_model(source.weights, source.config))
         self._expected = all_logits(run, self._images)
 
-    def export(self, name: str, path: Path, *, half: bool, write: Callable[[str], None]) -> ExportedFile:
+    def export(
+        self, name: str, path: Path, *, half: bool, force: bool, write: Callable[[str], None]
+    ) -> ExportedFile:
         """Writes the format `name` to `path`, and checks it.
 
+        Args:
+            name: one of `FORMATS`.
+            path: where to.
+            half: whether in float16.
+            force: whether a file that is there is replaced.
+            write: is given each line that people read.
+
         Raises:
+            UsageError: there is a file by now, and `force` was not given; it stays.
             ModelError: the file cannot be written, or is not the same model; then there is none.
         """
         temporary = path.with_name(f".{os.getpid()}.{path.name}")
@@ -150,7 +172,7 @@ class Exporter:
                 config_id=config_id(self._source.config),
                 weights_sha256=self._weights_sha256,
             )
-            temporary.replace(path)
+            _place(temporary, path, replace=force)
         except OSError as error:
             raise ModelError(f"{path} cannot be written: {error}") from error
         finally:
@@ -162,6 +184,7 @@ class Exporter:
             bytes=path.stat().st_size,
             max_logit_difference=check.max_logit_difference,
             different_decisions=check.different_decisions,
+            images=check.images,
             latency=milliseconds,
         )
         for line in _lines(exported, check, half=half):
@@ -218,11 +241,34 @@ def _formats(command: ExportCommand) -> list[str]:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Temporary files of processes that were killed while they exported to `path`."""
+    """Temporary files of processes, of any host, that were killed while they exported to `path`."""
     for leftover in path.parent.glob(f".*.{glob.escape(path.name)}"):
-        number = leftover.name.split(".")[1]
-        if number.isdecimal() and has_ended(int(number)):
-            leftover.unlink(missing_ok=True)
+        if not leftover.name.split(".")[1].isdecimal():
+            continue
+        with contextlib.suppress(FileNotFoundError):  # another process has removed it, or put it into place
+            if time.time() - leftover.stat().st_mtime > LEFT_BEHIND:
+                leftover.unlink()
+
+
+def _place(temporary: Path, path: Path, *, replace: bool) -> None:
+    """Gives a file its name; one that has it is replaced only if it shall be, however late it came.
+
+    Raises:
+        UsageError: there is one, and it shall not be replaced.
+    """
+    if replace:
+        temporary.replace(path)
+        return
+    try:
+        os.link(temporary, path)  # unlike a renaming, it fails where there is a file
+    except FileExistsError as error:
+        raise UsageError(
+            f"{path} exists by now; --force replaces it, --output names another folder."
+        ) from error
+    except OSError:  # a file system without links
+        if path.exists():
+            raise
+        temporary.replace(path)
 
 
 def _lines(exported: ExportedFile, check: Check, *, half: bool) -> list[str]:

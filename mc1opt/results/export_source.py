@@ -1,6 +1,7 @@
 """What is exported: the kept weights of a trial, or a model folder; and how good it is known to be."""
 
 import contextlib
+import json
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +9,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mc1opt.config import Config, config_from_json
-from mc1opt.errors import UsageError
+from mc1opt.config import Config, config_from_json, config_id
+from mc1opt.errors import ConfigError, ModelError, UsageError
 from mc1opt.results.model_data import known_data
 from mc1opt.results.model_folder import read_model_folder
 from mc1opt.search.catalogue import read_study
-from mc1opt.search.command import checkpoints_folder
+from mc1opt.search.location import checkpoints_folder
 from mc1opt.search.progress import ending, plural
 from mc1opt.search.records import StudyRecord, TrialRecord
 from mc1opt.search.weights import kept_weights, study_folder
@@ -58,6 +59,7 @@ def trial_source(storage: str, study: str, number: int | None) -> ExportSource:
         UsageError: the study has no finished trial or no such trial, or the trial's weights are not kept.
         StorageError: there is no such study or database.
         ConfigError: the stored config is of a newer mc1opt.
+        ModelError: the kept weights are damaged, or those of another training.
     """
     record = read_study(storage, study)
     trial = _trial(record, number)
@@ -75,6 +77,8 @@ def trial_source(storage: str, study: str, number: int | None) -> ExportSource:
             f"trial {trial.number} of study {study!r} has no kept weights: a search keeps those of its best "
             f"trials alone. {others}"
         )
+    config = config_from_json(trial.config)
+    _refuse_other_weights(kept[trial.number], trial.number, config, trial.seed)
     return ExportSource(
         title=f"trial {trial.number} of study {study}",
         quality=_trial_quality(trial),
@@ -82,13 +86,34 @@ def trial_source(storage: str, study: str, number: int | None) -> ExportSource:
         folder=study_folder(Path(), study).name,
         study=study,
         weights=kept[trial.number],
-        config=config_from_json(trial.config),
+        config=config,
         data=record.data,
         fidelity=record.fidelity,
         seed=trial.seed,
         device=trial.device,
         precision=trial.versions.get("precision"),
     )
+
+
+def _refuse_other_weights(path: Path, number: int, config: Config, seed: int | None) -> None:
+    """Compares what the kept weights say of themselves with the trial, whose accuracy will go with them."""
+    from mc1opt.training.tensor_file import TensorFileError, read_tensors
+
+    try:
+        metadata = read_tensors(path).metadata
+    except OSError as error:
+        raise ModelError(f"the kept weights {path} cannot be read: {error.strerror}.") from error
+    except TensorFileError as error:
+        raise ModelError(f"the kept weights {path} cannot be used: {error}.") from error
+    try:
+        found = config_id(config_from_json(json.loads(metadata["config"]))), int(metadata["seed"])
+    except (KeyError, ValueError, ConfigError):
+        found = None
+    if found != (config_id(config), seed):
+        raise ModelError(
+            f"{path} holds the weights of another training than that of trial {number}: its config or seed "
+            f"is another. Nothing was exported."
+        )
 
 
 def _trial(record: StudyRecord, number: int | None) -> TrialRecord:

@@ -132,7 +132,10 @@ def read_model_folder(folder: Path) -> ModelFolder:
     metrics = _read_json(folder / METRICS, dict)
     config = stored_config(str(folder / CONFIG), description.get("config"), description.get("config_id"))
     check_labels(labels, str(folder))
-    digest = file_sha256(folder / WEIGHTS)
+    try:
+        digest = file_sha256(folder / WEIGHTS)
+    except OSError as error:
+        raise ModelError(f"{folder / WEIGHTS} cannot be read: {error.strerror}.") from error
     if digest != description.get("weights_sha256"):
         raise ModelError(
             f"{folder / WEIGHTS} is damaged, or of another model: its SHA-256 is {digest[:12]}..., not that "

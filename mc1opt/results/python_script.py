@@ -26,6 +26,7 @@ from mc1opt.config import (
     config_id,
     conv_shapes,
 )
+from mc1opt.data.cache import CIFAR10
 from mc1opt.data.splits import SPLIT_SEED
 from mc1opt.errors import ModelError
 from mc1opt.results import script_parts as parts
@@ -67,7 +68,7 @@ def training_script(source: ExportSource, data: DataSet, file_name: str) -> str:
     stem = _stem(config)
     augmented = config.augmentation != Augmentation()
     definitions = [
-        parts.DATA,
+        parts.data(own=_own_images(source) is not None),
         _augment(config.augmentation) if augmented else parts.NO_AUGMENTATION,
         parts.NORMALISE,
         *([parts.WHITENING] if stem else []),
@@ -112,6 +113,11 @@ def _bfloat16_devices(source: ExportSource) -> str:
     return '("cuda", "cpu")' if on_cpu else '("cuda",)'
 
 
+def _own_images(source: ExportSource) -> str | None:
+    """The name of the images, if they are not CIFAR-10's."""
+    return source.data["name"] if source.data is not None and source.data["name"] != CIFAR10 else None
+
+
 def _stem(config: Config) -> WhitenedStem | None:
     architecture = config.architecture
     if isinstance(architecture, ConvNet) and isinstance(architecture.stem, WhitenedStem):
@@ -128,7 +134,10 @@ def _header(source: ExportSource, file_name: str) -> str:
     ]
     width = max(len(option) for option, _ in usage) + 3
     lines = [f"    python {file_name}{option:<{width}}{what}" for option, what in usage]
-    return f'''"""A network for CIFAR-10 and its training in one file. It needs torch and torchvision.
+    own = _own_images(source)
+    images = "CIFAR-10" if own is None else f"the images {_harmless(own)}"
+    needed = "torch and torchvision" if own is None else "torch and numpy"
+    return f'''"""A network for {images} and its training. It needs {needed}.
 
 {chr(10).join(lines)}
 
@@ -139,7 +148,8 @@ Known of it: {source.quality}.
 
 def _how_trained(source: ExportSource) -> str:
     """Other threads add up numbers in another order: what a CPU printed is printed again by as many."""
-    if source.device not in DEVICES or source.precision not in get_args(Precision):
+    known = source.device in DEVICES and source.precision in get_args(Precision)
+    if not known or source.data is None:
         return ""
     line = f"Trained on {source.device} in {source.precision}"
     if source.device == "cpu":

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mc1opt.config import CLASS_NAMES, CLASSES, IMAGE_CHANNELS, IMAGE_SIZE
 from mc1opt.errors import ModelError
+from mc1opt.program import program
 from mc1opt.results.export_formats import INPUT, OUTPUTS, onnx_package
 from mc1opt.results.export_record import recorded_hashes
 from mc1opt.results.model_data import known_data
@@ -214,6 +215,11 @@ def open_safetensors(path: Path) -> OpenModel:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"{path} is damaged, or no safetensors file: {error}") from error
+    if "labels" not in metadata and {"config", "seed"} <= metadata.keys():
+        raise ModelError(
+            f"{path} holds the kept weights of a trial: `{program()} export --study NAME --trial NUMBER` "
+            "makes a model of them."
+        )
     _check_metadata(path, metadata)
     config = stored_config(str(path), _json(metadata, "config"), metadata.get("config_id"))
     return _exported(path, "safetensors", metadata, torch_runner(weights_model(path, config)))

@@ -11,13 +11,27 @@ import torch.nn.functional as F
 from torch import nn
 """
 
-DATA = '''
+_SEED_OF = '''
 def seed_of(*parts):
     """The seed of a purpose, such as seed_of(SEED, "epoch", 3)."""
     text = "".join(f"{type(p).__name__}:{len(str(p))}:{p};" for p in parts)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+'''
 
+_LOAD_ARRAYS = '''
+def load(folder, part):
+    """Images (uint8, N x 32 x 32 x 3) and labels (N) of the part "train" or "test".
 
+    The folder holds arrays: train_images.npy (N x 3 x 32 x 32), train_labels.npy
+    and so on.
+    """
+    images = np.load(folder / f"{part}_images.npy").transpose(0, 2, 3, 1)
+    labels = np.load(folder / f"{part}_labels.npy")
+    images = torch.from_numpy(np.ascontiguousarray(images))
+    return images, torch.from_numpy(labels.astype(np.int64))
+'''
+
+_LOAD_CIFAR10 = '''
 def load(folder, part):
     """Images (uint8, N x 32 x 32 x 3) and labels (N) of the part "train" or "test".
 
@@ -34,8 +48,9 @@ def load(folder, part):
         images, labels = data.data, np.array(data.targets)
     images = torch.from_numpy(np.ascontiguousarray(images))
     return images, torch.from_numpy(labels.astype(np.int64))
+'''
 
-
+_ORDER = '''
 def stratified_order(labels):
     """A random order of the images whose beginnings have the classes in proportion."""
     labels = labels.numpy()
@@ -46,6 +61,17 @@ def stratified_order(labels):
         places[members] = (np.arange(len(members)) + 0.5) / len(members)
     return torch.from_numpy(np.lexsort((labels, places)))
 '''
+
+
+def data(*, own: bool) -> str:
+    """Seeds, reading the images, and which of them validate.
+
+    Args:
+        own: whether the images are others than CIFAR-10's, which torchvision does not have.
+    """
+    load = _LOAD_ARRAYS if own else _LOAD_CIFAR10
+    return "\n".join([_SEED_OF, load, _ORDER])
+
 
 NO_AUGMENTATION = '''
 def augment(images, chosen, generator, fill):

@@ -14,7 +14,7 @@ from mc1opt.results.runtime import open_model
 from tests.cli.command import files_below, stored_study
 from tests.results.trained import logits_of, random_images
 
-FIELDS = ["format", "path", "bytes", "max_logit_difference", "different_decisions", "latency"]
+FIELDS = ["format", "path", "bytes", "max_logit_difference", "different_decisions", "images", "latency"]
 LABELS_AND_LOGITS = """
 import json, sys
 import numpy, onnxruntime

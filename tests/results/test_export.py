@@ -1,18 +1,20 @@
 """Exports of a real network: what is written, checked, said, recorded; and what is left alone."""
 
+import errno
 import hashlib
 import json
 import os
-import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from mc1opt.errors import Mc1optError, ModelError, StorageError, UsageError
 from mc1opt.results import export_check
-from mc1opt.results.export import FORMATS, ExportCommand, ExportedFile, export
+from mc1opt.results.export import FORMATS, LEFT_BEHIND, ExportCommand, ExportedFile, export
 from tests.cli.command import files_below
+from tests.data.files import write_arrays_folder
 from tests.results.trained import STORAGE, STUDY, Trained, write_model
 
 EXPORTS = Path("storage/exports/s")
@@ -63,7 +65,7 @@ def test_what_is_returned_is_true_of_the_file(exported: Path, trained: Trained) 
     assert file.path == "there/trial-0.safetensors"
     assert file.bytes == Path(file.path).stat().st_size
     assert (file.max_logit_difference, file.different_decisions) == (0.0, 0)
-    fields = ["format", "path", "bytes", "max_logit_difference", "different_decisions", "latency"]
+    fields = ["format", "path", "bytes", "max_logit_difference", "different_decisions", "images", "latency"]
     assert list(file.to_json()) == fields
 
 
@@ -76,6 +78,7 @@ def test_in_half_the_share_of_other_decisions_is_said(exported: Path, trained: T
     assert 0 < file.max_logit_difference < 0.1
     share = file.different_decisions / 1040
     assert f"{file.different_decisions} of 1,040 decisions differ ({share:.2%})" in lines[2]
+    assert file.images == 1040
     assert file.bytes < (exported / EXPORTS / "trial-1.safetensors").stat().st_size
 
 
@@ -152,15 +155,56 @@ def test_without_a_record_nothing_is_written(exported: Path, trained: Trained) -
 def test_what_a_killed_export_left_is_removed_and_that_of_a_living_one_stays(
     exported: Path, trained: Trained
 ) -> None:
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
     Path("new").mkdir()
-    names = [f".{number}.trial-1.safetensors" for number in (ended.pid, os.getppid())]
-    names += [f".{ended.pid}.trial-1.onnx", ".x.trial-1.safetensors"]
-    for name in names:
+    old = [f".{number}.trial-1.safetensors" for number in (1, 10**30)]
+    others = [".1.trial-1.onnx", ".x.trial-1.safetensors", ".2.trial-1.safetensors"]
+    for name in (*old, *others):
         Path("new", name).touch()
+        os.utime(Path("new", name), (0, time.time() - (0 if name.startswith(".2.") else 2 * LEFT_BEHIND)))
     run(trained, formats=("safetensors",), output=Path("new"))
-    assert {path.name for path in Path("new").iterdir()} == {"trial-1.safetensors", *names[1:]}
+    assert {path.name for path in Path("new").iterdir()} == {"trial-1.safetensors", *others}
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_that_appears_meanwhile_is_not_replaced(
+    exported: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    path = Path("new/trial-1.safetensors")
+
+    def no_links(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    def another_export(_: str) -> None:  # it ends between the look for files and the end of this one
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("of another")
+
+    if not links:  # as on a FAT file system
+        monkeypatch.setattr(os, "link", no_links)
+        run(trained, formats=("safetensors",), output=Path("free"))
+        assert {file.name for file in Path("free").iterdir()} == {path.name}
+    command = ExportCommand(
+        storage=STORAGE,
+        study=STUDY,
+        data=Path(trained.data.folder),
+        formats=("safetensors",),
+        output=path.parent,
+    )
+    with pytest.raises(
+        Mc1optError, match=r"exists by now; --force|new/trial-1.safetensors cannot be written"
+    ):
+        export(command, write=another_export, output=sys.stderr)
+    assert {file.name: file.read_text() for file in path.parent.iterdir()} == {path.name: "of another"}
+
+
+def test_a_script_is_for_the_images_that_the_model_was_trained_on(exported: Path, trained: Trained) -> None:
+    others = Path("others")
+    write_arrays_folder(others)
+    with pytest.raises(
+        UsageError, match=rf"was trained on {trained.data.name}, and others holds other images"
+    ):
+        run(trained, formats=("python",), data=others, output=Path("new"))
+    assert not Path("new").exists()
+    run(trained, formats=("safetensors",), data=others, output=Path("new"))  # weights are of all images
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_of_its_own(exported: Path, trained: Trained) -> None:

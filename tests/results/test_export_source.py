@@ -1,13 +1,20 @@
 """What can be exported, and what is said where it cannot."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mc1opt.config import config_to_json
 from mc1opt.errors import ConfigError, ModelError, StorageError, UsageError
 from mc1opt.results.export_source import folder_source, trial_source
+from mc1opt.search.catalogue import delete_study, open_for_deletion
+from mc1opt.search.location import checkpoints_folder
+from mc1opt.search.weights import kept_weights, study_folder
 from mc1opt.spec import Fidelity
-from tests.results.trained import BEST, STORAGE, STUDY, Trained, write_model, write_study
+from mc1opt.training.tensor_file import read_tensors, write_tensors
+from tests.results.trained import BEST, STORAGE, STUDY, Trained, train_small, write_model, write_study
 
 
 @pytest.fixture
@@ -73,6 +80,56 @@ def test_a_study_without_finished_trials_has_nothing_to_export(trained: Trained)
         UsageError, match="study 'empty' has no finished trial, so there is nothing to export"
     ):
         trial_source(STORAGE, "empty", None)
+
+
+# ---- Kept weights that are not the trial's ---------------------------------------------------------------
+
+
+def test_studies_of_one_name_in_two_databases_of_a_folder_have_their_own_weights(
+    trained: Trained, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    other = train_small(tmp_path / "other", seed=trained.training.seed + 1)
+    for storage, training in (("runs/a.db", trained), ("runs/b.db", other), ("runs/mc1opt.db", trained)):
+        write_study(training, storage=storage)
+    for storage, training in (("runs/a.db", trained), ("runs/b.db", other), ("runs/mc1opt.db", trained)):
+        assert trial_source(storage, STUDY, None).weights.read_bytes() == training.weights.read_bytes()
+    delete_study(open_for_deletion("runs/a.db", STUDY))
+    delete_study(open_for_deletion("runs/mc1opt.db", STUDY))
+    assert trial_source("runs/b.db", STUDY, None).seed == other.training.seed
+
+
+@pytest.mark.usefixtures("study")
+@pytest.mark.parametrize("change", [{"seed": 5}, {"label_smoothing": 0.2}, {"config": "{}"}])
+def test_weights_of_another_training_are_refused(trained: Trained, change: dict[str, Any]) -> None:
+    path = kept_weights(study_folder(checkpoints_folder(STORAGE), STUDY))[BEST]
+    file = read_tensors(path)
+    config = config_to_json(trained.config) | change
+    config.pop("seed", None)
+    metadata = file.metadata | {"config": json.dumps(config)}
+    metadata |= {key: str(value) for key, value in change.items() if key in metadata}
+    write_tensors(path, file.tensors, metadata)
+    with pytest.raises(ModelError, match=r"holds the weights of another training than that of trial 1"):
+        trial_source(STORAGE, STUDY, None)
+
+
+@pytest.mark.usefixtures("study")
+def test_damaged_weights_are_refused() -> None:
+    path = kept_weights(study_folder(checkpoints_folder(STORAGE), STUDY))[BEST]
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"cannot be used: it is damaged: its checksum"):
+        trial_source(STORAGE, STUDY, None)
+
+
+@pytest.mark.usefixtures("study")
+def test_weights_that_cannot_be_read_are_named() -> None:
+    path = kept_weights(study_folder(checkpoints_folder(STORAGE), STUDY))[BEST]
+    path.unlink()
+    path.mkdir()  # the superuser may read everything else
+    with pytest.raises(ModelError, match=r"trial-00001.safetensors cannot be read: Is a directory"):
+        trial_source(STORAGE, STUDY, None)
 
 
 # ---- Model folders ---------------------------------------------------------------------------------------

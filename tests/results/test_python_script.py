@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,7 @@ sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 CIFAR10 = DataSet(name="cifar10", folder="", sha256="0" * 64, train_images=50_000, validation_images=5_000)
+OWN = CIFAR10.model_copy(update={"name": "own-0123456789ab"})
 EVERYTHING = ConvNet(
     stem=WhitenedStem(kernel_size=3, activation="silu"),
     blocks=(
@@ -96,7 +98,7 @@ def source_of(config: Config, weights: Path = Path("none"), **changes: object) -
         "study": "cnn",
         "weights": weights,
         "config": config,
-        "data": None,
+        "data": {"name": CIFAR10.name, "sha256": CIFAR10.sha256},
         "fidelity": Fidelity(train_images=20_000, epochs=10),
         "seed": 2**62 + 1,
     }
@@ -174,6 +176,7 @@ def assert_same_curve(trained: Trained) -> None:
     """The script of this training prints the same losses and validation accuracies."""
     training = trained.training
     known = {name: getattr(training, name) for name in ("fidelity", "seed", "device", "precision")}
+    known["data"] = {"name": trained.data.name, "sha256": trained.data.sha256}
     source = source_of(trained.config, trained.weights, **known)
     Path("script.py").write_text(training_script(source, trained.data, "script.py"))
     *lines, last = run_script(Path("script.py"), "--data", trained.data.folder)
@@ -215,8 +218,10 @@ def test_with_test_it_trains_on_all_images_and_looks_at_the_test_images_once(tra
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_the_script_is_formatted(name: str) -> None:
-    text = training_script(source_of(CONFIGS[name]), CIFAR10, "trial-3.py")
+@pytest.mark.parametrize("data", [CIFAR10, OWN], ids=["cifar10", "own"])
+def test_the_script_is_formatted(name: str, data: DataSet) -> None:
+    source = source_of(CONFIGS[name], data={"name": data.name, "sha256": data.sha256})
+    text = training_script(source, data, "trial-3.py")
     path = Path("trial-3.py")
     path.write_text(text)
     ruff = [sys.executable, "-m", "ruff"]
@@ -234,6 +239,14 @@ def test_the_script_says_what_it_is_and_how_good() -> None:
     assert "Trained" not in text
     assert "mc1opt" not in text.partition('"""\n\nimport')[2]
     assert "SEED = 4611686018427387905\nEPOCHS = 10\nTRAIN_IMAGES = 20_000  #" in text
+
+
+def test_a_script_for_own_images_speaks_of_them_and_fetches_no_others() -> None:
+    source = source_of(CONFIGS["full"], data={"name": OWN.name, "sha256": OWN.sha256})
+    text = training_script(source, OWN, "trial-3.py")
+    assert text.startswith('"""A network for the images own-0123456789ab and its training. It')
+    assert "CIFAR10" not in text
+    assert "torchvision" not in text
 
 
 @pytest.mark.parametrize(
@@ -256,6 +269,7 @@ def test_the_script_says_where_it_was_trained_and_what_gives_the_same_numbers(
     assert ("Trained on" in text) == (line is not None)
     assert line is None or line in text
     assert "import this" not in text
+    assert "Trained" not in training_script(replace(source, data=None), CIFAR10, "trial-3.py")
 
 
 def test_a_model_that_was_trained_on_all_images_validates_on_the_rest_of_fewer() -> None:

@@ -227,6 +227,11 @@ def test_safetensors_of_others_are_refused() -> None:
         open_model(Path("other.safetensors"), RECORD)
 
 
+def test_of_kept_weights_it_is_said_what_makes_a_model_of_them(trained: Trained) -> None:
+    with pytest.raises(ModelError, match=r"kept weights of a trial: `.*export --study NAME --trial NUMBER`"):
+        open_model(trained.weights, RECORD)
+
+
 def test_a_model_that_does_not_exist_is_named() -> None:
     with pytest.raises(ModelError, match=r"there is no model none\.onnx"):
         open_model(Path("none.onnx"), RECORD)

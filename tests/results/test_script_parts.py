@@ -31,13 +31,14 @@ def defined(*sections: str) -> dict[str, Callable]:
 
 
 def test_seeds_are_those_of_mc1opt() -> None:
-    seed_of = defined(parts.DATA)["seed_of"]
+    seed_of = defined(parts.data(own=False))["seed_of"]
     for what in ((1, "epoch", 3), (2**62 + 1, "initialisation"), (0,)):
         assert seed_of(*what) == derive_seed(*what)
 
 
-def test_the_images_are_those_of_mc1opt(trained: Trained) -> None:
-    names = defined(parts.DATA)
+@pytest.mark.parametrize("own", [True, False])
+def test_the_images_are_those_of_mc1opt(trained: Trained, own: bool) -> None:
+    names = defined(parts.data(own=own))
     images, labels = names["load"](Path(trained.data.folder), "train")
     order = names["stratified_order"](labels)
     np.testing.assert_array_equal(order, stratified_order(labels.numpy().astype(np.uint8)))
@@ -58,7 +59,7 @@ def test_without_arrays_the_images_are_those_of_torchvision(monkeypatch: pytest.
         return types.SimpleNamespace(data=pixels[part], targets=list(range(60))[part])
 
     monkeypatch.setattr("torchvision.datasets.CIFAR10", cifar10)
-    images, labels = defined(parts.DATA)["load"](Path("none"), "test")
+    images, labels = defined(parts.data(own=False))["load"](Path("none"), "test")
     np.testing.assert_array_equal(images, pixels[50:])
     assert (labels.dtype, labels.tolist()) == (torch.int64, list(range(50, 60)))
 

@@ -11,8 +11,10 @@ from optuna.trial import TrialState, create_trial
 from torch import nn
 
 from mc1opt.config import SGD, Config, OneCycle, config_id, config_to_json
+from mc1opt.data.sources import look_at_files
 from mc1opt.results.model_folder import write_model_folder
 from mc1opt.search import records
+from mc1opt.search.location import checkpoints_folder
 from mc1opt.search.opening import open_storage
 from mc1opt.search.ownership import this_owner
 from mc1opt.search.weights import study_folder, weights_path
@@ -45,7 +47,9 @@ class Trained:
 
 def train_small(folder: Path, **changes: Any) -> Trained:
     """Trains `SMALL_CONVNET` with everything that a recipe can have; images and weights lie in `folder`."""
-    data = write_images(folder).model_copy(update={"validation_images": IMAGES // 10})
+    data = write_images(folder)
+    name, _, _ = look_at_files(folder)
+    data = data.model_copy(update={"name": name, "validation_images": IMAGES // 10})
     fields = {"architecture": SMALL_CONVNET, "schedule": OneCycle(), "augmentation": ALL_AUGMENTATION}
     fields |= {"label_smoothing": 0.1, "weights": str(folder / "trained.safetensors")}
     fields["optimizer"] = SGD(learning_rate=0.05, momentum=0.9, nesterov=True, weight_decay=0.05)
@@ -104,7 +108,7 @@ def write_study(trained: Trained, *, name: str = STUDY, storage: str = STORAGE) 
         (TrialState.COMPLETE, 0.4, {records.CONFIG: newer}),
     ):
         study.add_trial(create_trial(state=state, value=value, user_attrs={**attributes, **extra}))
-    folder = study_folder(Path(storage).parent / "checkpoints", name)
+    folder = study_folder(checkpoints_folder(storage), name)
     folder.mkdir(parents=True)
     for number in (0, BEST, 4):
         weights_path(folder, number).write_bytes(trained.weights.read_bytes())

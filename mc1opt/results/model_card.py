@@ -74,14 +74,23 @@ def _result(result: Retraining) -> list[str]:
 def _how_found(result: Retraining) -> list[str]:
     plan = result.plan
     validation = plan.data.validation_images
+    again = f"trained again on {plan.train_images:,} images over {plural(len(plan.seeds), 'seed')}"
+    if len(plan.candidates) == 1:
+        chosen = (
+            f"Its config alone was {again}, and compared with no other. It was then trained on all "
+            f"{plan.data.train_images:,} training images"
+        )
+    else:
+        chosen = (
+            f"The best configs of the study were {again}; the winner has the best mean accuracy on the "
+            f"{validation:,} validation images. Candidates that are clearly worse stop early ({TEST_NAME}). "
+            f"The winner was then trained on all {plan.data.train_images:,} training images"
+        )
     return [
         "## How it was found",
         "",
-        f"A search with Optuna, study {result.study}, trial {result.winner.candidate.trial}. Its best "
-        f"configs were trained again on {plan.train_images:,} images over {plural(len(plan.seeds), 'seed')}; "
-        f"the winner has the best mean accuracy on the {validation:,} validation images. Candidates that are "
-        f"clearly worse stop early ({TEST_NAME}). The winner was then trained on all "
-        f"{plan.data.train_images:,} training images, once a seed, and then the test images were opened.",
+        f"A search with Optuna, study {result.study}, trial {result.winner.candidate.trial}. {chosen}, once "
+        "a seed, and then the test images were opened.",
         "",
         "```",
         *candidate_lines(result.comparison, result.winner, validation),

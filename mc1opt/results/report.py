@@ -11,7 +11,7 @@ from mc1opt.program import program
 from mc1opt.results.candidates import TEST_NAME, Comparison, Standing
 from mc1opt.results.final_test import Confusion, FinalTest
 from mc1opt.results.folds import fold_images
-from mc1opt.results.retrain_plan import RetrainPlan
+from mc1opt.results.retrain_plan import Progress, RetrainPlan
 from mc1opt.results.statistics import Spread, spread
 from mc1opt.search.location import DEFAULT_STORAGE
 from mc1opt.search.progress import duration, plural
@@ -136,7 +136,7 @@ def data_json(data: DataSet) -> dict[str, Any]:
 # ---- Lines -----------------------------------------------------------------------------------------------
 
 
-def plan_line(study: str, plan: RetrainPlan, stored: int, seconds_left: float | None) -> str:
+def plan_line(study: str, plan: RetrainPlan, progress: Progress) -> str:
     """What is about to be trained, before it is."""
     seeds = plural(len(plan.seeds), "seed")
     parts = [
@@ -145,8 +145,15 @@ def plan_line(study: str, plan: RetrainPlan, stored: int, seconds_left: float | 
     ]
     if plan.folds:
         parts.append(f"the winner in {plan.folds} folds")
-    done = f" Of them stored already: {stored}." if stored else ""
-    left = "how long they take is not known" if seconds_left is None else f"about {duration(seconds_left)}"
+    done = ""
+    if progress.stored:
+        done = f" Of them stored already: {progress.stored}"
+        spared = plan.trainings - progress.stored - progress.left
+        done += f"; spared by early stopping: {spared}." if spared else "."
+    seconds = progress.seconds
+    left = "how long they take is not known" if seconds is None else f"about {duration(seconds)}"
+    if progress.left == 0:
+        left = "nothing is left to train"
     return (
         f"Retraining study {study}: {'; '.join(parts)}. {plural(plan.trainings, 'training')} of "
         f"{plural(plan.epochs, 'epoch')}, {plural(plan.workers, 'worker')} on {plan.device} "

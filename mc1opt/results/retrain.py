@@ -2,14 +2,14 @@
 
 import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
 from mc1opt.data.libraries import check_libraries
 from mc1opt.errors import Mc1optError, UsageError
-from mc1opt.results.candidates import Comparison, Standing, choose_candidates, study_data
+from mc1opt.results.candidates import Candidate, Comparison, Standing, choose_candidates, study_data
 from mc1opt.results.exclusive import exclusive
 from mc1opt.results.final_test import Final, FinalTest, Measure, run_final_test
 from mc1opt.results.folds import check_folds
@@ -21,8 +21,9 @@ from mc1opt.results.retrain_plan import CandidateJob, RetrainPlan, make_plan
 from mc1opt.results.training_store import StoredTraining, TrainingStore
 from mc1opt.results.trainings import Job, StoredTrainings
 from mc1opt.search.catalogue import read_study
-from mc1opt.search.command import checkpoints_folder, resolve_workers
+from mc1opt.search.command import resolve_workers
 from mc1opt.search.environment import commit, versions
+from mc1opt.search.location import files_folder
 from mc1opt.search.observers import StopReason
 from mc1opt.search.progress import duration
 from mc1opt.search.records import StudyRecord
@@ -68,8 +69,8 @@ class RetrainEnded:
 
 
 def models_folder(storage: str, study: str) -> Path:
-    """Where the models of a study are: below the folder of the database, beside its checkpoints."""
-    return study_folder(checkpoints_folder(storage).with_name("models"), study)
+    """Where the models of a study are."""
+    return study_folder(files_folder(storage) / "models", study)
 
 
 def without_password(command: str, storage: str) -> str:
@@ -136,7 +137,27 @@ def _plan(
     workers = resolve_workers(command.workers, device)
     data = study_data(record, command.data, output)
     check_folds(command.folds or 0, data)
-    candidates = with_seconds_of_this_machine(
+
+    def plan_of(candidates: Sequence[Candidate]) -> RetrainPlan:
+        plan = make_plan(
+            candidates,
+            study_seed=record.seed or 0,
+            seeds=command.seeds,
+            folds=command.folds or 0,
+            epochs=command.epochs,
+            search=record.fidelity,
+            data=data,
+            device=device,
+            precision=precision,
+            workers=workers,
+            folder=folder,
+        )
+        return plan if command.folds is not None else replace(plan, folds=_folds_of_model(folder, plan))
+
+    plan = plan_of(candidates)
+    if plan.progress(TrainingStore(folder / TRAININGS)).left == 0:
+        return plan  # so that there is nothing to foretell
+    timed = with_seconds_of_this_machine(
         candidates,
         record,
         data=data,
@@ -146,31 +167,32 @@ def _plan(
         interrupted=stop.is_set,
         write=write,
     )
-    return make_plan(
-        candidates,
-        study_seed=record.seed or 0,
-        seeds=command.seeds,
-        folds=command.folds or 0,
-        epochs=command.epochs,
-        search=record.fidelity,
-        data=data,
-        device=device,
-        precision=precision,
-        workers=workers,
-        folder=folder,
-    )
+    return plan_of(timed)
+
+
+def _folds_of_model(folder: Path, plan: RetrainPlan) -> int:
+    """The folds of this same retraining when its model was written: without `--folds` they stay."""
+    metrics = _stored_metrics(folder)
+    try:
+        return len(metrics["folds"]["validation"]) if metrics["retraining"] == plan.identity else 0
+    except (KeyError, TypeError):  # there were none
+        return 0
+
+
+def _stored_metrics(folder: Path) -> dict[str, Any]:
+    """Those of the model that is there; empty without one, and where they are damaged."""
+    try:
+        metrics = json.loads((folder / METRICS).read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return metrics if isinstance(metrics, dict) else {}
 
 
 def _refuse_another_model(folder: Path, plan: RetrainPlan, force: bool) -> None:
     """Refuses to replace a model of another retraining, before anything is trained."""
     if force or not (folder / WEIGHTS).exists():
         return
-    try:
-        stored = json.loads((folder / METRICS).read_text())
-        same = stored["retraining"] == plan.identity
-    except (OSError, ValueError, KeyError, TypeError):
-        same = False
-    if not same:
+    if _stored_metrics(folder).get("retraining") != plan.identity:
         raise UsageError(
             f"{folder} holds the model of another retraining: other candidates, seeds, epochs or images. "
             "--force replaces it; its trainings stay stored."
@@ -198,13 +220,13 @@ class _Retraining:
         started = time.monotonic()
         plan, timeout = self.plan, self.command.timeout
         store = TrainingStore(self.folder / TRAININGS)
-        stored, left = plan.stored(store)
-        self.write(plan_line(self.command.study, plan, stored, left))
+        progress = plan.progress(store)
+        self.write(plan_line(self.command.study, plan, progress))
         deadline = None if timeout is None else started + timeout
         with StoredTrainings(
             store, lambda: self.new_pool(plan.workers), self.stop, self.write, plan.trainings, deadline
         ) as trainings:
-            comparison = Comparison(plan.candidates, len(plan.seeds), plan.data.validation_images)
+            comparison = plan.comparison()
             winner = self._compare(trainings, comparison)
             trained = winner is not None and self._train_winner(trainings, winner)
         if winner is None or not trained:
@@ -223,7 +245,7 @@ class _Retraining:
             write=self.write,
             measure=self.measure,
         )
-        result = self._result(comparison, winner, test, left, time.monotonic() - started)
+        result = self._result(comparison, winner, test, progress.seconds, time.monotonic() - started)
         self._write_model(result, finals[0])
         for line in result_lines(result):
             self.write(line)
@@ -234,10 +256,9 @@ class _Retraining:
 
         def on_result(job: Job, stored: StoredTraining) -> None:
             assert isinstance(job, CandidateJob)
-            failure = None if stored.failure is None else stored.failure.message
             if comparison.wanted(job.trial, job.seed_index):
                 self.seconds += stored.seconds
-            for out in comparison.add(job.trial, job.seed_index, stored.value, failure):
+            for out in comparison.add(job.trial, job.seed_index, stored.value, stored.failure_message):
                 self.write(stopped_line(out))
 
         def wanted(job: Job) -> bool:

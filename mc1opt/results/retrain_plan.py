@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mc1opt.errors import UsageError
-from mc1opt.results.candidates import Candidate
+from mc1opt.results.candidates import Candidate, Comparison
 from mc1opt.results.folds import fold_images
 from mc1opt.results.retrain_epochs import default_epochs, epoch_costs, makespan, remembered_epochs
 from mc1opt.results.training_store import TrainingStore
@@ -27,6 +27,18 @@ class CandidateJob(Job):
 
     trial: int
     seed_index: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the trainings of a plan are."""
+
+    stored: int
+    """Trainings that have ended."""
+    left: int
+    """Trainings that are still wanted, if no further candidate stops early."""
+    seconds: float | None
+    """Expected for those that are left; None if unknown."""
 
 
 @dataclass(frozen=True)
@@ -101,23 +113,40 @@ class RetrainPlan:
             jobs.append(Job(f"#{winner.trial} fold {index + 1}", training))
         return jobs
 
-    def stored(self, store: TrainingStore) -> tuple[int, float | None]:
-        """How many of the trainings are stored, and the expected seconds of the others."""
+    def comparison(self) -> Comparison:
+        """Of the candidates, before anything is trained."""
+        return Comparison(self.candidates, len(self.seeds), self.data.validation_images)
+
+    def progress(self, store: TrainingStore) -> Progress:
+        """What is stored of the trainings, and what early stopping, followed as far as that, has left."""
+        comparison = self.comparison()
         jobs = self.candidate_jobs()
-        missing = [job.trial for job in jobs if store.find(job.training) is None]
+        missing = []
+        for job in jobs:
+            found = store.find(job.training)
+            if found is None:
+                missing.append(job)
+            else:
+                comparison.add(job.trial, job.seed_index, found.value, found.failure_message)
+        wanted = [job.trial for job in missing if comparison.wanted(job.trial, job.seed_index)]
+        winner = comparison.winner() if not wanted else None
         finals = folds = 0
-        for candidate in self.candidates:
+        for candidate in self.candidates if winner is None else [winner.candidate]:
             finals = max(finals, _count(store, self.final_jobs(candidate)))
             folds = max(folds, _count(store, self.fold_jobs(candidate)))
-        done = len(jobs) - len(missing) + finals + folds
-        if self.stage_seconds is None:
-            return done, None
-        by_trial = dict(zip((c.trial for c in self.candidates), self.stage_seconds[0], strict=True))
-        share = fold_images(self.folds, self.data) / self.data.train_images
-        of_winner = [self.stage_seconds[1]] * (len(self.seeds) - finals)
-        of_winner += [share * self.stage_seconds[1]] * (self.folds - folds)
-        first = makespan([by_trial[trial] for trial in missing], self.workers)
-        return done, first + makespan(of_winner, self.workers)
+        finals_left, folds_left = len(self.seeds) - finals, self.folds - folds
+        seconds = None
+        if self.stage_seconds is not None:
+            by_trial = dict(zip((c.trial for c in self.candidates), self.stage_seconds[0], strict=True))
+            share = fold_images(self.folds, self.data) / self.data.train_images
+            of_winner = [self.stage_seconds[1]] * finals_left + [share * self.stage_seconds[1]] * folds_left
+            seconds = makespan([by_trial[trial] for trial in wanted], self.workers)
+            seconds += makespan(of_winner, self.workers)
+        return Progress(
+            stored=len(jobs) - len(missing) + finals + folds,
+            left=len(wanted) + finals_left + folds_left,
+            seconds=seconds,
+        )
 
     def _training(self, candidate: Candidate, seed: int, data: DataSet, images: int) -> Training:
         return Training(

@@ -85,6 +85,11 @@ class StoredTraining(BaseModel):
         """The validation accuracy of the last epoch; None without validation, and where it failed."""
         return self.curve[-1].validation_accuracy if self.curve and self.failure is None else None
 
+    @property
+    def failure_message(self) -> str | None:
+        """Why it failed; None if it did not."""
+        return None if self.failure is None else self.failure.message
+
 
 class TrainingStore:
     """The finished trainings in a file, a line each; the last of several with one key counts.

@@ -22,7 +22,7 @@ from tests.search.studies import definition_of, run_study, smooth_space, stored
 
 STORAGE = "storage/s.db"
 STUDY = "s"
-MODELS = Path("storage/models/s")
+MODELS = Path("storage/s.db.files/models/s")
 TRIALS = 6
 
 

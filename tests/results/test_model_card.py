@@ -42,6 +42,13 @@ def test_the_recipe_in_the_card_is_the_config(retrainable: StudyRecord) -> None:
     assert config_from_json(json.loads(recipe)) == result.winner.candidate.config
 
 
+def test_of_a_trial_that_was_retrained_alone_no_comparison_is_told(retrainable: StudyRecord) -> None:
+    card = model_card(retrain_curves(seeds=1, trial=0).result, "")
+    assert "trial 0. Its config alone was trained again on 180 images over 1 seed" in card
+    assert "winner has" not in card
+    assert "stop early" not in card
+
+
 def test_an_accuracy_from_one_seed_is_called_that(retrainable: StudyRecord) -> None:
     assert "one training: nothing is known of its spread" in model_card(
         retrain_curves(seeds=1, top=1).result, ""

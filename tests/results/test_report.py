@@ -11,23 +11,26 @@ from mc1opt.results.report import (
     plan_line,
     result_lines,
 )
+from mc1opt.results.retrain_plan import Progress
 from mc1opt.results.statistics import spread
 from mc1opt.search.records import StudyRecord
-from tests.results.retraining import STORAGE, retrain_curves, retrainable, retrainable_folder
+from tests.results.retraining import MODELS, STORAGE, retrain_curves, retrainable, retrainable_folder
 
 __all__ = ["retrainable", "retrainable_folder"]
 
 
 def test_the_plan_says_trainings_images_epochs_and_time_before_it_starts(retrainable: StudyRecord) -> None:
     plan = retrain_curves(folds=4).result.plan
-    line = plan_line("s", plan, 0, 3480.0)
+    line = plan_line("s", plan, Progress(stored=0, left=16, seconds=3480.0))
     assert line == (
         "Retraining study s: 3 candidates, 3 seeds each, on 180 images; the winner, 3 seeds, on all 200; the "
         f"winner in 4 folds. 16 trainings of 3 epochs, 2 workers on cpu ({plan.precision}); about 58 min. "
         "Ctrl-C keeps every finished training."
     )
-    line = plan_line("s", plan, 5, None)
+    line = plan_line("s", plan, Progress(stored=5, left=11, seconds=None))
     assert "how long they take is not known. Of them stored already: 5. Ctrl-C" in line
+    line = plan_line("s", plan, Progress(stored=15, left=0, seconds=0.0))
+    assert "nothing is left to train. Of them stored already: 15; spared by early stopping: 1. Ctrl-C" in line
 
 
 def test_the_result_has_all_that_was_asked_for(retrainable: StudyRecord) -> None:
@@ -94,9 +97,9 @@ def test_the_commands_to_copy_name_the_database_where_it_is_not_the_usual_one(
     text = "\n".join(command_lines(result))
     assert text.count(f"--storage {STORAGE}") == 3
     for command in (
-        "export --study s --model storage/models/s",
-        "predict storage/models/s",
-        "evaluate storage",
+        f"export --study s --model {MODELS}",
+        f"predict {MODELS}",
+        f"evaluate {MODELS}",
     ):
         assert f"mc1opt {command}" in text
     usual = dataclasses.replace(result, storage="storage/mc1opt.db", study="a b")

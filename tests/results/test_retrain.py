@@ -14,9 +14,11 @@ from safetensors.numpy import load_file
 from mc1opt.config import config_id
 from mc1opt.data import images as images_module
 from mc1opt.errors import DataError, Mc1optError, StorageError, UsageError
+from mc1opt.results import retrain_epochs
 from mc1opt.results.model_folder import read_model_folder
 from mc1opt.results.report import Retraining
 from mc1opt.results.retrain import without_password
+from mc1opt.search.location import files_folder
 from mc1opt.search.records import StudyRecord
 from mc1opt.search.run import StopFlag
 from mc1opt.search.weights import study_folder
@@ -179,6 +181,19 @@ def test_folds_can_be_added_to_a_finished_retraining_without_another_look_at_the
     assert len(opening_lines()) == 1
 
 
+def test_folds_stay_with_the_model_when_the_same_retraining_is_called_without_them(
+    retrainable: StudyRecord, switches: Switches
+) -> None:
+    first = retrained(folds=3)
+    count = len(switches.epochs())
+    again = retrained()
+    assert facts(again) == facts(first)
+    assert read_model_folder(MODELS).metrics["folds"]["validation"] == first.fold_values
+    assert "3 stratified folds" in (MODELS / "model_card.md").read_text()
+    assert len(switches.epochs()) == count
+    assert len(retrained(seeds=2, force=True).fold_values) == 0  # another retraining, which had none
+
+
 def test_a_clearly_worse_candidate_stops_early_and_the_output_says_by_which_test(switches: Switches) -> None:
     record = curve_study(small_images(1000))
     best, *_, worst = ranking(record)
@@ -193,6 +208,24 @@ def test_a_clearly_worse_candidate_stops_early_and_the_output_says_by_which_test
     line = next(line for line in output.getvalue().splitlines() if line.startswith(f"#{worst} stops early"))
     assert "one-sided paired t test over the common seeds, level 5 %" in line
     assert len([key for key in epochs_by_training(switches) if key[0] == entry["config_id"]]) == 1 + 2
+    stopped = [e for e in result.to_json()["candidates"] if e["stopped"] is not None]
+    spared = sum(5 - e["stopped"]["after_seeds"] for e in stopped)
+    again = io.StringIO()
+    retrained(top=TRIALS, seeds=5, output=again, workers="1")
+    (line,) = [line for line in again.getvalue().splitlines() if line.startswith("Retraining study")]
+    trainings = (TRIALS + 1) * 5
+    assert f"; nothing is left to train. Of them stored already: {trainings - spared}; " in line
+    assert f"spared by early stopping: {spared}." in line
+
+
+def test_a_finished_retraining_times_no_epochs_on_another_kind_of_machine(
+    retrainable: StudyRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retrain_epochs, "versions", lambda *_: {"cpu": "AVX9000", "precision": "float32"})
+    for timed in (True, False):
+        output = io.StringIO()
+        retrained(output=output)
+        assert ("another kind of machine" in output.getvalue()) == timed
 
 
 # ---- The test images -------------------------------------------------------------------------------------
@@ -397,7 +430,7 @@ def test_a_study_that_there_is_not_is_refused_and_nothing_is_made(retrainable: S
 
 def test_models_of_a_study_with_any_name_lie_below_the_database(retrainable: StudyRecord) -> None:
     small_images()
-    assert study_folder(Path("storage/models"), STUDY) == MODELS
+    assert study_folder(files_folder(STORAGE) / "models", STUDY) == MODELS
     result = retrained()
     assert result.model == MODELS
     assert result.storage == STORAGE

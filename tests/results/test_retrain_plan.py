@@ -8,7 +8,7 @@ from mc1opt.config import MLP, SGD, Config, LinearLayer, config_id
 from mc1opt.errors import UsageError
 from mc1opt.results.candidates import Candidate
 from mc1opt.results.retrain_epochs import remember_epochs
-from mc1opt.results.retrain_plan import RetrainPlan, make_plan
+from mc1opt.results.retrain_plan import Progress, RetrainPlan, make_plan
 from mc1opt.results.training_store import TrainingStore
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import DataSet, Fidelity, Fold
@@ -79,7 +79,7 @@ def test_all_trainings_are_counted() -> None:
 
 def test_the_default_takes_about_an_hour_by_the_trials_own_seconds() -> None:
     result = plan(epochs=None)
-    _, seconds = result.stored(TrainingStore(Path("models/trainings.jsonl")))
+    seconds = result.progress(TrainingStore(Path("models/trainings.jsonl"))).seconds
     first, second = result.stage_seconds
     assert 3600 - (3 * first[0] + 2 * second) / result.epochs < seconds <= 3600
 
@@ -88,7 +88,7 @@ def test_folds_are_part_of_the_hour() -> None:
     """Their trainings begin with those of the winner, when a worker is free."""
     result = plan(epochs=None, folds=5)
     assert result.epochs < plan(epochs=None).epochs
-    _, seconds = result.stored(TrainingStore(Path("models/trainings.jsonl")))
+    seconds = result.progress(TrainingStore(Path("models/trainings.jsonl"))).seconds
     first, second = result.stage_seconds
     assert 3600 - (3 * first[0] + 4 * second) / result.epochs < seconds <= 3600
 
@@ -96,7 +96,7 @@ def test_folds_are_part_of_the_hour() -> None:
 def test_without_known_seconds_the_epochs_are_a_plain_number_and_the_time_is_not_known() -> None:
     result = plan(candidate(1, None), epochs=None)
     assert result.epochs == 20
-    assert result.stored(TrainingStore(Path("none"))) == (0, None)
+    assert result.progress(TrainingStore(Path("none"))) == Progress(stored=0, left=6, seconds=None)
 
 
 def test_the_default_stays_what_it_was_at_the_first_start() -> None:

@@ -22,8 +22,8 @@ from mc1opt.results.model_folder import ModelFolder, read_model_folder
 from mc1opt.results.notes import Retrained, best_trials, merged_note, retrained, study_note, trial_note
 from mc1opt.search import records
 from mc1opt.search.artifacts import artifacts_folder
-from mc1opt.search.command import checkpoints_folder
 from mc1opt.search.describe import describe_config
+from mc1opt.search.location import files_folder
 from mc1opt.search.observers import Observer, SearchEnded, SearchStarted
 from mc1opt.search.opening import open_storage
 from mc1opt.search.records import StudyRecord, TrialRecord, study_record
@@ -135,7 +135,7 @@ def _winner(record: StudyRecord, found: Retrained | None) -> TrialRecord | None:
 
 def _model_folder(storage: str, study: str) -> ModelFolder | None:
     """The retrained model of a study, if there is one and it is whole."""
-    folder = study_folder(checkpoints_folder(storage).with_name("models"), study)
+    folder = study_folder(files_folder(storage) / "models", study)
     with contextlib.suppress(Mc1optError):
         return read_model_folder(folder)
     return None

@@ -24,8 +24,7 @@ from mc1opt.data.sources import look_at_files
 from mc1opt.errors import DataError
 from mc1opt.results.diagnosis import Check, Status
 from mc1opt.results.doctor_database import has_wal
-from mc1opt.search.command import checkpoints_folder
-from mc1opt.search.location import sqlite_path, storage_url
+from mc1opt.search.location import checkpoints_folder, files_folder, sqlite_path, storage_url
 from mc1opt.search.progress import megabytes
 
 LITTLE_DISK = 2_000_000_000
@@ -55,13 +54,13 @@ def check_disk(storage: str, free_bytes: int | None = None) -> Check:
         storage: the study database.
         free_bytes: measured if None.
     """
-    folder = checkpoints_folder(storage).parent
+    path = sqlite_path(storage_url(storage))
+    folder = files_folder(storage) if path is None else path.parent
     place = _existing(folder)
     if not place.is_dir():
         return Check("disk", "problem", f"{place} is no folder", "Name another place with --storage.")
     free = shutil.disk_usage(place).free if free_bytes is None else free_bytes
     found = f"{megabytes(free)} free at {folder.absolute()}"
-    path = sqlite_path(storage_url(storage))
     needed = [place, *(part for part in (path, checkpoints_folder(storage)) if part is not None)]
     closed = [part for part in needed if part.exists() and not os.access(part, os.W_OK)]
     if closed:

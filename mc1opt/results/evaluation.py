@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from mc1opt.config import CLASS_NAMES, CLASSES
 from mc1opt.data.openings import OPENINGS, past_openings
-from mc1opt.results.export_record import export_record
+from mc1opt.results.export_record import EXPORTS, RECORD, export_record
 from mc1opt.results.model_data import model_data
 from mc1opt.results.runtime import OpenModel, open_model
-from mc1opt.search.command import checkpoints_folder
+from mc1opt.search.location import files_folder
 from mc1opt.search.progress import plural
 from mc1opt.search.weights import study_folder
 
@@ -98,13 +98,17 @@ def openings_record(model: OpenModel, storage: str) -> Path:
     """Where openings of the test images for this model are recorded.
 
     In its folder; for an exported file in the folder of its study's models, so that all openings for a study
-    are counted together; beside the file if its study is not known.
+    are counted together; beside the file if its study is not known. A file that lies where `export` has put
+    it is of the database whose exports these are, whatever `storage` says.
     """
     if model.format == "folder":
         return model.path / OPENINGS
-    if model.study:
-        return study_folder(checkpoints_folder(storage).with_name("models"), model.study) / OPENINGS
-    return model.path.parent / OPENINGS
+    if not model.study:
+        return model.path.parent / OPENINGS
+    files, exports = files_folder(storage), model.path.resolve().parent.parent
+    if exports.name == EXPORTS and (exports / RECORD).exists():
+        files = exports.parent
+    return study_folder(files / "models", model.study) / OPENINGS
 
 
 def confusion_matrix(labels: Labels, decisions: Labels) -> NDArray[np.int64]:

@@ -5,7 +5,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mc1opt.json_lines import append_line, read_lines
-from mc1opt.search.command import checkpoints_folder
+from mc1opt.search.location import files_folder
+
+EXPORTS = "exports"
+"""The folder of exported files, beside the models of studies."""
+RECORD = "exports.jsonl"
+"""The record in it."""
 
 
 @dataclass(frozen=True)
@@ -22,13 +27,13 @@ class ExportEntry:
 
 
 def exports_folder(storage: str) -> Path:
-    """Where exports go: beside the study database, as kept weights do."""
-    return checkpoints_folder(storage).with_name("exports")
+    """Where exports go, if no other folder is named."""
+    return files_folder(storage) / EXPORTS
 
 
 def export_record(storage: str) -> Path:
     """The file of the record."""
-    return exports_folder(storage) / "exports.jsonl"
+    return exports_folder(storage) / RECORD
 
 
 def record_export(

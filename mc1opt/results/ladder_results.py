@@ -18,7 +18,7 @@ from mc1opt.results.final_test import stored_accuracies
 from mc1opt.results.ladder_plan import MAX_SEEDS, entry_folder, seed_value
 from mc1opt.results.statistics import Spread, spread
 from mc1opt.results.training_store import StoredTraining, TrainingKey, TrainingStore
-from mc1opt.search.command import checkpoints_folder
+from mc1opt.search.location import files_folder
 from mc1opt.spec import Device, Precision
 
 TRAININGS = "trainings.jsonl"
@@ -149,7 +149,7 @@ def measurement(tested: Iterable[SeedResult], others: Iterable[StoredTraining]) 
 
 def presets_folder(storage: str) -> Path:
     """Where the trainings of presets are: beside the study database, as the models of studies are."""
-    return checkpoints_folder(storage).with_name("presets")
+    return files_folder(storage) / "presets"
 
 
 def stored_results(folder: Path, presets: Sequence[Preset]) -> dict[str, dict[str, Measurement]]:

@@ -24,7 +24,7 @@ from mc1opt.results.retrain import TRAININGS, models_folder
 from mc1opt.results.training_store import StoredTraining, TrainingStore
 from mc1opt.search import records
 from mc1opt.search.catalogue import read_study
-from mc1opt.search.command import checkpoints_folder
+from mc1opt.search.location import checkpoints_folder, files_folder
 from mc1opt.search.opening import open_storage
 from mc1opt.search.progress import plural
 from mc1opt.search.records import StudyRecord
@@ -89,8 +89,8 @@ class MirrorReport:
 
 
 def wandb_folder(storage: str) -> Path:
-    """Where mirrored runs are: below the folder of the database, beside its checkpoints."""
-    return checkpoints_folder(storage).with_name("wandb")
+    """Where mirrored runs are."""
+    return files_folder(storage) / "wandb"
 
 
 def study_identity(storage: str, study: str) -> str:

@@ -18,15 +18,14 @@ import optuna
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
 
-from mc1opt.search.location import sqlite_path, storage_url
+from mc1opt.search.location import files_folder
 
 _PREFIX = "dashboard:artifacts:"
 
 
 def artifacts_folder(storage: str) -> Path:
-    """Where the files of trials are: beside a SQLite file; below ./storage for a database server."""
-    path = sqlite_path(storage_url(storage))
-    return (path.parent if path is not None else Path("storage")) / "artifacts"
+    """Where the files of trials are."""
+    return files_folder(storage) / "artifacts"
 
 
 def artifact_names(study: optuna.Study) -> dict[int, dict[str, str]]:

@@ -10,8 +10,7 @@ import optuna
 from mc1opt.errors import StorageError, UsageError
 from mc1opt.search import records
 from mc1opt.search.artifacts import artifacts_folder, remove_artifacts
-from mc1opt.search.command import checkpoints_folder
-from mc1opt.search.location import sqlite_path, storage_url
+from mc1opt.search.location import checkpoints_folder, sqlite_path, storage_url
 from mc1opt.search.opening import open_storage
 from mc1opt.search.ownership import is_dead
 from mc1opt.search.progress import plural

@@ -15,7 +15,7 @@ from mc1opt.data.sources import find_data
 from mc1opt.errors import UsageError
 from mc1opt.search import records
 from mc1opt.search.live import LiveProgress
-from mc1opt.search.location import sqlite_path, storage_url
+from mc1opt.search.location import checkpoints_folder
 from mc1opt.search.observers import Observer, SearchEnded
 from mc1opt.search.opening import open_storage
 from mc1opt.search.ownership import this_owner
@@ -136,12 +136,6 @@ def resolve_workers(text: str, device: Device) -> int:
     if device == "mps" and int(text) > 1:
         raise UsageError(f"--workers {text}: on mps one worker trains; give 1 or auto.")
     return int(text)
-
-
-def checkpoints_folder(storage: str) -> Path:
-    """Where weights are kept: beside a SQLite file; below ./storage for a database server."""
-    path = sqlite_path(storage_url(storage))
-    return (path.parent if path is not None else Path("storage")) / "checkpoints"
 
 
 def _settings(

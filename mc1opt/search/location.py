@@ -1,10 +1,12 @@
-"""Where the study database is: a path or a URL; and one process at a time beside a SQLite file.
+"""Where the study database is: a path or a URL; where its files lie; one process at a time beside SQLite.
 
 Not here: opening it (`opening.py`), and what is written to it (`storage.py`).
 """
 
 import contextlib
 import fcntl
+import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,6 +45,42 @@ def sqlite_path(url: str) -> Path | None:
     if not parsed.database or parsed.database == ":memory:":
         raise UsageError("--storage needs a file: a database in memory would be lost with the process.")
     return Path(parsed.database)
+
+
+def files_folder(storage: str) -> Path:
+    """Where the files of a study database lie: checkpoints, models, exports, and what else belongs to it.
+
+    Studies of two databases may have one name, so that each database has a folder of its own: that of the
+    SQLite file where it is called `mc1opt.db`; beside any other, as `runs/b.db.files` of `runs/b.db`; for a
+    database server one below ./storage, on the machine that searches.
+    """
+    url = storage_url(storage)
+    path = sqlite_path(url)
+    if path is not None:
+        return (
+            path.parent if path.name == Path(DEFAULT_STORAGE).name else path.with_name(f"{path.name}.files")
+        )
+    server = make_url(url)
+    address = "-".join(str(part) for part in (server.host, server.port, server.database) if part is not None)
+    return Path(DEFAULT_STORAGE).parent / f"{folder_name(address, 'server')}.files"
+
+
+def checkpoints_folder(storage: str) -> Path:
+    """Where checkpoints and kept weights are, in a folder for each study."""
+    return files_folder(storage) / "checkpoints"
+
+
+def folder_name(text: str, default: str) -> str:
+    """A text of any characters as the name of a folder: another one for every text.
+
+    Args:
+        text: such as a study's name; it is the folder's name where that is possible.
+        default: what the name begins with if no character of the text may stay.
+    """
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-")[:60]
+    if plain and plain == text:
+        return text
+    return f"{plain or default}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 @contextlib.contextmanager

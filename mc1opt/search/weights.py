@@ -4,7 +4,6 @@ Where they lie, and which ones go. What is in them is the training's business.
 """
 
 import contextlib
-import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from optuna.trial import FrozenTrial, TrialState
 
 from mc1opt.search import records
+from mc1opt.search.location import folder_name
 
 _WEIGHTS = re.compile(r"trial-(\d+)\.safetensors")
 _CHECKPOINT = re.compile(r"trial-(\d+)(?:-again-(\d+))?\.checkpoint")
@@ -21,10 +21,7 @@ _UNFINISHED = re.compile(r"\.(.+)\.\d+\.tmp")
 
 def study_folder(parent: Path, study: str) -> Path:
     """The folder of a study below `parent`, whatever characters the study's name has."""
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", study).strip(".-")[:60]
-    if plain and plain == study:
-        return parent / study
-    return parent / f"{plain or 'study'}-{hashlib.sha256(study.encode()).hexdigest()[:8]}"
+    return parent / folder_name(study, "study")
 
 
 def weights_path(folder: Path, number: int) -> Path:

@@ -168,8 +168,8 @@ def test_a_wrong_value_is_named_with_what_is_allowed(
 
 @pytest.mark.slow
 def test_a_study_is_found_by_its_name_in_another_database(finished: Path, mc1opt_here) -> None:
-    Path("elsewhere").mkdir()
-    Path("storage/mc1opt.db").rename("elsewhere/other.db")
-    result = mc1opt_here(*ONE, "--storage", "elsewhere/other.db")
+    Path("there").mkdir()
+    Path("storage/mc1opt.db").rename("there/other.db")
+    result = mc1opt_here(*ONE, "--storage", "there/other.db")
     assert (result.returncode, result.stderr) == (0, "")
-    assert "mc1opt evaluate elsewhere/models/tiny --storage elsewhere/other.db" in result.stdout
+    assert "mc1opt evaluate there/other.db.files/models/tiny --storage there/other.db" in result.stdout

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mc1opt.config import config_from_json
 from mc1opt.search.catalogue import read_study
+from mc1opt.search.location import files_folder
 from mc1opt.search.records import StudyRecord, TrialRecord
 from mc1opt.search.tables import study_lines, trial_lines
 from mc1opt.search.weights import kept_weights, study_folder
@@ -75,7 +76,7 @@ def check(folder: Path, name: str, expected: Expected, storage: str = STORAGE) -
     if expected.on_curves:
         for trial in record.trials:
             assert trial.values_by_epoch == true_curve(trial, record)[: len(trial.values_by_epoch)]
-    _check_files(record, Path(storage).parent, expected)
+    _check_files(record, files_folder(storage), expected)
     assert study_lines(record)
     assert all(trial_lines(trial) for trial in record.trials)
     return record

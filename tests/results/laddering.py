@@ -20,7 +20,7 @@ from mc1opt.training.devices import resolve_precision
 from tests.curves import CurvePool, curve
 from tests.data.files import write_arrays_folder
 
-STORAGE = "storage/s.db"
+STORAGE = "storage/mc1opt.db"
 FOLDER = Path("storage/presets")
 ROW_1, ROW_2 = "mlp-128-64", "mlp-256-128-64"
 EPOCHS = 3

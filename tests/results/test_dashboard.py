@@ -27,6 +27,7 @@ from mc1opt.results.dashboard import (
 )
 from mc1opt.results.figures import FIGURES
 from mc1opt.results.notes import END
+from mc1opt.search.artifacts import artifacts_folder
 from mc1opt.search.records import StudyRecord
 from mc1opt.search.resume import load_study
 from tests.results.pages import Pages
@@ -112,7 +113,7 @@ def test_an_update_of_what_is_up_to_date_writes_nothing(updated: StudyRecord) ->
     def executed(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         statements.append(statement.split(maxsplit=1)[0].upper())
 
-    files = {path: path.stat() for path in Path("artifacts").iterdir()}
+    files = {path: path.stat() for path in artifacts_folder("s.db").iterdir()}
     sqlalchemy.event.listen(Engine, "before_cursor_execute", executed)
     try:
         update_dashboard("s.db", "s")
@@ -120,7 +121,7 @@ def test_an_update_of_what_is_up_to_date_writes_nothing(updated: StudyRecord) ->
         sqlalchemy.event.remove(Engine, "before_cursor_execute", executed)
     assert "SELECT" in statements
     assert not {"UPDATE", "INSERT", "DELETE"} & set(statements)
-    assert {path: path.stat() for path in Path("artifacts").iterdir()} == files
+    assert {path: path.stat() for path in artifacts_folder("s.db").iterdir()} == files
 
 
 def test_trials_that_leave_the_best_lose_note_and_files_but_not_what_a_person_wrote(
@@ -140,7 +141,7 @@ def test_trials_that_leave_the_best_lose_note_and_files_but_not_what_a_person_wr
     assert with_files(detail) == best
     assert with_notes(detail) == best | {first.number}
     assert detail["trials"][first.number]["note"]["body"] == f"{END}\nLook at this one."
-    assert len(list(Path("artifacts").iterdir())) == 5 * len(FILES)
+    assert len(list(artifacts_folder("s.db").iterdir())) == 5 * len(FILES)
 
 
 def test_a_note_that_a_person_has_written_stays(updated: StudyRecord) -> None:

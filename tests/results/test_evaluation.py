@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import sys
 from pathlib import Path
 
@@ -121,6 +122,24 @@ def test_openings_are_recorded_and_counted_with_the_studys_models(exported: Path
     assert reasons[:2] == ["evaluate model storage/models/s", "evaluate model storage/exports/s/trial-1.onnx"]
     assert evaluation_lines(results[0])[0].endswith("(opened for the first time)")
     assert evaluation_lines(results[2])[0].endswith("(opened 2 times before)")
+
+
+def test_openings_for_an_exported_file_are_recorded_beside_its_own_study(
+    exported: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From another folder, too, where `storage` names a database that is not the file's."""
+    folder = Path(trained.data.folder)
+    evaluate(EXPORTS / "trial-1.onnx", folder, storage=STORAGE, output=None)
+    elsewhere = exported / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy(EXPORTS / "trial-1.safetensors", elsewhere / "moved.safetensors")
+    monkeypatch.chdir(elsewhere)
+    there = evaluate(Path("..") / EXPORTS / "trial-1.onnx", folder, storage=STORAGE, output=None)
+    assert there.opened_before == 1
+    assert list(elsewhere.iterdir()) == [elsewhere / "moved.safetensors"]
+    moved = evaluate(Path("moved.safetensors"), folder, storage=STORAGE, output=None)
+    assert moved.opened_before == 0
+    assert Path("storage/models/s/test_openings.jsonl").exists()
 
 
 def test_a_model_is_measured_on_the_data_that_it_was_trained_on(trained: Trained) -> None:

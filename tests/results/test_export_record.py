@@ -5,9 +5,8 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pytest
-
 from mc1opt.results.export_record import export_record, exports_folder, record_export, recorded_hashes
+from mc1opt.search.location import files_folder
 
 RECORD = Path("exports/exports.jsonl")
 
@@ -36,10 +35,6 @@ def test_no_record_knows_nothing() -> None:
     assert recorded_hashes(RECORD, "pt2") == set()
 
 
-@pytest.mark.parametrize(
-    ("storage", "folder"),
-    [("storage/mc1opt.db", "storage/exports"), ("postgresql://host/name", "storage/exports")],
-)
-def test_exports_lie_beside_the_database(storage: str, folder: str) -> None:
-    assert exports_folder(storage) == Path(folder).absolute() or exports_folder(storage) == Path(folder)
-    assert export_record(storage) == exports_folder(storage) / "exports.jsonl"
+def test_exports_lie_with_the_files_of_the_database() -> None:
+    assert exports_folder("some/s.db") == files_folder("some/s.db") / "exports"
+    assert export_record("some/s.db") == exports_folder("some/s.db") / "exports.jsonl"

@@ -16,6 +16,7 @@ from mc1opt.results.ladder_results import (
     stored_results,
 )
 from mc1opt.results.training_store import Failure, StoredTraining, TrainingKey
+from mc1opt.search.location import files_folder
 from mc1opt.spec import DataSet, EpochResult, Fold
 from tests.curves import example_training
 from tests.data.files import write_arrays_folder
@@ -175,6 +176,5 @@ def test_without_a_folder_there_is_nothing() -> None:
     assert not FOLDER.exists()
 
 
-def test_presets_lie_beside_the_database() -> None:
-    assert presets_folder(STORAGE) == FOLDER
-    assert presets_folder("postgresql+psycopg://host/db") == Path("storage/presets")
+def test_presets_lie_with_the_files_of_the_database() -> None:
+    assert presets_folder(STORAGE) == FOLDER == files_folder(STORAGE) / "presets"

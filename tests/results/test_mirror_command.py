@@ -2,7 +2,6 @@
 
 import shlex
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -16,9 +15,10 @@ from mc1opt.results.mirror_command import (
     wandb_folder,
 )
 from mc1opt.results.mirror_process import Limits
+from mc1opt.search.location import files_folder
 from mc1opt.search.records import StudyRecord
 from tests.results.retraining import STORAGE, STUDY, retrain_curves, retrainable, retrainable_folder
-from tests.results.wandb_runs import FOLDER, SECONDS, no_account, read_runs
+from tests.results.wandb_runs import SECONDS, no_account, read_runs
 from tests.search.studies import run_study, small_definition, stored
 
 __all__ = ["no_account", "retrainable", "retrainable_folder"]
@@ -62,9 +62,8 @@ def test_there_is_no_identity_of_a_study_that_is_not_there(retrainable: StudyRec
         study_identity("nowhere.db", STUDY)
 
 
-def test_runs_lie_beside_the_database() -> None:
-    assert wandb_folder("some/where.db") == Path("some/wandb")
-    assert wandb_folder("postgresql+psycopg://user@host/database") == Path("storage/wandb")
+def test_runs_lie_with_the_files_of_the_database() -> None:
+    assert wandb_folder("some/where.db") == files_folder("some/where.db") / "wandb"
 
 
 # ---- A stored study --------------------------------------------------------------------------------------
@@ -75,7 +74,7 @@ def test_a_study_and_its_retraining_are_mirrored(retrainable: StudyRecord) -> No
     retrain_curves(top=1, seeds=1, folds=2)
     report = mirror_study(replace(OPTIONS, top=2), Limits(step=SECONDS))
     assert (report.error, report.missing, report.no_login) == (None, [], False)
-    found = read_runs(FOLDER)
+    found = read_runs(wandb_folder(STORAGE))
     assert set(report.written) == set(report.waiting) == set(found)
     names: dict[str, list[str]] = {}
     for read in found.values():

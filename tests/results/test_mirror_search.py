@@ -9,16 +9,17 @@ import pytest
 
 from mc1opt.errors import StorageError
 from mc1opt.results import mirror_search
-from mc1opt.results.mirror_command import MirrorOptions
+from mc1opt.results.mirror_command import MirrorOptions, wandb_folder
 from mc1opt.results.mirror_search import BACKGROUND_SECONDS, WandbMirror, mirror_retraining, mirrored_search
 from mc1opt.search.records import StudyRecord
 from tests.results.retraining import STORAGE, STUDY, retrainable, retrainable_folder
-from tests.results.wandb_runs import FOLDER, SECONDS, no_account, read_runs
+from tests.results.wandb_runs import SECONDS, no_account, read_runs
 from tests.search.display import Clock, ended, started, study, trial
 from tests.search.studies import facts, run_study, stored
 
 __all__ = ["no_account", "retrainable", "retrainable_folder"]
 
+FOLDER = wandb_folder(STORAGE)
 OPTIONS = MirrorOptions(study=STUDY, storage=STORAGE, mode="offline")
 
 

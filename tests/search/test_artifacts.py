@@ -13,6 +13,7 @@ from mc1opt.search.artifacts import (
     remove_artifacts,
 )
 from mc1opt.search.catalogue import delete_study, open_for_deletion
+from mc1opt.search.location import files_folder
 from mc1opt.search.resume import load_study
 from tests.search.studies import new_storage
 from tests.search.two_studies import database, study
@@ -23,10 +24,8 @@ __all__ = ["database", "study"]
 FOLDER = Path("artifacts")
 
 
-def test_the_folder_is_beside_the_database_and_below_storage_for_a_server() -> None:
-    assert artifacts_folder("some/where/s.db") == Path("some/where/artifacts")
-    assert artifacts_folder("sqlite:///some/where/s.db") == Path("some/where/artifacts")
-    assert artifacts_folder("postgresql+psycopg://me@host/db") == Path("storage/artifacts")
+def test_the_folder_is_with_the_files_of_the_database() -> None:
+    assert artifacts_folder("some/where/s.db") == files_folder("some/where/s.db") / "artifacts"
 
 
 def test_a_finished_trial_gets_files_and_another_process_lists_them(study: optuna.Study) -> None:

@@ -16,7 +16,7 @@ from mc1opt.search.catalogue import (
     open_for_deletion,
     read_study,
 )
-from mc1opt.search.command import checkpoints_folder
+from mc1opt.search.location import checkpoints_folder
 from mc1opt.search.opening import open_storage
 from mc1opt.search.ownership import is_dead
 from mc1opt.search.space import shipped_folder
@@ -129,7 +129,8 @@ def test_reading_and_deleting_make_no_database() -> None:
 def test_deleting_takes_trials_and_weights_and_leaves_other_studies() -> None:
     run_study(3)
     run_study(2, study="other")
-    Path("weights").rename("checkpoints")
+    checkpoints_folder("s.db").parent.mkdir()
+    Path("weights").rename(checkpoints_folder("s.db"))
     folders = [study_folder(checkpoints_folder("s.db"), name) for name in ("s", "other")]
     assert all(kept_weights(folder) for folder in folders)
     victim = open_for_deletion("s.db", "s")

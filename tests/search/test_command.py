@@ -20,7 +20,8 @@ from rich.cells import cell_len
 from mc1opt.errors import StudyFileError, UsageError
 from mc1opt.search import command as command_module
 from mc1opt.search import records
-from mc1opt.search.command import SearchCommand, checkpoints_folder, resolve_workers, search
+from mc1opt.search.command import SearchCommand, resolve_workers, search
+from mc1opt.search.location import checkpoints_folder
 from mc1opt.search.observers import SearchEnded
 from mc1opt.search.opening import open_storage
 from mc1opt.search.run import StopFlag
@@ -106,12 +107,6 @@ def test_on_mps_one_worker_trains() -> None:
     assert resolve_workers("auto", "mps") == resolve_workers("1", "mps") == 1
     with pytest.raises(UsageError, match="--workers 2: on mps one worker trains; give 1 or auto"):
         resolve_workers("2", "mps")
-
-
-def test_weights_lie_beside_a_sqlite_file_and_in_storage_for_a_server() -> None:
-    assert checkpoints_folder("a/b.db") == Path("a/checkpoints")
-    assert checkpoints_folder("sqlite:////x/b.db") == Path("/x/checkpoints")
-    assert checkpoints_folder("postgresql+psycopg://host/db") == Path("storage/checkpoints")
 
 
 @pytest.mark.parametrize(

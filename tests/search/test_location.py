@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mc1opt.errors import UsageError
-from mc1opt.search.location import sqlite_path, storage_url
+from mc1opt.search.location import checkpoints_folder, files_folder, sqlite_path, storage_url
 from mc1opt.search.opening import open_storage
 
 
@@ -14,6 +14,34 @@ def test_a_path_is_a_sqlite_file_and_a_url_is_a_url() -> None:
     for path in ("a?b#c.db", "100%.db", "a%20b.db", "'quote\".db", "🐈.db"):
         assert sqlite_path(storage_url(path)) == Path(path)
     assert storage_url("sqlite:////tmp/x.db") == "sqlite:////tmp/x.db"
+
+
+def test_files_of_the_default_database_lie_beside_it() -> None:
+    assert files_folder("storage/mc1opt.db") == Path("storage")
+    assert files_folder("sqlite:////x/mc1opt.db") == Path("/x")
+    assert files_folder("mc1opt.db") == Path()
+
+
+def test_each_other_database_has_a_folder_of_its_own() -> None:
+    assert files_folder("a/b.db") == Path("a/b.db.files")
+    assert files_folder("sqlite:////x/b.db") == Path("/x/b.db.files")
+    assert checkpoints_folder("a/b.db") == Path("a/b.db.files/checkpoints")
+    assert files_folder("postgresql+psycopg://host/db") == Path("storage") / "host-db.files"
+
+
+def test_no_two_database_servers_share_a_folder() -> None:
+    servers = [
+        "postgresql+psycopg://host/db",
+        "postgresql+psycopg://host:5433/db",
+        "postgresql+psycopg://host/other",
+        "postgresql+psycopg://another/db",
+        "postgresql+psycopg://host/d:b",
+        "postgresql+psycopg:///db",
+    ]
+    assert len({files_folder(url) for url in servers}) == len(servers)
+    assert all(files_folder(url).parent == Path("storage") for url in servers)
+    with_password = "postgresql+psycopg://me:secret@host/db"
+    assert files_folder(with_password) == files_folder("postgresql+psycopg://host/db")
 
 
 @pytest.mark.parametrize("text", ["nothing://host/x", "://"])

@@ -138,6 +138,7 @@ def test_a_run_adds_a_line_a_seed_goes_on_from_the_file_and_writes_the_report(tm
 # ---- The grid --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_finished_grid_is_taken_over_and_an_unfinished_one_refused() -> None:
     fields: dict[str, Any] = {"sampler": "grid", "pruner": "none", "study": "published_grid"}
     run_study(5, DEFINITION, **fields)

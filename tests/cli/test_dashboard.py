@@ -49,6 +49,7 @@ def test_it_serves_the_page_that_it_names_until_ctrl_c(finished: Path, start) ->
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_open_shows_the_page_in_the_browser(finished: Path, start, monkeypatch: pytest.MonkeyPatch) -> None:
     browser = finished / "browser"
     browser.write_text('#!/bin/sh\necho "$1" > opened\n')
@@ -63,6 +64,7 @@ def test_open_shows_the_page_in_the_browser(finished: Path, start, monkeypatch: 
     assert finish(server, STOP_SECONDS).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_host_that_others_reach_gives_a_warning(finished: Path, start) -> None:
     server = start("dashboard", "--host", "0.0.0.0", "--port", "0")
     assert address_of(server).startswith("http://0.0.0.0:")
@@ -91,6 +93,7 @@ def test_a_search_keeps_the_page_up_to_date(tiny: Path, mc1opt_here, monkeypatch
     assert "Best so far" in get_note(load_study(open_storage("storage/mc1opt.db", create=False), "tiny"))
 
 
+@pytest.mark.slow
 def test_a_retraining_brings_the_page_up_to_date(finished: Path, mc1opt_here) -> None:
     command = ("retrain", "--study", "tiny", "--top", "1", "--seeds", "1", "--epochs", "1", "--workers", "1")
     ended = mc1opt_here(*command)

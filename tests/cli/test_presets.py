@@ -64,6 +64,7 @@ def test_the_layers_of_a_preset_are_shown(mc1opt_here) -> None:
 # ---- Measuring -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_prints_the_published_accuracy_beside_ours_and_the_list_knows_it(
     images: Path, mc1opt_here
 ) -> None:

@@ -202,6 +202,7 @@ def test_starting_points_are_trained_exactly_once_by_four_workers(switches: Swit
     assert len(stored().trials) == POINTS
 
 
+@pytest.mark.slow
 def test_starting_points_are_trained_exactly_once_by_four_processes(switches: Switches) -> None:
     fork_searches("together", 4)
     assert each_once(switches) == [1] * POINTS
@@ -310,6 +311,7 @@ def test_a_damaged_database_ends_the_search_with_the_reason(workers: int) -> Non
     assert diary.lines[-1] == ("study ended", "failures")  # a display ends, whatever happens
 
 
+@pytest.mark.slow
 def test_a_database_that_stays_locked_ends_the_search_and_keeps_what_is_finished(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

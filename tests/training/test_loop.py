@@ -117,6 +117,7 @@ def test_another_seed_gives_another_curve_and_other_weights(data, name):
     assert not torch.equal(weights["classifier.weight"], others["classifier.weight"])
 
 
+@pytest.mark.slow
 def test_another_process_gives_the_same_curve_and_weights(data):
     trainings = {name: repeated(data, name) for name in REPEATED}
     lines = [

@@ -1,7 +1,7 @@
 """Which configs of a study are trained again, and which of them is the best: seed by seed, paired."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
@@ -180,7 +180,9 @@ class Comparison:
         self._judged = 0
 
     def add(self, trial: int, seed: int, value: float | None, failure: str | None = None) -> list[Standing]:
-        """Takes a training's result; gives the candidates that this puts out.
+        """Takes a training's result; gives the candidates that this puts out, or in again.
+
+        Where a leader fails later, what was stopped for being worse than it competes again.
 
         Args:
             trial: the candidate's.
@@ -193,17 +195,30 @@ class Comparison:
             standing.failures[seed] = failure or "failed"
         else:
             standing.values[seed] = value
-        out = []
+        changed = []
         while self._judged < self.seeds and all(
             self._judged in other.values or self._judged in other.failures for other in self.active()
         ):
-            for other in self.active():
-                if self._judged in other.failures:
-                    other.failed = True
-                    out.append(other)
-            self._judged += 1
-            out += self._judge()
-        return out
+            failed = [other for other in self.active() if self._judged in other.failures]
+            for other in failed:
+                other.failed = True
+            back = self._take_back({other.candidate.trial for other in failed})
+            changed += failed + back
+            if not back:
+                self._judged += 1
+                changed += self._judge()
+        return changed
+
+    def _take_back(self, failed: Set[int]) -> list[Standing]:
+        """Takes the verdicts back that rest on candidates that failed; judging goes on from the first one."""
+        back = []
+        for other in self.standings.values():
+            if other.stopped_by is not None and other.stopped_by[0] in failed:
+                assert other.stopped_after is not None
+                self._judged = min(self._judged, other.stopped_after - 1)
+                other.stopped_after = other.stopped_by = None
+                back.append(other)
+        return back
 
     def active(self) -> list[Standing]:
         """The candidates that may still win."""
@@ -215,6 +230,11 @@ class Comparison:
         if standing.failures and seed > min(standing.failures):
             return False
         return standing.stopped_after is None or seed < standing.stopped_after
+
+    def has(self, trial: int, seed: int) -> bool:
+        """Whether a training has ended."""
+        standing = self.standings[trial]
+        return seed in standing.values or seed in standing.failures
 
     def winner(self) -> Standing | None:
         """The best mean over all seeds; None while there is none."""

@@ -26,12 +26,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from mc1opt.results.diagnosis import Check, Status
 from mc1opt.search import records
 from mc1opt.search.heartbeat import GRACE_SECONDS
-from mc1opt.search.location import DEFAULT_STORAGE, sqlite_path, storage_url
+from mc1opt.search.location import DEFAULT_STORAGE, shown_storage, sqlite_path, storage_url
 from mc1opt.search.opening import other_schema
 from mc1opt.search.ownership import is_dead
 from mc1opt.search.progress import duration, plural
 from mc1opt.search.resume import MAX_STALLED
-from mc1opt.search.tables import shown_storage
 
 LOCKED_SECONDS = 5.0
 """How long another process's lock on the database is waited for."""

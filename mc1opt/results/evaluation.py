@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from mc1opt.config import CLASS_NAMES, CLASSES
 from mc1opt.data.openings import OPENINGS, past_openings
-from mc1opt.results.export_record import EXPORTS, RECORD, export_record
+from mc1opt.results.export_record import EXPORTS, RECORD, export_record, recorded_hashes
 from mc1opt.results.model_data import model_data
+from mc1opt.results.model_folder import file_sha256
 from mc1opt.results.runtime import OpenModel, open_model
 from mc1opt.search.location import files_folder
 from mc1opt.search.progress import plural
@@ -98,17 +99,18 @@ def openings_record(model: OpenModel, storage: str) -> Path:
     """Where openings of the test images for this model are recorded.
 
     In its folder; for an exported file in the folder of its study's models, so that all openings for a study
-    are counted together; beside the file if its study is not known. A file that lies where `export` has put
-    it is of the database whose exports these are, whatever `storage` says.
+    are counted together: the study of that name in the database whose record of exports knows the file, be
+    it `storage` or the one in whose folder of exports the file lies. A file that is known to neither has its
+    record beside it: another database may have a study of that name.
     """
     if model.format == "folder":
         return model.path / OPENINGS
-    if not model.study:
-        return model.path.parent / OPENINGS
-    files, exports = files_folder(storage), model.path.resolve().parent.parent
-    if exports.name == EXPORTS and (exports / RECORD).exists():
-        files = exports.parent
-    return study_folder(files / "models", model.study) / OPENINGS
+    sha256 = file_sha256(model.path)
+    for files in (files_folder(storage), model.path.resolve().parent.parent.parent):
+        known = recorded_hashes(files / EXPORTS / RECORD, model.format)
+        if model.study and sha256 in known:
+            return study_folder(files / "models", model.study) / OPENINGS
+    return model.path.parent / OPENINGS
 
 
 def confusion_matrix(labels: Labels, decisions: Labels) -> NDArray[np.int64]:

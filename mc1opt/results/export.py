@@ -8,9 +8,11 @@ import contextlib
 import glob
 import json
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,12 +21,13 @@ from mc1opt.config import CLASS_NAMES, config_id, config_to_json
 from mc1opt.errors import ModelError, UsageError
 from mc1opt.results.export_check import TOLERANCE, Check, all_logits, compare, images_to_compare, latency
 from mc1opt.results.export_formats import onnx_package, write_onnx, write_pt2, write_safetensors
-from mc1opt.results.export_record import export_record, exports_folder, record_export
+from mc1opt.results.export_record import EXPORTS, RECORD, exports_folder, record_export
 from mc1opt.results.export_source import ExportSource, folder_source, trial_source
 from mc1opt.results.model_data import model_data
 from mc1opt.results.model_folder import file_sha256, weights_model
 from mc1opt.results.python_script import run_script_network, training_script
 from mc1opt.results.runtime import Images, open_onnx, open_pt2, open_safetensors, torch_runner
+from mc1opt.results.training_store import TRAININGS
 from mc1opt.search.progress import plural
 from mc1opt.spec import DataSet
 
@@ -92,7 +95,7 @@ def export(command: ExportCommand, *, write: Callable[[str], None], output: Text
     else:
         assert command.study is not None  # `_formats` has looked
         source = trial_source(command.storage, command.study, command.trial)
-    folder = command.output or exports_folder(command.storage) / source.folder
+    folder = command.output or _exports_folder(command) / source.folder
     stem = source.stem + ("-half" if command.half else "")
     paths = {name: folder / f"{stem}{FORMATS[name]}" for name in formats}
     there = [str(path) for path in paths.values() if path.exists()]
@@ -101,14 +104,39 @@ def export(command: ExportCommand, *, write: Callable[[str], None], output: Text
         raise UsageError(
             f"{', '.join(there)} {verb} already; --force replaces {what}, --output names another folder."
         )
+    with tempfile.TemporaryDirectory(prefix="mc1opt-") as temporary:
+        return _export(command, _with_own_weights(source, Path(temporary)), paths, write, output)
+
+
+def _with_own_weights(source: ExportSource, folder: Path) -> ExportSource:
+    """The model with a copy of its weights: a running search deletes those of trials that leave the best.
+
+    Raises:
+        ModelError: they are gone already.
+    """
+    copy = folder / source.weights.name
+    try:
+        shutil.copyfile(source.weights, copy)
+    except OSError as error:
+        raise ModelError(f"the weights {source.weights} cannot be read: {error.strerror}.") from error
+    return replace(source, weights=copy)
+
+
+def _export(
+    command: ExportCommand,
+    source: ExportSource,
+    paths: dict[str, Path],
+    write: Callable[[str], None],
+    output: TextIO,
+) -> list[ExportedFile]:
     write(f"Exporting {source.title}: {source.quality}")
     data = model_data(source.title, source.data, command.data, output)
-    if "python" in formats and source.data is not None and data.name != source.data["name"]:
+    if "python" in paths and source.data is not None and data.name != source.data["name"]:
         raise UsageError(
             f"{source.title} was trained on {source.data['name']}, and {command.data} holds other images: a "
             "script for those would not be of this training. Leave out --data, or --format python."
         )
-    exporter = Exporter(source, data, export_record(command.storage))
+    exporter = Exporter(source, data, _exports_folder(command) / RECORD)
     return [
         exporter.export(name, path, half=command.half, force=command.force, write=write)
         for name, path in paths.items()
@@ -240,6 +268,15 @@ def _formats(command: ExportCommand) -> list[str]:
     return formats
 
 
+def _exports_folder(command: ExportCommand) -> Path:
+    """Beside the models of the database that the model is of, as far as its place tells that."""
+    if command.model is not None and (command.model / TRAININGS).exists():
+        for models in (command.model.parent, command.model.resolve().parent):
+            if models.name == "models":
+                return models.with_name(EXPORTS)
+    return exports_folder(command.storage)
+
+
 def _remove_leftovers(path: Path) -> None:
     """Temporary files of processes, of any host, that were killed while they exported to `path`."""
     for leftover in path.parent.glob(f".*.{glob.escape(path.name)}"):
@@ -261,13 +298,11 @@ def _place(temporary: Path, path: Path, *, replace: bool) -> None:
         return
     try:
         os.link(temporary, path)  # unlike a renaming, it fails where there is a file
-    except FileExistsError as error:
-        raise UsageError(
-            f"{path} exists by now; --force replaces it, --output names another folder."
-        ) from error
-    except OSError:  # a file system without links
+    except OSError as error:  # there is one, or the file system has no links
         if path.exists():
-            raise
+            raise UsageError(
+                f"{path} exists by now; --force replaces it, --output names another folder."
+            ) from error
         temporary.replace(path)
 
 

@@ -21,8 +21,8 @@ from mc1opt.presets import PRESETS, Preset, Recipe, get_preset
 from mc1opt.results.exclusive import exclusive
 from mc1opt.results.final_test import Final, Measure, run_final_test, stored_accuracies
 from mc1opt.results.ladder_plan import Entry, LadderJob, LadderPlan, entry_folder, make_plan, preset_entry
-from mc1opt.results.ladder_results import TRAININGS, Measurement, SeedResult, measurement, presets_folder
-from mc1opt.results.training_store import StoredTraining, TrainingStore
+from mc1opt.results.ladder_results import Measurement, SeedResult, measurement, presets_folder
+from mc1opt.results.training_store import TRAININGS, StoredTraining, TrainingStore
 from mc1opt.results.trainings import Job, StoredTrainings
 from mc1opt.search.observers import StopReason
 from mc1opt.search.progress import duration, megabytes, plural

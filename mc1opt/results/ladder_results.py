@@ -17,11 +17,9 @@ from mc1opt.presets import RECIPES, Preset
 from mc1opt.results.final_test import stored_accuracies
 from mc1opt.results.ladder_plan import MAX_SEEDS, entry_folder, seed_value
 from mc1opt.results.statistics import Spread, spread
-from mc1opt.results.training_store import StoredTraining, TrainingKey, TrainingStore
+from mc1opt.results.training_store import TRAININGS, StoredTraining, TrainingKey, TrainingStore
 from mc1opt.search.location import files_folder
 from mc1opt.spec import Device, Precision
-
-TRAININGS = "trainings.jsonl"
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ def _elsewhere(trial: "FrozenTrial") -> str | None:
     """Why this machine cannot give the same curve, if it cannot."""
     then = trial.user_attrs[records.VERSIONS]
     device: Device = trial.user_attrs[records.DEVICE]
-    now = versions(then.get("threads", 1), then.get("precision", "float32"))
+    now = versions(then.get("threads", 1), then.get("precision", "float32"), device)
     if then.get("torch") != now["torch"]:
         return f"it was trained with torch {then.get('torch')}, and this is torch {now['torch']}"
     if device == "cpu" and then.get("cpu") != now["cpu"]:
@@ -168,6 +168,8 @@ def _elsewhere(trial: "FrozenTrial") -> str | None:
         resolve_device(device)
     except UsageError:
         return f"it was trained on {device}, which is not here"
+    if "gpu" in then and "gpu" in now and then["gpu"] != now["gpu"]:
+        return f"it was trained on {then['gpu']}, and here is {now['gpu']}"
     return None
 
 
@@ -226,12 +228,13 @@ def _numbers(result: EpochResult) -> dict[str, float]:
 def _what_else(trial: "FrozenTrial", failure: Failure | None) -> str | None:
     """What else is not as it was, where curves differ."""
     then = trial.user_attrs[records.VERSIONS]
-    now = versions(then.get("threads", 1), then.get("precision", "float32"))
+    device = trial.user_attrs[records.DEVICE]
+    now = versions(then.get("threads", 1), then.get("precision", "float32"), device)
     changed = [
         f"{name} was {then.get(name)}, is {value}" for name, value in now.items() if then.get(name) != value
     ]
-    if trial.user_attrs[records.DEVICE] != "cpu":
-        changed.append(f"on {trial.user_attrs[records.DEVICE]} equal curves are not promised")
+    if device != "cpu":
+        changed.append(f"on {device} equal curves are not promised")
     if failure is not None:
         changed.append(f"the replay failed: {failure.message}")
     return "; ".join(changed) or None

@@ -13,9 +13,8 @@ from mc1opt.results.final_test import Confusion, FinalTest
 from mc1opt.results.folds import fold_images
 from mc1opt.results.retrain_plan import Progress, RetrainPlan
 from mc1opt.results.statistics import Spread, spread
-from mc1opt.search.location import DEFAULT_STORAGE
+from mc1opt.search.location import DEFAULT_STORAGE, shown_storage
 from mc1opt.search.progress import duration, plural
-from mc1opt.search.tables import shown_storage
 from mc1opt.spec import DataSet
 
 
@@ -161,9 +160,11 @@ def plan_line(study: str, plan: RetrainPlan, progress: Progress) -> str:
     )
 
 
-def stopped_line(standing: Standing) -> str:
-    """Why a candidate is out."""
+def standing_line(standing: Standing) -> str:
+    """Why a candidate is out, or in again."""
     name = f"#{standing.candidate.trial}"
+    if standing.is_active:
+        return f"{name} competes again: the one that it was clearly worse than is out"
     if standing.stopped_by is None:
         return f"{name} is out: a training of it failed ({_failure(standing)})"
     leader, test = standing.stopped_by
@@ -264,11 +265,11 @@ def command_lines(result: Retraining) -> list[str]:
 def _verdict(comparison: Comparison, winner: Standing, entry: Standing) -> str:
     if entry is winner:
         return "winner"
-    if entry.failed or entry.failures:
-        return f"failed: {_failure(entry)}"
     if entry.stopped_by is not None:
         leader, test = entry.stopped_by
         return f"stopped after {plural(test.n, 'seed')}: clearly worse than #{leader}, p {test.p:.3f}"
+    if entry.failures:
+        return f"failed: {_failure(entry)}"
     test_of = comparison.against(winner, entry)
     if test_of is None:
         return ""

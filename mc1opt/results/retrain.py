@@ -1,6 +1,7 @@
 """Retraining: the finalists over several seeds, the winner on all images, one look at the test images."""
 
 import json
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,28 +16,25 @@ from mc1opt.results.final_test import Final, FinalTest, Measure, run_final_test
 from mc1opt.results.folds import check_folds
 from mc1opt.results.model_card import model_card
 from mc1opt.results.model_folder import METRICS, WEIGHTS, file_sha256, write_model_folder
-from mc1opt.results.report import Retraining, plan_line, result_lines, stopped_line
+from mc1opt.results.report import Retraining, plan_line, result_lines, standing_line
 from mc1opt.results.retrain_epochs import remember_epochs, with_seconds_of_this_machine
 from mc1opt.results.retrain_plan import CandidateJob, RetrainPlan, make_plan
-from mc1opt.results.training_store import StoredTraining, TrainingStore
+from mc1opt.results.training_store import TRAININGS, StoredTraining, TrainingStore
 from mc1opt.results.trainings import Job, StoredTrainings
 from mc1opt.search.catalogue import read_study
 from mc1opt.search.command import resolve_workers
 from mc1opt.search.environment import commit, versions
-from mc1opt.search.location import files_folder
+from mc1opt.search.location import files_folder, shown_storage
 from mc1opt.search.observers import StopReason
 from mc1opt.search.progress import duration
 from mc1opt.search.records import StudyRecord
 from mc1opt.search.run import StopFlag
-from mc1opt.search.tables import shown_storage
 from mc1opt.search.weights import study_folder
 from mc1opt.training.devices import resolve_device, resolve_precision
 from mc1opt.workers.pool import Pool, ProcessPool
 
 TOP = 3
 """Candidates, if nobody says how many."""
-TRAININGS = "trainings.jsonl"
-"""The finished trainings of a study's retrainings, in the folder of its models."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,8 @@ def models_folder(storage: str, study: str) -> Path:
 
 def without_password(command: str, storage: str) -> str:
     """A command line with the database's URL as it may be shown."""
-    return command.replace(storage, shown_storage(storage))
+    shown = shown_storage(storage)
+    return shlex.join(part.replace(storage, shown) for part in shlex.split(command))
 
 
 def retrain(
@@ -208,8 +207,6 @@ class _Retraining:
     write: Callable[[str], None]
     new_pool: Callable[[int], Pool]
     measure: Measure | None
-    seconds: float = 0.0
-    """Of all trainings that belong to this retraining."""
     finals: dict[int, StoredTraining] = field(default_factory=dict)
     """By seed."""
     fold_values: dict[int, float] = field(default_factory=dict)
@@ -256,17 +253,22 @@ class _Retraining:
 
         def on_result(job: Job, stored: StoredTraining) -> None:
             assert isinstance(job, CandidateJob)
-            if comparison.wanted(job.trial, job.seed_index):
-                self.seconds += stored.seconds
-            for out in comparison.add(job.trial, job.seed_index, stored.value, stored.failure_message):
-                self.write(stopped_line(out))
+            for changed in comparison.add(job.trial, job.seed_index, stored.value, stored.failure_message):
+                self.write(standing_line(changed))
 
         def wanted(job: Job) -> bool:
             assert isinstance(job, CandidateJob)
             return comparison.wanted(job.trial, job.seed_index)
 
-        if not trainings.train(self.plan.candidate_jobs(), on_result, wanted):
-            return None
+        jobs = self.plan.candidate_jobs()
+        while True:
+            if not trainings.train(jobs, on_result, wanted):
+                return None
+            # Of those that were not wanted, some are if a leader has failed since.
+            jobs = [job for job in jobs if not comparison.has(job.trial, job.seed_index) and wanted(job)]
+            if not jobs:
+                break
+            trainings.total += len(jobs)  # they were left out of it
         winner = comparison.winner()
         if winner is None:
             raise Mc1optError(
@@ -287,7 +289,6 @@ class _Retraining:
                     f"{job.label} failed ({stored.failure.kind}), and would again: {stored.failure.message}. "
                     "Choose another config with --trial."
                 )
-            self.seconds += stored.seconds
             if stored.key.fold is None:
                 self.finals[stored.key.seed] = stored
             elif stored.value is not None:
@@ -325,10 +326,17 @@ class _Retraining:
             model=self.folder,
             planned_seconds=planned,
             seconds=seconds,
-            training_seconds=self.seconds,
-            versions=versions(1, self.plan.precision),
+            training_seconds=sum(stored.seconds for stored in self._all_stored(winner)),
+            versions=versions(1, self.plan.precision, self.plan.device),
             commit=commit(),
         )
+
+    def _all_stored(self, winner: Standing) -> list[StoredTraining]:
+        """All trainings of this plan, also those that were no longer needed when they ended."""
+        finals, folds = self.plan.final_jobs(winner.candidate), self.plan.fold_jobs(winner.candidate)
+        store = TrainingStore(self.folder / TRAININGS)
+        found = [store.find(job.training) for job in (*self.plan.candidate_jobs(), *finals, *folds)]
+        return [stored for stored in found if stored is not None]
 
     def _write_model(self, result: Retraining, kept: Final) -> None:
         metrics: dict[str, Any] = result.to_json()

@@ -44,7 +44,7 @@ def with_seconds_of_this_machine(
 ) -> list[Candidate]:
     """Candidates whose epochs were timed by the search on such a device, or else are timed now.
 
-    That it was the same kind of machine is told by device, precision and the CPU's capability.
+    That it was the same kind of machine is told by device, precision, the CPU's capability, the GPU's model.
 
     Args:
         candidates: of the study.
@@ -56,12 +56,12 @@ def with_seconds_of_this_machine(
         interrupted: whether to give up.
         write: takes a line that says so.
     """
-    here = versions(1, precision)
+    here = versions(1, precision, device)
     timed_here = {
         trial.number
         for trial in record.trials
         if trial.device == device
-        and all(trial.versions.get(key) == here[key] for key in ("cpu", "precision"))
+        and all(trial.versions.get(key) == here.get(key) for key in ("cpu", "precision", "gpu"))
     }
     if record.fidelity is None or all(candidate.trial in timed_here for candidate in candidates):
         return list(candidates)

@@ -21,7 +21,7 @@ from mc1opt.program import program
 from mc1opt.results.export_formats import INPUT, OUTPUTS, onnx_package
 from mc1opt.results.export_record import recorded_hashes
 from mc1opt.results.model_data import known_data
-from mc1opt.results.model_folder import check_labels, read_model_folder, stored_config, weights_model
+from mc1opt.results.model_folder import CONFIG, check_labels, read_model_folder, stored_config, weights_model
 from mc1opt.search.progress import plural
 from mc1opt.workers.resources import available_cpus
 
@@ -134,7 +134,7 @@ def open_onnx(path: Path) -> OpenModel:
         ModelError: it is damaged, refers to other files, or has other inputs, outputs or classes.
     """
     onnx, onnxruntime = onnx_package("onnx"), onnx_package("onnxruntime")
-    content = path.read_bytes()
+    content = _read(path)
     try:
         model = onnx.load_model_from_string(content)
     except Exception as error:  # protobuf's own, which is no ValueError
@@ -181,7 +181,7 @@ def open_pt2(path: Path, *, known: set[str], record: Path | None = None) -> Open
     Raises:
         ModelError: the file's SHA-256 is not known, or it is of other classes.
     """
-    content = path.read_bytes()
+    content = _read(path)
     digest = hashlib.sha256(content).hexdigest()
     if digest not in known:
         raise ModelError(
@@ -210,19 +210,30 @@ def open_safetensors(path: Path) -> OpenModel:
     """
     from safetensors import SafetensorError, safe_open
 
+    _read(path)  # safetensors would say "no such file" of one that may not be read
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"{path} is damaged, or no safetensors file: {error}") from error
     if "labels" not in metadata and {"config", "seed"} <= metadata.keys():
+        if (path.parent / CONFIG).exists():
+            raise ModelError(f"{path} is part of a model folder: give the folder, {path.parent}.")
         raise ModelError(
-            f"{path} holds the kept weights of a trial: `{program()} export --study NAME --trial NUMBER` "
-            "makes a model of them."
+            f"{path} holds the weights of a training alone. If a search has kept them for a trial, "
+            f"`{program()} export --study NAME --trial NUMBER` makes a model of them. The model of a "
+            "retraining is its folder."
         )
     _check_metadata(path, metadata)
     config = stored_config(str(path), _json(metadata, "config"), metadata.get("config_id"))
     return _exported(path, "safetensors", metadata, torch_runner(weights_model(path, config)))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def torch_runner(network: "torch.nn.Module") -> Callable[[Images], Outputs]:

@@ -20,6 +20,10 @@ REPEATABLE: tuple[FailureKind, ...] = ("diverged",)
 """Failures that the same training ends in again. They are results; after others it is tried again."""
 
 
+TRAININGS = "trainings.jsonl"
+"""The file of finished trainings, in the folder of a study's models or of presets."""
+
+
 class Failure(BaseModel):
     """A training that ended without a result, and will again."""
 

@@ -292,7 +292,7 @@ class _Session:
             seconds=max(time.monotonic() - started, sum(result.seconds for result in curve)),
             accumulation=training.accumulation,
             weights_sha256=file_sha256(Path(weights)) if weights and failure is None else None,
-            versions=versions(job.training.threads, job.training.precision),
+            versions=versions(training.threads, training.precision, training.device),
             commit=commit(),
             ended=datetime.now(UTC).isoformat(timespec="seconds"),
         )

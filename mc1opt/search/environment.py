@@ -1,5 +1,6 @@
 """What a trial was trained with: the last bits of a curve depend on versions and the CPU's capability."""
 
+import contextlib
 import functools
 import os
 import platform
@@ -8,15 +9,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from mc1opt import __version__
-from mc1opt.spec import Precision
+from mc1opt.spec import Device, Precision
 from mc1opt.training.devices import cpu_flags
 
 
-def versions(threads: int, precision: Precision) -> dict[str, str | int]:
-    """mc1opt, Python, torch, Optuna; the CPU's capability, the threads a worker, the precision.
+def versions(threads: int, precision: Precision, device: Device = "cpu") -> dict[str, str | int]:
+    """mc1opt, Python, torch, Optuna; the CPU's capability, the threads a worker, the precision; the GPU.
 
     torch is not imported for it: that takes seconds, and the main process does without.
     """
+    gpu = gpu_model() if device == "cuda" else None
     return {
         "mc1opt": __version__,
         "python": platform.python_version(),
@@ -25,6 +27,7 @@ def versions(threads: int, precision: Precision) -> dict[str, str | int]:
         "cpu": cpu_capability(),
         "threads": threads,
         "precision": precision,
+        **({"gpu": gpu} if gpu is not None else {}),
     }
 
 
@@ -45,6 +48,23 @@ def cpu_capability() -> str:
     if {"avx512f", "avx512dq", "avx512vl", "avx512bw"} <= flags:
         return "AVX512"
     return "AVX2" if {"avx2", "fma"} <= flags else platform.machine()
+
+
+def gpu_model(folder: Path = Path("/proc/driver/nvidia/gpus")) -> str | None:
+    """The model of NVIDIA's GPU, or their models; None where the driver does not tell.
+
+    Args:
+        folder: where the driver describes each of them.
+    """
+    models = set()
+    for path in folder.glob("*/information"):
+        with contextlib.suppress(OSError):
+            models |= {
+                value.strip()
+                for name, _, value in (line.partition(":") for line in path.read_text().splitlines())
+                if name == "Model"
+            }
+    return ", ".join(sorted(models)) or None
 
 
 @functools.cache

@@ -6,9 +6,11 @@ Not here: opening it (`opening.py`), and what is written to it (`storage.py`).
 import contextlib
 import fcntl
 import hashlib
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
@@ -16,6 +18,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from mc1opt.errors import StorageError, UsageError
 
 DEFAULT_STORAGE = "storage/mc1opt.db"
+_DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
 
 
 def storage_url(storage: str) -> str:
@@ -35,6 +38,15 @@ def storage_url(storage: str) -> str:
             "SQLite file, or a URL such as postgresql+psycopg://user@host/database."
         ) from error
     return storage
+
+
+def shown_storage(storage: str) -> str:
+    """A path as it is, a URL without its password."""
+    if "://" not in storage:
+        return storage
+    url = make_url(storage)
+    query = {key: "hidden" if "pass" in key else value for key, value in url.query.items()}
+    return url.set(query=query).render_as_string(hide_password=True)
 
 
 def sqlite_path(url: str) -> Path | None:
@@ -60,9 +72,19 @@ def files_folder(storage: str) -> Path:
         return (
             path.parent if path.name == Path(DEFAULT_STORAGE).name else path.with_name(f"{path.name}.files")
         )
-    server = make_url(url)
-    address = "-".join(str(part) for part in (server.host, server.port, server.database) if part is not None)
-    return Path(DEFAULT_STORAGE).parent / f"{folder_name(address, 'server')}.files"
+    return Path(DEFAULT_STORAGE).parent / f"{_server_name(make_url(url))}.files"
+
+
+def _server_name(url: URL) -> str:
+    """A name for a server's database: the same for every user and driver, another one for every database."""
+    backend = url.get_backend_name()
+    host = (url.host or "").lower()
+    place: list[Any] = [backend, host, url.port or _DEFAULT_PORTS.get(backend), url.database]
+    # How drivers are told a socket, several hosts, or a schema.
+    place += [url.query.get(key) for key in ("host", "port", "dbname", "service", "options", "unix_socket")]
+    digest = hashlib.sha256(json.dumps(place).encode()).hexdigest()[:8]
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{host or 'server'}-{url.database or ''}").strip(".-")
+    return f"{readable[:60]}-{digest}"
 
 
 def checkpoints_folder(storage: str) -> Path:

@@ -131,7 +131,7 @@ class Objective:
             records.FIDELITY: self.fidelity.model_dump(),
             records.DATA: {"name": self.data.name, "sha256": self.data.sha256},
             records.DEVICE: self.device,
-            records.VERSIONS: versions(threads=1, precision=self.precision),
+            records.VERSIONS: versions(1, self.precision, self.device),
             records.COMMIT: commit(),
         }
         try:

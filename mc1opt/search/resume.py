@@ -12,13 +12,12 @@ from typing import Any
 import optuna
 from optuna.exceptions import DuplicatedStudyError
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
-from sqlalchemy.engine import make_url
 
 from mc1opt.config import canonical_json
 from mc1opt.errors import StorageError, StudyFileError, UsageError
 from mc1opt.program import program
 from mc1opt.search import records
-from mc1opt.search.location import DEFAULT_STORAGE, sqlite_path, storage_url
+from mc1opt.search.location import DEFAULT_STORAGE, shown_storage, sqlite_path, storage_url
 from mc1opt.search.ownership import is_dead
 from mc1opt.search.sampling import make_pruner, make_sampler
 from mc1opt.search.space import StudyDefinition
@@ -160,7 +159,7 @@ def _option(url: str) -> str:
     """The --storage that a command to copy needs: none where the database is the default one."""
     if url == storage_url(DEFAULT_STORAGE):
         return ""
-    shown = str(sqlite_path(url) or make_url(url).render_as_string(hide_password=True))
+    shown = str(sqlite_path(url) or shown_storage(url))
     return f" --storage {shlex.quote(shown)}"
 
 

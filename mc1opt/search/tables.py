@@ -6,10 +6,8 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 
-from sqlalchemy.engine import make_url
-
 from mc1opt.program import program
-from mc1opt.search.location import DEFAULT_STORAGE
+from mc1opt.search.location import DEFAULT_STORAGE, shown_storage
 from mc1opt.search.noise import not_told_apart, seed_noise
 from mc1opt.search.observers import SearchEnded
 from mc1opt.search.progress import duration, ending, outcome_count, record_summary, study_name
@@ -199,8 +197,3 @@ def _commands(record: StudyRecord, storage: str) -> list[str]:
 def storage_option(storage: str) -> str:
     """The --storage of a command to copy, with a blank before it; empty where it is the default one."""
     return "" if storage == DEFAULT_STORAGE else f" --storage {shlex.quote(shown_storage(storage))}"
-
-
-def shown_storage(storage: str) -> str:
-    """A path as it is, a URL without its password."""
-    return make_url(storage).render_as_string(hide_password=True) if "@" in storage else storage

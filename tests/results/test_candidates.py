@@ -221,17 +221,44 @@ def test_without_a_candidate_there_is_no_winner() -> None:
 
 
 def test_a_failure_counts_from_its_own_seed_on() -> None:
-    """Known early or late, it must not change the verdicts of earlier seeds."""
-    early, late = comparison([1, 3], seeds=4), comparison([1, 3], seeds=4)
-    pairs = [(1, 0), (3, 0), (1, 1), (3, 1)]
-    early.add(1, 2, None, "failed")
+    """Known early or late, it must not change what is trained."""
+    early, late = comparison([1, 2, 3], seeds=4), comparison([1, 2, 3], seeds=4)
+    pairs = [(n, seed) for seed in (0, 1) for n in (1, 2, 3)]
+    early.add(2, 2, None, "failed")
     for result in (early, late):
         for number, seed in pairs:
             result.add(number, seed, VALUES[number][seed])
-    late.add(1, 2, None, "failed")
+    late.add(2, 2, None, "failed")
     for result in (early, late):
-        assert result.standings[3].stopped_after == 2
-        assert result.standings[1].failed
+        result.add(1, 2, VALUES[1][2])
+        assert result.standings[3].stopped_after == 2  # for it was worse than 1
+        assert result.standings[2].failed
+
+
+def test_what_was_stopped_for_being_worse_than_one_that_fails_competes_again() -> None:
+    """The order in which trainings end is no matter; without it nobody would be left to win."""
+    ends = [(1, 0, 0.9), (3, 0, VALUES[3][0]), (1, 1, 0.91), (3, 1, VALUES[3][1]), (1, 2, None)]
+    for order in (ends, [*ends[-1:], *ends[:-1]]):
+        result = comparison([1, 3], seeds=4)
+        changed = [entry.candidate.trial for end in order for entry in result.add(*end)]
+        assert changed == [3, 1, 3]  # out, failed, in again
+        assert [result.wanted(3, seed) for seed in range(4)] == [True] * 4
+        assert result.winner() is None
+        for seed in (2, 3):
+            result.add(3, seed, VALUES[3][seed])
+        assert result.winner().candidate.trial == 3
+        assert result.standings[3].stopped_by is None
+
+
+def test_one_that_competes_again_may_be_stopped_by_another() -> None:
+    result = comparison([1, 2, 3], seeds=4)
+    for seed in (0, 1):
+        for number, value in ((1, 0.9 + 0.01 * seed), (2, VALUES[1][seed]), (3, VALUES[3][seed])):
+            result.add(number, seed, value)
+    assert {n: s.stopped_by and s.stopped_by[0] for n, s in result.standings.items()} == {1: None, 2: 1, 3: 1}
+    result.add(1, 2, None, "failed")
+    assert result.standings[2].is_active
+    assert (result.standings[3].stopped_by[0], result.standings[3].stopped_after) == (2, 2)
 
 
 def test_the_others_are_tested_against_the_winner() -> None:

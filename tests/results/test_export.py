@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -13,6 +14,9 @@ import pytest
 from mc1opt.errors import Mc1optError, ModelError, StorageError, UsageError
 from mc1opt.results import export_check
 from mc1opt.results.export import FORMATS, LEFT_BEHIND, ExportCommand, ExportedFile, export
+from mc1opt.results.export_record import recorded_hashes
+from mc1opt.results.model_folder import file_sha256
+from mc1opt.results.training_store import TRAININGS
 from tests.cli.command import files_below
 from tests.data.files import write_arrays_folder
 from tests.results.trained import STORAGE, STUDY, Trained, write_model
@@ -94,6 +98,33 @@ def test_a_model_folder_is_exported_under_its_own_name(exported: Path, trained: 
 
 
 # ---- What is left alone ----------------------------------------------------------------------------------
+
+
+def test_the_model_of_a_retraining_is_exported_beside_it_whatever_the_storage(
+    exported: Path, trained: Trained
+) -> None:
+    model = write_model(Path("runs/b.db.files/models/m"), trained)
+    (model / TRAININGS).touch()
+    (file,) = run(trained, study=None, model=model, formats=("safetensors",))
+    assert file.path == "runs/b.db.files/exports/m/model.safetensors"
+    assert file_sha256(Path(file.path)) in recorded_hashes(
+        Path("runs/b.db.files/exports/exports.jsonl"), "safetensors"
+    )
+
+
+def test_weights_that_a_search_deletes_meanwhile_are_exported_still(exported: Path, trained: Trained) -> None:
+    def another_trial_is_better(_: str) -> None:
+        shutil.rmtree("storage/checkpoints", ignore_errors=True)
+
+    command = ExportCommand(
+        storage=STORAGE,
+        study=STUDY,
+        data=Path(trained.data.folder),
+        output=Path("new"),
+        formats=("safetensors",),
+    )
+    (file,) = export(command, write=another_trial_is_better, output=sys.stderr)
+    assert file.different_decisions == 0
 
 
 def test_a_file_that_exists_is_replaced_only_by_force(exported: Path, trained: Trained) -> None:
@@ -189,9 +220,7 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(
         formats=("safetensors",),
         output=path.parent,
     )
-    with pytest.raises(
-        Mc1optError, match=r"exists by now; --force|new/trial-1.safetensors cannot be written"
-    ):
+    with pytest.raises(UsageError, match=r"trial-1.safetensors exists by now; --force replaces it"):
         export(command, write=another_export, output=sys.stderr)
     assert {file.name: file.read_text() for file in path.parent.iterdir()} == {path.name: "of another"}
 

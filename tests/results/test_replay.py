@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from mc1opt.errors import DataError, Mc1optError, StorageError, UsageError
+from mc1opt.results import replay as replay_module
 from mc1opt.results.replay import Replay, replay
-from mc1opt.search import records
+from mc1opt.search import environment, records
 from mc1opt.search.opening import open_storage
 from mc1opt.search.records import StudyRecord
 from mc1opt.search.resume import load_study
@@ -173,6 +174,19 @@ def test_on_another_torch_or_cpu_it_says_so_instead_of_training(
     assert result.equal is None
     assert reason in result.line()
     assert switches.epochs() == []
+
+
+def test_on_another_gpu_it_says_so(on_cpu: StudyRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is none here: that there is one, and which, is told by others."""
+    number = first_with(on_cpu, "complete")
+    change(number, records.DEVICE, "cuda")
+    change_version(number, "gpu", "NVIDIA A100")
+    monkeypatch.setattr(replay_module, "resolve_device", lambda name: name)
+    monkeypatch.setattr(environment, "gpu_model", lambda: "NVIDIA H100")
+    result = replayed(number)
+    assert (result.equal, result.reason) == (None, "it was trained on NVIDIA A100, and here is NVIDIA H100")
+    monkeypatch.setattr(environment, "gpu_model", lambda: "NVIDIA A100")
+    assert replayed(number).equal
 
 
 def test_on_a_machine_without_the_trials_device_it_says_so(retrainable: StudyRecord) -> None:

@@ -10,6 +10,7 @@ from mc1opt.results.report import (
     folds_line,
     plan_line,
     result_lines,
+    standing_line,
 )
 from mc1opt.results.retrain_plan import Progress
 from mc1opt.results.statistics import spread
@@ -31,6 +32,11 @@ def test_the_plan_says_trainings_images_epochs_and_time_before_it_starts(retrain
     assert "how long they take is not known. Of them stored already: 5. Ctrl-C" in line
     line = plan_line("s", plan, Progress(stored=15, left=0, seconds=0.0))
     assert "nothing is left to train. Of them stored already: 15; spared by early stopping: 1. Ctrl-C" in line
+
+
+def test_one_that_competes_again_is_not_called_out(retrainable: StudyRecord) -> None:
+    standing = retrain_curves(seeds=1).result.winner
+    assert standing_line(standing).endswith("competes again: the one that it was clearly worse than is out")
 
 
 def test_the_result_has_all_that_was_asked_for(retrainable: StudyRecord) -> None:

@@ -3,6 +3,7 @@
 import fcntl
 import io
 import json
+import shlex
 import statistics
 import threading
 from pathlib import Path
@@ -16,8 +17,9 @@ from mc1opt.data import images as images_module
 from mc1opt.errors import DataError, Mc1optError, StorageError, UsageError
 from mc1opt.results import retrain_epochs
 from mc1opt.results.model_folder import read_model_folder
-from mc1opt.results.report import Retraining
+from mc1opt.results.report import Retraining, command_lines
 from mc1opt.results.retrain import without_password
+from mc1opt.results.training_store import TRAININGS, TrainingStore
 from mc1opt.search.location import files_folder
 from mc1opt.search.records import StudyRecord
 from mc1opt.search.run import StopFlag
@@ -375,6 +377,36 @@ def test_a_candidate_that_diverges_is_out_and_named(retrainable: StudyRecord, sw
     assert entry["failures"] == {str(SEEDS[1]): "the training loss is nan"}
 
 
+def test_where_the_leader_diverges_late_what_it_had_put_out_is_trained_on(switches: Switches) -> None:
+    record = curve_study(small_images(1000))
+    best = ranking(record)[0]
+    switches.add("diverge", config_id=record.trials[best].config_id, seed=derive_seed(SEED, "retrain", 4))
+    output = io.StringIO()
+    result = retrained(top=TRIALS, seeds=5, output=output, workers="1")
+    lines = output.getvalue().splitlines()
+    assert f"#{best} is out: a training of it failed (the training loss is nan)" in lines
+    assert any("competes again: the one that it was clearly worse than is out" in line for line in lines)
+    assert result.winner.candidate.trial != best
+    again = io.StringIO()
+    assert facts(retrained(top=TRIALS, seeds=5, output=again, workers="2")) == facts(result)
+    assert "nothing is left to train" in again.getvalue()
+
+
+def test_seconds_are_those_of_all_trainings_whenever_it_is_asked(retrainable: StudyRecord) -> None:
+    first = retrained(top=TRIALS, seeds=5, workers="4")
+    stored = TrainingStore(MODELS / TRAININGS)
+    assert first.training_seconds == pytest.approx(sum(training.seconds for training in stored))
+    assert retrained(top=TRIALS, seeds=5).training_seconds == pytest.approx(first.training_seconds)
+
+
+def test_a_database_with_an_at_sign_in_its_path_has_its_model(retrainable: StudyRecord) -> None:
+    Path("storage").rename("me@lab")
+    result = retrain_curves(storage="me@lab/s.db", seeds=1, top=1).result
+    assert result.model == Path("me@lab/s.db.files/models/s")
+    assert (result.model / "model.safetensors").exists()
+    assert "--storage me@lab/s.db" in "\n".join(command_lines(result))
+
+
 def test_if_all_candidates_diverge_there_is_no_winner(retrainable: StudyRecord, switches: Switches) -> None:
     switches.add("diverge", seed=SEEDS[0])
     with pytest.raises(Mc1optError, match="no candidate is left"):
@@ -439,5 +471,8 @@ def test_models_of_a_study_with_any_name_lie_below_the_database(retrainable: Stu
 def test_the_password_of_a_database_does_not_get_into_the_card() -> None:
     storage = "postgresql+psycopg://me:secret@host/db"
     shown = without_password(f"mc1opt retrain --study s --storage {storage} --seeds 2", storage)
-    assert shown == "mc1opt retrain --study s --storage postgresql+psycopg://me:***@host/db --seeds 2"
+    assert shown == "mc1opt retrain --study s --storage 'postgresql+psycopg://me:***@host/db' --seeds 2"
+    quoted = storage.replace("secret", "it's")
+    shown = without_password(shlex.join(["mc1opt", "retrain", f"--storage={quoted}"]), quoted)
+    assert shown == "mc1opt retrain '--storage=postgresql+psycopg://me:***@host/db'"
     assert without_password("mc1opt retrain --study s", "storage/s.db") == "mc1opt retrain --study s"

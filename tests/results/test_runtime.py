@@ -1,5 +1,6 @@
 """Models opened by their own runtimes; and the files that are not opened."""
 
+import errno
 import hashlib
 import json
 import pickle
@@ -227,9 +228,30 @@ def test_safetensors_of_others_are_refused() -> None:
         open_model(Path("other.safetensors"), RECORD)
 
 
-def test_of_kept_weights_it_is_said_what_makes_a_model_of_them(trained: Trained) -> None:
-    with pytest.raises(ModelError, match=r"kept weights of a trial: `.*export --study NAME --trial NUMBER`"):
+def test_of_weights_alone_it_is_said_what_makes_a_model_of_them(trained: Trained) -> None:
+    with pytest.raises(ModelError, match=r"`.*export --study NAME --trial NUMBER` makes a model of"):
         open_model(trained.weights, RECORD)
+    model = write_model(Path("storage/models/s"), trained)
+    with pytest.raises(ModelError, match=r"part of a model folder: give the folder, storage/models/s\."):
+        open_model(model / "model.safetensors", RECORD)
+
+
+@pytest.mark.parametrize("ending", ["onnx", "pt2", "safetensors"])
+def test_a_file_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
+    """The superuser may read everything: so the answer of the system is another one here."""
+    path = Path(f"m.{ending}")
+    path.touch()
+
+    read = Path.read_bytes
+
+    def refused(asked: Path) -> bytes:
+        if asked == path:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return read(asked)
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    with pytest.raises(ModelError, match=rf"m\.{ending} cannot be read: Permission denied\."):
+        open_model(path, RECORD)
 
 
 def test_a_model_that_does_not_exist_is_named() -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import mc1opt
-from mc1opt.search.environment import cpu_capability, versions
+from mc1opt.search import environment
+from mc1opt.search.environment import cpu_capability, gpu_model, versions
 
 COMMIT = "from mc1opt.search.environment import commit; print(commit())"
 
@@ -42,6 +43,18 @@ def test_versions_are_those_of_the_installed_packages() -> None:
         "threads": 3,
         "precision": "bfloat16",
     }
+
+
+def test_the_gpu_is_named_by_its_driver_and_only_where_it_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert gpu_model(Path("none")) is None
+    for place, model in (("0000:01:00.0", "NVIDIA H100"), ("0000:02:00.0", "NVIDIA H100")):
+        folder = Path("gpus", place)
+        folder.mkdir(parents=True)
+        (folder / "information").write_text(f"Model: \t\t {model}\nIRQ:   \t\t 42\nGPU UUID: \t x\n")
+    assert gpu_model(Path("gpus")) == "NVIDIA H100"
+    monkeypatch.setattr(environment, "gpu_model", lambda: "NVIDIA H100")
+    assert versions(1, "bfloat16", "cuda")["gpu"] == "NVIDIA H100"
+    assert "gpu" not in versions(1, "bfloat16", "cpu")
 
 
 def test_the_cpu_capability_is_the_one_that_torch_chose() -> None:

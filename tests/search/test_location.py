@@ -1,11 +1,12 @@
 """A path or a URL."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from mc1opt.errors import UsageError
-from mc1opt.search.location import checkpoints_folder, files_folder, sqlite_path, storage_url
+from mc1opt.search.location import checkpoints_folder, files_folder, shown_storage, sqlite_path, storage_url
 from mc1opt.search.opening import open_storage
 
 
@@ -26,10 +27,10 @@ def test_each_other_database_has_a_folder_of_its_own() -> None:
     assert files_folder("a/b.db") == Path("a/b.db.files")
     assert files_folder("sqlite:////x/b.db") == Path("/x/b.db.files")
     assert checkpoints_folder("a/b.db") == Path("a/b.db.files/checkpoints")
-    assert files_folder("postgresql+psycopg://host/db") == Path("storage") / "host-db.files"
+    assert re.fullmatch(r"host-db-[0-9a-f]{8}\.files", files_folder("postgresql+psycopg://host/db").name)
 
 
-def test_no_two_database_servers_share_a_folder() -> None:
+def test_no_two_databases_of_servers_share_a_folder() -> None:
     servers = [
         "postgresql+psycopg://host/db",
         "postgresql+psycopg://host:5433/db",
@@ -37,11 +38,40 @@ def test_no_two_database_servers_share_a_folder() -> None:
         "postgresql+psycopg://another/db",
         "postgresql+psycopg://host/d:b",
         "postgresql+psycopg:///db",
+        "postgresql+psycopg:///db?host=one",
+        "postgresql+psycopg:///db?host=two",
+        "postgresql+psycopg://a-b/c",
+        "postgresql+psycopg://a/b-c",
+        "postgresql+psycopg://host/db?options=-csearch_path%3Dother",
+        "mysql+pymysql://host/db",
     ]
     assert len({files_folder(url) for url in servers}) == len(servers)
     assert all(files_folder(url).parent == Path("storage") for url in servers)
-    with_password = "postgresql+psycopg://me:secret@host/db"
-    assert files_folder(with_password) == files_folder("postgresql+psycopg://host/db")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg://me:secret@host/db",
+        "postgresql://HOST:5432/db",
+        "postgresql+psycopg://host/db?sslmode=require&connect_timeout=10",
+    ],
+)
+def test_a_database_has_one_folder_whoever_opens_it_and_how(url: str) -> None:
+    assert files_folder(url) == files_folder("postgresql+psycopg://host/db")
+
+
+@pytest.mark.parametrize(
+    ("storage", "shown"),
+    [
+        ("/home/me@here/s.db", "/home/me@here/s.db"),
+        ("sqlite:////x/s.db", "sqlite:////x/s.db"),
+        ("postgresql+psycopg://me:secret@host/db", "postgresql+psycopg://me:***@host/db"),
+        ("postgresql:///db?user=me&password=secret", "postgresql:///db?password=hidden&user=me"),
+    ],
+)
+def test_a_password_is_not_shown_and_a_path_stays_as_it_is(storage: str, shown: str) -> None:
+    assert shown_storage(storage) == shown
 
 
 @pytest.mark.parametrize("text", ["nothing://host/x", "://"])

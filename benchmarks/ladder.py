@@ -23,7 +23,7 @@ from typing import Any
 from benchmarks.common import RESULTS, add_results_option, machine_facts, machine_line
 from benchmarks.ladder_arms import Arm, arms
 from benchmarks.ladder_report import GRID_RESULTS, write_report
-from mc1opt.cli.options import parse_duration
+from mc1opt.cli.options import at_least, parse_duration
 from mc1opt.cli.signals import Signals
 from mc1opt.config import config_id
 from mc1opt.data.sources import find_data
@@ -42,7 +42,7 @@ from mc1opt.search.progress import duration
 from mc1opt.search.run import StopFlag
 from mc1opt.search.sampling import grid_size
 from mc1opt.search.space import load_definition
-from mc1opt.spec import DataSet
+from mc1opt.spec import DataSet, Device, Precision
 from mc1opt.training.devices import resolve_device, resolve_precision
 
 # ---- What is missing -------------------------------------------------------------------------------------
@@ -52,8 +52,9 @@ def chosen_arms(options: argparse.Namespace) -> list[Arm]:
     """The arms that the options name, the cheapest first.
 
     Raises:
-        UsageError: a name is unknown.
+        UsageError: a name is unknown, or its arms have another recipe; or --seeds is below 1.
     """
+    at_least(options.seeds, 1, "--seeds")
     every = arms()
     unknown = set(options.only or ()) - {arm.name for arm in every}
     if unknown:
@@ -65,13 +66,19 @@ def chosen_arms(options: argparse.Namespace) -> list[Arm]:
         if (arm.name in options.only if options.only else options.deep or not arm.deep)
         and options.recipe in (None, arm.recipe)
     ]
+    if not found:
+        raise UsageError(f"{', '.join(options.only)} is not measured with the recipe {options.recipe}.")
     return sorted(found, key=lambda arm: arm.price)
 
 
-def missing_entries(chosen: Sequence[Arm], seeds: int | None, path: Path, data: str) -> Iterator[Entry]:
-    """What the file of results lacks, arm by arm, of those images (a data set's name)."""
+def missing_entries(
+    chosen: Sequence[Arm], seeds: int | None, path: Path, data: str, device: Device, precision: Precision
+) -> Iterator[Entry]:
+    """What the file of results lacks, arm by arm, of those images (a data set's name) in that arithmetic."""
     there = {
-        (line["config_id"], line["epochs"], line["seed"]) for line in read_lines(path) if line["data"] == data
+        (line["config_id"], line["epochs"], line["seed"])
+        for line in read_lines(path)
+        if (line["data"], line["device"], line["precision"]) == (data, device, precision)
     }
     for arm in chosen:
         identity = config_id(arm.config)
@@ -163,7 +170,8 @@ def take_grid(storage: str, path: Path) -> None:
             f"study published_grid in {storage} is not finished; go on with: "
             "mc1opt run --study published_grid"
         )
-    path.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.name}.new")  # what is there stays until all of it can take its place
+    temporary.unlink(missing_ok=True)
     for trial in trained:
         line = {
             **trial.params,
@@ -173,7 +181,8 @@ def take_grid(storage: str, path: Path) -> None:
             "failure": trial.failure,
             "again": [entry["value"] for entry in trial.confirmations],
         }
-        append_line(path, line)
+        append_line(temporary, line)
+    temporary.replace(path)
 
 
 def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -206,7 +215,10 @@ def main() -> None:
         elif not options.report:
             print(machine_line(machine_facts()))
             data = find_data(options.data, output=sys.stdout)
-            entries = list(missing_entries(chosen_arms(options), options.seeds, options.results, data.name))
+            device = resolve_device(options.device)
+            arithmetic = device, resolve_precision(device)
+            chosen = chosen_arms(options)
+            entries = list(missing_entries(chosen, options.seeds, options.results, data.name, *arithmetic))
             if entries:
                 code = measure(entries, data, options)
             else:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from benchmarks.common import markdown_table
 from benchmarks.ladder_arms import BASE, DEEP, arms
-from benchmarks.ladder_lines import Results, accuracies
+from benchmarks.ladder_lines import Results, accuracies, arithmetic
 from mc1opt.models.cost import cost
 from mc1opt.results.statistics import Spread, spread
 
@@ -94,13 +94,14 @@ def claims_section(results: Results) -> str:
     parts = []
     for claim in CLAIMS:
         rows = [_comparison_row(comparison, results) for comparison in claim.comparisons]
-        header = ["from -> to", "parameters", "ours", "difference [95 %]", "n", "verdict"]
+        header = ["from -> to", "parameters", "epochs", "ours", "difference [95 %]", "n", "verdict"]
         parts.append(f"### {claim.title}\n\nThe source: {claim.said}\n\n{markdown_table(header, rows)}")
     return "\n\n".join(parts)
 
 
 def _comparison_row(comparison: Comparison, results: Results) -> list[str]:
-    parameters = {arm.name: cost(arm.config.architecture).parameters for arm in arms()}
+    measured = {arm.name: arm for arm in arms() if arm.recipe == "published"}
+    parameters = {name: cost(arm.config.architecture).parameters for name, arm in measured.items()}
     names = (comparison.before, comparison.after)
     by_seed = [accuracies(results, (name, "published")) for name in names]
     common = by_seed[0].keys() & by_seed[1].keys()  # so that means and difference fit together
@@ -109,13 +110,18 @@ def _comparison_row(comparison: Comparison, results: Results) -> list[str]:
         for values in by_seed
     )
     paired = difference(comparison, results)
+    said = verdict(comparison.expected, paired)
+    trained = {arithmetic(results.get((name, "published"), ())) for name in names} - {""}
+    if len(trained) > 1:
+        said += f" ({' against '.join(sorted(trained))})"
     return [
         f"`{comparison.before}` -> `{comparison.after}`",
         " -> ".join(f"{parameters[name]:,}" for name in names),
+        " -> ".join(str(measured[name].epochs) for name in names),
         shown,
         "" if paired is None else _difference_cell(paired),
         "" if paired is None else str(paired.n),
-        verdict(comparison.expected, paired),
+        said,
     ]
 
 

@@ -19,14 +19,27 @@ Results = Mapping[Key, Sequence[Line]]
 
 
 def read_results(path: Path) -> dict[Key, list[Line]]:
-    """CIFAR-10's lines of today's arms: their config and epochs. Of one seed, the last line counts."""
+    """CIFAR-10's lines of today's arms: their config and epochs. Of one seed, the last line counts.
+
+    Trainings on another device or in another precision are another sample: of several, that with the most
+    seeds counts, and of equal ones the newest.
+    """
     current = {(arm.name, arm.recipe): (config_id(arm.config), arm.epochs) for arm in arms()}
-    by_seed: dict[Key, dict[int, Line]] = defaultdict(dict)
+    samples: dict[Key, dict[tuple[str, str], dict[int, Line]]] = defaultdict(lambda: defaultdict(dict))
     for line in read_lines(path):
         key = (line["arm"], line["recipe"])
         if line["data"] == CIFAR10 and current.get(key) == (line["config_id"], line["epochs"]):
-            by_seed[key][line["seed"]] = line
-    return {key: [line for _, line in sorted(lines.items())] for key, lines in by_seed.items()}
+            samples[key][line["device"], line["precision"]][line["seed"]] = line
+    chosen = {
+        key: max(found.values(), key=lambda lines: (len(lines), max(line["date"] for line in lines.values())))
+        for key, found in samples.items()
+    }
+    return {key: [line for _, line in sorted(lines.items())] for key, lines in chosen.items()}
+
+
+def arithmetic(lines: Sequence[Line]) -> str:
+    """On which device and in which precision a sample was trained; empty without lines."""
+    return f"{lines[0]['device']}, {lines[0]['precision']}" if lines else ""
 
 
 def accuracies(results: Results, key: Key) -> dict[int, float]:

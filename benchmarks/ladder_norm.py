@@ -12,6 +12,9 @@ from mc1opt.results.statistics import spread
 LOSS = 0.8
 """The training loss that the arms of batch norm are timed to."""
 
+SAME_SECONDS = 1.1
+"""By which factor an epoch's seconds may differ between trainings of one arm, for them to be compared."""
+
 NORM_ARMS = {
     BASE: {
         (False, 200): BASE,
@@ -117,8 +120,16 @@ def _faster(lines: BySeed, measure: Callable[[Line], float | None], *, timed: bo
             f"no verdict: of {len(seeds)} trainings each, {never[0]} without and {never[1]} with batch norm "
             "never reached the loss."
         )
-    if timed and len({_circumstances(arm[seed]) for arm in (without, with_norm) for seed in seeds}) > 1:
-        return "no verdict: timed on different machines, or beside different work."
+    if timed:
+        if len({_circumstances(arm[seed]) for arm in (without, with_norm) for seed in seeds}) > 1:
+            return "no verdict: timed on different machines."
+        for arm in (without, with_norm):
+            each = [statistics.median(arm[seed]["epoch_seconds"]) for seed in seeds]
+            if max(each) > SAME_SECONDS * min(each):
+                return (
+                    f"no verdict: an epoch of one arm took {min(each):.0f} to {max(each):.0f} s, beside "
+                    "different work."
+                )
     values = [(before, after) for before, after in pairs if before is not None and after is not None]
     return _expectation(values, ".1f")
 

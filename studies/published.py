@@ -82,7 +82,7 @@ DEEP = {
 
 PRESETS = {
     "cnn-deep": DEEP,
-    "cnn-deep-adjusted": {**DEEP, "kernel_size": 3, "late_pooling_stride": 2},
+    "cnn-deep-adjusted": {**DEEP, "kernel_size": 3, "padding": 2, "late_pooling_stride": 2},
     "cnn-deep-batchnorm": {**DEEP, "norm": "batch", "order": "norm_activation_pool"},
     "cnn-deep-adam": {**DEEP, "optimizer": "adam", "adam_learning_rate": 0.001, "adam_beta2": 0.999},
 }

@@ -41,7 +41,7 @@ PARAMETERS = {
     + (64 * 9 * 128 + 128)
     + (128 * 9 * 256 + 256)
     + (256 * 9 * 256 + 256)
-    + (256 * 4 * 4 * 4096 + 4096)
+    + (256 * 6 * 6 * 4096 + 4096)
     + 40_970,
     # Each of the norms has two values a channel, and takes the bias of the layer before it away.
     "cnn-deep-batchnorm": 54_093_194 + 64 + 128 + 256 + 256 + 4096,
@@ -261,10 +261,15 @@ def test_row_10_has_a_norm_after_each_layer_and_the_geometry_of_row_8():
     assert others == [(kind, output) for kind, output, _ in DEEP_TABLE]
 
 
-def test_row_9_has_another_stride_padding_or_kernel_and_the_same_widths():
+def test_row_9_has_another_stride_padding_and_kernel_and_the_same_widths():
     adjusted, deep = (get_preset(name).config.architecture for name in ("cnn-deep-adjusted", "cnn-deep"))
     assert [block.width for block in adjusted.blocks] == [64, 128, 256, 256]
     assert [layer.width for layer in adjusted.head] == [4096]
     assert [block.pooling is None for block in adjusted.blocks] == [b.pooling is None for b in deep.blocks]
     outputs = [output for kind, output, _ in built_rows("cnn-deep-adjusted") if kind == "Conv2d"]
-    assert outputs == [(64, 32, 32), (128, 16, 16), (256, 8, 8), (256, 8, 8)]
+    assert outputs == [(64, 34, 34), (128, 19, 19), (256, 11, 11), (256, 13, 13)]
+    for theirs, ours in zip(deep.blocks, adjusted.blocks, strict=True):
+        assert (ours.kernel_size, ours.padding) == (3, 2)
+        assert (theirs.kernel_size, theirs.padding) == (5, 1)
+    strides = [[block.pooling.stride for block in net.blocks if block.pooling] for net in (deep, adjusted)]
+    assert strides == [[2, 1, 1], [2, 2, 2]]

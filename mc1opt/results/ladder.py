@@ -174,13 +174,17 @@ class _LadderTrainings(StoredTrainings):
         """How long the rest will take, at the pace so far; None before the first epoch."""
         with self._lock:
             started = self._epochs[0] if self._epochs else None
+            restored = sum(
+                _price(job) * _share(job, self._restored.get(job.label, 0)) for job in self.missing
+            )
             trained = sum(_price(entry.job) * _share(entry.job, entry.epochs) for entry in self._running)
         ended = (job for job in self.missing if self.store.find(_without_weights(job)) is not None)
         trained += sum(_price(job) for job in ended)
-        if started is None or not trained:
+        now = trained - restored  # an epoch from a checkpoint took no time
+        if started is None or now <= 0.0:
             return None
         left = sum(_price(job) for job in self.missing) - trained
-        return max(0.0, (time.monotonic() - started) / trained * left)
+        return max(0.0, (time.monotonic() - started) / now * left)
 
 
 @dataclass

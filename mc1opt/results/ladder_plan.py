@@ -87,7 +87,7 @@ class LadderPlan:
         return jobs
 
     def fold_jobs(self, entry: Entry) -> list[LadderJob]:
-        """An entry in each fold, with the first seed: so their spread is that of the images alone."""
+        """An entry in each fold, all with the first seed: other images, and another order of them, each."""
         jobs = []
         for index in range(self.folds):
             training = self._training(entry, 0, self.data, fold_images(self.folds, self.data))
@@ -160,9 +160,15 @@ def make_plan(
     if seeds > MAX_SEEDS:
         raise UsageError(f"--seeds {seeds} is too many; at most {MAX_SEEDS}.")
     check_folds(folds, data)
-    largest = max(entries, key=lambda entry: _need(entry, data, device, precision).host)
-    need = _need(largest, data, device, precision)
-    test = evaluation_memory(largest.config, test_images, device)
+    needs = {entry.label: _need(entry, data, device, precision) for entry in entries}
+    tests = [evaluation_memory(entry.config, test_images, device) for entry in entries]
+    # What needs the most memory of a GPU need not be what needs the most of its host.
+    need, test = (
+        MemoryNeed(host=max(each.host for each in found), device=max(each.device for each in found))
+        for found in (needs.values(), tests)
+    )
+    kind = "device" if device == "cuda" else "host"
+    largest = max(entries, key=lambda entry: getattr(needs[entry.label], kind))
     chosen, memory_each = _fitting_workers(workers, largest, need, test, device)
     return LadderPlan(
         entries=tuple(entries),

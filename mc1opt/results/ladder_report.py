@@ -165,10 +165,11 @@ def result_lines(results: Sequence[tuple[Entry, Measurement | None]]) -> list[st
             continue
         std = "-" if numbers.std is None else f"{numbers.std:.4f}"
         interval = "-" if numbers.interval is None else "{:.4f} to {:.4f}".format(*numbers.interval)
-        ahead = numbers.mean - preset.published_accuracy
+        # Set beside what was published only where it is of the same images.
+        ahead = f"{numbers.mean - preset.published_accuracy:+.4f}" if measured.is_cifar10 else "-"
         took = duration(measured.seconds or 0.0)
         line = (
-            f"{begin}  {numbers.mean:>6.4f}  {std:>6}  {interval:<16}  {numbers.n:>3}  {ahead:>+8.4f}  "
+            f"{begin}  {numbers.mean:>6.4f}  {std:>6}  {interval:<16}  {numbers.n:>3}  {ahead:>8}  "
             f"{preset.parameters:>10,}  {took:>10}  {_failures(measured)}"
         )
         lines.append(line.rstrip())
@@ -182,7 +183,8 @@ def folds_line(name: str, measured: Measurement) -> str:
     folds = measured.folds
     assert folds is not None
     numbers = folds.spread
-    text = f"{name}, {numbers.n} stratified folds with one seed: mean validation accuracy {numbers.mean:.4f}"
+    count = f"{numbers.n}" if numbers.n == folds.count else f"{numbers.n} of {folds.count}"
+    text = f"{name}, {count} stratified folds with one seed: mean validation accuracy {numbers.mean:.4f}"
     if numbers.std is not None:
         text += (
             f", standard deviation {numbers.std:.4f} (the choice of validation images alone makes "

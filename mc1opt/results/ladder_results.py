@@ -44,6 +44,13 @@ class Folds:
         return [training.value for training in self.trainings if training.value is not None]
 
     @property
+    def count(self) -> int:
+        """How many folds the images were split into, trained or not."""
+        fold = self.trainings[0].key.fold
+        assert fold is not None
+        return fold.count
+
+    @property
     def spread(self) -> Spread:
         """Mean, standard deviation and interval over the folds."""
         return spread(self.accuracies)
@@ -54,10 +61,8 @@ class Folds:
 
         That of a share of n images: the square root of p (1 - p) / n.
         """
-        first = self.trainings[0].key
-        assert first.fold is not None
         mean = statistics.fmean(self.accuracies)
-        validation_images = first.fidelity.train_images / (first.fold.count - 1)
+        validation_images = self.trainings[0].key.fidelity.train_images / (self.count - 1)
         return math.sqrt(mean * (1.0 - mean) / validation_images)
 
 

@@ -104,7 +104,7 @@ class RetrainPlan:
         return jobs
 
     def fold_jobs(self, winner: Candidate) -> list[Job]:
-        """The winner in each fold, with the first seed: so their spread is that of the images alone."""
+        """The winner in each fold, all with the first seed: other images, and another order of them, each."""
         jobs = []
         for index in range(self.folds):
             images = fold_images(self.folds, self.data)

@@ -80,6 +80,8 @@ class StoredTrainings:
     _epochs: list[float] = field(default_factory=list)
     """When each epoch was trained, by the clock; the first entry is the first training's start. Those that
     come from checkpoints took no time now."""
+    _restored: dict[str, int] = field(default_factory=dict)
+    """Epochs that came from a checkpoint, by the label of their job."""
     _epochs_each: int = 0
     """Of a training; of the last one that began, where they differ."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -255,7 +257,9 @@ class _Session:
             curve.append(result.model_copy(update={"restored": False}))
             with self.owner._lock:
                 running.result = result
-                if not result.restored:
+                if result.restored:
+                    self.owner._restored[job.label] = result.epoch + 1
+                else:
                     self.owner._epochs.append(time.monotonic())
             # After its last epoch a training is finished, wanted or not.
             return result.epoch == job.training.fidelity.epochs - 1 or self.wanted(job)
@@ -280,8 +284,11 @@ class _Session:
         except TrainingFailed as error:
             if error.kind not in REPEATABLE:
                 first_line = error.message.strip().split("\n")[0]
+                failed = f"{job.label} ({error.kind}): {first_line}"
                 with self.owner._lock:
-                    self.failures.append(f"{job.label} ({error.kind}): {first_line}")
+                    self.failures.append(failed)
+                # Now, because a run that is stopped ends without an error.
+                self.owner.write(f"failed: {failed}; the same command tries it again")
                 return
             failure = Failure(kind=error.kind, message=error.message)
         weights = job.training.weights

@@ -86,11 +86,25 @@ def test_what_is_in_the_file_of_results_is_not_trained_again() -> None:
     row_1 = arm("mlp-128-64")
     for seed, epochs in ((0, row_1.epochs), (2, row_1.epochs), (3, row_1.epochs + 1)):
         line = {"config_id": config_id(row_1.config), "epochs": epochs, "seed": seed}
-        append_line(RESULTS, line | {"data": "cifar10"})
+        line |= {"data": "cifar10", "device": "cpu", "precision": "float32"}
+        append_line(RESULTS, line)
         append_line(RESULTS, line | {"data": "own-123", "seed": 1})
-    (entry,) = missing_entries([row_1], None, RESULTS, "cifar10")
+        append_line(RESULTS, line | {"precision": "bfloat16", "seed": 1})
+    (entry,) = missing_entries([row_1], None, RESULTS, "cifar10", "cpu", "float32")
     assert (entry.config, entry.epochs, entry.seeds) == (row_1.config, row_1.epochs, (1, 3, 4))
-    assert list(missing_entries([row_1], 1, RESULTS, "cifar10")) == []
+    assert list(missing_entries([row_1], 1, RESULTS, "cifar10", "cpu", "float32")) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seeds", "0"], "--seeds 0 is too small; it must be at least 1"),
+        (["--only", f"{BASE}-adam", "--recipe", "mc1opt"], "is not measured with the recipe mc1opt"),
+    ],
+)
+def test_what_measures_nothing_is_an_error(arguments: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        chosen_arms(parse_options(arguments))
 
 
 # ---- A run -----------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ def line(
 ) -> dict[str, Any]:
     (arm,) = [each for each in arms() if (each.name, each.recipe) == (name, recipe)]
     made = {
+        "date": f"2026-01-0{seed + 1}",
         "arm": name,
         "recipe": recipe,
         "config_id": config_id(arm.config),
@@ -100,11 +101,18 @@ def test_a_row_has_theirs_and_ours_and_whether_it_is_reproduced() -> None:
         line("cnn-6-16-fc", 0.51, recipe="mc1opt"),
     )
     cells = row(found, "mlp-128-64")
-    assert cells[:5] == ["1 `mlp-128-64`", "402,250", "0.5214", "0.5200 ± 0.0100 [0.4952, 0.5448]", "3"]
-    assert cells[5:] == ["0.6000", "1", "reproduced over 3 of 5 seeds, +0.0786 over 1 of 5 seeds"]
+    assert cells[:4] == ["1 `mlp-128-64`", "402,250", "0.5214", "0.5200 ± 0.0100 [0.4952, 0.5448]"]
+    assert cells[4:6] == [str(PRESETS["mlp-128-64"].epochs["published"]), "3"]
+    epochs = str(PRESETS["mlp-128-64"].epochs["mc1opt"])
+    assert cells[6:] == ["0.6000", epochs, "1", "reproduced over 3 of 5 seeds, +0.0786 over 1 of 5 seeds"]
     verdict = "short by 0.0507 over 1 of 5 seeds, not above it (-0.0507) over 1 of 5 seeds"
     assert row(found, "cnn-6-16-fc")[-1] == verdict
-    assert row(found, "cnn-deep")[3:] == ["not measured", "", "not measured", "", ""]
+    assert row(found, "cnn-deep")[3:] == ["not measured", "20", "", "not measured", "8", "", ""]
+
+
+def test_a_row_whose_interval_lies_above_the_published_accuracy_says_so() -> None:
+    found = results_of(*(line("mlp-128-64", 0.54 + 0.001 * seed, seed=seed) for seed in range(5)))
+    assert row(found, "mlp-128-64")[-1] == "reproduced, and above it"
 
 
 def test_a_training_that_diverged_is_counted_and_not_averaged() -> None:
@@ -116,8 +124,8 @@ def test_a_training_that_diverged_is_counted_and_not_averaged() -> None:
     )
     cells = row(found, "cnn-32-128")
     assert cells[3].endswith("; 1 of 3 diverged")
-    assert cells[4] == "2"
-    assert cells[-1] == "reproduced over 2 of 3 seeds"
+    assert cells[5] == "2"
+    assert cells[-1] == "reproduced, and above it over 2 of 3 seeds"
     assert row(found, "cnn-32-128-fc")[3] == "1 of 1 diverged"
     assert "`cnn-32-128`" not in not_measured_section(found)  # it would diverge again
 
@@ -219,13 +227,30 @@ def test_a_training_that_never_reached_the_loss_leaves_no_verdict() -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [{"device": "cuda"}, {"workers": 1}, {"machine": MACHINE | {"cpu_model": "B"}}]
+    ("other", "why"),
+    [
+        ({"workers": 1}, "timed on different machines"),
+        ({"machine": MACHINE | {"cpu_model": "B"}}, "timed on different machines"),
+        ({"epoch_seconds": [12.5, 12.5, 12.5]}, "an epoch of one arm took 11 to 12 s, beside different work"),
+    ],
 )
-def test_seconds_of_different_circumstances_are_not_compared(other: dict[str, Any]) -> None:
+def test_seconds_of_different_circumstances_are_not_compared(other: dict[str, Any], why: str) -> None:
     found = results_of(*norm_lines(0), *norm_lines(1), line(BASE, 0.7, seed=1, **other))
     loss, seconds, _ = norm_verdicts(found, NORM_ARMS[BASE])
     assert " met, 2.0" in loss
-    assert "no verdict: timed on different machines" in seconds
+    assert f"no verdict: {why}" in seconds
+
+
+def test_trainings_in_another_arithmetic_are_another_sample() -> None:
+    gpu = {"device": "cuda", "precision": "bfloat16"}
+    found = results_of(
+        line("mlp-128-64", 0.5),
+        line("mlp-128-64", 0.6, **gpu),
+        line("mlp-128-64", 0.7, seed=1, **gpu),
+        *(line("mlp-256-128-64", 0.6, seed=seed) for seed in range(2)),
+    )
+    assert [each["test_accuracy"] for each in found["mlp-128-64", "published"]] == [0.6, 0.7]
+    assert "(cpu, float32 against cuda, bfloat16)" in claims_section(found)
 
 
 # ---- The grid --------------------------------------------------------------------------------------------

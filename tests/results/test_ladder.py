@@ -252,6 +252,19 @@ def test_a_failure_of_the_world_keeps_the_others_and_is_tried_again(
     assert accuracies(found) == expected_accuracies(ROW_1, 3, data)
 
 
+def test_a_failure_of_the_world_is_said_also_where_the_time_is_up_before_the_end(
+    data: DataSet, switches: Switches
+) -> None:
+    switches.add("kill", seed=seed_value(0), epoch=1, times=1)
+    switches.add("hang", seed=seed_value(1))
+    output = io.StringIO()
+    ended = ladder(ROW_1, timeout=3.0, output=output)
+    assert ended.reason == "timeout"
+    (line,) = [line for line in output.getvalue().splitlines() if line.startswith("failed: ")]
+    assert "seed 1 (killed)" in line
+    assert line.endswith("; the same command tries it again")
+
+
 def test_two_processes_at_once_are_refused(data: DataSet) -> None:
     FOLDER.mkdir(parents=True)
     with (FOLDER / ".lock").open("w") as lock:
@@ -310,5 +323,8 @@ def test_the_time_left_counts_what_an_epoch_of_each_preset_costs(data: DataSet) 
     )
     waiting._epochs = [time.monotonic() - 10.0]
     left = waiting.seconds_left()
+    waiting._restored = {cheap.label: 2}  # of its three epochs only one took these ten seconds
+    went_on = waiting.seconds_left()
+    assert went_on == pytest.approx(3 * left, rel=0.01)
     assert left is not None
     assert left > 10.0 * 10  # 62 million multiply-accumulates against half a million

@@ -178,6 +178,13 @@ def test_on_a_gpu_its_own_memory_counts_too(data: DataSet, monkeypatch: pytest.M
     assert made.workers == 2
     with pytest.raises(UsageError, match=r"of GPU memory.* Give --workers \d\."):
         plan(data, entry(DEEP), device="cuda", workers="32")
+    # What takes the most of the GPU's memory need not be what takes the most of the host's.
+    names = ("cnn-6-16-fc", "cnn-32-128")
+    monkeypatch.setattr(ladder_plan, "free_device_memory", lambda: 3 * GIGABYTE)
+    together = plan(data, *(entry(name) for name in names), device="cuda", workers="auto")
+    assert together.workers == min(
+        plan(data, entry(name), device="cuda", workers="auto").workers for name in names
+    )
     monkeypatch.setattr(ladder_plan, "free_device_memory", lambda: GIGABYTE)
     with pytest.raises(Mc1optError, match=r"too little memory: .* of GPU memory"):
         plan(data, entry(DEEP), device="cuda")

@@ -137,6 +137,8 @@ def test_the_published_accuracy_stands_beside_ours() -> None:
     assert "0.4703 to 0.5697" in lines[2]
     assert "-0.0014" in lines[2]
     assert lines[3].endswith("not trained yet")
+    (row,) = [line for line in result_lines([(entry(), found(*on_other_images()))]) if ROW_1 in line]
+    assert re.search(r" 1         -     402,250 ", row)  # of other images nothing was published
 
 
 def test_one_seed_and_failures_are_said() -> None:
@@ -153,8 +155,8 @@ def test_the_spread_over_folds_is_told_apart_from_seeds_and_chance() -> None:
     folds = tuple(stored(fold=Fold(index=i, count=10), value=v) for i, v in enumerate((0.4, 0.5, 0.6)))
     result = found(*three_seeds(), others=folds)
     assert folds_line(ROW_1, result) == (
-        f"{ROW_1}, 3 stratified folds with one seed: mean validation accuracy 0.5000, standard deviation "
-        "0.1000 (the choice of validation images alone makes 0.0500); over seeds, on the same images, it is "
-        "0.0200."
+        f"{ROW_1}, 3 of 10 stratified folds with one seed: mean validation accuracy 0.5000, standard "
+        "deviation 0.1000 (the choice of validation images alone makes 0.0500); over seeds, on the same "
+        "images, it is 0.0200."
     )
     assert folds_line(ROW_1, result) in result_lines([(entry(), result)])

@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks.common import RESULTS, add_results_option, machine_facts, machine_line
 from benchmarks.ladder_arms import Arm, arms
-from benchmarks.ladder_report import GRID_RESULTS, write_report
+from benchmarks.ladder_report import GRID_RESULTS, SECONDS_RESULTS, write_report
 from mc1opt.cli.options import at_least, parse_duration
 from mc1opt.cli.signals import Signals
 from mc1opt.config import config_id
@@ -223,7 +223,7 @@ def main() -> None:
                 code = measure(entries, data, options)
             else:
                 print("All of it is measured already.")
-        write_report(options.results, options.grid_results, options.output)
+        write_report(options.results, options.grid_results, RESULTS / SECONDS_RESULTS, options.output)
     except Mc1optError as error:
         print(f"Error: {error}", file=sys.stderr)
         code = error.exit_code

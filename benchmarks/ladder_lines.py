@@ -1,5 +1,6 @@
 """The lines of the file of results, by arm. Not here: what they come to (`ladder_report.py`)."""
 
+import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,9 @@ from mc1opt.results.statistics import Spread, spread
 Key = tuple[str, str]
 """Name of an arm, and recipe."""
 Line = dict[str, Any]
+TRAIN_IMAGES = 50_000
+EpochSeconds = Mapping[str, Sequence[float]]
+"""Of an epoch, by arm and round."""
 Results = Mapping[Key, Sequence[Line]]
 """Lines by arm, in the order of their seeds."""
 
@@ -35,6 +39,16 @@ def read_results(path: Path) -> dict[Key, list[Line]]:
         for key, found in samples.items()
     }
     return {key: [line for _, line in sorted(lines.items())] for key, lines in chosen.items()}
+
+
+def read_seconds(path: Path) -> dict[str, float]:
+    """Median seconds of an epoch of all training images, by arm: on CIFAR-10, of each base the newest run."""
+    seconds = {}
+    for run in read_lines(path):
+        if run["data"] == CIFAR10:
+            each = TRAIN_IMAGES / run["images"]
+            seconds |= {name: each * statistics.median(found) for name, found in run["seconds"].items()}
+    return seconds
 
 
 def arithmetic(lines: Sequence[Line]) -> str:

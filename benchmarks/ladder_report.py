@@ -5,7 +5,7 @@ Not here: measuring (`ladder.py`).
 
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -14,14 +14,14 @@ from matplotlib.figure import Figure
 from benchmarks.common import markdown_table
 from benchmarks.ladder_arms import Arm, arms
 from benchmarks.ladder_claims import claims_section
-from benchmarks.ladder_lines import Line, Results, accuracy_spread, failures, read_results
+from benchmarks.ladder_lines import Line, Results, accuracy_spread, failures, read_results, read_seconds
 from benchmarks.ladder_norm import norm_section
 from mc1opt.json_lines import read_lines
 from mc1opt.presets import OPEN_VALUES, PRESETS, RECIPES, SOURCE, Preset
 from mc1opt.results.statistics import Spread
 from mc1opt.search.noise import not_told_apart
 
-GRID_RESULTS = "ladder_grid.jsonl"
+GRID_RESULTS, SECONDS_RESULTS = "ladder_grid.jsonl", "ladder_seconds.jsonl"
 REPORT, PLOT = "LADDER.md", "LADDER.svg"
 MARGIN = 0.01
 """What a row's mean with the recipe of the source may be below the published accuracy: a single number."""
@@ -138,22 +138,23 @@ def _grid_cell(line: Line | None) -> str:
 # ---- The whole -------------------------------------------------------------------------------------------
 
 
-def write_report(results_path: Path, grid_path: Path, folder: Path) -> None:
+def write_report(results_path: Path, grid_path: Path, seconds_path: Path, folder: Path) -> None:
     """Writes `LADDER.md` and its plot.
 
     Args:
         results_path: the file of the arms' results.
         grid_path: that of the grid's.
+        seconds_path: that of `ladder_seconds.py`.
         folder: where to.
     """
     results = read_results(results_path)
     folder.mkdir(parents=True, exist_ok=True)
     plot(results, folder / PLOT)
-    (folder / REPORT).write_text(report(results, grid_path))
+    (folder / REPORT).write_text(report(results, grid_path, read_seconds(seconds_path)))
 
 
-def report(results: Results, grid_path: Path) -> str:
-    """`LADDER.md` as text."""
+def report(results: Results, grid_path: Path, seconds: Mapping[str, float]) -> str:
+    """`LADDER.md` as text; `seconds`: see `read_seconds`."""
     parts = [
         "# The published models, measured",
         "Written by `python -m benchmarks.ladder` from `results/ladder.jsonl`, not by hand. "
@@ -175,7 +176,7 @@ def report(results: Results, grid_path: Path) -> str:
         "paired by seed.",
         claims_section(results),
         "### Batch norm's three expectations",
-        norm_section(results),
+        norm_section(results, seconds),
         "### The source's own search",
         grid_section(grid_path),
     ]

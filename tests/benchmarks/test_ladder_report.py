@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks.ladder_arms import BASE, arms
 from benchmarks.ladder_claims import CLAIMS, Comparison, claims_section, difference, verdict
-from benchmarks.ladder_lines import Results, read_results
-from benchmarks.ladder_norm import NORM_ARMS, epochs_to_loss, norm_verdicts, seconds_to_loss
+from benchmarks.ladder_lines import Results, read_results, read_seconds
+from benchmarks.ladder_norm import NORM_ARMS, epochs_to_loss, norm_section, norm_verdicts, seconds_to_loss
 from benchmarks.ladder_report import grid_section, not_measured_section, plot, report, rows_section
 from mc1opt.config import config_id
 from mc1opt.json_lines import append_line
@@ -16,6 +16,8 @@ from mc1opt.presets import PRESETS
 from mc1opt.results.statistics import Spread, spread
 
 PATH = Path("ladder.jsonl")
+SECONDS = {BASE: 11.0, f"{BASE}-batchnorm": 20.0}
+"""Of an epoch, timed in turn."""
 MACHINE = {"cpu_model": "A CPU", "cores": 2, "versions": {"torch": "2.0"}}
 
 
@@ -69,7 +71,7 @@ def test_only_lines_of_todays_arms_count_and_of_a_seed_the_last() -> None:
 
 
 def test_without_results_everything_is_not_measured_and_has_its_command() -> None:
-    text = report({}, Path("grid.jsonl"))
+    text = report({}, Path("grid.jsonl"), {})
     assert "Nothing is measured yet." in text
     for preset in PRESETS.values():
         assert f"| {preset.row} `{preset.name}` |" in text
@@ -192,18 +194,18 @@ def test_claims_compare_arms_that_there_are() -> None:
 
 def test_epochs_and_seconds_until_the_loss_are_those_of_its_first_epoch_below() -> None:
     found = line(BASE, 0.7)
-    assert (epochs_to_loss(found), seconds_to_loss(found)) == (3, 33.0)
+    assert (epochs_to_loss(found), seconds_to_loss(found, SECONDS)) == (3, 33.0)
     never = line(BASE, 0.7, losses=[2.0, 1.9])
-    assert (epochs_to_loss(never), seconds_to_loss(never)) == (None, None)
+    assert (epochs_to_loss(never), seconds_to_loss(never, SECONDS)) == (None, None)
 
 
 def test_the_three_expectations_are_judged_by_what_was_measured() -> None:
     by_arm = NORM_ARMS[BASE]
-    assert all(text.endswith("not measured.") for text in norm_verdicts({}, by_arm))
+    assert all(text.endswith("not measured.") for text in norm_verdicts({}, by_arm, SECONDS))
     found = norm_lines(0)
-    loss, seconds, batches = norm_verdicts(results_of(*found), by_arm)
+    loss, seconds, batches = norm_verdicts(results_of(*found), by_arm, SECONDS)
     assert loss.endswith("one seed: no verdict; 2.0 with and 3.0 without.")
-    loss, seconds, batches = norm_verdicts(results_of(*norm_lines(1), *norm_lines(2)), by_arm)
+    loss, seconds, batches = norm_verdicts(results_of(*norm_lines(1), *norm_lines(2)), by_arm, SECONDS)
     assert loss.endswith(" met, 2.0 with and 3.0 without (3 seeds).")
     assert seconds.endswith("not met: the other way round, 40.0 with and 33.0 without (3 seeds).")
     assert batches.endswith(" met, +0.0100 with and +0.0400 without (3 seeds).")
@@ -213,7 +215,7 @@ def norm_lines(seed: int) -> list[dict[str, Any]]:
     """The four arms of one seed."""
     return [
         line(BASE, 0.70, seed=seed),
-        line(f"{BASE}-batchnorm", 0.72, seed=seed, losses=[0.9, 0.7], epoch_seconds=[20.0, 20.0]),
+        line(f"{BASE}-batchnorm", 0.72, seed=seed, losses=[0.9, 0.7]),
         line(f"{BASE}-batch-50", 0.74, seed=seed),
         line(f"{BASE}-batchnorm-batch-50", 0.73, seed=seed),
     ]
@@ -222,23 +224,29 @@ def norm_lines(seed: int) -> list[dict[str, Any]]:
 def test_a_training_that_never_reached_the_loss_leaves_no_verdict() -> None:
     never = line(f"{BASE}-batchnorm", 0.7, seed=2, losses=[1.0, 0.9, 0.9])
     found = results_of(*norm_lines(0), *norm_lines(1), *norm_lines(2), never)
-    loss, *_ = norm_verdicts(found, NORM_ARMS[BASE])
+    loss, *_ = norm_verdicts(found, NORM_ARMS[BASE], SECONDS)
     assert "no verdict: of 3 trainings each, 0 without and 1 with batch norm never reached" in loss
 
 
-@pytest.mark.parametrize(
-    ("other", "why"),
-    [
-        ({"workers": 1}, "timed on different machines"),
-        ({"machine": MACHINE | {"cpu_model": "B"}}, "timed on different machines"),
-        ({"epoch_seconds": [12.5, 12.5, 12.5]}, "an epoch of one arm took 11 to 12 s, beside different work"),
-    ],
-)
-def test_seconds_of_different_circumstances_are_not_compared(other: dict[str, Any], why: str) -> None:
-    found = results_of(*norm_lines(0), *norm_lines(1), line(BASE, 0.7, seed=1, **other))
-    loss, seconds, _ = norm_verdicts(found, NORM_ARMS[BASE])
-    assert " met, 2.0" in loss
-    assert f"no verdict: {why}" in seconds
+def test_seconds_of_whole_trainings_are_not_compared() -> None:
+    """They are of other hours, beside other work: a run that times the arms in turn is needed."""
+    slow = [each | {"epoch_seconds": [99.0, 99.0, 99.0]} for each in norm_lines(0)]
+    found = results_of(*slow, *norm_lines(1), *norm_lines(2))
+    assert norm_verdicts(found, NORM_ARMS[BASE], {})[1].endswith("not timed.")
+    assert norm_verdicts(found, NORM_ARMS[BASE], SECONDS)[1].endswith("40.0 with and 33.0 without (3 seeds).")
+    assert "| 33.0 |" in norm_section(found, SECONDS)
+    assert "| not timed |" in norm_section(found, {})
+
+
+def test_seconds_of_an_epoch_are_medians_of_the_newest_run_on_cifar10() -> None:
+    path = Path("seconds.jsonl")
+    for data, images, seconds in (
+        ("cifar10", 5000, [9.0]),
+        ("cifar10", 5000, [1.0, 2.0, 9.0]),
+        ("own-123", 5000, [7.0]),
+    ):
+        append_line(path, {"data": data, "images": images, "seconds": {BASE: seconds}})
+    assert read_seconds(path) == {BASE: 20.0}
 
 
 def test_trainings_in_another_arithmetic_are_another_sample() -> None:

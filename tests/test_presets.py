@@ -128,6 +128,7 @@ def test_the_other_recipe_trains_the_same_network_by_one_cycle_with_augmentation
         assert config.optimizer.kind == "adamw"
     else:
         assert config.optimizer.nesterov
+        assert config.optimizer.learning_rate == (0.02 if preset.row == 5 else 0.05)
     assert preset.with_recipe("published") == preset.config
     assert preset.epochs["mc1opt"] <= preset.epochs["published"]
 

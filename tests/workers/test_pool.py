@@ -1,6 +1,7 @@
 """Worker processes together: real processes, killed for real, with learning curves instead of training."""
 
 import functools
+import gc
 import json
 import os
 import signal
@@ -336,6 +337,7 @@ def test_a_worker_that_does_not_write_its_checkpoint_in_time_is_killed(switches,
 
 def test_closing_leaves_no_process_thread_or_descriptor(switches):
     descriptors, threads = Path("/dev/fd"), set(threading.enumerate())
+    gc.collect()  # what earlier tests have left is closed now, and not in between
     before = {path.name for path in descriptors.iterdir()}
     switches.add("hang", seed=1)
     pool = ProcessPool(3, trainer=TRAINER)
@@ -350,7 +352,7 @@ def test_closing_leaves_no_process_thread_or_descriptor(switches):
     for pid in pids:
         with pytest.raises(ProcessLookupError):  # a zombie would still be found
             os.kill(pid, 0)
-    assert {path.name for path in descriptors.iterdir()} == before
+    assert {path.name for path in descriptors.iterdir()} <= before
     deadline = time.monotonic() + SECONDS
     while set(threading.enumerate()) - threads and time.monotonic() < deadline:
         time.sleep(0.01)  # the test's own thread ends a moment after its future

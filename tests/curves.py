@@ -312,11 +312,14 @@ def _apply(rule: Rule, process: _Process) -> None:
 def _save_weights(path: Path, result: EpochResult) -> None:
     """A real safetensors file with one small tensor."""
     import numpy as np
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     path.parent.mkdir(parents=True, exist_ok=True)
     value = result.loss if result.validation_accuracy is None else result.validation_accuracy
-    save_file({"validation_accuracy": np.array([value])}, str(path))
+    # Under the name that a killed training leaves, too: safetensors' own `save_file` leaves another one.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(save({"validation_accuracy": np.array([value])}))
+    temporary.replace(path)
 
 
 # ---- A pool without processes ----------------------------------------------------------------------------

@@ -21,9 +21,9 @@ CONTEXT_BYTES = 700 << 20
 """Of a process's context on a GPU: kernels and libraries' workspaces."""
 CUDA_PROCESS_BYTES = 3 << 30
 """Of a worker in the machine's own memory, while it trains on a GPU: torch with CUDA's libraries."""
-ACTIVATION_BYTES = 16
+ACTIVATION_BYTES = 20
 """Of a value that a layer puts out, in training: itself, what its activation and its pooling keep beside it,
-and its gradient."""
+its gradient, and a share of what a convolution copies into the order that it computes in."""
 INFERENCE_BATCH = 500
 """Images a step in validation and test (`mc1opt.training.evaluate`)."""
 

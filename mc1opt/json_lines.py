@@ -1,4 +1,4 @@
-"""Records in a file, a line of JSON each: appended for good, and read back whatever a crash left behind."""
+"""JSON in files: records, a line each, appended for good and read back whatever a crash left; an object."""
 
 import fcntl
 import json
@@ -58,3 +58,12 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 def _whole_bytes(path: Path) -> int:
     """How many bytes the whole lines of a file take."""
     return path.read_bytes().rfind(b"\n") + 1
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object that a file holds; empty if there is no such file, or if it is damaged."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}

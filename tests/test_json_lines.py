@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mc1opt.errors import StorageError
-from mc1opt.json_lines import append_line, read_lines
+from mc1opt.json_lines import append_line, read_lines, read_object
 
 PATH = Path("folder/records.jsonl")
 RECORDS = [{"seed": 2**63 - 1, "value": 0.1 + 0.2}, {"text": "line\nfeed, é"}]
@@ -64,3 +64,13 @@ def test_a_number_that_json_does_not_have_is_refused_before_anything_is_written(
     with pytest.raises(ValueError, match="JSON"):
         append_line(PATH, {"value": float("nan")})
     assert not PATH.exists()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[1]", b"\xff", b"[" * 100_000])
+def test_an_object_that_is_not_there_or_damaged_is_empty(content: bytes | None) -> None:
+    path = Path("object.json")
+    if content is not None:
+        path.write_bytes(content)
+    assert read_object(path) == {}
+    path.write_text('{"a": 1}')
+    assert read_object(path) == {"a": 1}

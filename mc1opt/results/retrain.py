@@ -1,6 +1,5 @@
 """Retraining: the finalists over several seeds, the winner on all images, one look at the test images."""
 
-import json
 import shlex
 import time
 from collections.abc import Callable, Sequence
@@ -10,6 +9,7 @@ from typing import Any, TextIO
 
 from mc1opt.data.libraries import check_libraries
 from mc1opt.errors import Mc1optError, UsageError
+from mc1opt.json_lines import read_object
 from mc1opt.results.candidates import Candidate, Comparison, Standing, choose_candidates, study_data
 from mc1opt.results.exclusive import exclusive
 from mc1opt.results.final_test import Final, FinalTest, Measure, run_final_test
@@ -171,27 +171,18 @@ def _plan(
 
 def _folds_of_model(folder: Path, plan: RetrainPlan) -> int:
     """The folds of this same retraining when its model was written: without `--folds` they stay."""
-    metrics = _stored_metrics(folder)
+    metrics = read_object(folder / METRICS)
     try:
         return len(metrics["folds"]["validation"]) if metrics["retraining"] == plan.identity else 0
     except (KeyError, TypeError):  # there were none
         return 0
 
 
-def _stored_metrics(folder: Path) -> dict[str, Any]:
-    """Those of the model that is there; empty without one, and where they are damaged."""
-    try:
-        metrics = json.loads((folder / METRICS).read_text())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return metrics if isinstance(metrics, dict) else {}
-
-
 def _refuse_another_model(folder: Path, plan: RetrainPlan, force: bool) -> None:
     """Refuses to replace a model of another retraining, before anything is trained."""
     if force or not (folder / WEIGHTS).exists():
         return
-    if _stored_metrics(folder).get("retraining") != plan.identity:
+    if read_object(folder / METRICS).get("retraining") != plan.identity:
         raise UsageError(
             f"{folder} holds the model of another retraining: other candidates, seeds, epochs or images. "
             "--force replaces it; its trainings stay stored."

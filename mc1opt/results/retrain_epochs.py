@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mc1opt.errors import StorageError
+from mc1opt.json_lines import read_object
 from mc1opt.results.candidates import Candidate
 from mc1opt.search.environment import versions
 from mc1opt.search.records import StudyRecord
@@ -143,7 +144,7 @@ def remembered_epochs(folder: Path, request: str) -> int | None:
         folder: the study's models.
         request: see `RetrainPlan.request`.
     """
-    epochs = _remembered(folder).get(request)
+    epochs = read_object(folder / REMEMBERED).get(request)
     return epochs if isinstance(epochs, int) and epochs > 0 else None
 
 
@@ -156,16 +157,7 @@ def remember_epochs(folder: Path, request: str, epochs: int) -> None:
     path = folder / REMEMBERED
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(json.dumps({**_remembered(folder), request: epochs}, indent=2) + "\n")
+        temporary.write_text(json.dumps({**read_object(path), request: epochs}, indent=2) + "\n")
         temporary.replace(path)
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}.") from error
-
-
-def _remembered(folder: Path) -> dict[str, object]:
-    """By request; a damaged file is as good as none."""
-    try:
-        content = json.loads((folder / REMEMBERED).read_text())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}

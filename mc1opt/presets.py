@@ -90,9 +90,9 @@ def improved(published: Config, learning_rate: float = 0.05) -> Config:
     One cycle of the learning rate (Smith and Topin, 2018), Nesterov momentum, label smoothing, flip and crop,
     weight decay but not on biases and norms. What the source trains with Adam has decoupled weight decay
     (AdamW) in place of the momentum: there, Adam is what the row is about. The values are the usual ones for
-    small networks on CIFAR-10; they were not tuned, but for the learning rate of row 5: with 0.05 its 73,728
-    inputs to the classifier make the first epoch explode, and on validation images 0.02 was better than 0.01
-    (benchmarks/LOG.md).
+    small networks on CIFAR-10; they were not tuned, but for the learning rate of row 5: with 0.05 its first
+    epoch explodes, for 73,728 values go into the classifier without a norm; on validation images 0.02 was
+    better than 0.01 (benchmarks/LOG.md).
     """
     optimizer: SGD | AdamW = SGD(learning_rate=learning_rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
     if isinstance(published.optimizer, Adam):

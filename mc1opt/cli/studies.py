@@ -46,7 +46,7 @@ def delete(
       mc1opt studies delete cnn
       mc1opt studies delete cnn --yes
     """
-    from mc1opt.results.retrain import models_folder
+    from mc1opt.results.model_folder import models_folder
     from mc1opt.search.catalogue import delete_study, open_for_deletion
 
     if context.parent is not None and storage == DEFAULT_STORAGE:

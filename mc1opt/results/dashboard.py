@@ -18,18 +18,16 @@ from mc1opt.errors import ConfigError, Mc1optError
 from mc1opt.results.artifacts import TrialFile, keep_files, retraining_files, trial_files
 from mc1opt.results.figures import study_figures
 from mc1opt.results.final_test import misclassified_path
-from mc1opt.results.model_folder import ModelFolder, read_model_folder
+from mc1opt.results.model_folder import ModelFolder, models_folder, read_model_folder
 from mc1opt.results.notes import Retrained, best_trials, merged_note, retrained, study_note, trial_note
 from mc1opt.search import records
 from mc1opt.search.artifacts import artifacts_folder
 from mc1opt.search.describe import describe_config
-from mc1opt.search.location import files_folder
 from mc1opt.search.observers import Observer, SearchEnded, SearchStarted
 from mc1opt.search.opening import open_storage
 from mc1opt.search.records import StudyRecord, TrialRecord, study_record
 from mc1opt.search.resume import load_study
 from mc1opt.search.storage import StudyStorage
-from mc1opt.search.weights import study_folder
 
 SHARE = 0.01
 """Of a search's time that a processor may be kept busy by writing, but for the first and the last time."""
@@ -135,9 +133,8 @@ def _winner(record: StudyRecord, found: Retrained | None) -> TrialRecord | None:
 
 def _model_folder(storage: str, study: str) -> ModelFolder | None:
     """The retrained model of a study, if there is one and it is whole."""
-    folder = study_folder(files_folder(storage) / "models", study)
     with contextlib.suppress(Mc1optError):
-        return read_model_folder(folder)
+        return read_model_folder(models_folder(storage, study))
     return None
 
 

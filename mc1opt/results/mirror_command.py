@@ -19,8 +19,7 @@ from mc1opt.results.mirror import AttachedFile, MirroredRun, MirrorTask, Mode
 from mc1opt.results.mirror_folder import Ledger, is_uploaded, locked, read_ledger, remove_unfinished
 from mc1opt.results.mirror_process import Limits, MirrorOutcome, MirrorProcess
 from mc1opt.results.mirror_records import Retrained, Selection, mirrored_runs
-from mc1opt.results.model_folder import CARD, METRICS, WEIGHTS, file_sha256
-from mc1opt.results.retrain import models_folder
+from mc1opt.results.model_folder import CARD, METRICS, WEIGHTS, file_sha256, models_folder
 from mc1opt.results.training_store import TRAININGS, StoredTraining, TrainingStore
 from mc1opt.search import records
 from mc1opt.search.catalogue import read_study

@@ -169,6 +169,15 @@ def stored_config(what: str, content: Any, identity: Any) -> Config:
     return config
 
 
+def models_folder(storage: str, study: str) -> Path:
+    """Where the models of a study are."""
+    # Here, because who loads a model needs no study database.
+    from mc1opt.search.location import files_folder
+    from mc1opt.search.weights import study_folder
+
+    return study_folder(files_folder(storage) / "models", study)
+
+
 def load_model(path: str | Path) -> "nn.Module":
     """The model of a folder: in evaluation mode, on the CPU, in channels_last memory format.
 

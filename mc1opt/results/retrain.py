@@ -15,7 +15,7 @@ from mc1opt.results.exclusive import exclusive
 from mc1opt.results.final_test import Final, FinalTest, Measure, run_final_test
 from mc1opt.results.folds import check_folds
 from mc1opt.results.model_card import model_card
-from mc1opt.results.model_folder import METRICS, WEIGHTS, file_sha256, write_model_folder
+from mc1opt.results.model_folder import METRICS, WEIGHTS, file_sha256, models_folder, write_model_folder
 from mc1opt.results.report import Retraining, plan_line, result_lines, standing_line
 from mc1opt.results.retrain_epochs import remember_epochs, with_seconds_of_this_machine
 from mc1opt.results.retrain_plan import CandidateJob, RetrainPlan, make_plan
@@ -24,12 +24,11 @@ from mc1opt.results.trainings import Job, StoredTrainings
 from mc1opt.search.catalogue import read_study
 from mc1opt.search.command import resolve_workers
 from mc1opt.search.environment import commit, versions
-from mc1opt.search.location import files_folder, shown_storage
+from mc1opt.search.location import shown_storage
 from mc1opt.search.observers import StopReason
 from mc1opt.search.progress import duration
 from mc1opt.search.records import StudyRecord
 from mc1opt.search.run import StopFlag
-from mc1opt.search.weights import study_folder
 from mc1opt.training.devices import resolve_device, resolve_precision
 from mc1opt.workers.pool import Pool, ProcessPool
 
@@ -64,11 +63,6 @@ class RetrainEnded:
     reason: StopReason
     result: Retraining | None
     """None where it was stopped."""
-
-
-def models_folder(storage: str, study: str) -> Path:
-    """Where the models of a study are."""
-    return study_folder(files_folder(storage) / "models", study)
 
 
 def without_password(command: str, storage: str) -> str:

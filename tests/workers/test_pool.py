@@ -1,5 +1,6 @@
 """Worker processes together: real processes, killed for real, with learning curves instead of training."""
 
+import contextlib
 import functools
 import gc
 import json
@@ -335,10 +336,19 @@ def test_a_worker_that_does_not_write_its_checkpoint_in_time_is_killed(switches,
     pool.close()
 
 
+def open_descriptors() -> set[tuple[str, str]]:
+    """With what each is open on, so that a new one is told from one that had its number before."""
+    found = set()
+    for path in Path("/dev/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # of this very listing
+            found.add((path.name, str(path.readlink()) if path.is_symlink() else ""))
+    return found
+
+
 def test_closing_leaves_no_process_thread_or_descriptor(switches):
-    descriptors, threads = Path("/dev/fd"), set(threading.enumerate())
+    threads = set(threading.enumerate())
     gc.collect()  # what earlier tests have left is closed now, and not in between
-    before = {path.name for path in descriptors.iterdir()}
+    before = open_descriptors()
     switches.add("hang", seed=1)
     pool = ProcessPool(3, trainer=TRAINER)
     pool.train(example_training(seed=0), go_on)
@@ -352,7 +362,7 @@ def test_closing_leaves_no_process_thread_or_descriptor(switches):
     for pid in pids:
         with pytest.raises(ProcessLookupError):  # a zombie would still be found
             os.kill(pid, 0)
-    assert {path.name for path in descriptors.iterdir()} <= before
+    assert open_descriptors() - before == set()
     deadline = time.monotonic() + SECONDS
     while set(threading.enumerate()) - threads and time.monotonic() < deadline:
         time.sleep(0.01)  # the test's own thread ends a moment after its future

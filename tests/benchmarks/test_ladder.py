@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.ladder import chosen_arms, missing_entries, parse_options, take_grid
-from benchmarks.ladder_arms import BASE, Arm, arms
+from benchmarks.ladder_arms import BASE, SHORT, Arm, arms
 from mc1opt.config import ConvNet, config_id
 from mc1opt.errors import StorageError, UsageError
 from mc1opt.json_lines import append_line
@@ -44,7 +44,7 @@ def test_every_row_is_measured_with_both_recipes_at_its_default_epochs() -> None
 def test_arms_are_all_different() -> None:
     every = arms()
     assert len({(each.name, each.recipe) for each in every}) == len(every)
-    assert len({config_id(each.config) for each in every}) == len(every)
+    assert len({(config_id(each.config), each.epochs) for each in every}) == len(every)
 
 
 def test_an_arm_differs_from_row_6_in_one_thing() -> None:
@@ -63,6 +63,12 @@ def test_an_arm_differs_from_row_6_in_one_thing() -> None:
     assert {block.norm for block in norm.blocks} == {"batch"}
     both = arm(f"{BASE}-batchnorm-batch-50").config
     assert (both.architecture, both.batch_size) == (norm, 50)
+
+
+def test_row_6_is_also_measured_with_no_more_epochs_than_row_5() -> None:
+    short = arm(SHORT)
+    assert short.config == arm(BASE).config
+    assert short.epochs == arm("cnn-32-128").epochs < arm(BASE).epochs
 
 
 # ---- What is missing -------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from mc1opt.config import config_id, describe_validation_error
 from mc1opt.errors import StorageError
 from mc1opt.json_lines import append_line, read_lines
 from mc1opt.results.model_folder import file_sha256
+from mc1opt.search.weights import remove_checkpoint
 from mc1opt.spec import Device, EpochResult, FailureKind, Fidelity, Fold, Precision, Training
 
 REPEATABLE: tuple[FailureKind, ...] = ("diverged",)
@@ -132,9 +133,22 @@ class TrainingStore:
         return iter(list(self._by_key.values()))
 
     def checkpoint_path(self, training: Training) -> Path:
-        """Where the checkpoint of a training lies that is not stored yet."""
-        key = TrainingKey.of(training).model_dump_json().encode()
-        return self.path.parent / "checkpoints" / f"{hashlib.sha256(key).hexdigest()[:16]}.checkpoint"
+        """Where the checkpoint of a training lies that is not stored yet; in smaller steps, another one."""
+        name = hashlib.sha256(TrainingKey.of(training).model_dump_json().encode()).hexdigest()[:16]
+        if training.accumulation > 1:
+            name += f"-{training.accumulation}"
+        return self.path.parent / "checkpoints" / f"{name}.checkpoint"
+
+    def as_interrupted(self, training: Training) -> Training:
+        """A training as it was when it was interrupted: in smaller steps, if memory was short then."""
+        smaller = training.in_smaller_steps()
+        return smaller if smaller is not None and self.checkpoint_path(smaller).exists() else training
+
+    def remove_checkpoints(self, training: Training) -> None:
+        """Deletes what there is to go on from, also in smaller steps, of a training that is over."""
+        for each in (training, training.in_smaller_steps()):
+            if each is not None:
+                remove_checkpoint(self.checkpoint_path(each))
 
     def add(self, stored: StoredTraining) -> None:
         """Stores a training; it is on disk when this returns."""

@@ -20,7 +20,6 @@ from mc1opt.results.training_store import REPEATABLE, Failure, StoredTraining, T
 from mc1opt.search.environment import commit, versions
 from mc1opt.search.progress import SILENCE_SECONDS, duration
 from mc1opt.search.run import TICK_SECONDS, StopFlag
-from mc1opt.search.weights import remove_checkpoint
 from mc1opt.spec import EpochResult, Training, TrainingFailed
 from mc1opt.workers.pool import Pool
 from mc1opt.workers.protocol import TrainingInterrupted
@@ -37,6 +36,7 @@ class Job:
 @dataclass
 class _Running:
     job: Job
+    started: float = field(default_factory=time.monotonic)
     result: EpochResult | None = None
 
     @property
@@ -109,7 +109,7 @@ class StoredTrainings:
                 missing.append(job)
             else:
                 self.done += 1
-                remove_checkpoint(self.store.checkpoint_path(job.training))
+                self.store.remove_checkpoints(job.training)
                 on_result(job, stored)
         missing = [job for job in missing if self._is_wanted(job, wanted)]
         if missing and not self.stop.is_set():
@@ -128,7 +128,7 @@ class StoredTrainings:
         """Asks, and leaves a job that is not wanted out of the total."""
         if wanted(job):
             return True
-        remove_checkpoint(self.store.checkpoint_path(job.training))
+        self.store.remove_checkpoints(job.training)
         with self._lock:
             self.total -= 1
         return False
@@ -242,16 +242,17 @@ class _Session:
                 owner._epochs_each = job.training.fidelity.epochs
                 owner._epochs = owner._epochs or [time.monotonic()]
             try:
-                self._train(job, running)
+                self._train(owner.store.as_interrupted(job.training), running)
             finally:
                 with owner._lock:
                     owner._running.remove(running)
 
-    def _train(self, job: Job, running: _Running) -> None:
+    def _train(self, training: Training, running: _Running) -> None:
+        """Trains a job, as itself or in smaller steps, and stores what came of it."""
+        job, store = running.job, self.owner.store
+        checkpoint = store.checkpoint_path(training)
         curve: list[EpochResult] = []
-        started = time.monotonic()
-        checkpoint = self.owner.store.checkpoint_path(job.training)
-        training = job.training.model_copy(update={"checkpoint": str(checkpoint.absolute())})
+        failure = None
 
         def on_epoch(result: EpochResult) -> bool:
             curve.append(result.model_copy(update={"restored": False}))
@@ -262,41 +263,31 @@ class _Session:
                 else:
                     self.owner._epochs.append(time.monotonic())
             # After its last epoch a training is finished, wanted or not.
-            return result.epoch == job.training.fidelity.epochs - 1 or self.wanted(job)
+            return result.epoch == training.fidelity.epochs - 1 or self.wanted(job)
 
-        failure = None
         try:
-            try:
-                finished = self.pool.train(training, on_epoch)
-            except TrainingFailed as error:
-                smaller = training.in_smaller_steps() if error.kind == "out_of_memory" else None
-                if smaller is None:
-                    raise
-                training = smaller
-                curve.clear()
-                remove_checkpoint(checkpoint)
-                finished = self.pool.train(training, on_epoch)
+            finished = self.pool.train(
+                training.model_copy(update={"checkpoint": str(checkpoint.absolute())}), on_epoch
+            )
+        except TrainingFailed as error:
+            smaller = training.in_smaller_steps() if error.kind == "out_of_memory" else None
+            if smaller is not None:
+                return self._train(smaller, running)
+            if error.kind not in REPEATABLE:
+                return self._failed(job, error)
+            failure = Failure(kind=error.kind, message=error.message)
+        else:
             if not finished:
-                remove_checkpoint(checkpoint)
+                store.remove_checkpoints(job.training)
                 with self.owner._lock:  # it is not wanted any more
                     self.owner.total -= 1
-                return
-        except TrainingFailed as error:
-            if error.kind not in REPEATABLE:
-                first_line = error.message.strip().split("\n")[0]
-                failed = f"{job.label} ({error.kind}): {first_line}"
-                with self.owner._lock:
-                    self.failures.append(failed)
-                # Now, because a run that is stopped ends without an error.
-                self.owner.write(f"failed: {failed}; the same command tries it again")
-                return
-            failure = Failure(kind=error.kind, message=error.message)
-        weights = job.training.weights
+                return None
+        weights = training.weights
         stored = StoredTraining(
-            key=TrainingKey.of(job.training),
+            key=TrainingKey.of(training),
             curve=tuple(curve),
             failure=failure,
-            seconds=max(time.monotonic() - started, sum(result.seconds for result in curve)),
+            seconds=max(time.monotonic() - running.started, sum(result.seconds for result in curve)),
             accumulation=training.accumulation,
             weights_sha256=file_sha256(Path(weights)) if weights and failure is None else None,
             versions=versions(training.threads, training.precision, training.device),
@@ -304,9 +295,18 @@ class _Session:
             ended=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         with self.owner._lock:
-            self.owner.store.add(stored)
-        remove_checkpoint(checkpoint)
+            store.add(stored)
+        store.remove_checkpoints(job.training)
         self.results.put((job, stored))
+        return None
+
+    def _failed(self, job: Job, error: TrainingFailed) -> None:
+        """Notes a failure that is no result; it is told now, because a run that is stopped has no error."""
+        first_line = error.message.strip().split("\n")[0]
+        failed = f"{job.label} ({error.kind}): {first_line}"
+        with self.owner._lock:
+            self.failures.append(failed)
+        self.owner.write(f"failed: {failed}; the same command tries it again")
 
 
 def _outcome(stored: StoredTraining) -> str:

@@ -211,8 +211,9 @@ def test_two_trainings_never_share_a_checkpoint() -> None:
         example_training(learning_rate=0.2),
         example_training(fold=Fold(index=0, count=4)),
         example_training(precision="bfloat16"),
+        training.in_smaller_steps(),
     ]
-    assert len({store.checkpoint_path(each) for each in (training, *others)}) == 6
+    assert len({store.checkpoint_path(each) for each in (training, *others)}) == 7
     assert store.checkpoint_path(with_weights()) == store.checkpoint_path(training)
 
 
@@ -269,6 +270,34 @@ def test_a_result_that_cannot_be_stored_is_an_error() -> None:
         pytest.raises(StorageError, match="cannot be written"),
     ):
         trainings.train(jobs(1), lambda job, stored: None)
+
+
+def test_where_memory_is_short_a_batch_is_split_and_an_interrupted_training_stays_so(
+    switches: Switches,
+) -> None:
+    switches.add("out_of_memory", epoch=1, times=1)
+    switches.add("hang", epoch=2, times=1)
+    stop = StopFlag()
+    thread = threading.Thread(target=lambda: (switches.wait_for_epochs(5), stop.set("signal", "SIGINT")))
+    thread.start()
+    assert not Run(jobs(1), stop=stop).finished
+    thread.join()
+    resumed = Run(jobs(1))
+    assert [epoch for _, epoch in begun(switches)] == [0, 1, 0, 1, 2, 2]
+    smaller = jobs(1)[0].training.in_smaller_steps()
+    assert resumed.results["seed 0"].accumulation == smaller.accumulation > 1
+    assert resumed.results["seed 0"].curve == tuple(curve(smaller))
+    assert TrainingStore(PATH).find(jobs(1)[0].training) == resumed.results["seed 0"]
+    assert checkpoints() == []
+
+
+def test_memory_that_is_short_of_a_split_batch_too_is_a_failure_that_is_tried_again(
+    switches: Switches,
+) -> None:
+    switches.add("out_of_memory", epoch=1, times=2)
+    with pytest.raises(WorkerError, match=r"seed 0 \(out_of_memory\).*--workers 1 if memory is short"):
+        Run(jobs(1))
+    assert Run(jobs(1)).results["seed 0"].failure is None
 
 
 # ---- In processes ----------------------------------------------------------------------------------------

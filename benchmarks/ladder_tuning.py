@@ -9,19 +9,22 @@ At the top of the repository:
 
 Trains on 45,000 images and validates on the 5,000 that are cut from the training images. With the constant
 learning rate of the recipe `published`, epoch e of a longer training is the last one of a training of e
-epochs, so that one curve tells of all. Each training adds a line to the file of results. It is there to
-choose the defaults in `mc1opt/presets.py` by; the test images stay closed. Not here: measuring (`ladder.py`).
+epochs, so that one curve tells of all. Each training adds a line to the file of results when it ends; what is
+there is not trained again. It is there to choose the defaults in `mc1opt/presets.py` by; the test images stay
+closed. Not here: measuring (`ladder.py`).
 """
 
 import argparse
 import statistics
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common import add_results_option, append_result, machine_facts, machine_line
-from mc1opt.config import Config
+from mc1opt.config import Config, config_id
 from mc1opt.data.sources import find_data
+from mc1opt.json_lines import read_lines
 from mc1opt.presets import RECIPES, get_preset, get_recipe
 from mc1opt.results.ladder_plan import seed_value
 from mc1opt.search.describe import describe_config
@@ -44,21 +47,25 @@ def changed(config: Config, options: argparse.Namespace) -> Config:
     return config.model_copy(update=changes)
 
 
-def curve(pool: ProcessPool, training: Training) -> list[EpochResult]:
-    """All epochs of a training."""
+def stored(path: Path) -> dict[tuple[str, int, int, str], dict[str, Any]]:
+    """The lines of the file of results by config (its id), epochs, seed and data."""
+    return {
+        (line["config_id"], line["epochs"], line["seed"], line["data"]): line
+        for line in read_lines(path)
+        if "config_id" in line  # the first ones do not say it: they are not gone on from
+    }
+
+
+def train(pool: ProcessPool, training: Training) -> dict[str, Any]:
+    """Trains, and gives the training's figures for the file of results."""
     results: list[EpochResult] = []
     pool.train(training, lambda result: results.append(result) is None)
-    return results
-
-
-def figures(name: str, recipe: str, training: Training, results: list[EpochResult]) -> dict[str, Any]:
-    """A training as a line of the file of results."""
     return {
-        "preset": name,
-        "recipe": recipe,
         "config": describe_config(training.config),
+        "config_id": config_id(training.config),
         "initialisation": training.config.initialisation,
         "normalisation": training.config.normalisation,
+        "data": training.data.name,
         "epochs": training.fidelity.epochs,
         "seed": training.seed,
         "losses": [result.loss for result in results],
@@ -99,17 +106,27 @@ def main() -> None:
         )
         for seed in range(options.seeds)
     ]
+    there, lock = stored(options.results), threading.Lock()
+
+    def line(training: Training) -> dict[str, Any]:
+        key = config_id(config), training.fidelity.epochs, training.seed, data.name
+        if key not in there:
+            found = {"preset": preset.name, "recipe": recipe, **train(pool, training)}
+            with lock:
+                append_result(options.results, machine, found)
+            return found
+        return there[key]
+
     with ProcessPool(options.workers) as pool, ThreadPoolExecutor(options.workers) as threads:
-        curves = list(threads.map(lambda training: curve(pool, training), trainings))
-    for training, results in zip(trainings, curves, strict=True):
-        append_result(options.results, machine, figures(preset.name, recipe, training, results))
+        lines = list(threads.map(line, trainings))
     print(f"{machine_line(machine)}\n{preset.name}, {recipe}: {describe_config(config)}")
+    curves = (zip(found["losses"], found["values_by_epoch"], strict=True) for found in lines)
     for epoch, results in enumerate(zip(*curves, strict=True), start=1):
-        values = [result.accuracy for result in results]
+        losses, values = zip(*results, strict=True)
         spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-        loss = statistics.mean(result.loss for result in results)
-        seconds = statistics.mean(result.seconds for result in results)
-        print(f"epoch {epoch:>3}: {statistics.mean(values):.4f}{spread}, loss {loss:.4f}, {seconds:.1f} s")
+        print(f"epoch {epoch:>3}: {statistics.mean(values):.4f}{spread}, loss {statistics.mean(losses):.4f}")
+    seconds = [found["seconds"] / found["epochs"] for found in lines]
+    print(f"{statistics.median(seconds):.1f} s an epoch")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from typing import Any
 
 from mc1opt.config import ConvNet
 from mc1opt.models.cost import LayerCost, cost, layers
-from mc1opt.presets import OPEN_VALUES, PRESETS, RECIPES, SOURCE, Preset
+from mc1opt.presets import OPEN_VALUES, PRESETS, RECIPES, SOURCE, Preset, Recipe
 from mc1opt.program import program
 from mc1opt.results.ladder_plan import Entry
 from mc1opt.results.ladder_results import Measurement
@@ -54,31 +54,44 @@ def _layer_json(layer: LayerCost) -> dict[str, Any]:
 def list_lines(results: Mapping[str, Results]) -> list[str]:
     """All presets, a line each: size, published accuracy, and what is stored of ours, by recipe."""
     width = max(len(name) for name in PRESETS)
-    header = "".join(f"  {f'recipe {recipe}':<20}" for recipe in RECIPES)
-    lines = [f"row  {'preset':<{width}}  parameters  million MACs  published{header}".rstrip()]
-    for preset in PRESETS.values():
-        shown = [results.get(preset.name, {}).get(recipe) for recipe in RECIPES]
-        ours = "".join(f"  {_short(entry):<20}" for entry in shown)
+    shown = {
+        name: [_short(preset, recipe, results.get(name, {}).get(recipe)) for recipe in RECIPES]
+        for name, preset in PRESETS.items()
+    }
+    headers = [f"recipe {recipe}" for recipe in RECIPES]
+    widths = [max(map(len, column)) for column in zip(headers, *shown.values(), strict=True)]
+
+    def ours(texts: Sequence[str]) -> str:
+        return "".join(f"  {text:<{size}}" for text, size in zip(texts, widths, strict=True))
+
+    lines = [f"row  {'preset':<{width}}  parameters  million MACs  published{ours(headers)}".rstrip()]
+    for name, preset in PRESETS.items():
         macs = cost(preset.config.architecture).macs / 1e6
         lines.append(
-            f"{preset.row:>3}  {preset.name:<{width}}  {preset.parameters:>10,}  {macs:>12.1f}  "
-            f"{preset.published_accuracy:>9.4f}{ours}".rstrip()
+            f"{preset.row:>3}  {name:<{width}}  {preset.parameters:>10,}  {macs:>12.1f}  "
+            f"{preset.published_accuracy:>9.4f}{ours(shown[name])}".rstrip()
         )
     return [
         *lines,
         "",
         f"Published: {SOURCE}.",
-        "Ours: mean accuracy on the test images, its standard deviation over seeds, and how many.",
+        "Ours: mean accuracy on the test images, its standard deviation over seeds, and how many; epochs, if "
+        "they are not the recipe's.",
         f"Look at one:   {program()} presets show NAME",
         f"Measure them:  {program()} presets run NAME...",
     ]
 
 
-def _short(entry: Measurement | None) -> str:
+def _short(preset: Preset, recipe: Recipe, entry: Measurement | None) -> str:
     if entry is None or (numbers := entry.spread) is None:
         return "-"
     std = "" if numbers.std is None else f" ± {numbers.std:.4f}"
-    return f"{numbers.mean:.4f}{std} ({numbers.n}{'' if entry.is_cifar10 else ', own images'})"
+    notes = [str(numbers.n)]
+    if entry.epochs != preset.epochs[recipe]:
+        notes.append(f"{entry.epochs} epoch{'' if entry.epochs == 1 else 's'}")
+    if not entry.is_cifar10:
+        notes.append("own images")
+    return f"{numbers.mean:.4f}{std} ({', '.join(notes)})"
 
 
 # ---- One preset ------------------------------------------------------------------------------------------

@@ -78,7 +78,7 @@ def test_a_run_prints_the_published_accuracy_beside_ours_and_the_list_knows_it(
     assert "0.5214" in ran.stderr
     listed = {entry["name"]: entry for entry in json.loads(mc1opt_here("presets", "--json").stdout)}
     assert listed[ROW_1] == printed
-    ours = f"{result['mean']:.4f} ± {result['std']:.4f} (2, own images)"
+    ours = f"{result['mean']:.4f} ± {result['std']:.4f} (2, 2 epochs, own images)"
     assert ours in mc1opt_here("presets").stdout
     elsewhere = mc1opt_here("presets", "--storage", "other/s.db", "show", ROW_1, "--json")
     assert json.loads(elsewhere.stdout)["results"] == {}

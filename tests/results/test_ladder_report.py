@@ -99,12 +99,33 @@ def test_the_list_has_a_line_for_each_row_with_what_was_measured() -> None:
     lines = list_lines({ROW_1: {"published": found(*three_seeds())}})
     rows = [line for line in lines if re.match(r" *\d+  ", line)]
     assert [int(line.split()[0]) for line in rows] == list(range(1, 12))
-    assert rows[0].split() == ["1", ROW_1, "402,250", "0.4", "0.5214", "0.5200", "±", "0.0200", "(3)", "-"]
+    assert rows[0].split() == [
+        "1",
+        ROW_1,
+        "402,250",
+        "0.4",
+        "0.5214",
+        "0.5200",
+        "±",
+        "0.0200",
+        "(3,",
+        "2",
+        "epochs)",
+        "-",
+    ]
     (first,) = [
         line for line in list_lines({ROW_1: {"published": found(*on_other_images())}}) if ROW_1 in line
     ]
-    assert first.rstrip("- ").endswith("0.5000 (1, own images)")
+    assert first.rstrip("- ").endswith("0.5000 (1, 2 epochs, own images)")
     assert rows[7].split() == ["8", "cnn-deep", "54,093,194", "277.1", "0.7621", "-", "-"]
+
+
+@pytest.mark.parametrize(("epochs", "shown"), [(15, "(1)"), (14, "(1, 14 epochs)"), (1, "(1, 1 epoch)")])
+def test_the_list_says_epochs_that_are_not_the_recipes(epochs: int, shown: str) -> None:
+    assert PRESETS[ROW_1].epochs["published"] == 15
+    measured = found(SeedResult(stored(epochs=epochs), 0.5))
+    (line,) = [line for line in list_lines({ROW_1: {"published": measured}}) if ROW_1 in line]
+    assert f" 0.5000 {shown}  " in line
 
 
 def test_json_has_what_programs_need() -> None:

@@ -39,16 +39,18 @@ def stored(
     value: float | None = None,
     failure: Failure | None = None,
     seconds: float = 1.0,
+    epochs: int = 2,
     data: str = CIFAR10_SHA256["train_images"],
 ) -> StoredTraining:
     images = DataSet(name="x", folder="", sha256=data, train_images=1000, validation_images=0)
-    training = example_training(seed=seed, fold=fold, epochs=2, train_images=900, data=images)
-    epochs = [
-        EpochResult(epoch=epoch, loss=1.0, validation_accuracy=value, seconds=seconds) for epoch in range(2)
+    training = example_training(seed=seed, fold=fold, epochs=epochs, train_images=900, data=images)
+    results = [
+        EpochResult(epoch=epoch, loss=1.0, validation_accuracy=value, seconds=seconds)
+        for epoch in range(epochs)
     ]
     return StoredTraining(
         key=TrainingKey.of(training),
-        curve=tuple(epochs),
+        curve=tuple(results),
         failure=failure,
         seconds=100.0,
         versions={},

@@ -4,7 +4,6 @@ Not here: anything that is measured.
 """
 
 import argparse
-import json
 import os
 import platform
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mc1opt.json_lines import append_line
 from mc1opt.search.environment import commit, versions
 from mc1opt.training.devices import resolve_precision
 from mc1opt.workers.resources import available_cpus
@@ -48,11 +48,10 @@ def machine_line(machine: dict[str, Any]) -> str:
 
 
 def append_result(path: Path, machine: dict[str, Any], figures: dict[str, Any]) -> None:
-    """Adds a JSON line: date, machine, figures."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    line = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine, **figures}
-    with path.open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    """Adds a JSON line: date, machine, figures; see `append_line`."""
+    append_line(
+        path, {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine, **figures}
+    )
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

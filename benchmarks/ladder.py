@@ -11,7 +11,8 @@ At the top of the repository:
 Every tested training adds a line to `benchmarks/results/ladder.jsonl`; what is there is not trained again, so
 that the same command goes on where it was stopped or killed. At the end `benchmarks/LADDER.md` and its plot
 are written from that file alone. The test images, which are opened here, choose nothing: epochs and recipes
-are fixed before (`ladder_tuning.py`). Not here: training (`mc1opt.results.ladder`), and the report's text.
+are fixed before (`LADDER.md` says how, and names the exception). Not here: training
+(`mc1opt.results.ladder`), and the report's text.
 """
 
 import argparse
@@ -27,13 +28,13 @@ from mc1opt.cli.options import at_least, parse_duration
 from mc1opt.cli.signals import Signals
 from mc1opt.config import config_id
 from mc1opt.data.sources import find_data
-from mc1opt.errors import Mc1optError, UsageError
+from mc1opt.errors import Mc1optError, UsageError, WorkerError
 from mc1opt.json_lines import append_line, read_lines
 from mc1opt.models.cost import cost
 from mc1opt.presets import RECIPES
 from mc1opt.results.exclusive import exclusive
-from mc1opt.results.ladder import run_ladder, stopped_line
-from mc1opt.results.ladder_plan import Entry, LadderPlan, make_plan
+from mc1opt.results.ladder import busy_line, run_ladder, stopped_line
+from mc1opt.results.ladder_plan import Entry, LadderPlan, first_seeds, make_plan
 from mc1opt.results.ladder_results import SeedResult, presets_folder
 from mc1opt.results.training_store import StoredTraining
 from mc1opt.search.catalogue import read_study
@@ -52,9 +53,10 @@ def chosen_arms(options: argparse.Namespace) -> list[Arm]:
     """The arms that the options name, the cheapest first.
 
     Raises:
-        UsageError: a name is unknown, or its arms have another recipe; or --seeds is below 1.
+        UsageError: a name is unknown, or its arms have another recipe; or --seeds is below 1, or too many.
     """
     at_least(options.seeds, 1, "--seeds")
+    first_seeds(options.seeds or 1)
     every = arms()
     unknown = set(options.only or ()) - {arm.name for arm in every}
     if unknown:
@@ -82,7 +84,7 @@ def missing_entries(
     }
     for arm in chosen:
         identity = config_id(arm.config)
-        wanted = range(arm.seeds if seeds is None else seeds)
+        wanted = first_seeds(arm.seeds if seeds is None else seeds)
         left = tuple(seed for seed in wanted if (identity, arm.epochs, seed) not in there)
         if left:
             yield Entry(arm.name, arm.recipe, arm.config, arm.epochs, left)
@@ -113,6 +115,7 @@ def result_line(
         "workers": plan.workers,
         "test_accuracy": accuracy,
         "failure": None if stored.failure is None else stored.failure.kind,
+        "accumulation": stored.accumulation,
         "losses": [epoch.loss for epoch in stored.curve],
         "epoch_seconds": [epoch.seconds for epoch in stored.curve],
     }
@@ -142,7 +145,7 @@ def measure(entries: Sequence[Entry], data: DataSet, options: argparse.Namespace
     stop = StopFlag()
     signals = Signals(stop)
     signals.leave_to_the_work()
-    with exclusive(plan.folder, f"presets are being trained by another process, in {plan.folder}."):
+    with exclusive(plan.folder, busy_line(plan.folder)):
         ended = run_ladder(
             plan,
             stop=stop,
@@ -153,6 +156,24 @@ def measure(entries: Sequence[Entry], data: DataSet, options: argparse.Namespace
         )
     print(stopped_line(ended) or f"Done, after {duration(ended.seconds)}.")
     return signals.exit_code
+
+
+def measure_missing(options: argparse.Namespace) -> int:
+    """Measures what the options name and the file of results lacks; the exit code."""
+    chosen = chosen_arms(options)
+    print(machine_line(machine_facts()))
+    data = find_data(options.data, output=sys.stdout)
+    device = resolve_device(options.device)
+    arithmetic = device, resolve_precision(device)
+    entries = list(missing_entries(chosen, options.seeds, options.results, data.name, *arithmetic))
+    if not entries:
+        print("All of it is measured already.")
+        return 0
+    try:
+        return measure(entries, data, options)
+    except WorkerError as error:  # some trainings failed; the others are measured, and reported
+        print(f"Error: {error}", file=sys.stderr)
+        return error.exit_code
 
 
 def take_grid(storage: str, path: Path) -> None:
@@ -213,16 +234,7 @@ def main() -> None:
         if options.grid:
             take_grid(options.grid, options.grid_results)
         elif not options.report:
-            print(machine_line(machine_facts()))
-            data = find_data(options.data, output=sys.stdout)
-            device = resolve_device(options.device)
-            arithmetic = device, resolve_precision(device)
-            chosen = chosen_arms(options)
-            entries = list(missing_entries(chosen, options.seeds, options.results, data.name, *arithmetic))
-            if entries:
-                code = measure(entries, data, options)
-            else:
-                print("All of it is measured already.")
+            code = measure_missing(options)
         write_report(options.results, options.grid_results, RESULTS / SECONDS_RESULTS, options.output)
     except Mc1optError as error:
         print(f"Error: {error}", file=sys.stderr)

@@ -41,6 +41,17 @@ def read_results(path: Path) -> dict[Key, list[Line]]:
     return {key: [line for _, line in sorted(lines.items())] for key, lines in chosen.items()}
 
 
+def replaced_lines(path: Path) -> list[Line]:
+    """CIFAR-10's lines of today's arms with another config or other epochs than they have today."""
+    current = {(arm.name, arm.recipe): (config_id(arm.config), arm.epochs) for arm in arms()}
+    return [
+        line
+        for line in read_lines(path)
+        if line["data"] == CIFAR10
+        and current.get((line["arm"], line["recipe"])) not in (None, (line["config_id"], line["epochs"]))
+    ]
+
+
 def read_seconds(path: Path) -> dict[str, float]:
     """Median seconds of an epoch of all training images, by arm: on CIFAR-10, of each base the newest run."""
     seconds = {}

@@ -28,9 +28,20 @@ NORM_ARMS = {
 """By base: arms by batch norm and batch size."""
 
 
-def epochs_to_loss(line: Line) -> int | None:
-    """How many epochs until the mean training loss of one is at most `LOSS`; None if it never was."""
-    return next((i for i, loss in enumerate(line["losses"], start=1) if loss <= LOSS), None)
+def epochs_to_loss(line: Line) -> float | None:
+    """How many epochs until the mean training loss of one is at most `LOSS`; None if it never was.
+
+    Between the last epoch above it and the first below, the loss is taken to fall on a straight line: whole
+    epochs hide how much seeds differ.
+    """
+    losses = line["losses"]
+    first = next((index for index, loss in enumerate(losses) if loss <= LOSS), None)
+    if first is None:
+        return None
+    if first == 0:
+        return 1.0
+    above, below = losses[first - 1], losses[first]
+    return float(first + (above - LOSS) / (above - below))
 
 
 def seconds_to_loss(line: Line, seconds: Mapping[str, float]) -> float | None:
@@ -51,7 +62,9 @@ def norm_section(results: Results, seconds: Mapping[str, float]) -> str:
         "training; it saw 0.7621 fall to 0.7302, and supposed that the network was too small to show them. "
         f"Here: epochs, and seconds, until the mean training loss of an epoch is at most {LOSS}; the seconds "
         "are those epochs times the median of epochs that were timed in turn in one run "
-        "(`python -m benchmarks.ladder_seconds`)."
+        "(`python -m benchmarks.ladder_seconds`), whose own spread is in no interval. Between epochs, the "
+        "loss is taken to fall on a straight line. Batch 50 has the learning rate and the epochs of batch "
+        "200, so four times its steps: what batch 200 costs is the cost of fewer steps, too."
     ]
     for base, by_arm in NORM_ARMS.items():
         header = ["arm", "loss after 1 epoch", f"epochs to {LOSS}", f"seconds to {LOSS}", "accuracy", "n"]

@@ -3,7 +3,6 @@
 Not here: measuring (`ladder.py`).
 """
 
-import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,19 +12,37 @@ from matplotlib.figure import Figure
 
 from benchmarks.common import markdown_table
 from benchmarks.ladder_arms import Arm, arms
-from benchmarks.ladder_claims import claims_section
-from benchmarks.ladder_lines import Line, Results, accuracy_spread, failures, read_results, read_seconds
+from benchmarks.ladder_claims import KEPT, NO_GAIN, claims_section
+from benchmarks.ladder_grid import grid_section
+from benchmarks.ladder_lines import (
+    Line,
+    Results,
+    accuracy_spread,
+    failures,
+    read_results,
+    read_seconds,
+    replaced_lines,
+)
 from benchmarks.ladder_norm import norm_section
-from mc1opt.json_lines import read_lines
 from mc1opt.presets import OPEN_VALUES, PRESETS, RECIPES, SOURCE, Preset
 from mc1opt.results.statistics import Spread
-from mc1opt.search.noise import not_told_apart
 
 GRID_RESULTS, SECONDS_RESULTS = "ladder_grid.jsonl", "ladder_seconds.jsonl"
 REPORT, PLOT = "LADDER.md", "LADDER.svg"
 MARGIN = 0.01
 """What a row's mean with the recipe of the source may be below the published accuracy: a single number."""
 
+
+EPOCHS = (
+    "Of the epochs of the recipe `published`, those of rows 4 to 7 were read off curves on validation images "
+    "(LOG.md; of rows 6 and 7 no lines were kept); the others are round numbers, for which nothing was "
+    "measured. The recipe `mc1opt` has no more."
+)
+CHOSEN = (
+    "What is our choice was fixed before the row was tested, and no test chose it; but for row 5 with the "
+    "recipe `mc1opt`, whose learning rate was lowered, on validation images, after its first tested training "
+    "had exploded."
+)
 
 # ---- Rows ------------------------------------------------------------------------------------------------
 
@@ -72,7 +89,7 @@ def row_verdict(preset: Preset, results: Results) -> str:
         if recipe == "mc1opt":
             text = f"{ahead:+.4f}" if ahead > 0 else f"not above it ({ahead:+.4f})"
         elif ahead < -MARGIN:
-            text = f"short by {-MARGIN - ahead:.4f}"
+            text = f"{-MARGIN - ahead:.4f} short of the mark"
         else:
             above = numbers.interval is not None and numbers.interval[0] > preset.published_accuracy
             text = "reproduced, and above it" if above else "reproduced"
@@ -92,49 +109,6 @@ def _cell(numbers: Spread | None, failed: str) -> str:
     return f"{numbers.mean:.4f} ± {numbers.std:.4f} [{low:.4f}, {high:.4f}]{behind}"
 
 
-# ---- The grid --------------------------------------------------------------------------------------------
-
-
-def grid_section(path: Path) -> str:
-    """The source's own search on row 1: validation accuracy by batch size and learning rate."""
-    lines = read_lines(path)
-    if not lines:
-        return (
-            "Not measured. `mc1opt run --study published_grid`, then "
-            "`python -m benchmarks.ladder --grid storage/mc1opt.db`."
-        )
-    batches = sorted({line["batch_size"] for line in lines})
-    rates = sorted({line["learning_rate"] for line in lines})
-    value = {(line["batch_size"], line["learning_rate"]): line for line in lines}
-    rows = [
-        [f"batch {batch}", *(_grid_cell(value.get((batch, rate))) for rate in rates)] for batch in batches
-    ]
-    table = markdown_table(["validation accuracy", *(f"learning rate {rate}" for rate in rates)], rows)
-    again = {
-        number: [value for value in line["again"] if value is not None] for number, line in enumerate(lines)
-    }
-    again = {number: values for number, values in again.items() if values}
-    best = [lines[number] for number in not_told_apart(again)]
-    winner = (
-        "within seed noise of the best: " if len(best) > 1 else "best: " if best else "none was trained again"
-    ) + "; ".join(f"batch {line['batch_size']}, learning rate {line['learning_rate']}" for line in best)
-    fidelity = lines[0]["fidelity"]
-    trained = f"{fidelity['epochs']} epochs of {fidelity['train_images']:,} images of {lines[0]['data']}"
-    return (
-        f"Each point: {trained}.\n\n{table}\n\nIn brackets: the mean of the trainings with new seeds, which "
-        f"the best three have. Of these, {winner}. The source's winner: batch 200, learning rate 0.1."
-    )
-
-
-def _grid_cell(line: Line | None) -> str:
-    if line is None:
-        return "not trained"
-    if line["validation_accuracy"] is None:
-        return f"failed ({line['failure']['kind']})" if line["failure"] else "not trained"
-    again = [value for value in line["again"] if value is not None]
-    return f"{line['validation_accuracy']:.4f}" + (f" ({statistics.mean(again):.4f})" if again else "")
-
-
 # ---- The whole -------------------------------------------------------------------------------------------
 
 
@@ -150,19 +124,19 @@ def write_report(results_path: Path, grid_path: Path, seconds_path: Path, folder
     results = read_results(results_path)
     folder.mkdir(parents=True, exist_ok=True)
     plot(results, folder / PLOT)
-    (folder / REPORT).write_text(report(results, grid_path, read_seconds(seconds_path)))
+    replaced = replaced_lines(results_path)
+    (folder / REPORT).write_text(report(results, replaced, grid_path, read_seconds(seconds_path)))
 
 
-def report(results: Results, grid_path: Path, seconds: Mapping[str, float]) -> str:
-    """`LADDER.md` as text; `seconds`: see `read_seconds`."""
+def report(results: Results, replaced: Sequence[Line], grid_path: Path, seconds: Mapping[str, float]) -> str:
+    """`LADDER.md` as text; `replaced`, `seconds`: see `replaced_lines`, `read_seconds`."""
     parts = [
         "# The published models, measured",
         "Written by `python -m benchmarks.ladder` from `results/ladder.jsonl`, not by hand. "
         f"Source: {SOURCE}.",
         "Each training is on all 50,000 images, and is tested once, after its last epoch: no best of epochs. "
         f"Means over seeds ± standard deviation, [95 % interval]. {machines(results)}",
-        f"{OPEN_VALUES} What is our choice was fixed before the test, some of it on validation images "
-        "(`ladder_tuning.py`).",
+        f"{OPEN_VALUES} {EPOCHS} {CHOSEN}",
         f"![Accuracy against parameters: theirs and ours]({PLOT})",
         "## The models",
         "Reproduced: the mean with the recipe of the source is at least the published accuracy minus "
@@ -170,11 +144,14 @@ def report(results: Results, grid_path: Path, seconds: Mapping[str, float]) -> s
         "recipe `mc1opt` is ahead of the published accuracy, with the same network; it is the same for all "
         "rows, but that row 5 has a lower learning rate and row 11 AdamW.",
         rows_section(results),
+        replaced_section(replaced),
         not_measured_section(results),
         "## The claims",
-        "Both arms with the recipe of the source, each for the epochs that validation images chose for its "
-        "row (`ladder_tuning.py`): where these differ, so does the length of the training. Differences are "
-        "paired by seed.",
+        "Both arms with the recipe of the source, each for the epochs of its row; a row that is changed in "
+        "one thing keeps its epochs. Where these differ, so does the length of the training. Differences are "
+        "paired by seed. More is claimed, and agreed with, where the whole interval is above 0; accuracy is "
+        f"kept where a loss of more than {KEPT} is excluded, and a change does not help where a gain of more "
+        f"than {NO_GAIN} is.",
         claims_section(results),
         "### Batch norm's three expectations",
         norm_section(results, seconds),
@@ -184,15 +161,36 @@ def report(results: Results, grid_path: Path, seconds: Mapping[str, float]) -> s
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def replaced_section(lines: Sequence[Line]) -> str:
+    """Which tested trainings count no more, because their config or epochs were changed; empty if none."""
+    said = [
+        f"`{line['arm']}` ({line['recipe']}), seed {line['seed'] + 1}, {line['epochs']} epochs, config "
+        f"{line['config_id']}: "
+        + (f"failed ({line['failure']})" if line["failure"] else f"{line['test_accuracy']:.4f}")
+        for line in lines
+    ]
+    if not said:
+        return ""
+    listed = "\n".join(f"- {each}" for each in said)
+    return (
+        f"Tested before a config or its epochs were changed, and counted nowhere (why: LOG.md):\n\n{listed}"
+    )
+
+
 def machines(results: Results) -> str:
     """What was measured on, in words."""
     found = {
-        f"{line['device']} ({line['precision']}, {line['machine']['cpu_model']}, "
+        f"{line['device']} ({line['precision']}{_split(line)}, {line['machine']['cpu_model']}, "
         f"{line['machine']['cores']} cores, torch {line['machine']['versions']['torch']})"
         for lines in results.values()
         for line in lines
     }
     return f"Measured on {'; '.join(sorted(found))}." if found else "Nothing is measured yet."
+
+
+def _split(line: Line) -> str:
+    """Says that memory was short, and batch norm saw parts of a batch; earlier lines do not know it."""
+    return ", batches split" if line.get("accumulation", 1) > 1 else ""
 
 
 def not_measured_section(results: Results) -> str:

@@ -44,13 +44,15 @@ SOURCE = (
 OPEN_VALUES = (
     "The source says Kaiming initialisation; PyTorch calls two of them so. We take what its layers do by "
     "themselves (kaiming_uniform_ with a = sqrt(5)): with He's larger weights (kaiming_normal_), and images "
-    "normalised by channel, two trainings of row 1 did not reach its accuracy (benchmarks/LOG.md). "
+    "normalised by channel, two trainings of row 1 did not come near its accuracy on validation images "
+    "(benchmarks/LOG.md). "
     "It does not say how images are normalised: values from -1 to 1, as in PyTorch's own tutorial, are our "
     "reading; on validation images row 2 is not told apart from itself with mean and standard deviation of "
     "each channel. "
     "It says nothing of momentum, weight decay, label smoothing, augmentation and epochs: that there "
     "are none of the first four, and how many epochs, is our choice. It names learning rate 0.1 and batch "
-    "size 200 for the multilayer perceptrons; that the others have them, too, is our reading."
+    "size 200 for the multilayer perceptrons; that the others have them, too (row 11 the batch size), is our "
+    "reading."
 )
 """What the source leaves open for all presets."""
 
@@ -87,12 +89,12 @@ class Preset:
 def improved(published: Config, learning_rate: float = 0.05) -> Config:
     """The same network with mc1opt's own recipe.
 
-    One cycle of the learning rate (Smith and Topin, 2018), Nesterov momentum, label smoothing, flip and crop,
-    weight decay but not on biases and norms. What the source trains with Adam has decoupled weight decay
-    (AdamW) in place of the momentum: there, Adam is what the row is about. The values are the usual ones for
-    small networks on CIFAR-10; they were not tuned, but for the learning rate of row 5: with 0.05 its first
-    epoch explodes, for 73,728 values go into the classifier without a norm; on validation images 0.02 was
-    better than 0.01 (benchmarks/LOG.md).
+    Images normalised by channel, one cycle of the learning rate (Smith and Topin, 2018), Nesterov momentum,
+    label smoothing, flip and crop, weight decay but not on biases and norms. What the source trains with Adam
+    has decoupled weight decay (AdamW) in place of the momentum: there, Adam is what the row is about. The
+    values are the usual ones for small networks on CIFAR-10; they were not tuned, but for the learning rate
+    of row 5: with 0.05 its first epoch explodes, for 73,728 values go into the classifier without a norm; on
+    validation images 0.02 was better than 0.01 (benchmarks/LOG.md).
     """
     optimizer: SGD | AdamW = SGD(learning_rate=learning_rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
     if isinstance(published.optimizer, Adam):
@@ -116,7 +118,7 @@ def get_preset(name: str) -> Preset:
     """
     if name in PRESETS:
         return PRESETS[name]
-    nearest = difflib.get_close_matches(name, PRESETS, n=3)
+    nearest = difflib.get_close_matches(name.lower(), PRESETS, n=3)
     guess = f" Did you mean {' or '.join(nearest)}?" if nearest else ""
     raise UsageError(f"there is no preset named {name!r}.{guess} The presets are: {', '.join(PRESETS)}.")
 
@@ -310,7 +312,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             _preset(8, 0.7621, 54_093_194, cnn_deep, epochs=(20, 8)),
             _preset(9, 0.7653, 38_754_698, cnn_deep_adjusted, epochs=(20, 12)),
             _preset(10, 0.7302, 54_097_994, cnn_deep_batchnorm, epochs=(20, 8)),
-            _preset(11, 0.7366, 54_093_194, cnn_deep_adam, epochs=(15, 8)),
+            _preset(11, 0.7366, 54_093_194, cnn_deep_adam, epochs=(20, 8)),
         )
     }
 )

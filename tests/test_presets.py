@@ -183,6 +183,8 @@ def test_an_unknown_name_is_refused_with_the_nearest_and_all_names():
         get_preset("cnn-32-128-pol")
     message = str(error.value)
     assert "'cnn-32-128-pol'. Did you mean cnn-32-128-pool" in message
+    with pytest.raises(UsageError, match=r"'CNN-Deep'\. Did you mean cnn-deep"):
+        get_preset("CNN-Deep")
     assert all(name in message for name in PRESETS)
 
 

@@ -68,7 +68,7 @@ def show(
 
     preset = get_preset(name)
     results = stored_results(presets_folder(_storage(context, storage)), [preset])[preset.name]
-    if as_json:
+    if _json(context, as_json):
         typer.echo(json.dumps(preset_json(preset, results), indent=2))
         return
     for line in show_lines(preset, results):
@@ -98,7 +98,8 @@ def run(
     """Train presets over seeds and test them, beside what was published.
 
     Each is trained on all training images and tested on the test images, which is recorded. With the recipe
-    "published" as its source did it, with "mc1opt" as we would. The same command goes on where it stopped.
+    "published" as its source did it, with "mc1opt" as we would. The same command goes on where it stopped:
+    trainings are kept beside the study database, in storage/presets.
 
     \b
     Examples:
@@ -117,6 +118,7 @@ def run(
     from mc1opt.search.run import StopFlag
 
     chosen = get_recipe(recipe)
+    as_json = _json(context, as_json)
     output = sys.stderr if as_json else sys.stdout
     stop = StopFlag()
     signals = Signals(stop)
@@ -155,3 +157,8 @@ def _storage(context: typer.Context, storage: str) -> str:
     if context.parent is not None and storage == DEFAULT_STORAGE:
         return str(context.parent.params["storage"])
     return storage
+
+
+def _json(context: typer.Context, as_json: bool) -> bool:
+    """Whether JSON is wanted, also where its option stands before the subcommand."""
+    return as_json or (context.parent is not None and bool(context.parent.params["as_json"]))

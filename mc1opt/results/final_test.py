@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, NonNegativeInt, ValidationError, field_validator
 
-from mc1opt.config import CLASS_NAMES, Config
+from mc1opt.config import CLASS_NAMES, Config, describe_validation_error
 from mc1opt.data.openings import OPENINGS, past_openings
+from mc1opt.errors import StorageError
 from mc1opt.json_lines import append_line, read_lines
 from mc1opt.results.evaluation import confusion_matrix
 from mc1opt.results.model_folder import weights_model
@@ -125,6 +127,7 @@ def run_final_test(
     Raises:
         DataError: the test images are missing or damaged.
         ModelError: weights are missing or damaged.
+        StorageError: the stored results cannot be read, or no result can be stored.
     """
     from mc1opt.data.images import open_test_images
 
@@ -175,7 +178,7 @@ def stored_accuracies(folder: Path) -> Callable[[StoredTraining], float | None]:
         folder: where the records of `run_final_test` are. They are read once, now.
 
     Raises:
-        StorageError: the records cannot be read.
+        StorageError: the records cannot be read, or are damaged.
     """
     known = _known(folder)
 
@@ -237,7 +240,32 @@ def _opening_line(before: list[str]) -> str:
 def _known(folder: Path) -> dict[str, dict[str, Any]]:
     """The stored results, by the trainings and weights that they are of."""
     lines = read_lines(folder / RESULTS)
+    for number, line in enumerate(lines, start=1):
+        try:
+            _Result.model_validate(line)
+        except ValidationError as error:
+            raise StorageError(
+                f"{folder / RESULTS}, line {number} is no test result: {describe_validation_error(error)}. "
+                "Delete the line, or the file: what it is of is tested again then."
+            ) from error
     return {_key(line["training"], line["weights_sha256"]): line for line in lines}
+
+
+class _Result(BaseModel):
+    """What is taken from a line of `RESULTS`."""
+
+    training: dict[str, Any]
+    weights_sha256: str | None
+    confusion: list[list[NonNegativeInt]]
+    opened_before: list[str]
+    time: str
+
+    @field_validator("confusion")
+    @classmethod
+    def _counts_images(cls, confusion: Confusion) -> Confusion:
+        if any(len(row) != len(confusion) for row in confusion) or _all(confusion) < 1:
+            raise ValueError("its rows and columns are not those of one or more images")
+        return confusion
 
 
 def _key_of(stored: StoredTraining) -> str:

@@ -24,6 +24,7 @@ from mc1opt.results.ladder_plan import Entry, LadderJob, LadderPlan, entry_folde
 from mc1opt.results.ladder_results import Measurement, SeedResult, measurement, presets_folder
 from mc1opt.results.training_store import TRAININGS, StoredTraining, TrainingStore
 from mc1opt.results.trainings import Job, StoredTrainings
+from mc1opt.search.command import resolve_workers
 from mc1opt.search.observers import StopReason
 from mc1opt.search.progress import duration, megabytes, plural
 from mc1opt.search.run import StopFlag
@@ -35,8 +36,9 @@ OVERHEAD_MACS = 2_000_000
 """What an image costs beside its multiply-accumulates, in their unit: it dominates in small networks."""
 
 OnTested = Callable[[Entry, int, SeedResult], None]
-OnFailed = Callable[[Entry, int, StoredTraining], None]
 """Takes an entry, the seed (counted from 0), and what its test gave."""
+OnFailed = Callable[[Entry, int, StoredTraining], None]
+"""Takes an entry, the seed (counted from 0), and the training, which has no result."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ def run_presets(
     presets = chosen_presets(command.names, everything=command.everything)
     check_libraries()
     device = resolve_device(command.device)
+    resolve_workers(command.workers, device)  # a wrong option is said before images are fetched
     entries = [
         preset_entry(preset, command.recipe, seeds=command.seeds, epochs=command.epochs) for preset in presets
     ]
@@ -112,11 +115,19 @@ def run_presets(
         workers=command.workers,
         folder=presets_folder(command.storage),
     )
-    with exclusive(plan.folder, f"presets are being trained by another process, in {plan.folder}."):
+    with exclusive(plan.folder, busy_line(plan.folder)):
         on_start()
         return run_ladder(
             plan, stop=stop, write=write, timeout=command.timeout, new_pool=new_pool, measure=measure
         )
+
+
+def busy_line(folder: Path) -> str:
+    """For `exclusive`: what to tell people while another process trains presets in a folder."""
+    return (
+        f"presets are being trained by another process, in {folder}. When it has ended, the same command "
+        "goes on from what it has stored."
+    )
 
 
 def chosen_presets(names: Sequence[str], *, everything: bool) -> list[Preset]:
@@ -252,7 +263,7 @@ class _Ladder:
         test = run_final_test(
             [Final(stored, Path(job.training.weights), job.entry.config)],
             data=self.plan.data,
-            reason=f"presets run: {job.label}, {plural(job.entry.epochs, 'epoch')}",
+            reason=f"presets: {job.label}, {plural(job.entry.epochs, 'epoch')}",
             folder=entry_folder(self.plan.folder, job.entry.name),
             device=self.plan.device,
             write=lambda _line: None,  # said once, for all of them, before the start

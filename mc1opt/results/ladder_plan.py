@@ -124,9 +124,24 @@ def entry_folder(folder: Path, name: str) -> Path:
 
 
 def preset_entry(preset: Preset, recipe: Recipe, *, seeds: int, epochs: int | None = None) -> Entry:
-    """A preset with a recipe, over its first `seeds` seeds; `epochs` is the recipe's default if None."""
+    """A preset with a recipe, over its first `seeds` seeds; `epochs` is the recipe's default if None.
+
+    Raises:
+        UsageError: there are more seeds than make sense.
+    """
     chosen = preset.epochs[recipe] if epochs is None else epochs
-    return Entry(preset.name, recipe, preset.with_recipe(recipe), chosen, tuple(range(seeds)))
+    return Entry(preset.name, recipe, preset.with_recipe(recipe), chosen, first_seeds(seeds))
+
+
+def first_seeds(count: int) -> tuple[int, ...]:
+    """The first seeds.
+
+    Raises:
+        UsageError: they are more than make sense.
+    """
+    if count > MAX_SEEDS:
+        raise UsageError(f"--seeds {count} is too many; at most {MAX_SEEDS}.")
+    return tuple(range(count))
 
 
 def make_plan(
@@ -153,12 +168,9 @@ def make_plan(
         test_images: how many there are.
 
     Raises:
-        UsageError: more seeds or folds than allowed, or more workers than fit into memory.
+        UsageError: more folds than the images allow, or more workers than fit into memory.
         Mc1optError: not even one training fits into memory.
     """
-    seeds = max(len(entry.seeds) for entry in entries)
-    if seeds > MAX_SEEDS:
-        raise UsageError(f"--seeds {seeds} is too many; at most {MAX_SEEDS}.")
     check_folds(folds, data)
     needs = {entry.label: _need(entry, data, device, precision) for entry in entries}
     tests = [evaluation_memory(entry.config, test_images, device) for entry in entries]

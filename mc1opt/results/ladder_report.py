@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mc1opt.config import ConvNet
+from mc1opt.config import ConvNet, config_to_json
 from mc1opt.models.cost import LayerCost, cost, layers
 from mc1opt.presets import OPEN_VALUES, PRESETS, RECIPES, SOURCE, Preset, Recipe
 from mc1opt.program import program
@@ -33,6 +33,7 @@ def preset_json(preset: Preset, results: Results) -> dict[str, Any]:
         "source": SOURCE,
         "description": preset.description,
         "epochs": dict(preset.epochs),
+        "configs": {recipe: config_to_json(preset.with_recipe(recipe)) for recipe in RECIPES},
         "layers": [_layer_json(layer) for layer in layers(preset.config.architecture)],
         "results": {recipe: results[recipe].to_json() for recipe in RECIPES if recipe in results},
     }
@@ -174,7 +175,7 @@ def result_lines(results: Sequence[tuple[Entry, Measurement | None]]) -> list[st
         begin += f"{preset.published_accuracy:>9.4f}"
         numbers = None if measured is None else measured.spread
         if measured is None or numbers is None:
-            lines.append(f"{begin}  {_failures(measured) or 'not trained yet'}")
+            lines.append(f"{begin}  {_remarks(measured) or 'not trained yet'}")
             continue
         std = "-" if numbers.std is None else f"{numbers.std:.4f}"
         interval = "-" if numbers.interval is None else "{:.4f} to {:.4f}".format(*numbers.interval)
@@ -183,7 +184,7 @@ def result_lines(results: Sequence[tuple[Entry, Measurement | None]]) -> list[st
         took = duration(measured.seconds or 0.0)
         line = (
             f"{begin}  {numbers.mean:>6.4f}  {std:>6}  {interval:<16}  {numbers.n:>3}  {ahead:>8}  "
-            f"{preset.parameters:>10,}  {took:>10}  {_failures(measured)}"
+            f"{preset.parameters:>10,}  {took:>10}  {_remarks(measured)}"
         )
         lines.append(line.rstrip())
         if measured.folds is not None and measured.folds.accuracies:
@@ -209,9 +210,15 @@ def folds_line(name: str, measured: Measurement) -> str:
     return text + "."
 
 
-def _failures(measured: Measurement | None) -> str:
-    if measured is None or not measured.failures:
+def _remarks(measured: Measurement | None) -> str:
+    """What must be known beside the numbers: what failed, and whose batches were split."""
+    if measured is None:
         return ""
-    failure = measured.failures[0].failure
-    assert failure is not None
-    return f"{len(measured.failures)} failed ({failure.kind})"
+    remarks = []
+    for failures, of in ((measured.failed_seeds, ""), (measured.failed_folds, " in folds")):
+        if failures:
+            assert failures[0].failure is not None
+            remarks.append(f"{len(failures)} failed{of} ({failures[0].failure.kind})")
+    if measured.split:
+        remarks.append(f"{measured.split} with split batches")
+    return ", ".join(remarks)

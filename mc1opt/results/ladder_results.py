@@ -6,9 +6,10 @@ Not here: training and testing (`mc1opt.results.ladder`), and lines of text (`mc
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from mc1opt.config import Config, config_id
@@ -20,6 +21,9 @@ from mc1opt.results.statistics import Spread, spread
 from mc1opt.results.training_store import TRAININGS, StoredTraining, TrainingKey, TrainingStore
 from mc1opt.search.location import files_folder
 from mc1opt.spec import Device, Precision
+
+NOTHING: Mapping[str, Any] = MappingProxyType({"n": 0, "mean": None, "std": None, "interval": None})
+"""As `Spread.to_json`, of no numbers."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,11 @@ class Folds:
 
     @property
     def spread(self) -> Spread:
-        """Mean, standard deviation and interval over the folds."""
+        """Mean, standard deviation and interval over the folds.
+
+        Folds share most of their training images, so that the interval is narrower than it should be; no
+        unbiased one can be had from one cross-validation (Bengio and Grandvalet, 2004).
+        """
         return spread(self.accuracies)
 
     @property
@@ -79,12 +87,27 @@ class Measurement:
     """By seed."""
     folds: Folds | None
     failures: tuple[StoredTraining, ...]
-    """Trainings that ended without a result, and would again."""
+    """Trainings on all images, and in folds, that ended without a result, and would again."""
 
     @property
     def spread(self) -> Spread | None:
         """Of the test accuracy over the seeds; None while nothing was tested."""
         return spread([each.accuracy for each in self.tested]) if self.tested else None
+
+    @property
+    def failed_seeds(self) -> tuple[StoredTraining, ...]:
+        """Those of the failures that were trained on all images."""
+        return tuple(training for training in self.failures if training.key.fold is None)
+
+    @property
+    def failed_folds(self) -> tuple[StoredTraining, ...]:
+        """Those of the failures that were trained in a fold."""
+        return tuple(training for training in self.failures if training.key.fold is not None)
+
+    @property
+    def split(self) -> int:
+        """How many of the tested had their batches split, as memory was short: batch norm then saw parts."""
+        return sum(each.stored.accumulation > 1 for each in self.tested)
 
     @property
     def is_cifar10(self) -> bool:
@@ -101,28 +124,30 @@ class Measurement:
     def to_json(self) -> dict[str, Any]:
         """As `presets --json` prints it."""
         numbers = self.spread
-        empty = {"n": 0, "mean": None, "std": None, "interval": None}
         return {
-            **(empty if numbers is None else numbers.to_json()),
+            **(NOTHING if numbers is None else numbers.to_json()),
             "epochs": self.epochs,
             "data": CIFAR10 if self.is_cifar10 else self.data,
             "seconds": self.seconds,
             "device": self.device,
             "precision": self.precision,
             "by_seed": [each.accuracy for each in self.tested],
-            "failed": len(self.failures),
+            "failed": len(self.failed_seeds),
+            "split": self.split,
             "folds": self._folds_json(),
         }
 
     def _folds_json(self) -> dict[str, Any] | None:
         if self.folds is None or not self.folds.accuracies:
-            return None
+            nothing = {"validation": [], **NOTHING, "std_by_chance": None, "std_over_seeds": None}
+            return nothing | {"failed": len(self.failed_folds)} if self.failed_folds else None
         over_seeds = None if self.spread is None else self.spread.std
         return {
             "validation": self.folds.accuracies,
             **self.folds.spread.to_json(),
             "std_by_chance": self.folds.std_by_chance,
             "std_over_seeds": over_seeds,
+            "failed": len(self.failed_folds),
         }
 
 

@@ -1,13 +1,14 @@
 """A config in one line, for people."""
 
-from mc1opt.config import MLP, SGD, Config, ConvNet, LinearLayer, OneCycle, WhitenedStem
+from mc1opt.config import MLP, SGD, Config, ConvBlock, ConvNet, LinearLayer, OneCycle, WhitenedStem
 
 
 def describe_config(config: Config) -> str:
     """A config in one line, such as "conv 32m 64m 128, 3x3 same, relu | sgd 0.1, constant, batch 64".
 
-    An m or a behind a width is max or average pooling; the number behind an optimizer is its learning rate,
-    the one behind one-cycle its warm-up.
+    An m or a behind a width is max or average pooling, with size/stride where they are not both 2; the number
+    behind an optimizer is its learning rate, the one behind one-cycle its warm-up. Dropout has the rates of
+    all layers where they differ by more than where it is.
     """
     return f"{_architecture(config.architecture)} | {_recipe(config)}"
 
@@ -20,11 +21,11 @@ def _architecture(architecture: MLP | ConvNet) -> str:
             parts += [first.activation] + (["batch norm"] if first.norm == "batch" else [])
         return ", ".join(parts + _dropout([layer.dropout for layer in architecture.layers], []))
     blocks = architecture.blocks
-    marks = {"max": "m", "average": "a"}
-    widths = " ".join(f"{b.width}{marks[b.pooling.kind] if b.pooling else ''}" for b in blocks)
+    widths = " ".join(f"{block.width}{_pooling(block)}" for block in blocks)
     stem = "whitened " if isinstance(architecture.stem, WhitenedStem) else ""
     kernel = blocks[0].kernel_size
-    parts = [f"{stem}conv {widths}", f"{kernel}x{kernel} {'same' if blocks[0].padding else 'unpadded'}"]
+    parts = [f"{stem}conv {widths}", f"{kernel}x{kernel} {_padding(blocks[0])}"]
+    parts += [f"stride {blocks[0].stride}"] if blocks[0].stride > 1 else []
     parts += [blocks[0].activation] + (["batch norm"] if blocks[0].norm == "batch" else [])
     parts += _dropout([b.dropout for b in blocks], [layer.dropout for layer in architecture.head])
     if architecture.global_pooling != "none":
@@ -34,11 +35,27 @@ def _architecture(architecture: MLP | ConvNet) -> str:
     return ", ".join(parts)
 
 
+def _pooling(block: ConvBlock) -> str:
+    pooling = block.pooling
+    if pooling is None:
+        return ""
+    mark = {"max": "m", "average": "a"}[pooling.kind]
+    return mark if (pooling.size, pooling.stride) == (2, 2) else f"{mark}{pooling.size}/{pooling.stride}"
+
+
+def _padding(block: ConvBlock) -> str:
+    if block.padding == 0:
+        return "unpadded"
+    return "same" if 2 * block.padding == block.kernel_size - 1 else f"padded {block.padding}"
+
+
 def _dropout(body: list[float], head: list[float]) -> list[str]:
     """The rate of the dropout, and where it is if that isn't after every layer of the body."""
     rates = body + head
     if max(rates, default=0.0) == 0.0:
         return []
+    if len(set(rates) - {0.0}) > 1:
+        return [f"dropout {' '.join(f'{rate:.2g}' for rate in rates)}"]
     where = ""
     if min(body) == 0.0:
         where = " first" if body[0] > 0.0 else " last" if rates[-1] > 0.0 else " inside"
@@ -70,4 +87,8 @@ def _recipe(config: Config) -> str:
         parts.append(f"crop {augmentation.crop}")
     if augmentation.cutout:
         parts.append(f"cutout {augmentation.cutout}")
+    if config.normalisation == "symmetric":
+        parts.append("pixels -1 to 1")
+    if config.initialisation == "torch":
+        parts.append("torch init")
     return ", ".join(parts)

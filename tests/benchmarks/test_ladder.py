@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from benchmarks.ladder import chosen_arms, missing_entries, parse_options, take_grid
-from benchmarks.ladder_arms import BASE, SHORT, Arm, arms
-from mc1opt.config import ConvNet, config_id
+from benchmarks.ladder_arms import BASE, DEEP, SHORT, Arm, arms
+from mc1opt.config import Config, ConvBlock, ConvNet, config_id
 from mc1opt.errors import StorageError, UsageError
 from mc1opt.json_lines import append_line
 from mc1opt.models.cost import cost
@@ -54,15 +54,32 @@ def test_an_arm_differs_from_row_6_in_one_thing() -> None:
     assert adam.optimizer.kind == "adam"
     assert adam.model_copy(update={"optimizer": base.optimizer}) == base
     assert arm(f"{BASE}-batch-50").config.model_copy(update={"batch_size": 200}) == base
-    small = arm(f"{BASE}-kernel-3").config.architecture
-    assert isinstance(small, ConvNet)
-    assert [block.kernel_size for block in small.blocks] == [3, 3]
-    assert [block.width for block in small.blocks] == [block.width for block in base.architecture.blocks]
-    norm = arm(f"{BASE}-batchnorm").config.architecture
-    assert isinstance(norm, ConvNet)
-    assert {block.norm for block in norm.blocks} == {"batch"}
+    small = arm(f"{BASE}-kernel-3").config
+    assert [block.kernel_size for block in blocks_of(small)] == [3, 3]
+    assert with_blocks(small, kernel_size=5) == base
+    norm = arm(f"{BASE}-batchnorm").config
+    assert [block.norm for block in blocks_of(norm)] == ["batch", "batch"]
+    assert with_blocks(norm, order=base.architecture.order, norm="none") == base
     both = arm(f"{BASE}-batchnorm-batch-50").config
-    assert (both.architecture, both.batch_size) == (norm, 50)
+    assert both == norm.model_copy(update={"batch_size": 50})
+
+
+def test_an_arm_differs_from_a_deep_row_in_its_batch_size() -> None:
+    for name in (DEEP, "cnn-deep-batchnorm"):
+        changed = arm(f"{name}-batch-50").config
+        assert changed == PRESETS[name].config.model_copy(update={"batch_size": 50})
+
+
+def blocks_of(config: Config) -> tuple[ConvBlock, ...]:
+    assert isinstance(config.architecture, ConvNet)
+    return config.architecture.blocks
+
+
+def with_blocks(config: Config, *, order: str | None = None, **changes: Any) -> Config:
+    """The config with other blocks, and another order in them if one is given."""
+    blocks = tuple(block.model_copy(update=changes) for block in blocks_of(config))
+    update = {"blocks": blocks} | ({} if order is None else {"order": order})
+    return config.model_copy(update={"architecture": config.architecture.model_copy(update=update)})
 
 
 def test_row_6_is_also_measured_with_no_more_epochs_than_row_5() -> None:
@@ -105,6 +122,7 @@ def test_what_is_in_the_file_of_results_is_not_trained_again() -> None:
     ("arguments", "message"),
     [
         (["--seeds", "0"], "--seeds 0 is too small; it must be at least 1"),
+        (["--seeds", "9" * 15], "is too many; at most 1000"),
         (["--only", f"{BASE}-adam", "--recipe", "mc1opt"], "is not measured with the recipe mc1opt"),
     ],
 )

@@ -59,6 +59,7 @@ def test_the_layers_of_a_preset_are_shown(mc1opt_here) -> None:
     assert "54,093,194" in shown.stdout
     printed = json.loads(mc1opt_here("presets", "show", "cnn-deep", "--json").stdout)
     assert printed["parameters"] == sum(layer["parameters"] for layer in printed["layers"])
+    assert json.loads(mc1opt_here("presets", "--json", "show", "cnn-deep").stdout) == printed
 
 
 # ---- Measuring -------------------------------------------------------------------------------------------
@@ -134,12 +135,12 @@ def test_ctrl_c_shows_what_is_there_and_the_command_that_goes_on(images: Path, s
         ([ROW_1, "--all"], 2, "names and --all exclude each other", ""),
         ([ROW_1, "--recipe", "best"], 2, "unknown recipe 'best'", "Allowed: published, mc1opt."),
         ([ROW_1, "--seeds", "0"], 2, "--seeds 0 is too small", "at least 1"),
-        ([ROW_1, "--seeds", "1001"], 2, "--seeds 1001 is too many", "at most 1000"),
+        ([ROW_1, "--seeds", "1001", "--data", "nowhere"], 2, "--seeds 1001 is too many", "at most 1000"),
         ([ROW_1, "--folds", "0"], 2, "--folds 0 is too small", "at least 2"),
         ([ROW_1, "--folds", "21"], 2, "--folds 21 is too many", "at most 20"),
         ([ROW_1, "--epochs", "0"], 2, "--epochs 0 is too small", "at least 1"),
         ([ROW_1, "--timeout", "soon"], 2, "--timeout 'soon' is no time", "such as 90s"),
-        ([ROW_1, "--workers", "0"], 2, "--workers '0'", "or auto"),
+        ([ROW_1, "--workers", "0", "--data", "nowhere"], 2, "--workers '0'", "or auto"),
         ([ROW_1, "--device", "tpu"], 2, "unknown device 'tpu'", "Allowed: auto"),
         ([ROW_1, "--data", "nowhere"], 1, "--data nowhere does not exist", ""),
     ],

@@ -9,7 +9,7 @@ import torch
 
 from mc1opt.config import CLASS_NAMES, MLP, SGD, Config, LinearLayer
 from mc1opt.data.images import open_test_images
-from mc1opt.errors import DataError, ModelError
+from mc1opt.errors import DataError, ModelError, StorageError
 from mc1opt.models.build import build_model
 from mc1opt.results.final_test import (
     KEPT_A_CLASS,
@@ -19,6 +19,7 @@ from mc1opt.results.final_test import (
     decide,
     misclassified_path,
     run_final_test,
+    stored_accuracies,
 )
 from mc1opt.results.model_folder import file_sha256
 from mc1opt.results.training_store import StoredTraining, TrainingKey
@@ -179,6 +180,19 @@ def test_confusions_and_wrong_images_are_counted_by_true_class_and_decision() ->
         expected[label, decision] += 1
     assert look.result.kept == line["confusion"] == expected.tolist()
     assert len(line["wrong"]) == len(labels) // 5
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("training", None), ("weights_sha256", 7), ("confusion", [[1, 2]]), ("confusion", []), ("time", 3)],
+)
+def test_a_damaged_result_is_an_error_that_names_its_line(field: str, value: object) -> None:
+    Look(small_images(), final(1), final(2))
+    path = FOLDER / "test_results.jsonl"
+    first, second = path.read_text().splitlines()
+    path.write_text(f"{first}\n{json.dumps(json.loads(second) | {field: value})}\n")
+    with pytest.raises(StorageError, match=rf"test_results\.jsonl, line 2 is no test result: {field}"):
+        stored_accuracies(FOLDER)
 
 
 def test_a_few_wrong_images_of_the_kept_model_are_kept_for_people_to_look_at() -> None:

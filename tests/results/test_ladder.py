@@ -78,7 +78,7 @@ def test_each_seed_trains_on_all_images_and_is_tested(data: DataSet) -> None:
 def test_every_opening_of_the_test_images_is_recorded_with_its_reason(data: DataSet) -> None:
     ladder(ROW_1, seeds=2, recipe="mc1opt")
     assert sorted(opening["reason"] for opening in openings()) == [
-        f"presets run: {ROW_1} (mc1opt) seed {seed}, 3 epochs" for seed in (1, 2)
+        f"presets: {ROW_1} (mc1opt) seed {seed}, 3 epochs" for seed in (1, 2)
     ]
 
 

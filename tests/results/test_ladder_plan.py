@@ -100,9 +100,10 @@ def test_an_arm_may_lack_some_seeds(data: DataSet) -> None:
 # ---- Bounds ----------------------------------------------------------------------------------------------
 
 
-def test_more_seeds_than_make_sense_are_refused(data: DataSet) -> None:
-    with pytest.raises(UsageError, match="--seeds 1001 is too many; at most 1000"):
-        plan(data, entry(seeds=1001))
+@pytest.mark.parametrize("seeds", [1001, 10**15])
+def test_more_seeds_than_make_sense_are_refused(seeds: int) -> None:
+    with pytest.raises(UsageError, match=f"--seeds {seeds} is too many; at most 1000"):
+        entry(seeds=seeds)
 
 
 def test_more_folds_than_the_smallest_class_has_images_are_refused() -> None:

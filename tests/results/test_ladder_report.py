@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from mc1opt.config import config_from_json
 from mc1opt.models.cost import cost
 from mc1opt.presets import PRESETS, get_preset
 from mc1opt.results.ladder_plan import Entry, preset_entry
@@ -128,6 +129,15 @@ def test_the_list_says_epochs_that_are_not_the_recipes(epochs: int, shown: str) 
     assert f" 0.5000 {shown}  " in line
 
 
+def test_json_has_the_configs_of_both_recipes() -> None:
+    preset = get_preset("cnn-deep-adam")
+    configs = preset_json(preset, {})["configs"]
+    assert [config_from_json(configs[recipe]) for recipe in ("published", "mc1opt")] == [
+        preset.with_recipe("published"),
+        preset.with_recipe("mc1opt"),
+    ]
+
+
 def test_json_has_what_programs_need() -> None:
     preset = get_preset("cnn-deep")
     result = found(*three_seeds())
@@ -170,6 +180,14 @@ def test_one_seed_and_failures_are_said() -> None:
     assert lines[2].endswith("1 failed (diverged)")
     assert "  -  " in lines[2]
     assert lines[3].endswith("1 failed (diverged)")
+
+
+def test_failed_folds_and_split_batches_are_said() -> None:
+    fold = stored(fold=Fold(index=1, count=10), failure=Failure(kind="diverged", message="nan"))
+    first = three_seeds()[0]
+    split = SeedResult(first.stored.model_copy(update={"accumulation": 4}), first.accuracy)
+    lines = result_lines([(entry(), found(split, others=(fold,)))])
+    assert lines[2].endswith("1 failed in folds (diverged), 1 with split batches")
 
 
 def test_the_spread_over_folds_is_told_apart_from_seeds_and_chance() -> None:

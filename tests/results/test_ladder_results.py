@@ -102,6 +102,29 @@ def test_failures_are_counted_apart() -> None:
     assert (only.spread, only.seconds, only.to_json()["mean"]) == (None, None, None)
 
 
+def test_failures_of_folds_are_not_those_of_seeds() -> None:
+    failure = Failure(kind="diverged", message="nan")
+    failed = stored(fold=Fold(index=1, count=10), failure=failure)
+    whole = stored(fold=Fold(index=0, count=10), value=0.4)
+    found = measurement(three_seeds(), [whole, failed])
+    assert found is not None
+    printed = found.to_json()
+    assert (printed["failed"], printed["folds"]["failed"], printed["folds"]["validation"]) == (0, 1, [0.4])
+    alone = measurement(three_seeds(), [failed])
+    assert alone is not None
+    without = alone.to_json()["folds"]
+    assert (without["failed"], without["n"], without["validation"]) == (1, 0, [])
+    assert without.keys() == printed["folds"].keys()
+
+
+def test_trainings_whose_batches_were_split_are_counted() -> None:
+    first, *others = three_seeds()
+    split = SeedResult(first.stored.model_copy(update={"accumulation": 4}), first.accuracy)
+    found = measurement([split, *others], [])
+    assert found is not None
+    assert (found.split, found.to_json()["split"]) == (1, 1)
+
+
 def test_folds_stand_beside_the_spread_over_seeds_and_that_of_chance() -> None:
     folds = [stored(fold=Fold(index=i, count=10), value=v) for i, v in enumerate((0.4, 0.5, 0.6))]
     found = measurement(three_seeds(), reversed(folds))

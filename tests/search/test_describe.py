@@ -31,12 +31,24 @@ def described(definition: Any, params: Any) -> str:
             "whitened conv 16m 32m 64m, 3x3 same, gelu, batch norm | nesterov 0.2 momentum 0.9, "
             "decay 0.0005, one-cycle 0.25, batch 64, smoothing 0.1, flip, crop 2",
         ),
-        (PLAIN, "conv 32 128, 5x5 unpadded, relu, linear 128 64 | sgd 0.1, constant, batch 200"),
+        (
+            PLAIN,
+            "conv 32 128, 5x5 unpadded, relu, linear 128 64 | sgd 0.1, constant, batch 200, "
+            "pixels -1 to 1, torch init",
+        ),
     ],
     ids=["tuned", "plain"],
 )
 def test_the_line_says_the_architecture_and_then_the_recipe(params: Any, line: str) -> None:
     assert described(CNN, params) == line
+
+
+def test_another_geometry_of_a_published_model_is_seen() -> None:
+    deep, adjusted = (describe_config(PRESETS[name].config) for name in ("cnn-deep", "cnn-deep-adjusted"))
+    recipe = "sgd 0.1, constant, batch 200, pixels -1 to 1, torch init"
+    head = "relu, dropout 0.2 0 0 0 0.5, linear 4096"
+    assert deep == f"conv 64m 128m2/1 256 256m2/1, 5x5 padded 1, {head} | {recipe}"
+    assert adjusted == f"conv 64m 128m 256 256m, 3x3 padded 2, {head} | {recipe}"
 
 
 def test_what_is_not_there_is_not_named() -> None:
@@ -125,6 +137,12 @@ def test_dropout_that_is_somewhere_else_is_named_too() -> None:
     assert "dropout 0.3 inside" in describe_config(config)
     head = ConvNet(blocks=blocks[:1], head=(LinearLayer(width=5, dropout=0.1),))
     assert "dropout 0.1 last" in describe_config(config.model_copy(update={"architecture": head}))
+
+
+def test_the_stride_of_a_convolution_is_named() -> None:
+    network = ConvNet(blocks=(ConvBlock(width=8, padding=1, stride=2),))
+    config = Config(architecture=network, optimizer=SGD(learning_rate=0.1), batch_size=10)
+    assert "3x3 same, stride 2, relu" in describe_config(config)
 
 
 @pytest.mark.parametrize("definition", [CNN, MLPS], ids=lambda definition: definition.name)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.common import markdown_table
@@ -217,7 +218,7 @@ def _what_is_there(found: Sequence[Arm], results: Results) -> str:
 
 def plot(results: Results, path: Path) -> None:
     """Accuracy against parameters, theirs and ours, as SVG: the same results give the same file."""
-    figure = Figure(figsize=(8.0, 5.0), layout="constrained")
+    figure = Figure(figsize=(8.0, 6.5), layout="constrained")
     axes = figure.subplots()
     rows = list(PRESETS.values())
     axes.scatter(
@@ -228,17 +229,12 @@ def plot(results: Results, path: Path) -> None:
         edgecolors="#444444",
     )
     for preset in rows:
-        axes.annotate(
-            str(preset.row),
-            (preset.parameters, preset.published_accuracy),
-            textcoords="offset points",
-            xytext=(6, -4),
-        )
+        _number(axes, preset, preset.published_accuracy, "#444444", beside=7)
     for recipe, marker, colour in (("published", "o", "#0072b2"), ("mc1opt", "s", "#d55e00")):
-        found = [(p.parameters, accuracy_spread(results, (p.name, recipe))) for p in rows]
-        there = [(parameters, numbers) for parameters, numbers in found if numbers is not None]
+        found = [(p, accuracy_spread(results, (p.name, recipe))) for p in rows]
+        there = [(preset, numbers) for preset, numbers in found if numbers is not None]
         axes.errorbar(
-            [parameters for parameters, _ in there],
+            [preset.parameters for preset, _ in there],
             [numbers.mean for _, numbers in there],
             yerr=[numbers.std or 0.0 for _, numbers in there],
             label=f"ours, recipe {recipe}",
@@ -246,8 +242,24 @@ def plot(results: Results, path: Path) -> None:
             color=colour,
             capsize=3,
         )
-    axes.set(xscale="log", xlabel="parameters", ylabel="test accuracy")
+        for preset, numbers in there:
+            _number(axes, preset, numbers.mean, colour, beside=-7)
+    axes.set(xscale="log", xlabel="parameters", ylabel="test accuracy, bars: standard deviation over seeds")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     with matplotlib.rc_context({"svg.hashsalt": "ladder"}):
         figure.savefig(path, metadata={"Date": None})
+
+
+def _number(axes: Axes, preset: Preset, accuracy: float, colour: str, *, beside: int) -> None:
+    """Writes a row's number beside its point: so many points to the right, or to the left."""
+    axes.annotate(
+        str(preset.row),
+        (preset.parameters, accuracy),
+        textcoords="offset points",
+        xytext=(beside, 0),
+        horizontalalignment="left" if beside > 0 else "right",
+        verticalalignment="center",
+        fontsize=8,
+        color=colour,
+    )

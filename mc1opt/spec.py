@@ -15,6 +15,9 @@ FailureKind = Literal[
     "diverged", "out_of_memory", "timed_out", "crashed", "killed", "storage", "search_space"
 ]
 
+CAUSED_BY_CONFIG: tuple[FailureKind, ...] = ("diverged", "out_of_memory", "timed_out")
+"""Failures that say something of the config; the others are the world's, and are no results."""
+
 CHECKPOINT_SECONDS = 10.0
 """How often the state of a training is written, at most: what a killed process may have to train again."""
 

@@ -1,5 +1,6 @@
 """Which configs of a study are trained again, and which of them is the best: seed by seed, paired."""
 
+import math
 import statistics
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
@@ -12,15 +13,15 @@ from mc1opt.results.model_data import model_data
 from mc1opt.results.statistics import PairedTest, paired_test
 from mc1opt.search.describe import describe_config
 from mc1opt.search.progress import ending
+from mc1opt.search.ranking import by_promise
 from mc1opt.search.records import StudyRecord, TrialRecord
-from mc1opt.search.tables import confirmed_values
 from mc1opt.spec import DataSet
 
 LEVEL = 0.05
-"""Of the one-sided paired t test by which a candidate is clearly worse."""
-LEAST_SEEDS = 2
-"""Common seeds from which on the test is made."""
-TEST_NAME = "one-sided paired t test over the common seeds, level 5 %"
+"""Of the test by which a candidate is clearly worse: over all pairs of candidates and all looks together."""
+LEAST_SEEDS = 3
+"""Common seeds from which on the test is made: two show hardly any difference, and each look costs level."""
+TEST_NAME = "paired t test over the common seeds, two-sided, level 5 % over all pairs and looks together"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Candidate:
 
 
 def choose_candidates(record: StudyRecord, *, top: int, trial: int | None = None) -> list[Candidate]:
-    """The best distinct configs of a study, the best first: by confirmed mean, else by value.
+    """The best distinct configs of a study, the best first; see `by_promise`.
 
     Args:
         record: the study.
@@ -54,20 +55,14 @@ def choose_candidates(record: StudyRecord, *, top: int, trial: int | None = None
     """
     if trial is not None:
         return [_candidate(_finished(record, trial))]
-    confirmed = confirmed_values(record)
-    complete = [entry for entry in record.trials if entry.value is not None]
-    if not complete:
+    ranked = by_promise(record)
+    if not ranked:
         raise UsageError(
             f"study {record.study!r} has no finished trial, so there is nothing to train again. "
             "`mc1opt run` goes on with it."
         )
-
-    def rank(entry: TrialRecord) -> tuple[float, int]:
-        again = confirmed.get(entry.number)
-        return (-(statistics.fmean(again) if again else entry.value or 0.0), entry.number)
-
     distinct: dict[str | None, TrialRecord] = {}
-    for entry in sorted(complete, key=rank):
+    for entry in ranked:
         distinct.setdefault(entry.config_id, entry)
     return [_candidate(entry) for entry in list(distinct.values())[:top]]
 
@@ -176,6 +171,8 @@ class Comparison:
     def __init__(self, candidates: Sequence[Candidate], seeds: int, validation_images: int) -> None:
         self.standings = {candidate.trial: Standing(candidate) for candidate in candidates}
         self.seeds = seeds
+        looks = max(1, seeds - LEAST_SEEDS + 1)
+        self._comparisons = max(1, math.comb(len(candidates), 2)) * looks
         self._step = 1.0 / validation_images
         self._judged = 0
 
@@ -247,7 +244,10 @@ class Comparison:
         if leader is other or len(common) < LEAST_SEEDS:
             return None
         pairs = [[standing.values[index] for index in common] for standing in (leader, other)]
-        return paired_test(pairs[0], pairs[1], least_std=self._step)
+        return self._test(pairs[0], pairs[1])
+
+    def _test(self, first: Sequence[float], second: Sequence[float]) -> PairedTest:
+        return paired_test(first, second, least_std=self._step, comparisons=self._comparisons)
 
     def _judge(self) -> list[Standing]:
         """Stops the candidates that the first seeds show to be clearly worse than the leader."""
@@ -259,7 +259,7 @@ class Comparison:
         for other in active:
             if other is leader:
                 continue
-            test = paired_test(leader.first(seeds), other.first(seeds), least_std=self._step)
+            test = self._test(leader.first(seeds), other.first(seeds))
             if test.p < LEVEL:
                 other.stopped_after, other.stopped_by = seeds, (leader.candidate.trial, test)
                 out.append(other)

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mc1opt.presets import PRESETS
+from mc1opt.search.ranking import by_value
 from mc1opt.search.records import StudyRecord, TrialRecord
 from mc1opt.search.tables import pruning_line
 
@@ -46,12 +47,15 @@ def study_figures(record: StudyRecord) -> dict[str, "Figure"]:
 
 
 def learning_curves(record: StudyRecord) -> "Figure":
-    """Validation accuracy by epoch of every trial that trained: pruned ones in grey, the best by name."""
-    complete = _ranked(record)
-    ended_early = [trial for trial in record.trials if trial.outcome in ("pruned", "failed")]
-    running = [trial for trial in record.trials if trial.outcome == "running"]
+    """Validation accuracy by epoch of every trial that trained: pruned and failed ones in grey, the best by name."""
+    complete = by_value(record.trials)
+    pruned, failed, running = (
+        [trial for trial in record.trials if trial.outcome == outcome]
+        for outcome in ("pruned", "failed", "running")
+    )
     traces = [
-        _group("pruned", ended_early, GREY),
+        _group("pruned", pruned, GREY),
+        _group("failed", failed, GREY, dash="dash"),
         _group("complete", complete[NAMED_CURVES:], FAINT),
         _group("in training", running, TEXT, dash="dot"),
     ]
@@ -73,7 +77,7 @@ def accuracy_and_parameters(record: StudyRecord) -> "Figure":
     """
     from plotly.graph_objects import Scatter
 
-    ranked = [trial for trial in _ranked(record) if trial.parameters]
+    ranked = [trial for trial in by_value(record.trials) if trial.parameters]
     trials = [*ranked[: TRIALS // 4], *_thin(ranked[TRIALS // 4 :], TRIALS - TRIALS // 4)]
     sampled = [trial for trial in trials if not trial.starting_point]
     given = [trial for trial in trials if trial.starting_point]
@@ -113,7 +117,9 @@ def best_over_time(record: StudyRecord) -> "Figure":
     from plotly.graph_objects import Scatter
 
     minutes = training_minutes(record.trials)
-    ended = sorted((trial for trial in _ranked(record) if trial.number in minutes), key=_minutes_of(minutes))
+    ended = sorted(
+        (trial for trial in by_value(record.trials) if trial.number in minutes), key=_minutes_of(minutes)
+    )
     unit, scale = ("hours", 60.0) if max(minutes.values(), default=0.0) > 180.0 else ("minutes", 1.0)
     steps: list[Point] = []
     for trial in ended:
@@ -215,7 +221,7 @@ def training_minutes(trials: Iterable[TrialRecord]) -> dict[int, float]:
         # A clock that was set back does not make a trial end before it began.
         trial.number: (_timestamp(trial.started), max(_timestamp(trial.started), _timestamp(trial.ended)))
         for trial in trials
-        if trial.outcome in ("complete", "pruned") and trial.started and trial.ended
+        if trial.outcome in ("complete", "pruned", "failed") and trial.started and trial.ended
     }
     begins: list[float] = []  # of each stretch without a pause
     ends: list[float] = []
@@ -273,12 +279,6 @@ def _figure(traces: Sequence[Any], *, title: str, x: Mapping[str, Any], y: Mappi
             uirevision="mc1opt",
         ),
     )
-
-
-def _ranked(record: StudyRecord) -> list[TrialRecord]:
-    """The complete trials, the best first."""
-    complete = [trial for trial in record.trials if trial.value is not None]
-    return sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.number))
 
 
 def _epochs(record: StudyRecord) -> int:

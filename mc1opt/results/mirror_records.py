@@ -18,6 +18,7 @@ from mc1opt.results.mirror import AttachedFile, Leaderboard, MirroredRun, Row, S
 from mc1opt.results.mirror_folder import short_identity
 from mc1opt.results.training_store import StoredTraining
 from mc1opt.search.progress import record_summary
+from mc1opt.search.ranking import by_value
 from mc1opt.search.records import Outcome, StudyRecord, TrialRecord
 
 LEADERBOARD = 100
@@ -83,8 +84,7 @@ def mirrored_runs(
 
 def best_trials(trials: Iterable[TrialRecord], top: int) -> list[TrialRecord]:
     """The completed trials with the highest values, the earlier one of equals first."""
-    complete = [trial for trial in trials if trial.value is not None]
-    return sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.number))[:top]
+    return by_value(trials)[:top]
 
 
 def flat(value: Any, name: str = "") -> dict[str, Scalar]:

@@ -13,11 +13,10 @@ from typing import Any
 from mc1opt.config import config_from_json
 from mc1opt.errors import ConfigError
 from mc1opt.search.describe import describe_config
-from mc1opt.search.noise import not_told_apart, seed_noise
 from mc1opt.search.progress import duration, plural
+from mc1opt.search.ranking import by_promise, by_value, confirmed_values, told_apart
 from mc1opt.search.records import StudyRecord, TrialRecord
 from mc1opt.search.tables import (
-    confirmed_values,
     counts_line,
     pruning_line,
     starting_point_line,
@@ -73,8 +72,7 @@ def retrained(metrics: Mapping[str, Any]) -> Retrained | None:
 
 def best_trials(record: StudyRecord) -> list[TrialRecord]:
     """The best complete trials, the best first."""
-    complete = [trial for trial in record.trials if trial.value is not None]
-    return sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.number))[:BEST]
+    return by_value(record.trials)[:BEST]
 
 
 # ---- On a study ------------------------------------------------------------------------------------------
@@ -142,22 +140,21 @@ def _table(record: StudyRecord, best: Sequence[TrialRecord], page: str) -> str:
 
 def _told_apart(record: StudyRecord) -> str:
     """What seed noise leaves of the ranking."""
-    values = confirmed_values(record)
-    noise = seed_noise(values)
-    if noise is None:
+    told = told_apart(record)
+    if told is None or not (told.is_ahead or len(told.equal) > 1):
         return (
             "One training is one draw: trained again with another seed, a config ends some tenths of a point "
             "higher or lower. The best ones are trained again at the end of the search."
         )
-    equal = not_told_apart(values)
-    means = {number: statistics.fmean(group) for number, group in values.items()}
-    points = f"{100 * noise:.1f} points"
-    if len(equal) == 1:
+    means = {number: statistics.fmean(group) for number, group in confirmed_values(record).items()}
+    points = f"{100 * told.noise:.1f} points"
+    if told.is_ahead:
+        best = told.equal[0]
         return (
-            f"Trained again with new seeds, #{equal[0]} is ahead ({means[equal[0]]:.4f}) by more than seed "
-            f"noise ({points})."
+            f"Trained again with new seeds, #{best} is ahead ({means[best]:.4f}) by more than seed noise "
+            f"({points})."
         )
-    shown = ", ".join(f"#{number} ({means[number]:.4f})" for number in equal)
+    shown = ", ".join(f"#{number} ({means[number]:.4f})" for number in told.equal)
     return f"Trained again with new seeds, these are not told apart: {shown}; seed noise is {points}."
 
 
@@ -177,7 +174,7 @@ def _commands(record: StudyRecord, storage: str, found: Retrained | None) -> str
     if record.best is not None:
         lines += [
             f"mc1opt retrain --study {study}{place}",
-            f"mc1opt export --study {study} --format onnx{place}",
+            f"mc1opt export --study {study} --trial {by_promise(record)[0].number} --format onnx{place}",
         ]
     if found is not None:
         model = shlex.quote(found.model)

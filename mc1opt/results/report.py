@@ -8,7 +8,7 @@ from typing import Any
 from mc1opt.config import CLASS_NAMES
 from mc1opt.models.cost import cost
 from mc1opt.program import program
-from mc1opt.results.candidates import TEST_NAME, Comparison, Standing
+from mc1opt.results.candidates import LEAST_SEEDS, LEVEL, TEST_NAME, Comparison, Standing
 from mc1opt.results.final_test import Confusion, FinalTest
 from mc1opt.results.folds import fold_images
 from mc1opt.results.retrain_plan import Progress, RetrainPlan
@@ -272,8 +272,8 @@ def _verdict(comparison: Comparison, winner: Standing, entry: Standing) -> str:
         return f"failed: {_failure(entry)}"
     test_of = comparison.against(winner, entry)
     if test_of is None:
-        return ""
-    worse = "clearly worse than" if test_of.p < 0.05 else "not told apart from"
+        return f"not tested: fewer than {LEAST_SEEDS} common seeds"
+    worse = "clearly worse than" if test_of.p < LEVEL else "not told apart from"
     return f"{worse} the winner, p {test_of.p:.3f}"
 
 

@@ -48,24 +48,31 @@ def spread(values: Sequence[float]) -> Spread:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """A paired t test of whether the second of two configs is worse."""
+    """A paired t test of whether two configs differ."""
 
     n: int
     difference: float
     """Mean of the first's values minus the second's."""
     t: float
     p: float
-    """One-sided: how probable such a difference or a greater one is if the second is as good."""
+    """Two-sided, times the number of comparisons, at most 1: how probable it is, at most, that one of them
+    shows such a difference or a greater one, if all configs are equally good."""
 
 
-def paired_test(first: Sequence[float], second: Sequence[float], *, least_std: float = 0.0) -> PairedTest:
-    """Student's paired t test, one-sided, of values that belong together (the same seeds).
+def paired_test(
+    first: Sequence[float], second: Sequence[float], *, least_std: float = 0.0, comparisons: int = 1
+) -> PairedTest:
+    """Student's paired t test, two-sided, of values that belong together (the same seeds).
+
+    Two-sided, because which of two is to be better is seen from the same values.
 
     Args:
-        first: of the config that looks better.
+        first: of one config.
         second: of the other one, as many.
         least_std: the standard deviation of the differences is taken to be at least this. Accuracies come in
             steps of one image, so that a few differences may be equal by chance, which proves nothing.
+        comparisons: how many such tests there are, over configs and repeated looks; p is multiplied by it
+            (Bonferroni), so that any of them is wrong no more often than its level says.
 
     Raises:
         ValueError: there are fewer than 2 pairs.
@@ -79,7 +86,8 @@ def paired_test(first: Sequence[float], second: Sequence[float], *, least_std: f
         t = math.copysign(math.inf, mean) if mean else 0.0
     else:
         t = mean * math.sqrt(len(differences)) / std
-    return PairedTest(len(differences), mean, t, t_above(t, len(differences) - 1))
+    p = 2.0 * t_above(abs(t), len(differences) - 1)
+    return PairedTest(len(differences), mean, t, min(1.0, p * comparisons))
 
 
 def t_above(t: float, degrees_of_freedom: int) -> float:

@@ -16,7 +16,7 @@ from mc1opt.search.objective import Confirmed, EpochEvent, Objective
 from mc1opt.search.observers import TrialStarted
 from mc1opt.search.weights import confirmation_checkpoint_path, remove_checkpoint
 from mc1opt.seeds import derive_seed
-from mc1opt.spec import EpochResult, Training, TrainingFailed
+from mc1opt.spec import CAUSED_BY_CONFIG, EpochResult, Training, TrainingFailed
 
 SEEDS = 2
 """New seeds a trial."""
@@ -44,8 +44,13 @@ def missing_repetitions(objective: Objective, trials: Sequence[FrozenTrial], bes
 
 
 def _seeds(trial: FrozenTrial) -> Iterator[int]:
+    """The new seeds of a trial that are done; one that the world's fault ended is trained again."""
     for confirmation in trial.user_attrs.get(records.CONFIRMATIONS, []):
-        yield confirmation["seed"]
+        if (
+            confirmation["value"] is not None
+            or confirmation.get("failure", {}).get("kind") in CAUSED_BY_CONFIG
+        ):
+            yield confirmation["seed"]
 
 
 def _training(objective: Objective, trial: FrozenTrial, seed: int) -> Training:

@@ -31,7 +31,8 @@ def seed_noise(values: Mapping[int, Sequence[float]]) -> float | None:
     """The least difference of two means that seeds alone don't explain, at the 5 % level.
 
     Fisher's least significant difference: one standard deviation is pooled over all configs, because two
-    trainings each say little.
+    trainings each say little. Where configs have different numbers of trainings, their harmonic mean stands
+    for each; `not_told_apart` goes by those of the two.
 
     Args:
         values: accuracies of a config's trainings, by the number of its trial.
@@ -39,20 +40,32 @@ def seed_noise(values: Mapping[int, Sequence[float]]) -> float | None:
     Returns:
         A share of 1; None where no config has two trainings.
     """
+    counts = [len(group) for group in values.values() if group]
+    pooled = _pooled(values)
+    return None if pooled is None else pooled * math.sqrt(2.0 / statistics.harmonic_mean(counts))
+
+
+def not_told_apart(values: Mapping[int, Sequence[float]]) -> list[int]:
+    """The numbers of the best config and of those within seed noise of it, the best first."""
+    pooled = _pooled(values)
+    means = {number: statistics.mean(group) for number, group in values.items() if group}
+    ranked = sorted(means, key=lambda number: -means[number])
+    if pooled is None:
+        return ranked
+    best = ranked[0]
+    return [
+        number
+        for number in ranked
+        if means[best] - means[number]
+        <= pooled * math.sqrt(1.0 / len(values[best]) + 1.0 / len(values[number]))
+    ]
+
+
+def _pooled(values: Mapping[int, Sequence[float]]) -> float | None:
+    """The pooled standard deviation of a training times the quantile of its degrees of freedom."""
     several = [list(group) for group in values.values() if len(group) >= 2]
     if not several:
         return None
     degrees = sum(len(group) - 1 for group in several)
     variance = sum(statistics.variance(group) * (len(group) - 1) for group in several) / degrees
-    trainings = statistics.harmonic_mean([len(group) for group in several])
-    return t_quantile(degrees) * math.sqrt(variance * 2.0 / trainings)
-
-
-def not_told_apart(values: Mapping[int, Sequence[float]]) -> list[int]:
-    """The numbers of the best config and of those within seed noise of it, the best first."""
-    noise = seed_noise(values)
-    means = {number: statistics.mean(group) for number, group in values.items() if group}
-    ranked = sorted(means, key=lambda number: -means[number])
-    if noise is None:
-        return ranked
-    return [number for number in ranked if means[ranked[0]] - means[number] <= noise]
+    return t_quantile(degrees) * math.sqrt(variance)

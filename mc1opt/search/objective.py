@@ -27,14 +27,20 @@ from mc1opt.search.space import StudyDefinition
 from mc1opt.search.storage import LostTrialError, StudyStorage
 from mc1opt.search.weights import checkpoint_path, keep_best_weights, remove_checkpoint, weights_path
 from mc1opt.seeds import derive_seed
-from mc1opt.spec import DataSet, Device, EpochResult, Fidelity, Precision, Training, TrainingFailed
+from mc1opt.spec import (
+    CAUSED_BY_CONFIG,
+    DataSet,
+    Device,
+    EpochResult,
+    Fidelity,
+    Precision,
+    Training,
+    TrainingFailed,
+)
 from mc1opt.workers.pool import Pool
 from mc1opt.workers.protocol import TrainingInterrupted
 
 logger = logging.getLogger(__name__)
-
-CAUSED_BY_CONFIG = ("diverged", "out_of_memory", "timed_out")
-"""Failures that the sampler shall learn from; the others are the world's, and say nothing about a config."""
 
 
 @dataclass(frozen=True)
@@ -250,7 +256,7 @@ class Objective:
     def _fail(self, trial: optuna.Trial, failure: TrainingFailed) -> FrozenTrial:
         what = {"kind": failure.kind, "message": failure.message}
         self.storage.set_own_attributes(trial._trial_id, {records.FAILURE: what} | _outcome("failed"))
-        if failure.kind in CAUSED_BY_CONFIG:
+        if failure.kind in CAUSED_BY_CONFIG:  # the sampler shall learn from it
             self._set_constraint(trial, records.FAILED, 1.0)
             return self._tell(trial, state=TrialState.PRUNED)
         return self._tell(trial, state=TrialState.FAIL)

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from mc1opt.program import program
 from mc1opt.search.location import DEFAULT_STORAGE, shown_storage
-from mc1opt.search.noise import not_told_apart, seed_noise
 from mc1opt.search.observers import SearchEnded
 from mc1opt.search.progress import duration, ending, outcome_count, record_summary, study_name
+from mc1opt.search.ranking import by_promise, by_value, confirmed_values, told_apart
 from mc1opt.search.records import Outcome, StudyRecord, TrialRecord
 
 BEST = 5
@@ -44,10 +44,8 @@ def counts_line(trials: Sequence[TrialRecord]) -> str:
 
 def best_lines(record: StudyRecord) -> list[str]:
     """The table of the best trials: validation accuracy, size, time; below each, its config."""
-    complete = [trial for trial in record.trials if trial.value is not None]
-    complete.sort(key=lambda trial: (-(trial.value or 0.0), trial.number))
     lines = ["trial   accuracy  parameters  million MACs  seconds"]
-    for trial in complete[:BEST]:
+    for trial in by_value(record.trials)[:BEST]:
         start = f"  starting point {trial.starting_point}" if trial.starting_point else ""
         lines.append(
             f"#{trial.number:<6} {trial.value:>8.4f}  {trial.parameters or 0:>10,}  "
@@ -70,7 +68,7 @@ def trial_lines(trial: TrialRecord) -> list[str]:
         "starting point": trial.starting_point,
         "interrupted": trial.interrupted or None,
         "accuracy by epoch": " ".join(f"{value:.3f}" for value in trial.values_by_epoch) or None,
-        "with new seeds": " ".join(f"{value:.4f}" for value in _again(trial)) or None,
+        "with new seeds": " ".join(_again(trial)) or None,
     }
     lines += [f"  {name:<18} {value}" for name, value in facts.items() if value is not None]
     if trial.failure is not None:
@@ -83,17 +81,11 @@ def trial_lines(trial: TrialRecord) -> list[str]:
     return lines
 
 
-def confirmed_values(record: StudyRecord) -> dict[int, list[float]]:
-    """The accuracies of new trainings of confirmed trials, by number.
-
-    The search's own value is left out: it was chosen because it was high.
-    """
-    values = {trial.number: _again(trial) for trial in record.trials}
-    return {number: group for number, group in values.items() if group}
-
-
-def _again(trial: TrialRecord) -> list[float]:
-    return [entry["value"] for entry in trial.confirmations if entry["value"] is not None]
+def _again(trial: TrialRecord) -> list[str]:
+    return [
+        f"failed ({entry['failure']['kind']})" if entry["value"] is None else f"{entry['value']:.4f}"
+        for entry in trial.confirmations
+    ]
 
 
 def confirmation_lines(record: StudyRecord) -> list[str]:
@@ -108,14 +100,13 @@ def confirmation_lines(record: StudyRecord) -> list[str]:
         again = " ".join(f"{value:.4f}" for value in values[number])
         mean = statistics.mean(values[number])
         lines.append(f"#{number:<6} {in_search[number]:<14.4f} {again:<16} {mean:.4f}")
-    noise = seed_noise(values)
-    if noise is not None:
-        equal = not_told_apart(values)
-        points = f"{100 * noise:.1f} points"
-        if len(equal) > 1:
-            lines.append(f"{', '.join(f'#{number}' for number in equal)}: within seed noise ({points}).")
-        elif len(ranked) > 1:
-            lines.append(f"#{equal[0]} is ahead by more than seed noise ({points}).")
+    told = told_apart(record)
+    if told is not None:
+        points = f"{100 * told.noise:.1f} points"
+        if len(told.equal) > 1:
+            lines.append(f"{', '.join(f'#{number}' for number in told.equal)}: within seed noise ({points}).")
+        elif told.is_ahead:
+            lines.append(f"#{told.equal[0]} is ahead by more than seed noise ({points}).")
     return lines
 
 
@@ -184,8 +175,7 @@ def _commands(record: StudyRecord, storage: str) -> list[str]:
     study, place, called = shlex.quote(record.study), storage_option(storage), program()
     commands = [f"Look at the study:        {called} show --study {study}{place}"]
     if record.best is not None:
-        confirmed = confirmed_values(record)
-        best = not_told_apart(confirmed)[0] if confirmed else record.best.number
+        best = by_promise(record)[0].number
         commands = [
             f"Look at the best trial:   {called} show --study {study} --trial {best}{place}",
             f"Train the best again:     {called} retrain --study {study}{place}",

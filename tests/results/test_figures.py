@@ -89,6 +89,8 @@ def test_pruned_curves_are_grey_and_the_best_have_names_and_colours() -> None:
     record = study(trial(0, value=0.61), pruned, trial(2, value=0.7), trial(3, "pruned", 0.1))
     shown = traces(learning_curves(record))
     assert list(shown) == ["pruned (2)", "#2  0.7000", "#0  0.6100"]
+    failed = traces(learning_curves(study(*record.trials, trial(4, "failed", values_by_epoch=[0.3]))))
+    assert list(failed) == ["pruned (2)", "failed (1)", "#2  0.7000", "#0  0.6100"]
     assert shown["pruned (2)"]["line"]["color"].startswith("rgba(128, 128, 128")
     assert shown["pruned (2)"]["x"] == [1, 2, None, 1, 2, 3]
     assert shown["pruned (2)"]["y"] == [0.2, 0.25, None, 0.1, 0.1, 0.1]

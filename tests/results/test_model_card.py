@@ -25,7 +25,7 @@ def test_the_card_says_what_it_is_how_good_it_is_and_where_it_comes_from(retrain
         f"| {result.plan.seeds[0]} | 0.8000 |",
         "Cross-validation, 2 stratified folds",
         f"trial {result.winner.candidate.trial}",
-        "one-sided paired t test",
+        "paired t test over the common seeds, two-sided",
         "`mc1opt retrain --study s`",
         f"torch {result.versions['torch']}",
         f"Config {result.winner.candidate.config_id}; seed of this model {result.plan.seeds[0]}",

@@ -86,6 +86,9 @@ def test_the_ranking_says_what_seed_noise_leaves_of_it() -> None:
         trial(1, value=0.80, confirmations=again(0.600, 0.601)),
     )
     assert "#0 is ahead (0.8005) by more than seed noise" in note(apart)
+    alone = study(trial(0, value=0.81, confirmations=again(0.800, 0.801)), trial(1, value=0.8))
+    assert "ahead" not in note(alone)
+    assert "One training is one draw" in note(alone)
 
 
 def test_the_commands_name_study_and_database_and_quote_both() -> None:
@@ -95,7 +98,7 @@ def test_the_commands_name_study_and_database_and_quote_both() -> None:
     assert commands(text) == [
         f"mc1opt show --study {quoted} {place}",
         f"mc1opt retrain --study {quoted} {place}",
-        f"mc1opt export --study {quoted} --format onnx {place}",
+        f"mc1opt export --study {quoted} --trial 0 --format onnx {place}",
     ]
     assert text.startswith("# ``my `study`; rm -rf``\n")
     assert "--storage" not in note(study(trial(0)), storage="storage/mc1opt.db")

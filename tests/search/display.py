@@ -114,8 +114,12 @@ def epoch(index: int, accuracy: float) -> EpochResult:
 
 
 def again(*values: float | None) -> list[dict[str, Any]]:
-    """Confirmations with these accuracies; None is one that failed."""
-    return [{"seed": seed, "value": value} for seed, value in enumerate(values)]
+    """Confirmations with these accuracies; None is one that diverged."""
+    diverged = {"failure": {"kind": "diverged", "message": "nan"}}
+    return [
+        {"seed": seed, "value": value} | (diverged if value is None else {})
+        for seed, value in enumerate(values)
+    ]
 
 
 def progress_with_gaps(gaps: list[float], **fields: Any) -> tuple[SearchProgress, Clock]:

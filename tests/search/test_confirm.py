@@ -144,6 +144,17 @@ def test_a_confirmation_that_fails_is_recorded_and_the_others_go_on(switches: Sw
     assert len(switches.epochs()) == before
 
 
+def test_a_confirmation_that_was_killed_is_trained_again_at_the_next_start(switches: Switches) -> None:
+    chosen = best(run_study(TRIALS, SMOOTH).record, 1)[0]
+    switches.add("kill", seed=new_seed(chosen.number, 0), epoch=1, times=1)
+    killed, good = best(run_study(TRIALS, SMOOTH, confirm=1).record, 1)[0].confirmations
+    assert (killed["value"], killed["failure"]["kind"]) == (None, "killed")
+    again = best(run_study(TRIALS, SMOOTH, confirm=1).record, 1)[0].confirmations
+    assert again[0] == good
+    assert again[1]["seed"] == new_seed(chosen.number, 0)
+    assert again[1]["value"] > 0
+
+
 def test_a_confirmation_is_trained_in_the_steps_of_its_trial(switches: Switches) -> None:
     switches.add("out_of_memory", epoch=1, times=1)
     pool = NotingPool()

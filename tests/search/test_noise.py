@@ -63,6 +63,14 @@ def test_the_best_comes_first_and_only_configs_within_noise_follow() -> None:
     assert not_told_apart(values) == [2, 3]
 
 
+def test_a_config_with_one_training_is_judged_by_the_noise_of_one() -> None:
+    values = {0: [0.700, 0.710], 1: [0.700, 0.710], 2: [0.666], 3: [0.666, 0.666]}
+    pooled = scipy.stats.t.ppf(0.975, 3) * math.sqrt(2 * 0.00005 / 3)
+    apart = 0.705 - pooled * math.sqrt(1.5)
+    assert not_told_apart(values | {2: [apart + 0.001]}) == [0, 1, 2]
+    assert not_told_apart(values | {2: [apart - 0.001]}) == [0, 1]
+
+
 def test_the_order_of_the_configs_does_not_matter() -> None:
     values = {1: [0.50, 0.52, 0.55], 2: [0.70, 0.72], 3: [0.71, 0.69]}
     for order in itertools.permutations(values):

@@ -261,7 +261,7 @@ def test_a_trial_is_shown_in_full() -> None:
         f"  starting point     {ODD}",
         "  interrupted        2",
         "  accuracy by epoch  0.250 0.500",
-        "  with new seeds     0.8000",
+        "  with new seeds     0.8000 failed (diverged)",
         "    Traceback [red]",
         "    activation               relu",
         "    width                    64",

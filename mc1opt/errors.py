@@ -8,7 +8,7 @@
     ├── ModelError             a model's folder or file is missing, damaged, or not what it should be
     ├── StorageError           the study database is missing, damaged or foreign
     ├── WorkerError            workers cannot be started, or keep dying
-    └── SearchStoppedError     a search that ended itself: everything fails, or nothing new is left
+    └── SearchStoppedError     a search that ended itself: too many trials in a row failed
 
 Each message says what is wrong, with the value; what is allowed; and what to do next. A training that fails
 inside a worker is not an error of the program but a result: see `mc1opt.spec.TrainingFailed`.

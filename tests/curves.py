@@ -355,7 +355,8 @@ class CurvePool:
                 if self._stopped.is_set():
                     with contextlib.suppress(KeyboardInterrupt):
                         epochs.throw(KeyboardInterrupt)
-                self._raise_if_stopped()
+                if result.epoch < training.fidelity.epochs - 1:
+                    self._raise_if_stopped()
             return True
         finally:
             self._free.release()

@@ -21,6 +21,7 @@ from mc1opt.cli.options import (
     wandb_mode,
 )
 from mc1opt.cli.signals import Signals, resume_command
+from mc1opt.errors import SearchStoppedError
 
 
 def run(
@@ -120,6 +121,8 @@ def run(
         )
     if as_json:
         typer.echo(json.dumps(ended.record.to_json(), indent=2))
+    if ended.reason == "failures":
+        raise SearchStoppedError(ended.message)
     if ended.reason in ("timeout", "signal"):
         typer.echo(f"Go on with:               {resume_command()}", err=as_json)
     raise typer.Exit(signals.exit_code)

@@ -5,6 +5,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -16,6 +17,9 @@ from mc1opt.program import program
 if TYPE_CHECKING:
     from mc1opt.search.run import StopFlag
 
+ECHO_SECONDS = 0.1
+"""Within which the same signal again is the same request: timeout(1) signals its child, then its group."""
+SHOW_CURSOR = "\x1b[?25h"
 AGAIN_SECONDS = 0.5
 """After which the end of a command that has not begun to work is asked for again, if it had no effect."""
 
@@ -27,14 +31,15 @@ class StoppedEarlyError(BaseException):
 class Signals:
     """The first SIGINT or SIGTERM stops in good order, the second at once.
 
-    Before the work begins there is nothing to keep, but much to wait for: a download, another process's
-    lock. A signal ends that by an exception; the work itself looks at the flag.
+    Before the work begins there is nothing to keep, but much to wait for, such as a download. A signal ends
+    that by an exception; the work itself looks at the flag.
     """
 
     def __init__(self, stop: "StopFlag") -> None:
         self._stop = stop
         self._working = False
         self._first: int | None = None
+        self._since = 0.0
         signal.signal(signal.SIGINT, self._handle)
         signal.signal(signal.SIGTERM, self._handle)
         signal.signal(signal.SIGALRM, self._end_early)
@@ -66,10 +71,15 @@ class Signals:
             raise typer.Exit(self.exit_code) from None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
         if self._first is not None:
+            if number == self._first and now - self._since < ECHO_SECONDS:
+                return
+            if sys.stdout.isatty():  # whose progress may hide it
+                os.write(sys.stdout.fileno(), SHOW_CURSOR.encode())
             # The workers end with their parent; running trials are taken up at the next start.
             os._exit(128 + number)
-        self._first = number
+        self._first, self._since = number, now
         self._stop.set("signal", signal.Signals(number).name)
         self._end_early(number, frame)
 
@@ -88,11 +98,29 @@ def resume_command() -> str:
 
 
 def given_command(*, without: tuple[str, ...] = ()) -> str:
-    """The command as it was given, to copy; options named in `without` are left out, with their values."""
+    """The command as it was given, to copy, without passwords of databases.
+
+    Options named in `without` are left out, with their values.
+    """
     arguments: list[str] = []
     skip = False
     for argument in sys.argv[1:]:
         if not skip and argument.partition("=")[0] not in without:
-            arguments.append(argument)
+            arguments.append(_shown(argument))
         skip = argument in without
     return " ".join([program(), shlex.join(arguments)]).rstrip()
+
+
+def _shown(argument: str) -> str:
+    """An argument without the password of a database's URL, which may stand behind an option's name."""
+    if "://" not in argument:
+        return argument
+    from sqlalchemy.exc import ArgumentError
+
+    from mc1opt.search.location import shown_storage
+
+    option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    try:
+        return f"{option}{equals}{shown_storage(value)}"
+    except ArgumentError:  # another text with :// in it
+        return argument

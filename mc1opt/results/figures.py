@@ -47,7 +47,7 @@ def study_figures(record: StudyRecord) -> dict[str, "Figure"]:
 
 
 def learning_curves(record: StudyRecord) -> "Figure":
-    """Validation accuracy by epoch of every trial that trained: pruned and failed ones in grey, the best by name."""
+    """Validation accuracy by epoch of each trial that trained: pruned and failed ones grey, best by name."""
     complete = by_value(record.trials)
     pruned, failed, running = (
         [trial for trial in record.trials if trial.outcome == outcome]

@@ -217,14 +217,17 @@ def _keep_misclassified(path: Path, images: "Tensor", truth: Decisions, decision
     kept = np.concatenate(
         [np.flatnonzero(wrong & (truth == label))[:KEPT_A_CLASS] for label in range(len(CLASS_NAMES))]
     )
-    with contextlib.suppress(OSError):
+    new = path.with_name(f".{path.name}.new")
+    with contextlib.suppress(OSError), new.open("wb") as file:
         np.savez_compressed(
-            path,
+            file,
             images=images[kept.tolist()].cpu().numpy(),
             labels=truth[kept],
             decisions=decisions[kept],
             indices=kept,
         )
+        file.flush()
+        new.replace(path)
 
 
 def _opening_line(before: list[str]) -> str:

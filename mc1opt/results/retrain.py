@@ -1,6 +1,5 @@
 """Retraining: the finalists over several seeds, the winner on all images, one look at the test images."""
 
-import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,8 +22,6 @@ from mc1opt.results.training_store import TRAININGS, StoredTraining, TrainingSto
 from mc1opt.results.trainings import Job, StoredTrainings
 from mc1opt.search.catalogue import read_study
 from mc1opt.search.command import resolve_workers
-from mc1opt.search.environment import commit, versions
-from mc1opt.search.location import shown_storage
 from mc1opt.search.observers import StopReason
 from mc1opt.search.progress import duration
 from mc1opt.search.records import StudyRecord
@@ -63,12 +60,6 @@ class RetrainEnded:
     reason: StopReason
     result: Retraining | None
     """None where it was stopped."""
-
-
-def without_password(command: str, storage: str) -> str:
-    """A command line with the database's URL as it may be shown."""
-    shown = shown_storage(storage)
-    return shlex.join(part.replace(storage, shown) for part in shlex.split(command))
 
 
 def retrain(
@@ -227,7 +218,8 @@ class _Retraining:
             write=self.write,
             measure=self.measure,
         )
-        result = self._result(comparison, winner, test, progress.seconds, time.monotonic() - started)
+        kept = finals[0].stored
+        result = self._result(comparison, winner, test, kept, progress.seconds, time.monotonic() - started)
         self._write_model(result, finals[0])
         for line in result_lines(result):
             self.write(line)
@@ -296,13 +288,14 @@ class _Retraining:
         comparison: Comparison,
         winner: Standing,
         test: FinalTest,
+        kept: StoredTraining,
         planned: float | None,
         seconds: float,
     ) -> Retraining:
         return Retraining(
             study=self.command.study,
             storage=self.command.storage,
-            command=without_password(self.command.command, self.command.storage),
+            command=self.command.command,
             plan=self.plan,
             comparison=comparison,
             winner=winner,
@@ -312,8 +305,8 @@ class _Retraining:
             planned_seconds=planned,
             seconds=seconds,
             training_seconds=sum(stored.seconds for stored in self._all_stored(winner)),
-            versions=versions(1, self.plan.precision, self.plan.device),
-            commit=commit(),
+            versions=kept.versions,  # that trained it; today's may be others
+            commit=kept.commit,
         )
 
     def _all_stored(self, winner: Standing) -> list[StoredTraining]:

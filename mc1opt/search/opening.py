@@ -12,11 +12,10 @@ from typing import Any
 import alembic.config
 import alembic.script
 import optuna.storages._rdb
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from mc1opt.errors import StorageError
-from mc1opt.search.location import locked_beside, sqlite_path, storage_url
+from mc1opt.search.location import locked_beside, shown_storage, sqlite_path, storage_url
 from mc1opt.search.storage import BUSY_TIMEOUT_SECONDS, StudyStorage, is_busy
 
 _SQLITE_HEADER = b"SQLite format 3\x00"
@@ -156,7 +155,7 @@ def _create(path: Path) -> None:
 
 
 def _open(url: str, owner: dict[str, Any] | None, threads: int) -> StudyStorage:
-    shown = make_url(url).render_as_string(hide_password=True)
+    shown = shown_storage(url)
     try:
         return StudyStorage(url, owner, threads)
     except SQLAlchemyError as error:

@@ -8,7 +8,6 @@ section 3; in short, totals would not be exact and interrupted trials would be l
 import contextlib
 import queue
 import re
-import shlex
 import threading
 import time
 from collections import Counter
@@ -21,7 +20,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.samplers import GridSampler
 from optuna.trial import FrozenTrial
 
-from mc1opt.errors import SearchStoppedError, StorageError
+from mc1opt.errors import StorageError
 from mc1opt.search import records
 from mc1opt.search.confirm import SEEDS, Confirmation, missing_repetitions
 from mc1opt.search.heartbeat import Heartbeat
@@ -122,7 +121,6 @@ def run_search(
     Raises:
         UsageError: the study exists with another fidelity, data, seed or search space.
         StorageError: the database cannot be written.
-        SearchStoppedError: too many trials in a row failed.
     """
     try:
         return _Search(
@@ -352,8 +350,6 @@ class _Search:
     def _raise_errors(self) -> None:
         if self.error is not None:
             raise self.error
-        if self.stop.reason == "failures":
-            raise SearchStoppedError(self.stop.message)
 
     # ---- The threads of the workers --------------------------------------------------------------------
 
@@ -414,7 +410,7 @@ class _Search:
             self.stop.set(
                 "failures",
                 f"{len(self.failures)} trials in a row failed (--max-failures {self.settings.max_failures}): "
-                f"{reasons}. `mc1opt show --study {shlex.quote(self.settings.study)}` lists them.",
+                f"{reasons}.",
             )
 
 

@@ -167,7 +167,13 @@ def end_lines(ended: SearchEnded, storage: str) -> list[str]:
             shown = [f"{name} {share:.0%}" for name, share in list(ended.importances.items())[:BEST]]
             lines += ["", "What matters most: " + ", ".join(shown)]
         lines += ["", "All accuracies are on the validation images; the test images stay closed."]
-    return [*lines, "", *_commands(record, storage)]
+    commands = _commands(record, storage)
+    failed = [trial.number for trial in record.trials if trial.outcome == "failed"]
+    if ended.reason == "failures" and failed:
+        study = shlex.quote(record.study)
+        command = f"{program()} show --study {study} --trial {failed[-1]}{storage_option(storage)}"
+        commands.insert(0, f"Look at a failed one:     {command}")
+    return [*lines, "", *commands]
 
 
 def _commands(record: StudyRecord, storage: str) -> list[str]:

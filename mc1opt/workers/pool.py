@@ -245,7 +245,8 @@ class ProcessPool:
                     self._give_up(child)
                     return False
                 deadline += time.monotonic() - before
-                self._raise_if_stopped()
+                if message.result.epoch < training.fidelity.epochs - 1:  # else it is as good as done
+                    self._raise_if_stopped()
                 child.send(Continue())
         except WorkerDied as error:
             self._raise_if_stopped()

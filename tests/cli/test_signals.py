@@ -1,5 +1,6 @@
 """Commands to copy, and a signal that Python drops. Others are tested on the commands that they stop."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,47 @@ def test_options_are_left_out_with_their_values(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(sys, "argv", ["mc1opt", "retrain", *option, "--study", "a b"])
     assert given_command(without=("--timeout",)) == "mc1opt retrain --study 'a b'"
     assert given_command() == f"mc1opt retrain {' '.join(option)} --study 'a b'"
+
+
+@pytest.mark.parametrize("option", [["--storage", "URL"], ["--storage=URL"]], ids=["apart", "joined"])
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql+psycopg://me:it's@host/db", "postgresql+psycopg://me:***@host/db"),
+        ("postgresql+psycopg:///db?password=secret", "postgresql+psycopg:///db?password=hidden"),
+        ("storage/s.db", "storage/s.db"),
+        ("://", "://"),
+    ],
+)
+def test_the_password_of_a_database_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, option: list[str], url: str, shown: str
+) -> None:
+    given = [part.replace("URL", url) for part in option]
+    monkeypatch.setattr(sys, "argv", ["mc1opt", "run", *given, "--trials", "3"])
+    expected = [part.replace("URL", shown) for part in option]
+    assert shlex.split(given_command()) == ["mc1opt", "run", *expected, "--trials", "3"]
+
+
+TWINS = """
+import os, signal, threading, time
+from mc1opt.cli.signals import ECHO_SECONDS, Signals
+from mc1opt.search.run import StopFlag
+
+stop = StopFlag()
+signals = Signals(stop)
+signals.leave_to_the_work()
+signal.raise_signal(signal.SIGTERM)
+signal.raise_signal(signal.SIGTERM)  # as timeout(1) does it
+print(stop.reason, signals.exit_code, flush=True)
+time.sleep(ECHO_SECONDS * 1.5)
+signal.raise_signal(signal.SIGTERM)
+print("not reached")
+"""
+
+
+def test_the_same_signal_at_once_is_the_same_request_and_later_it_ends_at_once() -> None:
+    ended = subprocess.run([sys.executable, "-c", TWINS], capture_output=True, text=True, check=False)
+    assert (ended.stdout, ended.returncode) == ("signal 143\n", 143)
 
 
 DROPPED = """

@@ -3,7 +3,6 @@
 import fcntl
 import io
 import json
-import shlex
 import statistics
 import threading
 from pathlib import Path
@@ -15,10 +14,9 @@ from safetensors.numpy import load_file
 from mc1opt.config import config_id
 from mc1opt.data import images as images_module
 from mc1opt.errors import DataError, Mc1optError, StorageError, UsageError
-from mc1opt.results import retrain_epochs
+from mc1opt.results import retrain_epochs, trainings
 from mc1opt.results.model_folder import read_model_folder
 from mc1opt.results.report import Retraining, command_lines
-from mc1opt.results.retrain import without_password
 from mc1opt.results.training_store import TRAININGS, TrainingStore
 from mc1opt.search.location import files_folder
 from mc1opt.search.records import StudyRecord
@@ -270,6 +268,18 @@ def test_with_damaged_test_images_all_is_trained_and_the_same_command_tests_when
     assert len(switches.epochs()) == count
 
 
+def test_the_model_says_what_trained_it_and_not_what_wrote_it_again(
+    retrainable: StudyRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = retrained()
+    monkeypatch.setattr(trainings, "versions", lambda *_: {"torch": "99.0"})
+    monkeypatch.setattr(trainings, "commit", lambda: "later")
+    again = retrained()
+    assert (again.versions, again.commit) == (first.versions, first.commit)
+    assert "99.0" not in (MODELS / "model_card.md").read_text()
+    assert retrained(seeds=2, force=True).versions == first.versions  # the same training of the first seed
+
+
 def test_the_opening_is_recorded_and_the_same_command_prints_the_stored_result_instead_of_another(
     retrainable: StudyRecord, switches: Switches
 ) -> None:
@@ -469,13 +479,3 @@ def test_models_of_a_study_with_any_name_lie_below_the_database(retrainable: Stu
     result = retrained()
     assert result.model == MODELS
     assert result.storage == STORAGE
-
-
-def test_the_password_of_a_database_does_not_get_into_the_card() -> None:
-    storage = "postgresql+psycopg://me:secret@host/db"
-    shown = without_password(f"mc1opt retrain --study s --storage {storage} --seeds 2", storage)
-    assert shown == "mc1opt retrain --study s --storage 'postgresql+psycopg://me:***@host/db' --seeds 2"
-    quoted = storage.replace("secret", "it's")
-    shown = without_password(shlex.join(["mc1opt", "retrain", f"--storage={quoted}"]), quoted)
-    assert shown == "mc1opt retrain '--storage=postgresql+psycopg://me:***@host/db'"
-    assert without_password("mc1opt retrain --study s", "storage/s.db") == "mc1opt retrain --study s"

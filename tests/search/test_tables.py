@@ -188,6 +188,14 @@ def test_the_end_without_a_complete_trial_names_no_best_one() -> None:
     assert "accuracy" not in end
 
 
+def test_a_search_that_ends_by_failures_says_what_it_has_and_where_to_look() -> None:
+    record = study(trial(0, value=0.7), trial(1, "failed"), trial(2, "failed"))
+    end = text(end_lines(ended(record, reason="failures", message="2 failed"), "s.db"))
+    assert "Stopped, because too many trials failed" in end
+    assert "#0        0.7000" in end
+    assert "show --study cnn --trial 2 --storage s.db" in end
+
+
 def test_the_best_trial_to_look_at_is_the_best_of_the_confirmed_ones() -> None:
     first, second = trial(1, value=0.9), trial(2, value=0.8)
     assert "--trial 1" in text(end_lines(ended(study(first, second)), "s.db"))

@@ -285,6 +285,22 @@ def test_an_interrupt_within_on_epoch_ends_the_training_after_it(make):
 
 
 @pytest.mark.parametrize("make", pools(), ids=["processes", "curves"])
+def test_an_interrupt_within_the_last_on_epoch_comes_too_late(make):
+    pool = make(1)
+    results = []
+
+    def on_epoch(result):
+        results.append(result)
+        if result.epoch == example_training().fidelity.epochs - 1:
+            pool.interrupt()
+        return True
+
+    assert pool.train(example_training(), on_epoch) is True
+    assert len(results) == example_training().fidelity.epochs
+    pool.close()
+
+
+@pytest.mark.parametrize("make", pools(), ids=["processes", "curves"])
 def test_a_training_that_on_epoch_ends_during_an_interrupt_counts_as_ended(make):
     pool = make(1)
     assert pool.train(example_training(), lambda result: pool.interrupt() is not None) is False

@@ -7,7 +7,7 @@ Two halves, because they need different care. `propose` draws a config and settl
 
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -160,12 +160,8 @@ class Objective:
             # How much too large, so that TPE can rank what it must avoid.
             self._set_constraint(trial, records.TOO_LARGE, size.macs / self.max_macs - 1.0)
             return self._tell(trial, state=TrialState.PRUNED)
-        earlier = self.storage.claim_config(trial._trial_id, attributes)
-        original = self._find_trained(earlier)
-        if original is not None:
-            self.storage.set_own_attributes(
-                trial._trial_id, {records.DUPLICATE_OF: original} | _outcome("duplicate")
-            )
+        if self.storage.claim_config(trial._trial_id, attributes) is not None:
+            self.storage.set_own_attributes(trial._trial_id, _outcome("duplicate"))
             return self._tell(trial, state=TrialState.PRUNED)
         accumulation = trial.user_attrs.get(records.ACCUMULATION, 1)
         training = self._training(trial.number, seed, config, accumulation)
@@ -225,17 +221,6 @@ class Objective:
             checkpoint=str(checkpoint_path(self.weights_folder, number)),
             checkpoint_seconds=self.checkpoint_seconds,
         )
-
-    def _find_trained(self, earlier: Sequence[int]) -> int | None:
-        """Of the trials (ids) that had a config first, the one that has trained it or is to train it."""
-        for trial_id in earlier:
-            other = self.storage.get_trial(trial_id)
-            state = records.outcome(other)
-            if state in ("complete", "pruned", "running", "waiting") or (
-                state == "failed" and other.state == TrialState.PRUNED
-            ):
-                return other.number
-        return None
 
     def _lost(self, trial: optuna.Trial) -> FrozenTrial:
         stored = self.storage.get_trial(trial._trial_id)

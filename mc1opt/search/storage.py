@@ -32,7 +32,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from mc1opt.search.location import locked_beside, sqlite_path
-from mc1opt.search.records import CONFIG_ID, OWNER
+from mc1opt.search.records import CONFIG_ID, DUPLICATE_OF, OWNER
 
 BUSY_TIMEOUT_SECONDS = 20.0
 """How long a statement waits for another process's lock on a SQLite file."""
@@ -291,13 +291,15 @@ class StudyStorage(RDBStorage):
                 self._write_attribute(connection, trial_id, key, value)
 
     @_patiently
-    def claim_config(self, trial_id: int, attributes: dict[str, Any]) -> list[int]:
-        """Writes attributes of a trial that this process runs, its config id among them.
+    def claim_config(self, trial_id: int, attributes: dict[str, Any]) -> int | None:
+        """Writes attributes of a trial that this process runs, its config id among them, and its original.
 
-        In one transaction, so that of two processes that have drawn the same config one comes first.
+        In one transaction: of two processes that have drawn the same config one comes first, and a process
+        that dies leaves no trial waiting that others take for the original of its own original.
 
         Returns:
-            The ids of the study's other trials that had this config id before, in their order.
+            The number of the study's other trial that has trained this config or is to train it, if there is
+            one: one that the world's fault has ended is none, nor is a duplicate.
 
         Raises:
             LostTrialError: the trial is another process's by now.
@@ -312,19 +314,31 @@ class StudyStorage(RDBStorage):
                 {"trial": trial_id},
             )
             self._require_own(connection, trial_id)
-            rows = connection.execute(
+            row = connection.execute(
                 sqlalchemy.text(
-                    "SELECT trials.trial_id FROM trial_user_attributes JOIN trials USING (trial_id) "
+                    "SELECT number FROM trial_user_attributes JOIN trials USING (trial_id) "
                     "WHERE study_id = (SELECT study_id FROM trials WHERE trial_id = :trial) "
                     "AND trials.trial_id != :trial AND key = :key AND value_json = :config "
-                    "ORDER BY number"
+                    "AND state != 'FAIL' AND trials.trial_id NOT IN "
+                    "(SELECT trial_id FROM trial_user_attributes WHERE key = :duplicate) "
+                    "ORDER BY number LIMIT 1"
                 ),
-                {"trial": trial_id, "key": CONFIG_ID, "config": json.dumps(attributes[CONFIG_ID])},
+                {
+                    "trial": trial_id,
+                    "key": CONFIG_ID,
+                    "config": json.dumps(attributes[CONFIG_ID]),
+                    "duplicate": DUPLICATE_OF,
+                },
+            ).fetchone()
+            original = None if row is None else int(row[0])
+            connection.execute(  # of an interrupted start, when there may have been another original
+                sqlalchemy.text("DELETE FROM trial_user_attributes WHERE trial_id = :trial AND key = :key"),
+                {"trial": trial_id, "key": DUPLICATE_OF},
             )
-            earlier = [row[0] for row in rows]
-            for key, value in attributes.items():
+            mark = {} if original is None else {DUPLICATE_OF: original}
+            for key, value in (attributes | mark).items():
                 self._write_attribute(connection, trial_id, key, value)
-        return earlier
+        return original
 
     @_patiently
     def change_user_attribute(self, trial_id: int, key: str, change: Callable[[Any], Any]) -> None:

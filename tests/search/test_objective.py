@@ -20,6 +20,7 @@ from mc1opt.search.opening import open_storage
 from mc1opt.search.ownership import this_owner
 from mc1opt.search.resume import StudySettings, load_study, open_study, take_up_interrupted
 from mc1opt.search.space import StudyDefinition
+from mc1opt.search.storage import StudyStorage
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import EpochResult, Fidelity, Training
 from tests.curves import CurvePool, Switches, curve
@@ -189,6 +190,54 @@ def test_of_two_processes_with_the_same_config_the_first_to_write_it_trains_it()
     ended = first._propose(slow)
     assert isinstance(ended, FrozenTrial)
     assert (records.outcome(ended), ended.user_attrs[records.DUPLICATE_OF]) == ("duplicate", 1)
+
+
+@pytest.mark.parametrize("died", ["before it was called a duplicate", "before it ended"])
+def test_a_duplicate_that_died_does_not_take_the_place_of_its_original(
+    died: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The original goes on with its own seed, whichever of the two is taken up first."""
+    mine = objective(TWICE)
+    original = propose(mine)
+    with monkeypatch.context() as patched:
+
+        def die(*_: Any, **__: Any) -> None:
+            raise KeyboardInterrupt
+
+        owner = StudyStorage if died == "before it was called a duplicate" else Objective
+        patched.setattr(owner, "set_own_attributes" if owner is StudyStorage else "_tell", die)
+        with pytest.raises(KeyboardInterrupt):
+            mine.propose()
+    mine.storage.remove_session()
+    for number in (0, 1):
+        trial = stored().trials[number]
+        assert trial.state == "RUNNING"
+        mine.storage.set_back_to_waiting(trial_id_of(number), mine.storage.owner, {})
+    again = objective(TWICE)
+    first = propose(again)
+    assert (first.trial.number, first.training) == (0, original.training)
+    assert again.propose().user_attrs[records.DUPLICATE_OF] == 0
+    assert records.DUPLICATE_OF not in again.storage.get_trial(first.trial._trial_id).user_attrs
+
+
+def test_what_was_a_duplicate_is_trained_when_its_original_has_failed_by_the_worlds_fault(
+    switches: Switches,
+) -> None:
+    switches.add("kill", seed=derive_seed(SEED, 0), epoch=1)
+    mine = objective(TWICE)
+    original = propose(mine)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Objective, "_tell", lambda self, trial, **_: self.storage.get_trial(trial._trial_id))
+        assert mine.propose().user_attrs[records.DUPLICATE_OF] == 0
+    assert mine.train(original).state == TrialState.FAIL
+    mine.storage.set_back_to_waiting(trial_id_of(1), mine.storage.owner, {})
+    ended = mine.train(propose(objective(TWICE)))
+    assert (ended.number, records.outcome(ended)) == (1, "complete")
+
+
+def trial_id_of(number: int) -> int:
+    (found,) = [t for t in load_study(new_storage(), "s").get_trials() if t.number == number]
+    return found._trial_id
 
 
 def test_a_trial_for_which_no_worker_can_be_started_waits(monkeypatch: pytest.MonkeyPatch) -> None:

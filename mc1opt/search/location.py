@@ -12,13 +12,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.pool import NullPool
 
 from mc1opt.errors import StorageError, UsageError
 
 DEFAULT_STORAGE = "storage/mc1opt.db"
 _DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
+
+_LOCK_KEY = 0x6D63316F7074
+"""Of PostgreSQL's advisory locks, which are each database's own: "mc1opt"."""
 
 
 def storage_url(storage: str) -> str:
@@ -117,4 +122,22 @@ def locked_beside(path: Path) -> Iterator[None]:
         ) from error
     with file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def locked_on_server(url: str) -> Iterator[None]:
+    """One process at a time, on any machine, makes the tables and the studies of a database of PostgreSQL.
+
+    The lock ends with its connection, however the process ends. Other servers have no such lock.
+
+    Raises:
+        SQLAlchemyError: the server cannot be reached.
+    """
+    if make_url(url).get_backend_name() != "postgresql":
+        yield
+        return
+    engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK_KEY})
         yield

@@ -6,19 +6,29 @@ Not here: what is written to it (`storage.py`).
 import contextlib
 import shlex
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import alembic.config
 import alembic.script
 import optuna.storages._rdb
+import sqlalchemy
+from optuna.storages._rdb.models import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 
 from mc1opt.errors import StorageError
-from mc1opt.search.location import locked_beside, shown_storage, sqlite_path, storage_url
+from mc1opt.search.location import (
+    locked_beside,
+    locked_on_server,
+    shown_storage,
+    sqlite_path,
+    storage_url,
+)
 from mc1opt.search.storage import BUSY_TIMEOUT_SECONDS, StudyStorage, is_busy
 
 _SQLITE_HEADER = b"SQLite format 3\x00"
+_STUDY_TABLES = {"studies", "trials", "version_info"}
 
 
 def open_storage(
@@ -39,7 +49,9 @@ def open_storage(
     url = storage_url(storage)
     path = sqlite_path(url)
     if path is None:
-        return _open(url, owner, threads)
+        with _errors_of_opening(url), locked_on_server(url) if create else contextlib.nullcontext():
+            _check_server(url, create)
+            return StudyStorage(url, owner, threads)
     if not path.exists():
         if not create:
             raise StorageError(
@@ -111,7 +123,7 @@ def _was_left_within_a_write(path: Path) -> bool:
 
 def _check_tables(connection: sqlite3.Connection, path: Path, leave: str) -> None:
     tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if not {"studies", "trials", "version_info"} <= tables:
+    if not tables >= _STUDY_TABLES:
         found = ", ".join(sorted(tables)[:5]) or "none"
         raise StorageError(f"{path} is a database of another program (its tables: {found}). {leave}")
 
@@ -155,9 +167,16 @@ def _create(path: Path) -> None:
 
 
 def _open(url: str, owner: dict[str, Any] | None, threads: int) -> StudyStorage:
+    with _errors_of_opening(url):
+        return StudyStorage(url, owner, threads)
+
+
+@contextlib.contextmanager
+def _errors_of_opening(url: str) -> Iterator[None]:
+    """Turns what can go wrong into errors that say what to do."""
     shown = shown_storage(url)
     try:
-        return StudyStorage(url, owner, threads)
+        yield
     except SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or error).strip().split("\n")[0]
         raise StorageError(
@@ -170,6 +189,37 @@ def _open(url: str, owner: dict[str, Any] | None, threads: int) -> StudyStorage:
         raise StorageError(
             f"the driver for {shown} is not installed. For PostgreSQL: pip install 'mc1opt[postgres]'."
         ) from error
+
+
+def _check_server(url: str, create: bool) -> None:
+    """Looks at a server's database before Optuna opens it, as `check_sqlite_file` does at a file.
+
+    Raises:
+        StorageError: it is another program's, has the tables of another Optuna, or has none (without
+            `create`).
+        SQLAlchemyError, ImportError: it cannot be looked at.
+    """
+    shown = shown_storage(url)
+    with sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool).connect() as connection:
+        tables = set(sqlalchemy.inspect(connection).get_table_names())
+        if not tables >= _STUDY_TABLES:
+            foreign = sorted(tables - set(BaseModel.metadata.tables) - {"alembic_version"})
+            if foreign:
+                raise StorageError(
+                    f"{shown} is a database of another program (its tables: {', '.join(foreign[:5])}). It "
+                    "was left as it is; make one for the studies alone, and name it with --storage."
+                )
+            if not create:
+                raise StorageError(
+                    f"the database {shown} has no studies yet. `mc1opt run` makes its tables; or name "
+                    "another with --storage."
+                )
+            return
+        row = None
+        if "alembic_version" in tables:
+            row = connection.exec_driver_sql("SELECT version_num FROM alembic_version").fetchone()
+        if (what_to_do := other_schema(row[0] if row else None, shown)) is not None:
+            raise StorageError(f"{shown} has the tables of another version of Optuna. {what_to_do}")
 
 
 def _make_folder(path: Path) -> None:

@@ -31,7 +31,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from mc1opt.search.location import locked_beside, sqlite_path
+from mc1opt.search.location import locked_beside, locked_on_server, sqlite_path
 from mc1opt.search.records import CONFIG_ID, DUPLICATE_OF, OWNER
 
 BUSY_TIMEOUT_SECONDS = 20.0
@@ -377,13 +377,9 @@ class StudyStorage(RDBStorage):
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
-        """One process at a time, for making a study with all that belongs to it (SQLite only).
-
-        On a database server the first creator wins, and others may see a study without its starting points
-        for a moment.
-        """
+        """One process at a time, for making a study with all that belongs to it: SQLite and PostgreSQL."""
         path = sqlite_path(self.url)
-        with contextlib.nullcontext() if path is None else locked_beside(path):
+        with locked_on_server(self.url) if path is None else locked_beside(path):
             yield
 
     def _require_own(self, connection: sqlalchemy.Connection, trial_id: int) -> None:

@@ -55,13 +55,25 @@ def storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database: a path that does not exist yet, or a new database of the server."""
     if request.param == "sqlite":
         return str(tmp_path / "s.db")
-    server = request.getfixturevalue("postgresql")
+    return new_database(request.getfixturevalue("postgresql"))
+
+
+def new_database(server: str) -> str:
+    """The URL of a new, empty database on a server."""
     name = f"test_{uuid.uuid4().hex}"
-    _execute(f"{server}/postgres", f"CREATE DATABASE {name}")
+    execute(f"{server}/postgres", f"CREATE DATABASE {name}")
     return f"{server}/{name}"
 
 
-def _execute(url: str, statement: str) -> None:
+def tables_of(url: str) -> list[str]:
+    """The names of a database's tables."""
+    return sorted(
+        sqlalchemy.inspect(sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)).get_table_names()
+    )
+
+
+def execute(url: str, statement: str) -> None:
+    """Runs a statement, at once and for good."""
     engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sqlalchemy.NullPool)
     with engine.connect() as connection:
         connection.execute(sqlalchemy.text(statement))
@@ -71,7 +83,7 @@ def _wait_for(url: str, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
-            return _execute(url, "SELECT 1")
+            return execute(url, "SELECT 1")
         except sqlalchemy.exc.OperationalError:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"the server does not answer: {log.read_text()}") from None

@@ -12,9 +12,14 @@ import pytest
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
+from mc1opt.errors import StorageError, UsageError
 from mc1opt.search.opening import open_storage
-from mc1opt.search.records import OWNER
+from mc1opt.search.records import OWNER, STARTING_POINT, STUDY_SEED
+from mc1opt.search.resume import StudySettings, load_study, open_study
 from mc1opt.search.storage import LostTrialError, StudyStorage
+from mc1opt.spec import Fidelity
+from tests.contracts.conftest import execute, new_database, tables_of
+from tests.search.studies import DATA, MAX_MACS, small_definition
 
 ME = {"host": "here", "boot": "b", "pid": 1, "started": 2}
 YOU = {**ME, "pid": 3}
@@ -24,6 +29,11 @@ YOU = {**ME, "pid": 3}
 def storage(storage_url: str) -> Iterator[StudyStorage]:
     storage = open_storage(storage_url, create=True, owner=ME, threads=8)
     yield storage
+    close(storage)
+
+
+def close(storage: StudyStorage) -> None:
+    """Closes its connections, which PostgreSQL's driver misses otherwise."""
     storage.remove_session()
     storage.engine.dispose()
 
@@ -31,6 +41,82 @@ def storage(storage_url: str) -> Iterator[StudyStorage]:
 @pytest.fixture
 def study(storage: StudyStorage) -> optuna.Study:
     return optuna.create_study(storage=storage, study_name="s", direction="maximize")
+
+
+# ---- The database and its studies ------------------------------------------------------------------------
+
+
+@pytest.mark.postgresql
+def test_reading_makes_no_tables_on_a_server(postgresql: str) -> None:
+    url = new_database(postgresql)
+    with pytest.raises(StorageError, match=r"has no studies yet.*mc1opt run"):
+        open_storage(url, create=False)
+    assert tables_of(url) == []
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("create", [True, False])
+def test_a_database_of_another_program_is_left_as_it_is_on_a_server(postgresql: str, create: bool) -> None:
+    url = new_database(postgresql)
+    execute(url, "CREATE TABLE orders (id INTEGER)")
+    with pytest.raises(StorageError, match=r"of another program \(its tables: orders\)"):
+        open_storage(url, create=create)
+    assert tables_of(url) == ["orders"]
+
+
+@pytest.mark.postgresql
+def test_tables_of_another_optuna_are_refused_on_a_server(postgresql: str) -> None:
+    url = new_database(postgresql)
+    close(open_storage(url, create=True))
+    execute(url, "UPDATE alembic_version SET version_num = 'v0.9.0.a'")
+    with pytest.raises(StorageError, match=r"of another version of Optuna.*optuna storage upgrade"):
+        open_storage(url, create=False)
+
+
+def test_of_processes_that_make_a_study_at_once_one_makes_it_and_others_see_all_of_it(
+    storage_url: str,
+) -> None:
+    """Each has a seed of its own: all but one are refused, and the starting points are there once."""
+    starters = 6
+    barrier = threading.Barrier(starters)
+    opened: list[int] = []
+    refused: list[str] = []
+
+    def start(seed: int) -> None:
+        barrier.wait()
+        storage = open_storage(storage_url, create=True, owner=ME, threads=1)
+        try:
+            open_study(small_definition(), settings_with(seed), storage, DATA)
+            opened.append(seed)
+        except UsageError as error:
+            refused.append(str(error))
+        finally:
+            close(storage)
+
+    threads = [threading.Thread(target=start, args=(seed,)) for seed in range(starters)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(opened) == 1
+    assert len(refused) == starters - 1
+    assert all("the seed" in message for message in refused)
+    storage = open_storage(storage_url, create=False)
+    study = load_study(storage, "s")
+    assert study.user_attrs[STUDY_SEED] == opened[0]
+    points = [trial.user_attrs[STARTING_POINT] for trial in study.get_trials()]
+    assert points == list(small_definition().starting_points)
+    close(storage)
+
+
+def settings_with(seed: int) -> StudySettings:
+    fidelity = Fidelity(train_images=1000, epochs=2)
+    return StudySettings(
+        name="s", fidelity=fidelity, seed=seed, max_macs=MAX_MACS, sampler="random", pruner="none"
+    )
+
+
+# ---- Owners ----------------------------------------------------------------------------------------------
 
 
 def test_a_new_trial_has_its_owner_from_the_first_moment(study: optuna.Study) -> None:

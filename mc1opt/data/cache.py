@@ -103,7 +103,8 @@ def check_arrays(arrays: Arrays, origin: str, *, must_be_cifar10: bool) -> dict[
     counts = (len(arrays.train_labels), len(arrays.test_labels))
     if must_be_cifar10 or counts == CIFAR10_COUNTS:
         wrong = [name for name, digest in hashes.items() if digest != CIFAR10_SHA256[name]]
-        if wrong:
+        # Its images with other labels may be meant so: corrected ones are data of one's own.
+        if wrong if must_be_cifar10 else {"train_images", "test_images"} & set(wrong):
             raise DataError(
                 f"{origin}: {', '.join(wrong)} not those of CIFAR-10 (SHA-256 {hashes[wrong[0]][:12]}... "
                 f"instead of {CIFAR10_SHA256[wrong[0]][:12]}...): damaged, or other images. Fetch them again."
@@ -172,6 +173,12 @@ def open_entry(name: str) -> CacheEntry | None:
         )
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
+
+
+def repair(name: str) -> str:
+    """What to do about a damaged entry of the cache, of this name."""
+    own = "" if name == CIFAR10 else " --data PATH, with the images that it was made of"
+    return f"Delete its folder and run: mc1opt data{own}"
 
 
 def damaged_arrays(entry: CacheEntry) -> list[str]:

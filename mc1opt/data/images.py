@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mc1opt.data.cache import repair
 from mc1opt.data.openings import record_opening
 from mc1opt.data.splits import fold_split, split
 from mc1opt.errors import DataError
@@ -103,7 +104,7 @@ def _open_array(path: Path) -> NDArray[np.uint8]:
     try:
         array: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} cannot be read: {error}. Delete its folder and run: mc1opt data") from error
+        raise DataError(f"{path} cannot be read: {error}. {repair(path.parent.name)}") from error
     return array
 
 

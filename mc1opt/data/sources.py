@@ -17,6 +17,7 @@ from mc1opt.data.cache import (
     entry_name,
     fetch_lock,
     open_entry,
+    repair,
     temporary_folder,
     write_entry,
     writing_to_cache,
@@ -197,8 +198,8 @@ def describe_data(path: Path | None = None, *, output: TextIO | None = None) -> 
     damaged = damaged_arrays(entry)
     if damaged:
         raise DataError(
-            f"{entry.folder}: {', '.join(damaged)} changed since they were fetched. Delete the folder and "
-            "run: mc1opt data"
+            f"{entry.folder}: {', '.join(damaged)} changed since they were fetched. "
+            + repair(entry.data.name)
         )
     return DataReport(
         name=entry.data.name,

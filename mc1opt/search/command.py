@@ -22,7 +22,7 @@ from mc1opt.search.ownership import this_owner
 from mc1opt.search.progress import PlainProgress
 from mc1opt.search.resume import space_fingerprint
 from mc1opt.search.run import SearchSettings, StopFlag, run_search
-from mc1opt.search.sampling import GRID_SAMPLER, grid_size, make_pruner, make_sampler
+from mc1opt.search.sampling import GRID_SAMPLER, grid_trials, make_pruner, make_sampler
 from mc1opt.search.space import StudyDefinition, load_definition
 from mc1opt.search.storage import StudyStorage
 from mc1opt.search.tables import end_lines
@@ -157,10 +157,10 @@ def _settings(
     elif command.train_images is None:
         most = min(fidelity.train_images, data.train_images - data.validation_images)
         fidelity = fidelity.model_copy(update={"train_images": most})
-    sampler = command.sampler or definition.sampler
+    sampler = command.sampler or stored.get(records.STUDY_SAMPLER) or definition.sampler
     trials = command.trials
     if sampler == GRID_SAMPLER:
-        trials = min(trials, grid_size(definition.grid))
+        trials = min(trials, grid_trials(definition.grid, definition.starting_points.values()))
     return SearchSettings(
         study=name,
         trials=trials,
@@ -171,7 +171,7 @@ def _settings(
         max_macs=command.max_macs or stored.get(records.STUDY_MAX_MACS) or definition.max_macs,
         timeout=command.timeout,
         sampler=sampler,
-        pruner=command.pruner or definition.pruner,
+        pruner=command.pruner or stored.get(records.STUDY_PRUNER) or definition.pruner,
         max_failures=command.max_failures,
         confirm=command.confirm,
         keep=command.keep,

@@ -10,7 +10,7 @@ ENDED = -1
 
 
 def this_owner() -> dict[str, Any]:
-    """This process: host, boot id, namespace of process ids, process id and start time.
+    """This process: host, machine id, boot id, namespace of process ids, process id and start time.
 
     Process ids are used again, after a while or after a boot; the boot id and the start time tell two
     processes with the same id apart. In two containers of one host an id means two processes. What the
@@ -18,6 +18,7 @@ def this_owner() -> dict[str, Any]:
     """
     return {
         "host": socket.gethostname(),
+        "machine": _machine_id(),
         "boot": _boot_id(),
         "pid_namespace": _pid_namespace(),
         "pid": os.getpid(),
@@ -28,14 +29,17 @@ def this_owner() -> dict[str, Any]:
 def is_dead(owner: dict[str, Any] | None) -> bool | None:
     """Whether an owner has ended: True, False, or None where this process cannot tell.
 
-    That is so on another host, in another container, and where start times are not to be had.
+    That is so on another host, in another container, where start times are not to be had, and, after a boot,
+    where the machine has no id of its own.
     """
     if owner is None:
         return True
     if owner["host"] != socket.gethostname():
         return None
     if owner["boot"] != _boot_id():
-        return True
+        # Before the last boot; unless it is another machine that has the same name, as clones have.
+        here = _machine_id()
+        return True if here is not None and owner.get("machine", here) == here else None
     here = _pid_namespace()
     if owner.get("pid_namespace", here) != here:  # an older mc1opt did not store it
         return None
@@ -59,6 +63,13 @@ def has_ended(pid: int, started: int | None = None) -> bool | None:
     if found is None or (started is None and found != ENDED):
         return None  # perhaps another process with the same id
     return found == ENDED or found != started
+
+
+def _machine_id() -> str | None:
+    try:
+        return Path("/etc/machine-id").read_text().strip() or None
+    except OSError:
+        return None
 
 
 def _boot_id() -> str | None:

@@ -92,6 +92,7 @@ def open_study(
         records.DATA: {"name": data.name, "sha256": data.sha256},
         records.STUDY_SPACE: space_fingerprint(definition),
     }
+    how = {records.STUDY_SAMPLER: settings.sampler, records.STUDY_PRUNER: settings.pruner}
     sampler = make_sampler(settings.sampler, settings.seed, definition.grid)
     pruner = make_pruner(settings.pruner)
     with storage.exclusive():
@@ -110,6 +111,9 @@ def open_study(
         stored = study.user_attrs
         if records.STUDY_STARTED in stored:
             _refuse_another_study(settings.name, stored, wanted, storage.url)
+            for name, chosen in how.items():  # which may change from start to start
+                if stored.get(name) != chosen:
+                    study.set_user_attr(name, chosen)
             return study
         foreign = study.directions != [optuna.study.StudyDirection.MAXIMIZE] or any(
             records.STARTING_POINT not in trial.user_attrs for trial in study.get_trials(deepcopy=False)
@@ -118,7 +122,7 @@ def open_study(
             raise UsageError(
                 f"study {settings.name!r} is not one of mc1opt's. Choose another name with --name."
             )
-        for key, value in wanted.items():
+        for key, value in (wanted | how).items():
             study.set_user_attr(key, value)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

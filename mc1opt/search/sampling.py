@@ -1,9 +1,10 @@
 """Samplers and pruners: Optuna's, with seeds that make a study the same however it is interrupted."""
 
 import copy
+import itertools
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -222,6 +223,17 @@ class WholeGridSampler(GridSampler):
 def grid_size(grid: Grid) -> int:
     """How many points a grid has."""
     return math.prod(len(values) for values in grid.values())
+
+
+def grid_trials(grid: Grid, starting_points: Iterable[Mapping[str, Any]]) -> int:
+    """How many trials a search of a whole grid has: its points, and starting points that are none of them."""
+    points = set(itertools.product(*grid.values()))
+    others = [
+        point
+        for point in starting_points
+        if point.keys() != grid.keys() or tuple(point[name] for name in grid) not in points
+    ]
+    return len(points) + len(others)
 
 
 def make_sampler(name: str, study_seed: int, grid: Grid | None = None) -> BaseSampler:

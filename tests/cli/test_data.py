@@ -49,7 +49,7 @@ def test_images_that_changed_in_the_cache_are_an_error(mc1opt_here) -> None:
     result = mc1opt_here("data", "--data", "images")
     assert (result.returncode, result.stdout) == (1, "")
     assert "test_images changed since they were fetched" in result.stderr
-    assert "Delete the folder" in result.stderr
+    assert "Delete its folder" in result.stderr
 
 
 def test_a_path_that_does_not_exist_is_named(mc1opt_here) -> None:

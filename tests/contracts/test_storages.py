@@ -83,8 +83,8 @@ def test_of_processes_that_make_a_study_at_once_one_makes_it_and_others_see_all_
     refused: list[str] = []
 
     def start(seed: int) -> None:
-        barrier.wait()
         storage = open_storage(storage_url, create=True, owner=ME, threads=1)
+        barrier.wait()
         try:
             open_study(small_definition(), settings_with(seed), storage, DATA)
             opened.append(seed)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mc1opt.data import cache
 from mc1opt.data.cache import (
     CIFAR10_COUNTS,
     CIFAR10_SHA256,
@@ -80,6 +81,21 @@ def test_as_many_images_as_cifar10_has_must_be_cifar10() -> None:
         r"\(SHA-256 .{12}\.\.\. instead of 9d5c2eddadb0\.\.\.\): damaged, or other images",
     ):
         check_arrays(Arrays(zeros[0], labels[0], zeros[1], labels[1]), "files", must_be_cifar10=False)
+
+
+@pytest.mark.parametrize("must_be_cifar10", [True, False])
+def test_its_images_with_other_labels_are_data_of_ones_own(
+    monkeypatch: pytest.MonkeyPatch, must_be_cifar10: bool
+) -> None:
+    arrays = make_arrays(train_images=40)
+    hashes = check_arrays(arrays, "files", must_be_cifar10=False)
+    monkeypatch.setattr(cache, "CIFAR10_COUNTS", (40, len(arrays.test_labels)))
+    monkeypatch.setattr(cache, "CIFAR10_SHA256", hashes | {"train_labels": "0" * 64})
+    if must_be_cifar10:
+        with pytest.raises(DataError, match="train_labels not those of CIFAR-10"):
+            check_arrays(arrays, "files", must_be_cifar10=True)
+    else:
+        assert check_arrays(arrays, "files", must_be_cifar10=False) == hashes
 
 
 def test_other_images_are_refused_where_it_must_be_cifar10() -> None:

@@ -278,6 +278,6 @@ def test_changed_bytes_are_an_error_that_names_them(name: str) -> None:
     path.write_bytes(content)
     with pytest.raises(
         DataError,
-        match=rf"{name[:-4]} changed since they were fetched\. Delete the folder and run: mc1opt data",
+        match=rf"{name[:-4]} changed since they were fetched\. Delete its folder and run: mc1opt data$",
     ):
         describe_data(Path("files"))

@@ -157,22 +157,46 @@ def test_the_fidelity_is_the_commands_else_the_studys_else_the_definitions() -> 
         run(trials=3, epochs=3)
 
 
+@pytest.mark.parametrize(("start", "total"), [("{'rate': 0.5}", 4), ("{'rate': 0.2}", 3)])
+def test_starting_points_beside_a_grid_take_no_point_of_it(start: str, total: int) -> None:
+    Path("studies").mkdir()
+    Path("studies/mine.py").write_text(f"{GRID_STUDY}STARTING_POINTS = {{'mine': {start}}}\n")
+    ended = run(study="mine", trials=100)
+    assert ended.reason == "finished"
+    rates = sorted(trial.params["rate"] for trial in ended.record.trials if trial.outcome == "complete")
+    assert rates == sorted({0.1, 0.2, 0.3, float(start.strip("{}").split(": ")[1])})
+    assert len(rates) == total
+
+
+GRID_STUDY = (
+    "from mc1opt.config import MLP, SGD, Config\n"
+    "SAMPLER, PRUNER, EPOCHS = 'grid', 'none', 2\n"
+    "GRID = {'rate': [0.1, 0.2, 0.3]}\n"
+    "def search_space(trial):\n"
+    "    rate = trial.suggest_float('rate', 0.1, 1.0)\n"
+    "    return Config(architecture=MLP(layers=()), optimizer=SGD(learning_rate=rate), batch_size=10)\n"
+)
+
+
 def test_a_definition_with_a_grid_is_searched_whole_and_the_total_is_that_of_its_points() -> None:
     Path("studies").mkdir()
-    Path("studies/mine.py").write_text(
-        "from mc1opt.config import MLP, SGD, Config\n"
-        "SAMPLER, PRUNER, EPOCHS = 'grid', 'none', 2\n"
-        "GRID = {'rate': [0.1, 0.2, 0.3]}\n"
-        "def search_space(trial):\n"
-        "    rate = trial.suggest_float('rate', 0.1, 1.0)\n"
-        "    return Config(architecture=MLP(layers=()), optimizer=SGD(learning_rate=rate), batch_size=10)\n"
-    )
+    Path("studies/mine.py").write_text(GRID_STUDY)
     output = io.StringIO()
     ended = run(output, study="mine", trials=100)
     assert output.getvalue().startswith("Study mine: 3 trials to train")
     assert "Done, after " in output.getvalue()
     assert sorted(trial.params["rate"] for trial in ended.record.trials) == [0.1, 0.2, 0.3]
     assert {trial.outcome for trial in ended.record.trials} == {"complete"}
+
+
+def test_a_study_keeps_its_sampler_and_pruner_until_a_command_names_others() -> None:
+    run(name="mlp", trials=1, sampler="random", pruner="none")
+    run(name="mlp", trials=2)
+    study = optuna.load_study(study_name="mlp", storage="sqlite:///s.db")
+    assert (study.user_attrs["mc1opt_sampler"], study.user_attrs["mc1opt_pruner"]) == ("random", "none")
+    run(name="mlp", trials=3, pruner="halving")
+    study = optuna.load_study(study_name="mlp", storage="sqlite:///s.db")
+    assert (study.user_attrs["mc1opt_sampler"], study.user_attrs["mc1opt_pruner"]) == ("random", "halving")
 
 
 # ---- What is printed -------------------------------------------------------------------------------------

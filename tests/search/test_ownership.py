@@ -5,6 +5,9 @@ import subprocess
 import sys
 import time
 
+import pytest
+
+from mc1opt.search import ownership
 from mc1opt.search.ownership import is_dead, this_owner
 
 
@@ -44,8 +47,19 @@ def test_a_process_id_that_was_used_again_is_another_process() -> None:
     assert is_dead({**owner, "started": (owner["started"] or 0) - 1}) is True
 
 
-def test_an_owner_before_the_last_boot_is_dead() -> None:
-    assert is_dead({**this_owner(), "boot": "another boot"}) is True
+def test_an_owner_before_the_last_boot_of_the_same_machine_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ownership, "_machine_id", lambda: "this one")
+    before = {**this_owner(), "boot": "another boot"}
+    assert is_dead(before) is True
+    assert (
+        is_dead({key: value for key, value in before.items() if key != "machine"}) is True
+    )  # an older mc1opt
+    assert is_dead({**before, "machine": "another"}) is None  # with the same name
+
+
+def test_where_machines_have_no_id_a_boot_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ownership, "_machine_id", lambda: None)
+    assert is_dead({**this_owner(), "boot": "another boot"}) is None
 
 
 def test_nothing_is_said_of_another_container_where_the_same_id_is_another_process() -> None:

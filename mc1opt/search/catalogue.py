@@ -2,10 +2,12 @@
 
 import dataclasses
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import optuna
+from optuna.trial import FrozenTrial, TrialState
 
 from mc1opt.errors import StorageError, UsageError
 from mc1opt.search import records
@@ -71,7 +73,7 @@ def catalogue(storage: str) -> Catalogue:
     for summary in database.get_all_studies():
         study = load_study(database, summary.study_name)
         trials = study.get_trials(deepcopy=False)
-        complete = [trial for trial in trials if trial.state == optuna.trial.TrialState.COMPLETE]
+        complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
         definition = summary.user_attrs.get(records.STUDY_DEFINITION)
         best = records.best_trial(complete) if definition is not None else None
         studies.append(
@@ -138,24 +140,30 @@ def open_for_deletion(storage: str, name: str) -> StudyToDelete:
         StorageError: there is no such study, or a process is training its trials.
     """
     database = open_storage(storage, create=False)
-    study = load_study(database, name)
-    trials = study.get_trials(deepcopy=False)
-    owners = [
-        trial.user_attrs.get(records.OWNER)
-        for trial in trials
-        if trial.state == optuna.trial.TrialState.RUNNING
-    ]
+    trials = load_study(database, name).get_trials(deepcopy=False)
+    _refuse_if_running(name, trials)
+    return StudyToDelete(database, storage, name, len(trials))
+
+
+def _refuse_if_running(name: str, trials: Sequence[FrozenTrial]) -> None:
+    """Refuses where a process of this machine trains trials, or trains them again with new seeds."""
+    owners = [trial.user_attrs.get(records.OWNER) for trial in trials if trial.state == TrialState.RUNNING]
+    owners += [claim["owner"] for trial in trials for claim in trial.user_attrs.get(records.CONFIRMING, [])]
     for owner in owners:
         if owner is not None and is_dead(owner) is False:
             raise StorageError(
                 f"study {name!r} is being run by process {owner['pid']} on {owner['host']}; stop it first."
             )
-    return StudyToDelete(database, storage, name, len(trials))
 
 
 def delete_study(victim: StudyToDelete) -> None:
-    """Deletes a study's trials, their files and kept weights."""
+    """Deletes a study's trials, their files and kept weights.
+
+    Raises:
+        StorageError: a process has begun to train its trials meanwhile.
+    """
     study = load_study(victim.database, victim.name)
+    _refuse_if_running(victim.name, study.get_trials(deepcopy=False))
     with victim.database.writing_study_attributes_together():
         remove_artifacts(study, artifacts_folder(victim.storage))
     optuna.delete_study(study_name=victim.name, storage=victim.database)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -14,6 +15,7 @@ from mc1opt.config import config_from_json
 from mc1opt.search import records
 from mc1opt.search.objective import Confirmed, EpochEvent, Objective
 from mc1opt.search.observers import TrialStarted
+from mc1opt.search.ownership import is_dead
 from mc1opt.search.weights import confirmation_checkpoint_path, remove_checkpoint
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import CAUSED_BY_CONFIG, EpochResult, Training, TrainingFailed
@@ -53,6 +55,10 @@ def _seeds(trial: FrozenTrial) -> Iterator[int]:
             yield confirmation["seed"]
 
 
+def _may_be_dead(claim: dict[str, Any]) -> bool:
+    return is_dead(claim["owner"]) is not False
+
+
 def _training(objective: Objective, trial: FrozenTrial, seed: int) -> Training:
     return Training(
         config=config_from_json(trial.user_attrs[records.CONFIG]),
@@ -86,7 +92,38 @@ class Confirmation:
                 if not self._left:
                     return
                 repetition = self._left.pop()
-            self._train(repetition)
+            if self._claim(repetition):
+                try:
+                    self._train(repetition)
+                finally:
+                    self._release(repetition)
+
+    def _claim(self, repetition: Repetition) -> bool:
+        """Whether this process is to train it: not where another one has, or is at it on this machine.
+
+        Of one on another machine nothing is known: it is trained twice rather than never.
+        """
+        seed, owner = repetition.training.seed, self._objective.storage.owner
+        done = seed in _seeds(self._objective.storage.get_trial(repetition.trial_id))
+        taken = False
+
+        def claimed(others: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+            nonlocal taken
+            living = [entry for entry in others or [] if entry["owner"] == owner or not _may_be_dead(entry)]
+            taken = any(entry["seed"] == seed and entry["owner"] != owner for entry in living)
+            return living if taken else [*living, {"seed": seed, "owner": owner}]
+
+        if not done:
+            self._objective.storage.change_user_attribute(repetition.trial_id, records.CONFIRMING, claimed)
+        return not done and not taken
+
+    def _release(self, repetition: Repetition) -> None:
+        claim = {"seed": repetition.training.seed, "owner": self._objective.storage.owner}
+
+        def released(claims: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+            return [entry for entry in claims or [] if entry != claim]
+
+        self._objective.storage.change_user_attribute(repetition.trial_id, records.CONFIRMING, released)
 
     def _train(self, repetition: Repetition) -> None:
         self._objective.emit(TrialStarted(repetition.number, "again, with a new seed"))

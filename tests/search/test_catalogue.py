@@ -10,6 +10,7 @@ import pytest
 
 from mc1opt.errors import StorageError, UsageError
 from mc1opt.search.catalogue import (
+    StudyToDelete,
     catalogue,
     catalogue_lines,
     delete_study,
@@ -165,6 +166,24 @@ def runner() -> Iterator[subprocess.Popen[str]]:
         assert process.stdout.readline() == "running\n"
         yield process
         process.kill()
+
+
+@pytest.mark.timeout(SECONDS)
+def test_a_study_whose_best_trials_are_being_trained_again_is_not_deleted(
+    runner: subprocess.Popen[str],
+) -> None:
+    storage = open_storage("s.db", create=False)
+    (trial,) = storage.get_all_trials(1)
+    owner = trial.user_attrs["owner"]
+    victim = StudyToDelete(storage, "s.db", "s", 1)
+    storage.set_user_attributes(trial._trial_id, {"confirming": [{"seed": 1, "owner": owner}]})
+    storage.set_back_to_waiting(trial._trial_id, owner, {})
+    for look in (lambda: open_for_deletion("s.db", "s"), lambda: delete_study(victim)):
+        with pytest.raises(StorageError, match=f"is being run by process {runner.pid}"):
+            look()
+    runner.kill()
+    runner.wait()
+    delete_study(open_for_deletion("s.db", "s"))
 
 
 @pytest.mark.timeout(SECONDS)

@@ -1,16 +1,19 @@
 """Confirmation: the best trials again, with new seeds, and nothing else changed by it."""
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mc1opt.config import config_from_json
-from mc1opt.search import records
+from mc1opt.search import ownership, records
 from mc1opt.search import run as run_module
-from mc1opt.search.confirm import SEEDS
+from mc1opt.search.confirm import SEEDS, Confirmation, missing_repetitions
 from mc1opt.search.observers import Observer, TrialStarted
+from mc1opt.search.ownership import this_owner
 from mc1opt.search.records import StudyRecord, TrialRecord
 from mc1opt.search.resume import load_study
 from mc1opt.search.run import StopFlag
@@ -32,6 +35,7 @@ from tests.search.studies import (
     smooth_space,
     stored,
 )
+from tests.search.test_objective import objective
 
 SMOOTH = definition_of(smooth_space)
 TRIALS = 4
@@ -153,6 +157,34 @@ def test_a_confirmation_that_was_killed_is_trained_again_at_the_next_start(switc
     assert again[0] == good
     assert again[1]["seed"] == new_seed(chosen.number, 0)
     assert again[1]["value"] > 0
+
+
+def living_owner() -> dict[str, Any]:
+    """Of another process of this machine that lives: the one that started this one."""
+    parent = os.getppid()
+    return {**this_owner(), "pid": parent, "started": ownership._start_time(parent)}
+
+
+@pytest.mark.parametrize("other", ["lives", "is dead", "has ended it"])
+def test_what_another_process_trains_again_is_left_to_it(switches: Switches, other: str) -> None:
+    chosen = best(run_study(TRIALS, SMOOTH).record, 1)[0]
+    mine = objective(SMOOTH)
+    trials = mine.study.get_trials()
+    repetitions = missing_repetitions(mine, trials, 1)
+    seeds = [repetition.training.seed for repetition in repetitions]
+    (trial_id,) = {repetition.trial_id for repetition in repetitions}
+    meanwhile: dict[str, Any] = {
+        "lives": {"confirming": [{"seed": seeds[0], "owner": living_owner()}]},
+        "is dead": {"confirming": [{"seed": seeds[0], "owner": dead_owner()}]},
+        "has ended it": {"confirmations": [{"seed": seeds[0], "value": 0.5}]},
+    }
+    new_storage().set_user_attributes(trial_id, meanwhile[other])
+    before = len(switches.epochs())
+    Confirmation(mine, repetitions).work()
+    begun = {epoch["seed"] for epoch in switches.epochs()[before:]}
+    assert begun == (set(seeds) if other == "is dead" else {seeds[1]})
+    found = {entry["seed"] for entry in stored().trials[chosen.number].confirmations}
+    assert found == ({seeds[1]} if other == "lives" else set(seeds))
 
 
 def test_a_confirmation_is_trained_in_the_steps_of_its_trial(switches: Switches) -> None:

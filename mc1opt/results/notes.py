@@ -141,7 +141,7 @@ def _table(record: StudyRecord, best: Sequence[TrialRecord], page: str) -> str:
 def _told_apart(record: StudyRecord) -> str:
     """What seed noise leaves of the ranking."""
     told = told_apart(record)
-    if told is None or not (told.is_ahead or len(told.equal) > 1):
+    if told is None:
         return (
             "One training is one draw: trained again with another seed, a config ends some tenths of a point "
             "higher or lower. The best ones are trained again at the end of the search."
@@ -155,6 +155,8 @@ def _told_apart(record: StudyRecord) -> str:
             f"({points})."
         )
     shown = ", ".join(f"#{number} ({means[number]:.4f})" for number in told.equal)
+    if len(told.equal) == 1:
+        return f"Trained again with new seeds: {shown}. No other was, so that nothing is told apart from it."
     return f"Trained again with new seeds, these are not told apart: {shown}; seed noise is {points}."
 
 

@@ -88,7 +88,7 @@ def test_the_ranking_says_what_seed_noise_leaves_of_it() -> None:
     assert "#0 is ahead (0.8005) by more than seed noise" in note(apart)
     alone = study(trial(0, value=0.81, confirmations=again(0.800, 0.801)), trial(1, value=0.8))
     assert "ahead" not in note(alone)
-    assert "One training is one draw" in note(alone)
+    assert "Trained again with new seeds: #0 (0.8005). No other was" in note(alone)
 
 
 def test_the_commands_name_study_and_database_and_quote_both() -> None:

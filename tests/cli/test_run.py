@@ -331,5 +331,6 @@ def test_a_search_in_which_all_fails_stops_and_says_why(tiny: Path) -> None:
     ended = mc1opt("run", "--study", "mine.py", "--data", "images", "--workers", "1", "--max-failures", "2")
     assert ended.returncode == 1
     assert "2 trials in a row failed (--max-failures 2): 2x the training loss" in ended.stderr
-    assert "mc1opt show --study mine" in ended.stderr
+    assert "Trials: 2 failed" in ended.stdout
+    assert "show --study mine --trial 1" in ended.stdout
     assert states() == ["PRUNED", "PRUNED"]

@@ -152,14 +152,12 @@ def test_the_second_signal_ends_a_search_at_once(
     switches.add("hang", **HANGS)
     search = commands.search(workers=workers)
     wait_until_begun(switches, VICTIM, 2)
-    # A second one of the same signal is lost while the first is not yet seen: until it has an effect.
-    for _ in range(100):
-        search.send_signal(number)
-        time.sleep(0.05)
-        if search.poll() is not None:
-            break
+    # Another signal: the same one, so soon, is taken for the same request (`tests/cli/test_signals.py`).
+    other = signal.SIGINT if number == signal.SIGTERM else signal.SIGTERM
+    search.send_signal(number)
+    search.send_signal(other)
     ended = commands.finish(search, 10.0)
-    assert ended.code == 128 + number
+    assert ended.code in (128 + number, 128 + other)  # the second may overtake the first in its handler
     assert "Go on with" not in ended.stdout
     assert wait_for_processes(commands.folder) == []
     commands.go_on(workers=workers)

@@ -27,7 +27,7 @@ from mc1opt.results.diagnosis import Check, Status
 from mc1opt.search import records
 from mc1opt.search.heartbeat import GRACE_SECONDS
 from mc1opt.search.location import DEFAULT_STORAGE, shown_storage, sqlite_path, storage_url
-from mc1opt.search.opening import other_schema
+from mc1opt.search.opening import STUDY_TABLES, other_schema
 from mc1opt.search.ownership import is_dead
 from mc1opt.search.progress import duration, plural
 from mc1opt.search.resume import MAX_STALLED
@@ -85,7 +85,7 @@ class _Database:
 def _check_contents(database: _Database, shown: str, leave: str) -> Check:
     connection = database.connection
     tables = set(sqlalchemy.inspect(connection).get_table_names())
-    if not {"studies", "trials", "version_info"} <= tables:
+    if not tables >= STUDY_TABLES:
         if connection.dialect.name != "sqlite" and not tables:
             return Check("database", "ok", f"{shown} is empty", "`mc1opt run` makes its tables.")
         found = (

@@ -13,8 +13,8 @@ from mc1opt.results.final_test import Confusion, FinalTest
 from mc1opt.results.folds import fold_images
 from mc1opt.results.retrain_plan import Progress, RetrainPlan
 from mc1opt.results.statistics import Spread, spread
-from mc1opt.search.location import DEFAULT_STORAGE, shown_storage
 from mc1opt.search.progress import duration, plural
+from mc1opt.search.tables import storage_option
 from mc1opt.spec import DataSet
 
 
@@ -250,9 +250,7 @@ def confusion_lines(confusion: Confusion) -> list[str]:
 
 def command_lines(result: Retraining) -> list[str]:
     """What to do next, to copy."""
-    place = ""
-    if result.storage != DEFAULT_STORAGE:
-        place = f" --storage {shlex.quote(shown_storage(result.storage))}"
+    place = storage_option(result.storage)
     model = shlex.quote(str(result.model))
     study = shlex.quote(result.study)
     return [

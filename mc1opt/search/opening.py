@@ -28,7 +28,8 @@ from mc1opt.search.location import (
 from mc1opt.search.storage import BUSY_TIMEOUT_SECONDS, StudyStorage, is_busy
 
 _SQLITE_HEADER = b"SQLite format 3\x00"
-_STUDY_TABLES = {"studies", "trials", "version_info"}
+STUDY_TABLES = frozenset({"studies", "trials", "version_info"})
+"""By which a database of studies is known."""
 
 
 def open_storage(
@@ -123,7 +124,7 @@ def _was_left_within_a_write(path: Path) -> bool:
 
 def _check_tables(connection: sqlite3.Connection, path: Path, leave: str) -> None:
     tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if not tables >= _STUDY_TABLES:
+    if not tables >= STUDY_TABLES:
         found = ", ".join(sorted(tables)[:5]) or "none"
         raise StorageError(f"{path} is a database of another program (its tables: {found}). {leave}")
 
@@ -202,7 +203,7 @@ def _check_server(url: str, create: bool) -> None:
     shown = shown_storage(url)
     with sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool).connect() as connection:
         tables = set(sqlalchemy.inspect(connection).get_table_names())
-        if not tables >= _STUDY_TABLES:
+        if not tables >= STUDY_TABLES:
             foreign = sorted(tables - set(BaseModel.metadata.tables) - {"alembic_version"})
             if foreign:
                 raise StorageError(

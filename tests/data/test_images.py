@@ -93,7 +93,7 @@ def test_more_training_images_than_validation_leaves_are_refused(data: DataSet) 
 def test_training_images_do_not_need_the_test_images(data: DataSet) -> None:
     for path in Path(data.folder).glob("test_*.npy"):
         path.unlink()
-    open_training_images(data, 100, "cpu")
+    assert len(open_training_images(data, 100, "cpu").train_images) == 100
 
 
 def test_images_that_are_not_chosen_are_not_read_into_memory() -> None:

@@ -68,10 +68,7 @@ def choose_candidates(record: StudyRecord, *, top: int, trial: int | None = None
 
 
 def _finished(record: StudyRecord, number: int) -> TrialRecord:
-    found = next((entry for entry in record.trials if entry.number == number), None)
-    if found is None:
-        last = f"its trials are 0 to {len(record.trials) - 1}" if record.trials else "it has no trials yet"
-        raise UsageError(f"study {record.study!r} has no trial {number}; {last}.")
+    found = record.trial(number)
     if found.value is None:
         raise UsageError(
             f"trial {number} of study {record.study!r} was not trained to its end ({ending(found)}), so its "

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import statistics
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from mc1opt.results.model_folder import read_model_folder
 from mc1opt.search.catalogue import read_study
 from mc1opt.search.location import checkpoints_folder
 from mc1opt.search.progress import ending, plural
+from mc1opt.search.ranking import by_promise
 from mc1opt.search.records import StudyRecord, TrialRecord
 from mc1opt.search.weights import kept_weights, study_folder
 from mc1opt.spec import Fidelity
@@ -53,7 +55,8 @@ def trial_source(storage: str, study: str, number: int | None) -> ExportSource:
     Args:
         storage: the study database.
         study: the study's name.
-        number: the trial; None is the best one.
+        number: the trial; None is the best one: of those with kept weights, the one that promises most
+            (`mc1opt.search.ranking.by_promise`).
 
     Raises:
         UsageError: the study has no finished trial or no such trial, or the trial's weights are not kept.
@@ -62,8 +65,8 @@ def trial_source(storage: str, study: str, number: int | None) -> ExportSource:
         ModelError: the kept weights are damaged, or those of another training.
     """
     record = read_study(storage, study)
-    trial = _trial(record, number)
     kept = kept_weights(study_folder(checkpoints_folder(storage), study))
+    trial = _best(record, kept.keys()) if number is None else record.trial(number)
     finished = {entry.number for entry in record.trials if entry.outcome == "complete"}
     there = sorted(finished & kept.keys())
     others = f"Trials with kept weights: {', '.join(map(str, there))}." if there else "No trial has."
@@ -116,19 +119,14 @@ def _refuse_other_weights(path: Path, number: int, config: Config, seed: int | N
         )
 
 
-def _trial(record: StudyRecord, number: int | None) -> TrialRecord:
-    if number is not None:
-        found = [trial for trial in record.trials if trial.number == number]
-        if found:
-            return found[0]
-        last = f"its trials are 0 to {len(record.trials) - 1}" if record.trials else "it has no trials yet"
-        raise UsageError(f"study {record.study!r} has no trial {number}; {last}.")
-    if record.best is None:
+def _best(record: StudyRecord, kept: Collection[int]) -> TrialRecord:
+    ranked = by_promise(record)
+    if not ranked:
         raise UsageError(
             f"study {record.study!r} has no finished trial, so there is nothing to export. `mc1opt run` goes "
             "on with it."
         )
-    return record.best
+    return next((trial for trial in ranked if trial.number in kept), ranked[0])
 
 
 def _trial_quality(trial: TrialRecord) -> str:

@@ -15,7 +15,7 @@ from mc1opt.search import records
 from mc1opt.search.environment import versions
 from mc1opt.search.opening import open_storage
 from mc1opt.search.progress import ending, plural
-from mc1opt.search.records import study_record, trial_record
+from mc1opt.search.records import study_record
 from mc1opt.search.resume import load_study
 from mc1opt.spec import DataSet, Device, EpochResult, Fidelity, Precision, Training, TrainingFailed
 from mc1opt.training.devices import resolve_device
@@ -128,12 +128,8 @@ def replay(
 
 
 def _trial(study: "Study", number: int) -> "FrozenTrial":
-    trials = study.get_trials(deepcopy=False)
-    if not 0 <= number < len(trials):
-        last = f"its trials are 0 to {len(trials) - 1}" if trials else "it has no trials yet"
-        raise UsageError(f"study {study.study_name!r} has no trial {number}; {last}.")
-    trial = trials[number]
-    record = trial_record(trial)
+    record = study_record(study).trial(number)
+    trial = study.get_trials(deepcopy=False)[number]
     again = record.outcome in ("complete", "pruned") or (
         record.failure is not None and record.failure["kind"] in REPEATABLE
     )

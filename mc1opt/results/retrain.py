@@ -27,6 +27,7 @@ from mc1opt.search.progress import duration
 from mc1opt.search.records import StudyRecord
 from mc1opt.search.run import StopFlag
 from mc1opt.training.devices import resolve_device, resolve_precision
+from mc1opt.workers.memory import training_memory
 from mc1opt.workers.pool import Pool, ProcessPool
 
 TOP = 3
@@ -118,9 +119,20 @@ def _plan(
     candidates = choose_candidates(record, top=command.top or TOP, trial=command.trial)
     device = resolve_device(command.device)
     precision = resolve_precision(device)
-    workers = resolve_workers(command.workers, device)
+    resolve_workers(command.workers, device)  # a wrong option is said before images are fetched
     data = study_data(record, command.data, output)
     check_folds(command.folds or 0, data)
+    needs = [
+        training_memory(
+            candidate.config,
+            train_images=data.train_images,
+            validation_images=0,  # the training on all images is the largest
+            device=device,
+            precision=precision,
+        )
+        for candidate in candidates
+    ]
+    workers = resolve_workers(command.workers, device, max(need.host for need in needs))
 
     def plan_of(candidates: Sequence[Candidate]) -> RetrainPlan:
         plan = make_plan(

@@ -116,11 +116,7 @@ def read_study(storage: str, name: str, trial: int | None = None) -> StudyRecord
     record = study_record(study)
     if trial is None:
         return record
-    chosen = [entry for entry in record.trials if entry.number == trial]
-    if not chosen:
-        last = f"its trials are 0 to {len(record.trials) - 1}" if record.trials else "it has no trials yet"
-        raise UsageError(f"study {name!r} has no trial {trial}; {last}.")
-    return dataclasses.replace(record, trials=chosen)
+    return dataclasses.replace(record, trials=[record.trial(trial)])
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from mc1opt.search.tables import end_lines
 from mc1opt.spec import DataSet, Device, Fidelity
 from mc1opt.training.devices import resolve_device, resolve_precision
 from mc1opt.workers.pool import ProcessPool
-from mc1opt.workers.resources import default_workers, workers_in_memory
+from mc1opt.workers.resources import WORKER_MEMORY, default_workers, workers_in_memory
 
 MAX_WORKERS = 256
 
@@ -123,14 +123,19 @@ def search(
     return ended
 
 
-def resolve_workers(text: str, device: Device) -> int:
+def resolve_workers(text: str, device: Device, memory_each: int = WORKER_MEMORY) -> int:
     """How many trainings at once.
+
+    Args:
+        text: of `--workers`: a number, or auto.
+        device: where they train.
+        memory_each: bytes of the machine's memory that each takes, as far as it is known; it limits auto.
 
     Raises:
         UsageError: the text is neither a number of at least 1 nor "auto".
     """
     if text == "auto":
-        return default_workers(device=device)
+        return default_workers(device, memory_each)
     if not text.isdecimal() or not 1 <= int(text) <= MAX_WORKERS:
         raise UsageError(f"--workers {text!r}: give a number from 1 to {MAX_WORKERS}, or auto.")
     if device == "mps" and int(text) > 1:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from mc1opt.errors import UsageError
 from mc1opt.spec import Fidelity
 
 # ---- User attributes of a trial --------------------------------------------------------------------------
@@ -227,6 +228,18 @@ class StudyRecord:
         """The completed trial with the highest value."""
         complete = [trial for trial in self.trials if trial.value is not None]
         return max(complete, key=lambda t: (t.value or 0.0, -t.number)) if complete else None
+
+    def trial(self, number: int) -> TrialRecord:
+        """The trial with a number.
+
+        Raises:
+            UsageError: the study has no such trial.
+        """
+        found = next((trial for trial in self.trials if trial.number == number), None)
+        if found is None:
+            there = f"its trials are 0 to {len(self.trials) - 1}" if self.trials else "it has no trials yet"
+            raise UsageError(f"study {self.study!r} has no trial {number}; {there}.")
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """As `show --json` prints it."""

@@ -34,6 +34,17 @@ def test_without_a_number_it_is_the_best_trial_and_its_kept_weights(trained: Tra
     assert source.seed == trained.training.seed
 
 
+def test_new_trainings_say_which_trial_is_the_best(trained: Trained) -> None:
+    again = {0: [0.49, 0.48], 1: [0.44, 0.45]}
+    write_study(trained, again=again)
+    assert trial_source(STORAGE, STUDY, None).stem == "trial-0"
+
+
+def test_the_best_is_one_with_kept_weights(trained: Trained) -> None:
+    write_study(trained, again={2: [0.9, 0.9]})
+    assert trial_source(STORAGE, STUDY, None).stem == f"trial-{BEST}"
+
+
 @pytest.mark.usefixtures("study")
 def test_another_trial_can_be_chosen() -> None:
     source = trial_source(STORAGE, STUDY, 0)

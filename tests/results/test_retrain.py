@@ -15,6 +15,7 @@ from mc1opt.config import config_id
 from mc1opt.data import images as images_module
 from mc1opt.errors import DataError, Mc1optError, StorageError, UsageError
 from mc1opt.results import retrain_epochs, trainings
+from mc1opt.results.candidates import choose_candidates
 from mc1opt.results.model_folder import read_model_folder
 from mc1opt.results.report import Retraining, command_lines
 from mc1opt.results.training_store import TRAININGS, TrainingStore
@@ -24,6 +25,8 @@ from mc1opt.search.run import StopFlag
 from mc1opt.search.weights import study_folder
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import Fidelity, Fold, Training
+from mc1opt.workers import resources
+from mc1opt.workers.memory import training_memory
 from tests.curves import Switches, curve
 from tests.results.retraining import (
     MODELS,
@@ -137,6 +140,26 @@ def test_the_number_of_workers_changes_nothing_but_the_time(retrainable: StudyRe
     for name in ("trainings.jsonl", "test_results.jsonl", "test_openings.jsonl"):
         (MODELS / name).unlink()
     assert facts(retrained(workers="3")) == first
+
+
+def test_as_many_trainings_at_once_as_memory_holds_of_the_largest_candidate(
+    retrainable: StudyRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = small_images()
+    candidates = choose_candidates(retrainable, top=3)
+    each = max(
+        training_memory(
+            candidate.config, train_images=200, validation_images=0, device="cpu", precision="float32"
+        ).host
+        for candidate in candidates
+    )
+    assert data.train_images == 200
+    monkeypatch.setattr(resources, "available_cpus", lambda _root: 64)
+    monkeypatch.setattr(resources, "available_memory", lambda _root: 20 * each + 1)
+    assert 20 * each // resources.WORKER_MEMORY != 20
+    output = io.StringIO()
+    retrained(seeds=1, output=output, workers="auto")
+    assert "20 workers on cpu" in output.getvalue()
 
 
 def test_a_trial_that_is_named_is_retrained_alone(retrainable: StudyRecord) -> None:

@@ -29,8 +29,8 @@ HEARTBEAT_SECONDS = 20.0
 
 GRACE_SECONDS = 180.0
 """How long an owner on another machine may be silent before its trial is taken up. Longer than a write that
-waits for a locked database, all its tries together: a process that is taken for dead loses what it has
-trained."""
+waits for a locked database or an absent server, all its tries together: a process that is taken for dead
+loses what it has trained."""
 
 STOP_SECONDS = 2.0
 """How long the end of a search waits for a heartbeat that is being written."""

@@ -25,7 +25,8 @@ from mc1opt.search.location import (
     sqlite_path,
     storage_url,
 )
-from mc1opt.search.storage import BUSY_TIMEOUT_SECONDS, StudyStorage, is_busy
+from mc1opt.search.patience import is_busy
+from mc1opt.search.storage import BUSY_TIMEOUT_SECONDS, StudyStorage
 
 _SQLITE_HEADER = b"SQLite format 3\x00"
 STUDY_TABLES = frozenset({"studies", "trials", "version_info"})

@@ -130,7 +130,7 @@ def run_search(
         reason = str(error.__cause__ or error).split("\n")[0]
         raise StorageError(
             f"the study database cannot be read or written: {reason}. Finished trials are kept; free the "
-            "disk or end what holds the database, and give the same command again."
+            "disk, end what holds the database or start its server, and give the same command again."
         ) from error
 
 

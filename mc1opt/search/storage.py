@@ -1,4 +1,4 @@
-"""The study database: the few writes that must be atomic, and patience where it is locked.
+"""The study database: the few writes that must be atomic.
 
 Optuna's RDBStorage does the work. Ours adds what several threads and processes need: a waiting trial is
 taken by compare-and-swap, together with the name of its owner; an interrupted one is set back only by whoever
@@ -10,15 +10,11 @@ that damages databases in the SQLite of most Pythons (the WAL-reset bug, before 
 """
 
 import contextlib
-import functools
 import json
-import random
-import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any
 
 import optuna
 import sqlalchemy
@@ -32,53 +28,15 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from mc1opt.search.location import locked_beside, locked_on_server, sqlite_path
+from mc1opt.search.patience import patiently, through_outages
 from mc1opt.search.records import CONFIG_ID, DUPLICATE_OF, OWNER
 
 BUSY_TIMEOUT_SECONDS = 20.0
 """How long a statement waits for another process's lock on a SQLite file."""
-LOCKED_RETRIES = 4
-"""How often what found the SQLite file locked for all that time is tried again."""
-LOCKED_PAUSE_SECONDS = 0.1
-"""The mean pause before the first of them; each next one is twice as long."""
 
 
 class LostTrialError(Exception):
     """A trial belongs to another process now, which took this one for dead. What that one does counts."""
-
-
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
-
-
-def _patiently(
-    method: Callable[Concatenate["StudyStorage", _P], _R],
-) -> Callable[Concatenate["StudyStorage", _P], _R]:
-    """Tries again, a few times, where the SQLite file is locked: nothing of the transaction was written."""
-
-    @functools.wraps(method)
-    def patient(self: "StudyStorage", /, *arguments: _P.args, **more: _P.kwargs) -> _R:
-        for attempt in range(LOCKED_RETRIES):
-            try:
-                return method(self, *arguments, **more)
-            except StorageInternalError as error:
-                if not _is_locked(error):
-                    raise
-            # At random, so that those who wait don't come back at the same moment.
-            time.sleep(random.uniform(0.0, 2.0 * LOCKED_PAUSE_SECONDS * 2**attempt))
-        return method(self, *arguments, **more)
-
-    return patient
-
-
-def _is_locked(error: StorageInternalError) -> bool:
-    reason = getattr(error.__cause__, "orig", None)
-    return isinstance(reason, sqlite3.DatabaseError) and is_busy(reason)
-
-
-def is_busy(error: sqlite3.DatabaseError) -> bool:
-    """The lower byte is the plain code. Errors of the module itself, not of SQLite, have none."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 class StudyStorage(RDBStorage):
@@ -100,17 +58,20 @@ class StudyStorage(RDBStorage):
         super().__init__(url, engine_kwargs=options)
 
     # What a search has Optuna's own methods do; those below are patient, too.
-    get_trial = _patiently(RDBStorage.get_trial)
-    _get_trials = _patiently(RDBStorage._get_trials)
-    get_study_user_attrs = _patiently(RDBStorage.get_study_user_attrs)
-    get_study_system_attrs = _patiently(RDBStorage.get_study_system_attrs)
-    create_new_study = _patiently(RDBStorage.create_new_study)
-    set_study_user_attr = _patiently(RDBStorage.set_study_user_attr)
-    set_trial_user_attr = _patiently(RDBStorage.set_trial_user_attr)
-    set_trial_system_attr = _patiently(RDBStorage.set_trial_system_attr)
-    record_heartbeat = _patiently(RDBStorage.record_heartbeat)
+    get_study_id_from_name = patiently(RDBStorage.get_study_id_from_name)
+    get_study_name_from_id = patiently(RDBStorage.get_study_name_from_id)
+    get_study_directions = patiently(RDBStorage.get_study_directions)
+    get_trial = patiently(RDBStorage.get_trial)
+    _get_trials = patiently(RDBStorage._get_trials)
+    get_study_user_attrs = patiently(RDBStorage.get_study_user_attrs)
+    get_study_system_attrs = patiently(RDBStorage.get_study_system_attrs)
+    create_new_study = patiently(RDBStorage.create_new_study)
+    set_study_user_attr = patiently(RDBStorage.set_study_user_attr)
+    set_trial_user_attr = patiently(RDBStorage.set_trial_user_attr)
+    set_trial_system_attr = patiently(RDBStorage.set_trial_system_attr)
+    record_heartbeat = patiently(RDBStorage.record_heartbeat)
 
-    # Not patient: Optuna tries this again itself, as often.
+    @through_outages  # a lock Optuna waits for itself, as long
     def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
         """A new trial has its owner from its first moment, or a kill in between would leave it to nobody."""
         if template_trial is None:
@@ -138,7 +99,7 @@ class StudyStorage(RDBStorage):
             if rows:
                 self._write_parameters(rows)
 
-    @_patiently
+    @patiently
     def _write_parameters(self, rows: list[Any]) -> None:
         with _create_scoped_session(self.scoped_session, True) as session:
             for row in rows:
@@ -182,13 +143,13 @@ class StudyStorage(RDBStorage):
         if changed:
             self._write_study_attributes(changed)
 
-    @_patiently
+    @patiently
     def _write_study_attributes(self, attributes: dict[tuple[int, str], Any]) -> None:
         with self._transaction() as connection:
             for (study, key), value in attributes.items():
                 self._write(connection, "study_system_attributes", "study_id", study, key, value)
 
-    @_patiently
+    @patiently
     def set_study_system_attr(self, study_id: int, key: str, value: JSONSerializable) -> None:
         """As Optuna's, but see `writing_study_attributes_together`."""
         attributes = getattr(self._noted, "attributes", None)
@@ -197,7 +158,7 @@ class StudyStorage(RDBStorage):
         else:
             attributes[study_id, key] = value
 
-    @_patiently
+    @patiently
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         """As Optuna's, for a trial of this process.
 
@@ -208,7 +169,7 @@ class StudyStorage(RDBStorage):
             self._require_own(session.connection(), trial_id)
             self._set_trial_intermediate_value_without_commit(session, trial_id, step, intermediate_value)
 
-    @_patiently
+    @patiently
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
@@ -241,7 +202,7 @@ class StudyStorage(RDBStorage):
             raise UpdateFinishedTrialError(f"trial {trial_id} is finished")
         return False
 
-    @_patiently
+    @patiently
     def set_back_to_waiting(
         self, trial_id: int, expected_owner: dict[str, Any] | None, attributes: dict[str, Any]
     ) -> bool:
@@ -265,20 +226,20 @@ class StudyStorage(RDBStorage):
                 self._write_attribute(connection, trial_id, key, value)
         return True
 
-    @_patiently
+    @patiently
     def take_over(self, trial_id: int, expected_owner: dict[str, Any] | None) -> bool:
         """Makes this process the owner of a trial, if it still belongs to `expected_owner`."""
         with self._transaction() as connection:
             return self._change_owner(connection, trial_id, expected_owner, self.owner)
 
-    @_patiently
+    @patiently
     def set_user_attributes(self, trial_id: int, attributes: dict[str, Any]) -> None:
         """Writes several user attributes of any trial in one transaction: one wait for the disk."""
         with self._transaction() as connection:
             for key, value in attributes.items():
                 self._write_attribute(connection, trial_id, key, value)
 
-    @_patiently
+    @patiently
     def set_own_attributes(self, trial_id: int, attributes: dict[str, Any]) -> None:
         """Writes several user attributes of a trial that this process runs, in one transaction.
 
@@ -290,7 +251,7 @@ class StudyStorage(RDBStorage):
             for key, value in attributes.items():
                 self._write_attribute(connection, trial_id, key, value)
 
-    @_patiently
+    @patiently
     def claim_config(self, trial_id: int, attributes: dict[str, Any]) -> int | None:
         """Writes attributes of a trial that this process runs, its config id among them, and its original.
 
@@ -340,7 +301,7 @@ class StudyStorage(RDBStorage):
                 self._write_attribute(connection, trial_id, key, value)
         return original
 
-    @_patiently
+    @patiently
     def change_user_attribute(self, trial_id: int, key: str, change: Callable[[Any], Any]) -> None:
         """Replaces a user attribute of any trial by what `change` makes of it (None: there is none).
 
@@ -360,6 +321,7 @@ class StudyStorage(RDBStorage):
             value = change(None if row is None else json.loads(row[0]))
             self._write_attribute(connection, trial_id, key, value)
 
+    @patiently
     def heartbeats(self, study_id: int) -> dict[int, str]:
         """The last heartbeat of each running trial that has one, by trial id: a time in the database's words.
 

@@ -18,7 +18,8 @@ from mc1opt.search.records import OWNER, STARTING_POINT, STUDY_SEED
 from mc1opt.search.resume import StudySettings, load_study, open_study
 from mc1opt.search.storage import LostTrialError, StudyStorage
 from mc1opt.spec import Fidelity
-from tests.contracts.conftest import execute, new_database, tables_of
+from tests.contracts.conftest import new_database, tables_of
+from tests.contracts.server import execute
 from tests.search.studies import DATA, MAX_MACS, small_definition
 
 ME = {"host": "here", "boot": "b", "pid": 1, "started": 2}

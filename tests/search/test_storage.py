@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 
 import optuna
 import pytest
-from optuna.exceptions import StorageInternalError
 
 from mc1opt.search import storage as storage_module
 from mc1opt.search.opening import open_storage
@@ -76,23 +75,3 @@ def test_a_write_that_finds_the_database_locked_is_tried_again(monkeypatch: pyte
     assert {key: trial.user_attrs[key] for key in "ab"} == {"a": 1, "b": 1}
     assert study.user_attrs == {"u": 1}
     assert len(study.trials) == 2
-
-
-def test_tries_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage_module, "BUSY_TIMEOUT_SECONDS", 0.01)
-    monkeypatch.setattr(storage_module, "LOCKED_PAUSE_SECONDS", 0.01)
-    storage = new_storage()
-    trial = new_study(storage).ask()
-    with locked(1.0), pytest.raises(StorageInternalError) as caught:
-        trial.report(0.5, 0)
-    assert "database is locked" in str(caught.value.__cause__)
-
-
-def test_an_error_that_waiting_does_not_help_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage_module, "LOCKED_PAUSE_SECONDS", 60.0)
-    storage = new_storage()
-    trial = new_study(storage).ask()
-    with contextlib.closing(sqlite3.connect("s.db")) as connection:
-        connection.execute("DROP TABLE trial_intermediate_values")
-    with pytest.raises(StorageInternalError):
-        trial.report(0.5, 0)

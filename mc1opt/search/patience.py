@@ -1,0 +1,104 @@
+"""Patience with a study database: where it is locked, or its server is away, a transaction is tried again.
+
+A failed transaction has written nothing, with one exception: a server can die between a commit and its
+answer. Then the second try finds the work done. A new trial is there twice, and one of them is trained by
+nobody until the next start takes it up; a trial that was ended is left as it is. Neither costs a finished
+trial.
+"""
+
+import functools
+import logging
+import random
+import sqlite3
+import time
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import DBAPIError, OperationalError, PendingRollbackError
+
+logger = logging.getLogger(__name__)
+
+LOCKED_RETRIES = 4
+"""How often what found the SQLite file locked, for as long as a statement waits, is tried again."""
+LOCKED_PAUSE_SECONDS = 0.1
+"""The mean pause before the first of them; each next one is twice as long."""
+
+OUTAGE_SECONDS = 120.0
+"""How long a server may be away: a restart takes seconds, a standby takes over within one or two minutes."""
+OUTAGE_PAUSE_SECONDS = 1.0
+"""The mean pause between tries to reach it."""
+AWAY = ("08", "57P")
+"""How the SQLSTATE of an error begins that says so: connection exceptions, and a server that shuts down or
+starts (PostgreSQL's manual, appendix A)."""
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def patiently(method: Callable[Concatenate[Any, _P], _R]) -> Callable[Concatenate[Any, _P], _R]:
+    """Tries a transaction again where the SQLite file is locked, a few times, or the server is away."""
+
+    @functools.wraps(method)
+    def patient(storage: Any, /, *arguments: _P.args, **more: _P.kwargs) -> _R:
+        for attempt in range(LOCKED_RETRIES):
+            try:
+                return method(storage, *arguments, **more)
+            except StorageInternalError as error:
+                if not _is_locked(error):
+                    raise
+            # At random, so that those who wait don't come back at the same moment.
+            time.sleep(random.uniform(0.0, 2.0 * LOCKED_PAUSE_SECONDS * 2**attempt))
+        return method(storage, *arguments, **more)
+
+    return through_outages(patient)
+
+
+def through_outages(method: Callable[Concatenate[Any, _P], _R]) -> Callable[Concatenate[Any, _P], _R]:
+    """Tries a transaction again while the server is away, for `OUTAGE_SECONDS`."""
+
+    @functools.wraps(method)
+    def patient(storage: Any, /, *arguments: _P.args, **more: _P.kwargs) -> _R:
+        since = None
+        while True:
+            try:
+                return method(storage, *arguments, **more)
+            except StorageInternalError as error:
+                now = time.monotonic()
+                if not _is_away(error) or (since is not None and now - since >= OUTAGE_SECONDS):
+                    raise
+                if since is None:
+                    since = now
+                    reason = str(error.__cause__).split("\n")[0]
+                    logger.warning("the study database is away, waiting for it: %s", reason)
+            time.sleep(random.uniform(0.0, 2.0 * OUTAGE_PAUSE_SECONDS))
+
+    return patient
+
+
+def _is_locked(error: StorageInternalError) -> bool:
+    reason = getattr(error.__cause__, "orig", None)
+    return isinstance(reason, sqlite3.DatabaseError) and is_busy(reason)
+
+
+def is_busy(error: sqlite3.DatabaseError) -> bool:
+    """Whether another process holds the file's lock.
+
+    The lower byte is the plain code. Errors of the module itself, not of SQLite, have none.
+    """
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _is_away(error: StorageInternalError) -> bool:
+    cause = error.__cause__
+    if isinstance(cause, PendingRollbackError):
+        return True  # Optuna asked in another way after a connection broke, in the same transaction
+    if not isinstance(cause, DBAPIError) or isinstance(cause.orig, sqlite3.Error):
+        return False
+    if cause.connection_invalidated:
+        return True
+    # A connection that could not be made at all has no SQLSTATE, if nobody answered. psycopg's name for it,
+    # and that of psycopg2.
+    state = getattr(cause.orig, "sqlstate", None) or getattr(cause.orig, "pgcode", None)
+    return isinstance(cause, OperationalError) and (state is None or str(state).startswith(AWAY))

@@ -57,7 +57,12 @@ def run(
     confirm: Annotated[
         int, typer.Option(help="How many of the best are trained again with two new seeds; 0 for none.")
     ] = 3,
-    keep: Annotated[int, typer.Option(help="How many of the best trials keep their weights.")] = 5,
+    keep: Annotated[
+        int,
+        typer.Option(
+            help="How many of the best trials keep their weights; as many of the best by new trainings."
+        ),
+    ] = 5,
     data: Data = None,
     wandb: Wandb = None,
     as_json: Json = False,

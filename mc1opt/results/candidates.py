@@ -55,7 +55,7 @@ def choose_candidates(record: StudyRecord, *, top: int, trial: int | None = None
     """
     if trial is not None:
         return [_candidate(_finished(record, trial))]
-    ranked = by_promise(record)
+    ranked = by_promise(record.trials)
     if not ranked:
         raise UsageError(
             f"study {record.study!r} has no finished trial, so there is nothing to train again. "

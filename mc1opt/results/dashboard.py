@@ -125,8 +125,10 @@ def update_study(study: optuna.Study, database: StudyStorage, storage: str) -> N
 
 def _winner(record: StudyRecord, found: Retrained | None) -> TrialRecord | None:
     """The trial that was retrained; None if the model is of a study that had this name before."""
+    if found is None or found.data != (record.data or {}).get("sha256"):
+        return None
     for trial in record.trials:
-        if found is not None and (trial.number, trial.config_id) == (found.trial, found.config_id):
+        if (trial.number, trial.config_id) == (found.trial, found.config_id):
             return trial if trial.value is not None else None
     return None
 

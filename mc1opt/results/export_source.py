@@ -47,6 +47,8 @@ class ExportSource:
     device: str | None = None
     """Where it was trained, and in which precision; None if that is not known."""
     precision: str | None = None
+    accumulation: int = 1
+    """The steps that each batch was taken in, because memory was short; 1 is the whole batch."""
 
 
 def trial_source(storage: str, study: str, number: int | None) -> ExportSource:
@@ -95,6 +97,7 @@ def trial_source(storage: str, study: str, number: int | None) -> ExportSource:
         seed=trial.seed,
         device=trial.device,
         precision=trial.versions.get("precision"),
+        accumulation=trial.accumulation,
     )
 
 
@@ -120,7 +123,7 @@ def _refuse_other_weights(path: Path, number: int, config: Config, seed: int | N
 
 
 def _best(record: StudyRecord, kept: Collection[int]) -> TrialRecord:
-    ranked = by_promise(record)
+    ranked = by_promise(record.trials)
     if not ranked:
         raise UsageError(
             f"study {record.study!r} has no finished trial, so there is nothing to export. `mc1opt run` goes "
@@ -148,6 +151,7 @@ def folder_source(path: Path) -> ExportSource:
     study, seed, data, device, precision = (
         metrics.get(name) for name in ("study", "kept_seed", "data", "device", "precision")
     )
+    accumulation = metrics.get("accumulation")
     fidelity = None
     with contextlib.suppress(KeyError, TypeError, ValidationError):
         fidelity = Fidelity(train_images=metrics["train_images"]["final"], epochs=metrics["epochs"])
@@ -164,6 +168,7 @@ def folder_source(path: Path) -> ExportSource:
         seed=seed if type(seed) is int else None,
         device=device if isinstance(device, str) else None,
         precision=precision if isinstance(precision, str) else None,
+        accumulation=accumulation if type(accumulation) is int else 1,
     )
 
 

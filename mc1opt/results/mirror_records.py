@@ -4,6 +4,7 @@ Pure. Not here: what a run is (`mc1opt.results.mirror`), and where the records c
 (`mc1opt.results.mirror_command`).
 """
 
+import functools
 import hashlib
 import json
 import math
@@ -16,8 +17,9 @@ from typing import Any
 from mc1opt.errors import ConfigError
 from mc1opt.results.mirror import AttachedFile, Leaderboard, MirroredRun, Row, Scalar
 from mc1opt.results.mirror_folder import short_identity
+from mc1opt.results.retrain_plan import retrain_seed
 from mc1opt.results.training_store import StoredTraining
-from mc1opt.search.progress import record_summary
+from mc1opt.search.progress import plural, record_summary
 from mc1opt.search.ranking import by_value
 from mc1opt.search.records import Outcome, StudyRecord, TrialRecord
 
@@ -25,6 +27,8 @@ LEADERBOARD = 100
 """Trials in the table of the study's run."""
 NAME_IN_ID = 24
 """Characters of the study's name in an id: W&B allows 64 for all of it."""
+NAMED_SEEDS = 100
+"""How many seeds of retrainings are numbered, as people know them; another one is named by its value."""
 LONGEST = 128
 """Characters of the name of a run or a group that W&B takes."""
 
@@ -68,7 +72,8 @@ def mirrored_runs(
         record: the study with all its trials.
         identity: tells it from studies of the same name in other databases.
         selection: which trials.
-        retrained: the trainings of its retrainings; those of configs that it does not know are left out.
+        retrained: the trainings of its retrainings; those of configs that it does not know, or on
+            other images, are left out: a study that had this name before may have left them.
         files: what is uploaded with a trial, by its number; None for no artifacts.
     """
     about = _Study(record, identity, retrained)
@@ -143,7 +148,12 @@ class _Study:
         for trial in record.trials:
             if trial.config_id is not None:
                 self._by_config.setdefault(trial.config_id, trial)
-        self._retrained = [entry for entry in retrained if entry.stored.key.config_id in self._by_config]
+        images = (record.data or {}).get("sha256")
+        self._retrained = [
+            entry
+            for entry in retrained
+            if entry.stored.key.config_id in self._by_config and entry.stored.key.data == images
+        ]
 
     @property
     def retrained_configs(self) -> set[str]:
@@ -226,14 +236,26 @@ class _Study:
     def retrainings(self, *, failed_too: bool) -> list[MirroredRun]:
         """A run for each training of the retrainings, in the order in which they ended."""
         runs = []
-        places: dict[str, int] = {}
         for entry in self._retrained:
             trial = self._by_config[entry.stored.key.config_id]
-            place = f"#{trial.number}, {_part(entry.stored)}"
-            places[place] = places.get(place, 0) + 1
             if entry.stored.failure is None or failed_too:
-                runs.append(self._retraining(entry, trial, f"{place}, seed {places[place]}"))
+                runs.append(self._retraining(entry, trial, f"#{trial.number}, {self._part(entry.stored)}"))
         return runs
+
+    def _part(self, stored: StoredTraining) -> str:
+        """Which part of which retraining a training is; folds have all one seed."""
+        key = stored.key
+        if key.fold is not None:
+            part = f"fold {key.fold.index + 1} of {key.fold.count}"
+        else:
+            part = "retrained" if key.validation_images else "on all images"
+            part += f", seed {self._seed_numbers.get(key.seed, key.seed)}"
+        return f"{part}, {plural(key.fidelity.epochs, 'epoch')}"
+
+    @functools.cached_property
+    def _seed_numbers(self) -> dict[int, int]:
+        """The numbers that people know the first seeds by."""
+        return {retrain_seed(self.record.seed or 0, index): index + 1 for index in range(NAMED_SEEDS)}
 
     def _retraining(self, entry: Retrained, trial: TrialRecord, place: str) -> MirroredRun:
         stored, key, failure = entry.stored, entry.stored.key, entry.stored.failure
@@ -281,14 +303,6 @@ class _Study:
         """An id from what was stored once: a name alone may be given in two databases."""
         plain = re.sub(r"[^A-Za-z0-9_-]+", "-", self.record.study).strip("-")[:NAME_IN_ID]
         return f"{plain or 'study'}-{short_identity(self.identity)}-{part}"
-
-
-def _part(stored: StoredTraining) -> str:
-    """Which part of a retraining a training is."""
-    fold = stored.key.fold
-    if fold is not None:
-        return f"fold {fold.index + 1} of {fold.count}"
-    return "retrained" if stored.key.validation_images else "on all images"
 
 
 def _best_so_far(trials: Sequence[TrialRecord]) -> Iterable[Row]:

@@ -25,7 +25,8 @@ from mc1opt.search.observers import Observer, SearchEnded, SearchStarted
 from mc1opt.search.records import StudyRecord, TrialRecord
 
 WAIT_SECONDS = 4.5
-"""What a search or a retraining waits at its end, in all: with the killing, it stays below five seconds."""
+"""What the end of a search or a retraining waits for a mirroring that does not move: with the killing, it
+stays below five seconds."""
 BACKGROUND_SECONDS = 300.0
 """Between the beginnings of two mirrorings in the background, at least."""
 

@@ -4,8 +4,15 @@ import json
 
 from mc1opt.config import CLASS_NAMES, config_to_json
 from mc1opt.models.cost import cost
-from mc1opt.results.candidates import TEST_NAME
-from mc1opt.results.report import Retraining, candidate_lines, confusion_lines, folds_line
+from mc1opt.results.candidates import LEAST_SEEDS, TEST_NAME
+from mc1opt.results.report import (
+    Retraining,
+    candidate_lines,
+    confusion_lines,
+    folds_line,
+    optimism_line,
+    smaller_steps_lines,
+)
 from mc1opt.search.progress import duration, plural
 
 
@@ -57,9 +64,9 @@ def _result(result: Retraining) -> list[str]:
         "|---|---|",
         *(f"| {seed} | {accuracy:.4f} |" for seed, accuracy in test.by_seed.items()),
         "",
-        f"Optimism: validation {result.winner.candidate.in_search:.4f} in the search, "
-        f"{result.retrained.mean:.4f} retrained, test {test.spread.mean:.4f}.",
+        optimism_line(result),
         "",
+        *(part for line in smaller_steps_lines(result) for part in (line, "")),
     ]
     if result.over_folds is not None:
         lines += [folds_line(result.over_folds, result.retrained), ""]
@@ -75,6 +82,9 @@ def _how_found(result: Retraining) -> list[str]:
     plan = result.plan
     validation = plan.data.validation_images
     again = f"trained again on {plan.train_images:,} images over {plural(len(plan.seeds), 'seed')}"
+    early = ""
+    if len(plan.seeds) > LEAST_SEEDS:
+        early = f"Candidates that were clearly worse stopped early ({TEST_NAME}). "
     if len(plan.candidates) == 1:
         chosen = (
             f"Its config alone was {again}, and compared with no other. It was then trained on all "
@@ -83,8 +93,8 @@ def _how_found(result: Retraining) -> list[str]:
     else:
         chosen = (
             f"The best configs of the study were {again}; the winner has the best mean accuracy on the "
-            f"{validation:,} validation images. Candidates that are clearly worse stop early ({TEST_NAME}). "
-            f"The winner was then trained on all {plan.data.train_images:,} training images"
+            f"{validation:,} validation images. {early}The winner was then trained on all "
+            f"{plan.data.train_images:,} training images"
         )
     return [
         "## How it was found",

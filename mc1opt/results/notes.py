@@ -50,6 +50,8 @@ class Retrained:
     """95 %, of that mean; None for one seed."""
     model: str
     """The model's folder."""
+    data: str
+    """SHA-256 of the images that it was trained on."""
 
 
 def retrained(metrics: Mapping[str, Any]) -> Retrained | None:
@@ -65,6 +67,7 @@ def retrained(metrics: Mapping[str, Any]) -> Retrained | None:
             test=float(metrics["test"]["mean"]),
             interval=None if interval is None else (float(interval[0]), float(interval[1])),
             model=str(metrics["model"]),
+            data=str(metrics["data"]["sha256"]),
         )
     except (KeyError, TypeError, ValueError):
         return None
@@ -118,7 +121,7 @@ def _best(trial: TrialRecord, page: str) -> str:
 
 
 def _table(record: StudyRecord, best: Sequence[TrialRecord], page: str) -> str:
-    confirmed = confirmed_values(record)
+    confirmed = confirmed_values(record.trials)
     lines = [
         "| trial | accuracy | with new seeds | parameters | million MACs | time | config |",
         "|---|---|---|---|---|---|---|",
@@ -146,7 +149,7 @@ def _told_apart(record: StudyRecord) -> str:
             "One training is one draw: trained again with another seed, a config ends some tenths of a point "
             "higher or lower. The best ones are trained again at the end of the search."
         )
-    means = {number: statistics.fmean(group) for number, group in confirmed_values(record).items()}
+    means = {number: statistics.fmean(group) for number, group in confirmed_values(record.trials).items()}
     points = f"{100 * told.noise:.1f} points"
     if told.is_ahead:
         best = told.equal[0]
@@ -174,10 +177,10 @@ def _commands(record: StudyRecord, storage: str, found: Retrained | None) -> str
     study, place = shlex.quote(record.study), storage_option(storage)
     lines = [f"mc1opt show --study {study}{place}"]
     if record.best is not None:
-        lines += [
-            f"mc1opt retrain --study {study}{place}",
-            f"mc1opt export --study {study} --trial {by_promise(record)[0].number} --format onnx{place}",
-        ]
+        best = by_promise(record.trials)[0].number
+        if found is None:  # another one would be refused, or replace this one's model
+            lines.append(f"mc1opt retrain --study {study}{place}")
+        lines.append(f"mc1opt export --study {study} --trial {best} --format onnx{place}")
     if found is not None:
         model = shlex.quote(found.model)
         lines += [
@@ -199,7 +202,7 @@ def trial_note(
         record: its study.
         trial: a complete trial of it.
         storage: see `study_note`.
-        found: by the study's retraining; said on the winner alone.
+        found: by the study's retraining; said on the winner alone. There is no command for another one then.
     """
     ranked = [entry.number for entry in best_trials(record)]
     rank = f", number {ranked.index(trial.number) + 1} of its study" if trial.number in ranked else ""
@@ -213,7 +216,7 @@ def trial_note(
         "seed": trial.seed,
     }
     parts.append("\n".join(f"- {name}: {value}" for name, value in facts.items() if value is not None))
-    again = confirmed_values(record).get(trial.number)
+    again = confirmed_values(record.trials).get(trial.number)
     if again:
         values = ", ".join(f"{value:.4f}" for value in again)
         parts.append(f"Trained again with new seeds: {values}; mean {statistics.fmean(again):.4f}.")
@@ -225,7 +228,7 @@ def trial_note(
         )
     study, place = shlex.quote(record.study), storage_option(storage)
     commands = [f"mc1opt show --study {study} --trial {trial.number}{place}"]
-    for command in ("retrain", "replay"):
+    for command in ("retrain", "replay") if found is None else ("replay",):
         commands.append(f"mc1opt {command} --study {study} --trial {trial.number}{place}")
     commands.append(f"mc1opt export --study {study} --trial {trial.number} --format onnx{place}")
     return "\n\n".join([*(part for part in parts if part), _block("## Commands", commands)])

@@ -152,6 +152,11 @@ def _how_trained(source: ExportSource) -> str:
     if not known or source.data is None:
         return ""
     line = f"Trained on {source.device} in {source.precision}"
+    if source.accumulation > 1:
+        return (
+            f"{line}, where memory was short: each batch in {source.accumulation} steps.\n"
+            "This script takes it whole, so its numbers are others.\n"
+        )
     if source.device == "cpu":
         line += ", with one thread: OMP_NUM_THREADS=1 gives the same numbers"
     return f"{line}.\n"

@@ -36,9 +36,14 @@ class Retraining:
     planned_seconds: float | None
     """Expected for what was left to train at this start."""
     seconds: float
-    """What it took."""
+    """What the start took that ended it."""
     training_seconds: float
     """Of all its trainings, those of earlier starts too."""
+    smaller_steps: dict[str, int]
+    """The trainings that memory made take each batch in several steps, by their names, and in how many:
+    batch norm saw parts of batches there."""
+    accumulation: int
+    """The steps for each batch in the training of the kept model; 1 where it was taken whole."""
     versions: dict[str, str | int]
     commit: str | None
 
@@ -87,6 +92,8 @@ class Retraining:
             "planned_seconds": self.planned_seconds,
             "seconds": self.seconds,
             "training_seconds": self.training_seconds,
+            "smaller_steps": self.smaller_steps,
+            "accumulation": self.accumulation,
             "command": self.command,
             "versions": self.versions,
             "commit": self.commit,
@@ -187,8 +194,8 @@ def result_lines(result: Retraining) -> list[str]:
         f"Test accuracy: {test.spread.line()}",
         "  by seed      " + " ".join(f"{value:.4f}" for value in test.by_seed.values()),
         "  by class     " + ", ".join(_class(name, share) for name, share in test.by_class.items()),
-        f"Optimism: validation {winner.in_search:.4f} in the search, {validation.mean:.4f} retrained, "
-        f"test {test.spread.mean:.4f}.",
+        optimism_line(result),
+        *smaller_steps_lines(result),
     ]
     if result.over_folds is not None:
         lines.append(folds_line(result.over_folds, validation))
@@ -200,6 +207,27 @@ def result_lines(result: Retraining) -> list[str]:
         f"Done, after {duration(result.seconds)}{planned}. The model of the first seed is in {result.model}.",
         *command_lines(result),
     ]
+
+
+def optimism_line(result: Retraining) -> str:
+    """Accuracies of the winner beside each other, each with what it was trained on: that differs as well."""
+    plan, epochs = result.plan, plural(result.plan.epochs, "epoch")
+    search = ""
+    if plan.search is not None:
+        search = f" ({plural(plan.search.epochs, 'epoch')} of {plan.search.train_images:,} images)"
+    return (
+        f"Optimism: validation {result.winner.candidate.in_search:.4f} in the search{search}, "
+        f"{result.retrained.mean:.4f} retrained ({epochs} of {plan.train_images:,}), test "
+        f"{result.test.spread.mean:.4f} ({epochs} of {plan.data.train_images:,})."
+    )
+
+
+def smaller_steps_lines(result: Retraining) -> list[str]:
+    """Which trainings did not take their batches whole; none where all did."""
+    if not result.smaller_steps:
+        return []
+    steps = ", ".join(f"{name} in {parts}" for name, parts in result.smaller_steps.items())
+    return [f"Memory was short. Each batch was taken in several steps, which batch norm notices: {steps}."]
 
 
 def candidate_lines(comparison: Comparison, winner: Standing, validation_images: int) -> list[str]:

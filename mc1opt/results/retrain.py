@@ -1,5 +1,7 @@
 """Retraining: the finalists over several seeds, the winner on all images, one look at the test images."""
 
+import contextlib
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -7,14 +9,21 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mc1opt.data.libraries import check_libraries
-from mc1opt.errors import Mc1optError, UsageError
+from mc1opt.errors import Mc1optError, ModelError, UsageError
 from mc1opt.json_lines import read_object
 from mc1opt.results.candidates import Candidate, Comparison, Standing, choose_candidates, study_data
 from mc1opt.results.exclusive import exclusive
 from mc1opt.results.final_test import Final, FinalTest, Measure, run_final_test
 from mc1opt.results.folds import check_folds
 from mc1opt.results.model_card import model_card
-from mc1opt.results.model_folder import METRICS, WEIGHTS, file_sha256, models_folder, write_model_folder
+from mc1opt.results.model_folder import (
+    METRICS,
+    WEIGHTS,
+    file_sha256,
+    models_folder,
+    read_model_folder,
+    write_model_folder,
+)
 from mc1opt.results.report import Retraining, plan_line, result_lines, standing_line
 from mc1opt.results.retrain_epochs import remember_epochs, with_seconds_of_this_machine
 from mc1opt.results.retrain_plan import CandidateJob, RetrainPlan, make_plan
@@ -32,6 +41,8 @@ from mc1opt.workers.pool import Pool, ProcessPool
 
 TOP = 3
 """Candidates, if nobody says how many."""
+OF_A_START = {"command", "workers", "planned_seconds", "seconds"}
+"""What metrics tell of the start that wrote them, and not of the retraining."""
 
 
 @dataclass(frozen=True)
@@ -316,21 +327,34 @@ class _Retraining:
             model=self.folder,
             planned_seconds=planned,
             seconds=seconds,
-            training_seconds=sum(stored.seconds for stored in self._all_stored(winner)),
+            training_seconds=sum(stored.seconds for stored in self._all_stored(winner).values()),
+            smaller_steps={
+                name: stored.accumulation
+                for name, stored in self._all_stored(winner).items()
+                if stored.accumulation > 1
+            },
+            accumulation=kept.accumulation,
             versions=kept.versions,  # that trained it; today's may be others
             commit=kept.commit,
         )
 
-    def _all_stored(self, winner: Standing) -> list[StoredTraining]:
-        """All trainings of this plan, also those that were no longer needed when they ended."""
+    def _all_stored(self, winner: Standing) -> dict[str, StoredTraining]:
+        """All trainings of this plan by name, also those that were no longer needed when they ended."""
         finals, folds = self.plan.final_jobs(winner.candidate), self.plan.fold_jobs(winner.candidate)
         store = TrainingStore(self.folder / TRAININGS)
-        found = [store.find(job.training) for job in (*self.plan.candidate_jobs(), *finals, *folds)]
-        return [stored for stored in found if stored is not None]
+        jobs = (*self.plan.candidate_jobs(), *finals, *folds)
+        found = {job.label: store.find(job.training) for job in jobs}
+        return {name: stored for name, stored in found.items() if stored is not None}
 
     def _write_model(self, result: Retraining, kept: Final) -> None:
-        metrics: dict[str, Any] = result.to_json()
-        card = model_card(result, file_sha256(kept.weights))
+        metrics: dict[str, Any] = json.loads(json.dumps(result.to_json()))
+        sha256 = file_sha256(kept.weights)
+        with contextlib.suppress(ModelError):
+            there = read_model_folder(self.folder)
+            same = {name for name in metrics if there.metrics.get(name, self) == metrics[name]}
+            if there.weights_sha256 == sha256 and metrics.keys() - same <= OF_A_START:
+                return  # it was only asked for again: what its trainings took stays what they took
+        card = model_card(result, sha256)
         write_model_folder(self.folder, kept.weights, kept.config, metrics, card, force=True)
 
     def _stopped_line(self, seconds: float) -> str:

@@ -53,6 +53,8 @@ class RetrainPlan:
     folds: int
     """0 for none."""
     epochs: int
+    search: Fidelity | None
+    """The trials' fidelity; None if unknown."""
     data: DataSet
     device: Device
     precision: Precision
@@ -162,6 +164,11 @@ class RetrainPlan:
         return {"epochs": self.epochs, "device": self.device, "precision": self.precision}
 
 
+def retrain_seed(study_seed: int, index: int) -> int:
+    """The seed of a study's retrainings with an index, counted from 0."""
+    return derive_seed(study_seed, "retrain", index)
+
+
 def make_plan(
     candidates: Sequence[Candidate],
     *,
@@ -196,7 +203,7 @@ def make_plan(
     """
     if data.validation_images < 1:
         raise UsageError(f"{data.name} has no validation images: {data.train_images} are too few to retrain.")
-    values = tuple(derive_seed(study_seed, "retrain", index) for index in range(seeds))
+    values = tuple(retrain_seed(study_seed, index) for index in range(seeds))
     costs = epoch_costs(candidates, search, data)
     request = _digest({**_request(candidates, values, data), "device": device, "precision": precision})
     if epochs is None:
@@ -212,6 +219,7 @@ def make_plan(
         request=request,
         folds=folds,
         epochs=epochs,
+        search=search,
         data=data,
         device=device,
         precision=precision,

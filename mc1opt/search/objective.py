@@ -95,7 +95,7 @@ class Objective:
         precision: what is computed in.
         max_macs: multiply-accumulates an image, above which a network is too large.
         weights_folder: where the weights of the best trials are kept, and the checkpoints of running ones.
-        keep: how many weights.
+        keep: how many of the best trials keep their weights (`keep_best_weights`).
         checkpoint_seconds: how often a running trial's state is written, at most.
         emit: is called with what happens, from any thread.
     """

@@ -1,7 +1,7 @@
 """Which trials of a study are the best, and which of those that were trained again are not told apart."""
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from mc1opt.search.noise import not_told_apart, seed_noise
@@ -15,24 +15,24 @@ def by_value(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
     return sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.number))
 
 
-def confirmed_values(record: StudyRecord) -> dict[int, list[float]]:
+def confirmed_values(trials: Iterable[TrialRecord]) -> dict[int, list[float]]:
     """The accuracies of new trainings of confirmed trials, by number.
 
     The search's own value is left out: it was chosen because it was high.
     """
-    values = {trial.number: _again(trial) for trial in record.trials}
+    values = {trial.number: _again(trial) for trial in trials}
     return {number: group for number, group in values.items() if group}
 
 
-def by_promise(record: StudyRecord) -> list[TrialRecord]:
+def by_promise(trials: Collection[TrialRecord]) -> list[TrialRecord]:
     """The complete trials, the one that promises the highest accuracy with another seed first.
 
     Of a confirmed trial that is the mean of its new trainings. Of another it is its value, less what the
     values of the confirmed ones were too high on the average: without that, having been trained again would
     be a handicap. A trial whose config failed in a new training comes last.
     """
-    again = confirmed_values(record)
-    complete = by_value(record.trials)
+    again = confirmed_values(trials)
+    complete = by_value(trials)
     excesses = [
         (trial.value or 0.0) - statistics.fmean(again[trial.number])
         for trial in complete
@@ -66,7 +66,7 @@ class ToldApart:
 
 def told_apart(record: StudyRecord) -> ToldApart | None:
     """What seed noise leaves of the ranking; None where no trial was trained again twice."""
-    values = confirmed_values(record)
+    values = confirmed_values(record.trials)
     noise = seed_noise(values)
     if noise is None:
         return None

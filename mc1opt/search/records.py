@@ -161,6 +161,8 @@ class TrialRecord:
     """Where it was trained."""
     versions: dict[str, Any] = field(default_factory=dict)
     """What it was trained with; see `mc1opt.search.environment.versions`."""
+    accumulation: int = 1
+    """The steps that each batch was taken in, because memory was short; 1 is the whole batch."""
 
 
 def trial_record(trial: FrozenTrial) -> TrialRecord:
@@ -192,6 +194,7 @@ def trial_record(trial: FrozenTrial) -> TrialRecord:
         ended=_in_utc(trial.datetime_complete),
         device=attributes.get(DEVICE),
         versions=attributes.get(VERSIONS, {}),
+        accumulation=attributes.get(ACCUMULATION, 1),
     )
 
 

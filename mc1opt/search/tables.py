@@ -90,7 +90,7 @@ def _again(trial: TrialRecord) -> list[str]:
 
 def confirmation_lines(record: StudyRecord) -> list[str]:
     """The trials that were trained again, and which of them cannot be told apart."""
-    values = confirmed_values(record)
+    values = confirmed_values(record.trials)
     if not values:
         return []
     in_search = {trial.number: trial.value or 0.0 for trial in record.trials}
@@ -181,7 +181,7 @@ def _commands(record: StudyRecord, storage: str) -> list[str]:
     study, place, called = shlex.quote(record.study), storage_option(storage), program()
     commands = [f"Look at the study:        {called} show --study {study}{place}"]
     if record.best is not None:
-        best = by_promise(record)[0].number
+        best = by_promise(record.trials)[0].number
         commands = [
             f"Look at the best trial:   {called} show --study {study} --trial {best}{place}",
             f"Train the best again:     {called} retrain --study {study}{place}",

@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mc1opt.search import records
 from mc1opt.search.location import folder_name
+from mc1opt.search.ranking import by_promise, by_value
 
 _WEIGHTS = re.compile(r"trial-(\d+)\.safetensors")
 _CHECKPOINT = re.compile(r"trial-(\d+)(?:-again-(\d+))?\.checkpoint")
@@ -46,11 +47,16 @@ def remove_checkpoint(path: Path) -> None:
 
 
 def keep_best_weights(folder: Path, trials: Iterable[FrozenTrial], keep: int) -> None:
-    """Deletes the weights of completed trials but for the `keep` best; those of running trials stay."""
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None]
-    complete.sort(key=lambda trial: (-(trial.value or 0.0), trial.number))
-    for trial in complete[keep:]:
-        _delete(weights_path(folder, trial.number))
+    """Deletes the weights of completed trials but for the best; those of running trials stay.
+
+    The best are the `keep` with the highest values, and the `keep` that promise most: one that new trainings
+    have confirmed is not to lose its weights to others that were lucky once.
+    """
+    complete = [records.trial_record(trial) for trial in trials if trial.state == TrialState.COMPLETE]
+    best = {trial.number for ranked in (by_value(complete), by_promise(complete)) for trial in ranked[:keep]}
+    for trial in complete:
+        if trial.number not in best:
+            _delete(weights_path(folder, trial.number))
 
 
 def kept_weights(folder: Path) -> dict[int, Path]:

@@ -226,12 +226,13 @@ def test_the_retrained_trial_shows_confusions_and_wrong_images_of_the_one_openin
     assert len((MODELS / "test_openings.jsonl").read_text().splitlines()) == 1
 
 
+@pytest.mark.parametrize(("part", "key"), [("winner", "config_id"), ("data", "sha256")])
 def test_the_model_of_an_earlier_study_of_that_name_is_not_taken_for_this_ones(
-    retrained: StudyRecord,
+    retrained: StudyRecord, part: str, key: str
 ) -> None:
     path = MODELS / "metrics.json"
     metrics = json.loads(path.read_text())
-    metrics["winner"]["config_id"] = "another"
+    metrics[part][key] = "another"
     path.write_text(json.dumps(metrics))
     update_dashboard(STORAGE, STUDY)
     detail = Pages(STORAGE).study(STUDY)

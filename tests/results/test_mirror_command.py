@@ -83,8 +83,8 @@ def test_a_study_and_its_retraining_are_mirrored(retrainable: StudyRecord) -> No
     assert names["study"] == ["s"]
     assert sorted(names["trial"]) == sorted(f"s #{entry.number}" for entry in best)
     assert sorted(names["retraining"]) == [
-        f"s #{best[0].number}, {part}, seed 1"
-        for part in ("fold 1 of 2", "fold 2 of 2", "on all images", "retrained")
+        f"s #{best[0].number}, {part}, 3 epochs"
+        for part in ("fold 1 of 2", "fold 2 of 2", "on all images, seed 1", "retrained, seed 1")
     ]
     (final,) = (read for read in found.values() if "on all images" in read.run["display_name"])
     assert final.summary["test_accuracy"] == pytest.approx(0.8)

@@ -11,6 +11,7 @@ import pytest
 from mc1opt.config import config_from_json
 from mc1opt.results.mirror import MirroredRun
 from mc1opt.results.mirror_records import Retrained, Selection, best_trials, flat, mirrored_runs
+from mc1opt.results.retrain_plan import retrain_seed
 from mc1opt.results.training_store import Failure, TrainingKey
 from mc1opt.search.records import Outcome, StudyRecord
 from mc1opt.spec import Fold
@@ -225,32 +226,41 @@ def test_a_study_without_a_finished_trial_has_its_run_all_the_same() -> None:
 
 def test_each_training_of_a_retraining_has_a_run() -> None:
     record = study(trial(0, config_id="a" * 12), trial(7, config_id="b" * 12))
-    everything = retrained_like(record, 1)
+    everything = retrained_like(record, 1, seed=12345)
     data = everything.stored.key.model_copy(update={"validation_images": 0})
     everything = replace(
         everything, stored=everything.stored.model_copy(update={"key": data}), test_accuracy=0.8
     )
-    trainings = [
-        retrained_like(record, 1, seed=1),
-        retrained_like(record, 1, seed=2),
+    trainings = [  # as they ended
+        retrained_like(record, 1, seed=retrain_seed(record.seed or 0, 1)),
+        retrained_like(record, 1, seed=retrain_seed(record.seed or 0, 0), epochs=4),
         everything,
         retrained_like(record, 1, fold=Fold(index=2, count=5)),
     ]
     runs = [run for run in runs_of(record, retrained=trainings) if run.job_type == "retraining"]
     assert [(run.name, run.tags) for run in runs] == [
-        ("cnn #7, retrained, seed 1", ("retrained", "comparison")),
-        ("cnn #7, retrained, seed 2", ("retrained", "comparison")),
-        ("cnn #7, on all images, seed 1", ("retrained", "all-images")),
-        ("cnn #7, fold 3 of 5, seed 1", ("retrained", "fold")),
+        ("cnn #7, retrained, seed 2, 3 epochs", ("retrained", "comparison")),
+        ("cnn #7, retrained, seed 1, 4 epochs", ("retrained", "comparison")),
+        ("cnn #7, on all images, seed 12345, 3 epochs", ("retrained", "all-images")),
+        ("cnn #7, fold 3 of 5, 3 epochs", ("retrained", "fold")),
     ]
     assert [run.summary.get("test_accuracy") for run in runs] == [None, None, 0.8, None]
-    results = curve(example_training(seed=1))
+    results = curve(example_training(seed=retrain_seed(record.seed or 0, 1)))
     assert runs[0].history == tuple(
         {"epoch": i + 1, "validation_accuracy": result.validation_accuracy, "loss": result.loss}
         for i, result in enumerate(results)
     )
     assert runs[0].summary["value"] == results[-1].validation_accuracy
     assert (runs[0].trial, runs[0].config["trial"]) == (7, 7)
+
+
+def test_trainings_on_other_images_are_left_out() -> None:
+    """A study that had this name before may have left them."""
+    images = {"name": "own", "sha256": "1" * 64}
+    record = study(trial(0, config_id="a" * 12), data=images)
+    runs = runs_of(record, retrained=[retrained_like(record)])
+    assert [run.job_type for run in runs] == ["study", "trial"]
+    assert "retrained" not in runs[1].tags
 
 
 def test_a_training_that_failed_is_mirrored_only_where_asked() -> None:

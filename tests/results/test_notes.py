@@ -32,6 +32,7 @@ FOUND = Retrained(
     test=0.92,
     interval=(0.915, 0.925),
     model="storage/models/cnn",
+    data="0" * 64,
 )
 
 
@@ -153,6 +154,9 @@ def test_only_the_winner_is_said_to_be_retrained() -> None:
     winner, other = record.trials[1], record.trials[0]
     assert "test 0.9200" in trial_note(record, winner, storage=STORAGE, found=FOUND)
     assert "test" not in trial_note(record, other, storage=STORAGE, found=FOUND)
+    assert "mc1opt retrain" in trial_note(record, winner, storage=STORAGE)
+    assert "mc1opt retrain" not in trial_note(record, winner, storage=STORAGE, found=FOUND)  # refused
+    assert "mc1opt retrain" not in note(record, found=FOUND)
 
 
 # ---- What a retraining says ------------------------------------------------------------------------------

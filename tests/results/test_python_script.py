@@ -270,6 +270,10 @@ def test_the_script_says_where_it_was_trained_and_what_gives_the_same_numbers(
     assert line is None or line in text
     assert "import this" not in text
     assert "Trained" not in training_script(replace(source, data=None), CIFAR10, "trial-3.py")
+    if line is not None:
+        split = training_script(replace(source, accumulation=4), CIFAR10, "trial-3.py")
+        assert "where memory was short: each batch in 4 steps" in split
+        assert "same numbers" not in split
 
 
 def test_a_model_that_was_trained_on_all_images_validates_on_the_rest_of_fewer() -> None:

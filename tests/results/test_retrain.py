@@ -291,6 +291,32 @@ def test_with_damaged_test_images_all_is_trained_and_the_same_command_tests_when
     assert len(switches.epochs()) == count
 
 
+def test_asking_again_for_what_is_finished_leaves_the_model_as_it_is(retrainable: StudyRecord) -> None:
+    first = retrained(workers="1", command="mc1opt retrain --workers 1")
+    before = {path.name: path.read_bytes() for path in MODELS.iterdir() if path.is_file()}
+    again = retrained(workers="2", command="mc1opt retrain --json")
+    assert facts(again) == facts(first)
+    assert {path.name: path.read_bytes() for path in MODELS.iterdir() if path.is_file()} == before
+    (MODELS / "labels.json").write_text("[]")  # not whole any more
+    retrained(workers="2", command="mc1opt retrain --json")
+    assert (MODELS / "labels.json").read_bytes() == before["labels.json"]
+
+
+def test_trainings_in_smaller_steps_are_named(retrainable: StudyRecord, switches: Switches) -> None:
+    switches.add("out_of_memory", seed=SEEDS[0], epoch=1, times=1)  # of a candidate
+    output = io.StringIO()
+    result = retrained(top=1, seeds=2, workers="1", output=output)
+    number = result.winner.candidate.trial
+    names = [f"#{number} seed 1", f"#{number} on all images, seed 1"]
+    assert list(result.smaller_steps) == [names[0]]
+    steps = result.smaller_steps[names[0]]
+    assert steps > 1
+    assert f"in several steps, which batch norm notices: {names[0]} in {steps}." in output.getvalue()
+    assert f"{names[0]} in {steps}." in (MODELS / "model_card.md").read_text()
+    assert read_model_folder(MODELS).metrics["smaller_steps"] == {names[0]: steps}
+    assert read_model_folder(MODELS).metrics["accumulation"] == 1
+
+
 def test_the_model_says_what_trained_it_and_not_what_wrote_it_again(
     retrainable: StudyRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ def failed(kind: str, seed: int = 9) -> dict[str, Any]:
 
 
 def promising(record: StudyRecord) -> list[int]:
-    return [entry.number for entry in by_promise(record)]
+    return [entry.number for entry in by_promise(record.trials)]
 
 
 def test_by_value_the_highest_comes_first_and_of_equals_the_first_drawn() -> None:
@@ -22,7 +22,7 @@ def test_by_value_the_highest_comes_first_and_of_equals_the_first_drawn() -> Non
 
 def test_a_confirmed_trial_is_ranked_by_its_new_trainings_alone() -> None:
     record = study(trial(0, 0.90, (0.70, 0.72)), trial(1, 0.80, (0.74, 0.76)))
-    assert confirmed_values(record) == {0: [0.70, 0.72], 1: [0.74, 0.76]}
+    assert confirmed_values(record.trials) == {0: [0.70, 0.72], 1: [0.74, 0.76]}
     assert promising(record) == [1, 0]
 
 

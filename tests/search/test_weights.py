@@ -69,6 +69,14 @@ def test_of_equal_trials_the_earlier_one_is_kept_and_running_ones_are_let_alone(
     assert list(kept_weights(FOLDER)) == [1, 2, 3]
 
 
+def test_a_confirmed_trial_keeps_its_weights_when_luckier_ones_come() -> None:
+    trials = trials_with([(TrialState.COMPLETE, value) for value in (0.80, 0.79, 0.805, 0.81)])
+    for trial, again in zip(trials, (0.80, 0.70), strict=False):
+        trial.set_user_attr(records.CONFIRMATIONS, [{"seed": seed, "value": again} for seed in (1, 2)])
+    keep_best_weights(FOLDER, trials, 1)
+    assert list(kept_weights(FOLDER)) == [0, 3]
+
+
 def test_other_files_in_the_folder_are_neither_listed_nor_deleted() -> None:
     trials = trials_with([(TrialState.COMPLETE, 0.5)])
     others = {FOLDER / name for name in ("trial-x.safetensors", "trial-7.safetensors.tmp", "notes.txt")}

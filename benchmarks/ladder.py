@@ -43,7 +43,7 @@ from mc1opt.search.progress import duration
 from mc1opt.search.run import StopFlag
 from mc1opt.search.sampling import grid_size
 from mc1opt.search.space import load_definition
-from mc1opt.spec import DataSet, Device, Precision
+from mc1opt.spec import CAUSED_BY_CONFIG, DataSet, Device, Precision
 from mc1opt.training.devices import resolve_device, resolve_precision
 
 # ---- What is missing -------------------------------------------------------------------------------------
@@ -184,7 +184,12 @@ def take_grid(storage: str, path: Path) -> None:
         UsageError: the study has not ended.
     """
     record = read_study(storage, "published_grid")
-    trained = [trial for trial in record.trials if trial.outcome in ("complete", "failed")]
+    trained = [
+        trial
+        for trial in record.trials
+        if trial.outcome == "complete"
+        or (trial.failure is not None and trial.failure["kind"] in CAUSED_BY_CONFIG)
+    ]
     points = {tuple(sorted(trial.params.items())) for trial in trained}
     if len(points) < grid_size(load_definition("published_grid").grid):
         raise UsageError(

@@ -15,7 +15,7 @@ SOURCES_WINNER = (200, 0.1)
 
 def grid_section(path: Path) -> str:
     """The source's own search on row 1: validation accuracy by batch size and learning rate."""
-    lines = read_lines(path)
+    lines = _one_a_point(read_lines(path))
     if not lines:
         return (
             "Not measured. `mc1opt run --study published_grid`, then "
@@ -35,6 +35,16 @@ def grid_section(path: Path) -> str:
     fidelity = lines[0]["fidelity"]
     trained = f"{fidelity['epochs']} epochs of {fidelity['train_images']:,} images of {lines[0]['data']}"
     return f"Each point: {trained}.\n\n{table}\n\n{_winner(lines, again)}"
+
+
+def _one_a_point(lines: Sequence[Line]) -> list[Line]:
+    """Of a point that was trained again because its training failed, the one that came to its end."""
+    found: dict[tuple[int, float], Line] = {}
+    for line in lines:
+        before = found.get(_point(line))
+        if before is None or before["validation_accuracy"] is None:
+            found[_point(line)] = line
+    return list(found.values())
 
 
 def _winner(lines: Sequence[Line], again: Mapping[int, Sequence[float]]) -> str:

@@ -18,6 +18,8 @@ Line = dict[str, Any]
 TRAIN_IMAGES = 50_000
 EpochSeconds = Mapping[str, Sequence[float]]
 """Of an epoch, by arm and round."""
+Seconds = Mapping[tuple[str, str], float]
+"""Median seconds of an epoch of all training images, by arm and device."""
 Results = Mapping[Key, Sequence[Line]]
 """Lines by arm, in the order of their seeds."""
 
@@ -52,13 +54,14 @@ def replaced_lines(path: Path) -> list[Line]:
     ]
 
 
-def read_seconds(path: Path) -> dict[str, float]:
-    """Median seconds of an epoch of all training images, by arm: on CIFAR-10, of each base the newest run."""
-    seconds = {}
+def read_seconds(path: Path) -> Seconds:
+    """Of CIFAR-10, the newest run of each base and device."""
+    seconds: dict[tuple[str, str], float] = {}
     for run in read_lines(path):
         if run["data"] == CIFAR10:
             each = TRAIN_IMAGES / run["images"]
-            seconds |= {name: each * statistics.median(found) for name, found in run["seconds"].items()}
+            for name, found in run["seconds"].items():
+                seconds[name, run["device"]] = each * statistics.median(found)
     return seconds
 
 

@@ -1,11 +1,11 @@
 """Batch norm's three expectations: a faster fall of the loss, larger batches, faster training."""
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from benchmarks.common import markdown_table
 from benchmarks.ladder_arms import BASE, DEEP
-from benchmarks.ladder_lines import Line, Results
+from benchmarks.ladder_lines import Line, Results, Seconds, arithmetic
 from mc1opt.results.statistics import spread
 
 LOSS = 0.8
@@ -44,18 +44,19 @@ def epochs_to_loss(line: Line) -> float | None:
     return float(first + (above - LOSS) / (above - below))
 
 
-def seconds_to_loss(line: Line, seconds: Mapping[str, float]) -> float | None:
+def seconds_to_loss(line: Line, seconds: Seconds) -> float | None:
     """The seconds of those epochs; None if the loss was never reached.
 
     Args:
         line: a training.
-        seconds: of an epoch, by arm. A training's own are not taken: other work may have slowed it.
+        seconds: of an epoch, by arm and device. A training's own are not taken: other work may have slowed
+            it.
     """
     epochs = epochs_to_loss(line)
-    return None if epochs is None else epochs * seconds[line["arm"]]
+    return None if epochs is None else epochs * seconds[line["arm"], line["device"]]
 
 
-def norm_section(results: Results, seconds: Mapping[str, float]) -> str:
+def norm_section(results: Results, seconds: Seconds) -> str:
     """Batch norm's three expectations, at batch 50 and 200, with and without; see `seconds_to_loss`."""
     parts = [
         "The source expected three things of batch norm: a faster fall of the loss, larger batches, faster "
@@ -77,7 +78,7 @@ def norm_section(results: Results, seconds: Mapping[str, float]) -> str:
     return "\n\n".join(parts)
 
 
-def _norm_row(norm: bool, batch: int, lines: Sequence[Line], seconds: Mapping[str, float]) -> list[str]:
+def _norm_row(norm: bool, batch: int, lines: Sequence[Line], seconds: Seconds) -> list[str]:
     name = f"batch {batch}, {'with' if norm else 'without'} batch norm"
     if not lines:
         return [name, "not measured", "", "", "", ""]
@@ -86,11 +87,15 @@ def _norm_row(norm: bool, batch: int, lines: Sequence[Line], seconds: Mapping[st
         _mean_or_never(lines, lambda line: next(iter(line["losses"]), None), digits=3),
         _mean_or_never(lines, epochs_to_loss),
         _mean_or_never(lines, lambda line: seconds_to_loss(line, seconds))
-        if lines[0]["arm"] in seconds
+        if _is_timed(lines, seconds)
         else "not timed",
         _mean_accuracy(lines),
         str(len(lines)),
     ]
+
+
+def _is_timed(lines: Iterable[Line], seconds: Seconds) -> bool:
+    return all((line["arm"], line["device"]) in seconds for line in lines)
 
 
 def _mean_accuracy(lines: Sequence[Line]) -> str:
@@ -109,9 +114,7 @@ def _mean_or_never(lines: Sequence[Line], measure: Callable[[Line], float | None
     return f"{statistics.mean(values):.{digits}f}{never}"
 
 
-def norm_verdicts(
-    results: Results, by_arm: Mapping[tuple[bool, int], str], seconds: Mapping[str, float]
-) -> list[str]:
+def norm_verdicts(results: Results, by_arm: Mapping[tuple[bool, int], str], seconds: Seconds) -> list[str]:
     """The three expectations: each by its differences, paired by seed, and their 95 % interval."""
     lines = {
         key: {line["seed"]: line for line in results.get((name, "published"), ())}
@@ -122,7 +125,7 @@ def norm_verdicts(
         "**Faster training** (seconds, batch 200): "
         + (
             _faster(lines, lambda line: seconds_to_loss(line, seconds))
-            if {by_arm[False, 200], by_arm[True, 200]} <= seconds.keys()
+            if all(_is_timed(lines[norm, 200].values(), seconds) for norm in (False, True))
             else "not timed."
         ),
         "**Larger batches** (what batch 200 costs in accuracy against batch 50): " + _larger(lines),
@@ -138,6 +141,8 @@ def _faster(lines: BySeed, measure: Callable[[Line], float | None]) -> str:
     seeds = sorted(without.keys() & with_norm.keys())
     if not seeds:
         return "not measured."
+    if mixed := _mixed([without, with_norm]):
+        return mixed
     pairs = [(measure(without[seed]), measure(with_norm[seed])) for seed in seeds]
     never = [sum(value is None for value in values) for values in zip(*pairs, strict=True)]
     if any(never):
@@ -151,6 +156,8 @@ def _faster(lines: BySeed, measure: Callable[[Line], float | None]) -> str:
 
 def _larger(lines: BySeed) -> str:
     seeds = sorted(set.intersection(*(set(found) for found in lines.values())))
+    if seeds and (mixed := _mixed(lines.values())):
+        return mixed
     costs = [
         tuple(
             lines[norm, 50][seed]["test_accuracy"] - lines[norm, 200][seed]["test_accuracy"]
@@ -160,6 +167,12 @@ def _larger(lines: BySeed) -> str:
         if all(found[seed]["failure"] is None for found in lines.values())
     ]
     return _expectation([(without, with_norm) for without, with_norm in costs], "+.4f")
+
+
+def _mixed(arms: Iterable[Mapping[int, Line]]) -> str:
+    """Why these cannot be compared; empty where they were all trained in one arithmetic."""
+    found = sorted({arithmetic(list(lines.values())) for lines in arms})
+    return f"no verdict: trained in different arithmetics ({'; '.join(found)})." if len(found) > 1 else ""
 
 
 def _expectation(pairs: Sequence[tuple[float, float]], shown: str) -> str:

@@ -27,7 +27,7 @@ from mc1opt.presets import PRESETS
 from mc1opt.results.statistics import Spread, spread
 
 PATH = Path("ladder.jsonl")
-SECONDS = {BASE: 11.0, f"{BASE}-batchnorm": 40.0}
+SECONDS = {(BASE, "cpu"): 11.0, (f"{BASE}-batchnorm", "cpu"): 40.0}
 """Of an epoch, timed in turn."""
 MACHINE = {"cpu_model": "A CPU", "cores": 2, "versions": {"torch": "2.0"}}
 
@@ -123,9 +123,13 @@ def test_a_row_has_theirs_and_ours_and_whether_it_is_reproduced() -> None:
     assert row(found, "cnn-deep")[3:] == ["not measured", "20", "", "not measured", "8", "", ""]
 
 
-def test_a_row_whose_interval_lies_above_the_published_accuracy_says_so() -> None:
+def test_a_row_whose_trainings_lie_above_the_published_accuracy_says_so() -> None:
     found = results_of(*(line("mlp-128-64", 0.54 + 0.001 * seed, seed=seed) for seed in range(5)))
     assert row(found, "mlp-128-64")[-1] == "reproduced, and above it"
+    # The published accuracy is one training's: an interval of the mean alone would exclude it here.
+    found = results_of(*(line("mlp-128-64", 0.5264 + 0.004 * seed, seed=seed) for seed in range(5)))
+    assert "[0.5265, 0.5" in row(found, "mlp-128-64")[3]
+    assert row(found, "mlp-128-64")[-1] == "reproduced"
 
 
 def test_a_training_that_diverged_is_counted_and_not_averaged() -> None:
@@ -261,13 +265,25 @@ def test_seconds_of_whole_trainings_are_not_compared() -> None:
 
 def test_seconds_of_an_epoch_are_medians_of_the_newest_run_on_cifar10() -> None:
     path = Path("seconds.jsonl")
-    for data, images, seconds in (
-        ("cifar10", 5000, [9.0]),
-        ("cifar10", 5000, [1.0, 2.0, 9.0]),
-        ("own-123", 5000, [7.0]),
+    for data, images, device, seconds in (
+        ("cifar10", 5000, "cpu", [9.0]),
+        ("cifar10", 5000, "cpu", [1.0, 2.0, 9.0]),
+        ("own-123", 5000, "cpu", [7.0]),
+        ("cifar10", 5000, "cuda", [0.1]),
     ):
-        append_line(path, {"data": data, "images": images, "seconds": {BASE: seconds}})
-    assert read_seconds(path) == {BASE: 20.0}
+        run = {"data": data, "images": images, "device": device, "seconds": {BASE: seconds}}
+        append_line(path, run)
+    assert read_seconds(path) == {(BASE, "cpu"): 20.0, (BASE, "cuda"): 1.0}
+
+
+def test_batch_norm_is_not_judged_by_two_devices() -> None:
+    gpu = {"device": "cuda", "precision": "bfloat16"}
+    found = [each | (gpu if each["arm"].endswith("batchnorm") else {}) for each in norm_lines(0)]
+    loss, seconds, batches = norm_verdicts(results_of(*found), NORM_ARMS[BASE], SECONDS)
+    arithmetics = "no verdict: trained in different arithmetics (cpu, float32; cuda, bfloat16)."
+    assert loss.endswith(arithmetics)
+    assert batches.endswith(arithmetics)
+    assert seconds.endswith("not timed.")  # on the GPU
 
 
 def test_trainings_in_another_arithmetic_are_another_sample() -> None:
@@ -339,6 +355,17 @@ def test_without_the_sources_point_there_is_no_answer() -> None:
     fidelity = {"epochs": 9, "train_images": 45_000}
     append_line(Path("grid.jsonl"), point | {"again": [], "data": "cifar10", "fidelity": fidelity})
     assert grid_section(Path("grid.jsonl")).endswith("learning rate 0.1: it has no accuracy here.")
+
+
+def test_of_a_point_whose_training_was_killed_and_trained_again_the_accuracy_counts() -> None:
+    common = {"data": "cifar10", "fidelity": {"epochs": 9, "train_images": 45_000}, "again": []}
+    killed = {"validation_accuracy": None, "failure": {"kind": "killed"}}
+    trained = {"validation_accuracy": 0.5, "failure": None}
+    for found in (killed, trained):
+        append_line(Path("grid.jsonl"), {"batch_size": 200, "learning_rate": 0.1} | common | found)
+    text = grid_section(Path("grid.jsonl"))
+    assert "| batch 200 | 0.5000 |" in text
+    assert "it is number 1 of 1 here" in text
 
 
 # ---- The whole -------------------------------------------------------------------------------------------

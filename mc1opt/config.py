@@ -294,6 +294,21 @@ class Config(_Model):
     """What the network sees of an image: "channels" takes each channel's mean over training images away and
     divides by its standard deviation; "symmetric" takes the values 0 to 255 to -1 to 1."""
 
+    @model_validator(mode="after")
+    def _has_batches(self) -> "Config":
+        if self.batch_size < 2 and "batch" in _norms(self.architecture):
+            raise ValueError("batch norm needs a batch_size of at least 2: it divides by a batch's deviation")
+        return self
+
+
+def _norms(architecture: Architecture) -> set[Norm]:
+    layers: tuple[ConvBlock | LinearLayer, ...] = (
+        (*architecture.blocks, *architecture.head)
+        if isinstance(architecture, ConvNet)
+        else architecture.layers
+    )
+    return {layer.norm for layer in layers}
+
 
 # ---- JSON and identity -----------------------------------------------------------------------------------
 

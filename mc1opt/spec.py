@@ -21,6 +21,9 @@ CAUSED_BY_CONFIG: tuple[FailureKind, ...] = ("diverged", "out_of_memory", "timed
 CHECKPOINT_SECONDS = 10.0
 """How often the state of a training is written, at most: what a killed process may have to train again."""
 
+INFERENCE_BATCH = 500
+"""Images at once where nothing is learnt from them: the cache of the CPU is the limit, not memory."""
+
 SMALLER_STEPS = 4
 """Into so many parts batches are cut where memory was short."""
 

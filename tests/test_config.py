@@ -368,6 +368,16 @@ def test_nesterov_without_momentum_is_refused():
         SGD(learning_rate=0.1, nesterov=True)
 
 
+def test_batch_norm_needs_two_images_a_batch():
+    normed = MLP(layers=(LinearLayer(width=8, norm="batch"),))
+    with pytest.raises(ValidationError, match="batch norm needs a batch_size of at least 2"):
+        Config(architecture=normed, optimizer=SGD(learning_rate=0.1), batch_size=1)
+    assert Config(architecture=normed, optimizer=SGD(learning_rate=0.1), batch_size=2)
+    assert Config(
+        architecture=MLP(layers=(LinearLayer(width=8),)), optimizer=SGD(learning_rate=0.1), batch_size=1
+    )
+
+
 @ALL
 def test_a_config_cannot_be_changed(config):
     with pytest.raises(ValidationError, match="frozen"):

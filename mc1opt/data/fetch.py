@@ -39,6 +39,8 @@ IMPATIENT = Patience(bytes=15_000_000, seconds=15.0)
 """Under 1 MB/s for 15 seconds, while another source is left."""
 PATIENT = Patience(bytes=1, seconds=300.0)
 """The last source: as long as anything arrives."""
+FINISHING_SECONDS = 120.0
+"""How long nothing need arrive when nearly all is there."""
 
 
 class SourceFailed(Exception):  # noqa: N818  (the next source is tried)
@@ -110,12 +112,14 @@ def _watch(
         now, size = time.monotonic(), folder_bytes(folder)
         on_progress(source.name, size, source.total_bytes)
         history.append((now, size))
-        while len(history) > 1 and now - history[1][0] >= patience.seconds:
+        wanted = patience
+        if size >= 0.95 * source.total_bytes:
+            # Nearly all of it is there: what takes time now is checking and unpacking, or the line is dead.
+            wanted = Patience(bytes=1, seconds=max(patience.seconds, FINISHING_SECONDS))
+        while len(history) > 1 and now - history[1][0] >= wanted.seconds:
             history.popleft()
         since, before = history[0]
-        # All of it is there: what takes time now is checking and unpacking.
-        complete = size >= 0.95 * source.total_bytes
-        if now - since >= patience.seconds and size - before < patience.bytes and not complete:
+        if now - since >= wanted.seconds and size - before < wanted.bytes:
             arrived = "nothing" if size == before else f"{(size - before) / 1e6:.1f} MB"
             raise SourceFailed(f"given up: {arrived} arrived in {now - since:.0f} s")
         time.sleep(POLL_SECONDS)

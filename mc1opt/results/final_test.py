@@ -17,20 +17,19 @@ from pydantic import BaseModel, NonNegativeInt, ValidationError, field_validator
 
 from mc1opt.config import CLASS_NAMES, Config, describe_validation_error
 from mc1opt.data.openings import OPENINGS, past_openings
-from mc1opt.errors import StorageError
+from mc1opt.errors import ModelError, StorageError
 from mc1opt.json_lines import append_line, read_lines
 from mc1opt.results.evaluation import confusion_matrix
 from mc1opt.results.model_folder import weights_model
 from mc1opt.results.statistics import Spread, spread
 from mc1opt.results.training_store import StoredTraining
-from mc1opt.spec import DataSet, Device
+from mc1opt.spec import INFERENCE_BATCH, DataSet, Device
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 RESULTS = "test_results.jsonl"
 """A line for each model: its training, weights, confusions, and [index, decision] of each wrong image."""
-BATCH_SIZE = 500
 
 Confusion = list[list[int]]
 """Images by true class (row) and decision (column)."""
@@ -190,14 +189,22 @@ def stored_accuracies(folder: Path) -> Callable[[StoredTraining], float | None]:
 
 
 def decide(weights: Path, config: Config, images: "Tensor", _labels: "Tensor") -> Decisions:
-    """Runs a network on images, on their device and in float32."""
+    """Runs a network on images, on their device and in float32.
+
+    Raises:
+        ModelError: a logit is not finite, so that it decides nothing.
+    """
     import torch
 
     model = weights_model(weights, config).to(images.device)
     decisions = []
-    with torch.inference_mode():
-        for first in range(0, len(images), BATCH_SIZE):
-            decisions.append(model(images[first : first + BATCH_SIZE]).argmax(1).cpu())
+    # cuDNN would round convolutions to TF32.
+    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        for first in range(0, len(images), INFERENCE_BATCH):
+            logits = model(images[first : first + INFERENCE_BATCH])
+            if not logits.isfinite().all():
+                raise ModelError(f"{weights} cannot be tested: its logits are not finite.")
+            decisions.append(logits.argmax(1).cpu())
     found: Decisions = torch.cat(decisions).numpy()
     return found
 

@@ -23,6 +23,7 @@ from mc1opt.results.export_record import recorded_hashes
 from mc1opt.results.model_data import known_data
 from mc1opt.results.model_folder import CONFIG, check_labels, read_model_folder, stored_config, weights_model
 from mc1opt.search.progress import plural
+from mc1opt.spec import INFERENCE_BATCH
 from mc1opt.workers.resources import available_cpus
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 METADATA = ("labels", "config", "config_id", "weights_sha256", "mc1opt", "study", "data", "precision")
 """The texts that an exported file carries: labels, config, data as JSON; the study's name (may be empty)."""
-BATCH_SIZE = 500
-"""Images that a model is asked about at once."""
 LARGEST = 1 << 30
 """Bytes of the largest file that is opened; mc1opt's models have a thousandth of it."""
 
@@ -64,8 +63,8 @@ class OpenModel:
             ModelError: it cannot be run on them, or gives something else than N x 10 numbers.
         """
         parts = []
-        for first in range(0, len(images), BATCH_SIZE):
-            batch = images[first : first + BATCH_SIZE]
+        for first in range(0, len(images), INFERENCE_BATCH):
+            batch = images[first : first + INFERENCE_BATCH]
             try:
                 _, probabilities = self.run(batch)
             except Exception as error:  # whatever its own runtime raises

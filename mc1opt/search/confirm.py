@@ -69,7 +69,9 @@ def _training(objective: Objective, trial: FrozenTrial, seed: int) -> Training:
         precision=objective.precision,
         checkpoint=str(confirmation_checkpoint_path(objective.weights_folder, trial.number, seed)),
         checkpoint_seconds=objective.checkpoint_seconds,
-        accumulation=trial.user_attrs.get(records.ACCUMULATION, 1),
+        accumulation=trial.user_attrs.get(records.CONFIRMING_STEPS, {}).get(
+            str(seed), trial.user_attrs.get(records.ACCUMULATION, 1)
+        ),
     )
 
 
@@ -130,8 +132,10 @@ class Confirmation:
         confirmation: dict[str, object] = {"seed": repetition.training.seed, "value": None}
         value = None
         try:
-            value = self._accuracy(repetition.number, repetition.training)
+            value, steps = self._accuracy(repetition, repetition.training)
             confirmation["value"] = value
+            if steps > 1:
+                confirmation["accumulation"] = steps
         except TrainingFailed as failure:
             confirmation["failure"] = {"kind": failure.kind, "message": failure.message}
 
@@ -145,8 +149,8 @@ class Confirmation:
             remove_checkpoint(Path(repetition.training.checkpoint))
         self._objective.emit(Confirmed(repetition.number, value))
 
-    def _accuracy(self, number: int, training: Training) -> float:
-        """Trains to the end, in smaller steps where memory is short, as trials are.
+    def _accuracy(self, repetition: Repetition, training: Training) -> tuple[float, int]:
+        """Trains to the end, in smaller steps where memory is short, as trials are; the accumulation, too.
 
         Raises:
             TrainingFailed: there is no accuracy.
@@ -155,7 +159,7 @@ class Confirmation:
 
         def on_epoch(result: EpochResult) -> bool:
             results.append(result)
-            self._objective.emit(EpochEvent(number, result))
+            self._objective.emit(EpochEvent(repetition.number, result))
             return True
 
         try:
@@ -164,7 +168,12 @@ class Confirmation:
             smaller = training.in_smaller_steps() if failure.kind == "out_of_memory" else None
             if smaller is None:
                 raise
+            # Known before it begins: whoever goes on with it trains it so.
+            steps = {str(training.seed): smaller.accumulation}
+            self._objective.storage.change_user_attribute(
+                repetition.trial_id, records.CONFIRMING_STEPS, lambda others: {**(others or {}), **steps}
+            )
             if training.checkpoint is not None:
                 remove_checkpoint(Path(training.checkpoint))
-            return self._accuracy(number, smaller)
-        return results[-1].accuracy
+            return self._accuracy(repetition, smaller)
+        return results[-1].accuracy, training.accumulation

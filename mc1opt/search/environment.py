@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mc1opt import __version__
 from mc1opt.spec import Device, Precision
-from mc1opt.training.devices import cpu_flags
+from mc1opt.training.devices import bfloat16_instructions, cpu_flags
 
 
 def versions(threads: int, precision: Precision, device: Device = "cpu") -> dict[str, str | int]:
@@ -24,7 +24,7 @@ def versions(threads: int, precision: Precision, device: Device = "cpu") -> dict
         "python": platform.python_version(),
         "torch": _version("torch"),
         "optuna": _version("optuna"),
-        "cpu": cpu_capability(),
+        "cpu": cpu_capability() + bfloat16_instructions(device, precision),
         "threads": threads,
         "precision": precision,
         **({"gpu": gpu} if gpu is not None else {}),

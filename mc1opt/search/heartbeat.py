@@ -101,7 +101,8 @@ class Heartbeat:
         with self._lock:
             self._running.add(trial._trial_id)
         try:
-            yield
+            with self._storage.in_training(trial._trial_id):
+                yield
         finally:
             with self._lock:
                 self._running.discard(trial._trial_id)

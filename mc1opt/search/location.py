@@ -125,6 +125,25 @@ def locked_beside(path: Path) -> Iterator[None]:
         yield
 
 
+SERVER_ARGUMENTS = {
+    "connect_timeout": 10,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""Of libpq, PostgreSQL's client library, in seconds, and in milliseconds the last one: a server whose machine
+has vanished answers nothing, and would be waited for two hours."""
+
+
+def server_arguments(url: str) -> dict[str, Any]:
+    """What a connection to a server is made with, but for what the URL says of it itself."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "postgresql" or parsed.get_driver_name() not in ("psycopg", "psycopg2"):
+        return {}
+    return {name: value for name, value in SERVER_ARGUMENTS.items() if name not in parsed.query}
+
+
 @contextlib.contextmanager
 def locked_on_server(url: str) -> Iterator[None]:
     """One process at a time, on any machine, makes the tables and the studies of a database of PostgreSQL.
@@ -137,7 +156,9 @@ def locked_on_server(url: str) -> Iterator[None]:
     if make_url(url).get_backend_name() != "postgresql":
         yield
         return
-    engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    engine = create_engine(
+        url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=server_arguments(url)
+    )
     with engine.connect() as connection:
         connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK_KEY})
         yield

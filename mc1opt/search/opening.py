@@ -21,6 +21,7 @@ from mc1opt.errors import StorageError
 from mc1opt.search.location import (
     locked_beside,
     locked_on_server,
+    server_arguments,
     shown_storage,
     sqlite_path,
     storage_url,
@@ -202,7 +203,8 @@ def _check_server(url: str, create: bool) -> None:
         SQLAlchemyError, ImportError: it cannot be looked at.
     """
     shown = shown_storage(url)
-    with sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool).connect() as connection:
+    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, connect_args=server_arguments(url))
+    with engine.connect() as connection:
         tables = set(sqlalchemy.inspect(connection).get_table_names())
         if not tables >= STUDY_TABLES:
             foreign = sorted(tables - set(BaseModel.metadata.tables) - {"alembic_version"})

@@ -17,6 +17,8 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import DBAPIError, OperationalError, PendingRollbackError
 
+from mc1opt.errors import StorageError
+
 logger = logging.getLogger(__name__)
 
 LOCKED_RETRIES = 4
@@ -31,6 +33,25 @@ OUTAGE_PAUSE_SECONDS = 1.0
 AWAY = ("08", "57P")
 """How the SQLSTATE of an error begins that says so: connection exceptions, and a server that shuts down or
 starts (PostgreSQL's manual, appendix A)."""
+
+
+class DatabaseError(StorageError, StorageInternalError):
+    """A study database that cannot be read or written: Optuna's error, in words for people.
+
+    Args:
+        error: Optuna's, or SQLAlchemy's.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(
+            f"the study database cannot be read or written: {_reason(error)}. Finished trials are kept; free "
+            "the disk, end what holds the database or start its server, and give the same command again."
+        )
+
+
+def _reason(error: Exception) -> str:
+    return str(error.__cause__ or error).split("\n")[0]
+
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -59,18 +80,16 @@ def through_outages(method: Callable[Concatenate[Any, _P], _R]) -> Callable[Conc
 
     @functools.wraps(method)
     def patient(storage: Any, /, *arguments: _P.args, **more: _P.kwargs) -> _R:
-        since = None
+        began, warned = time.monotonic(), False
         while True:
             try:
                 return method(storage, *arguments, **more)
             except StorageInternalError as error:
-                now = time.monotonic()
-                if not _is_away(error) or (since is not None and now - since >= OUTAGE_SECONDS):
-                    raise
-                if since is None:
-                    since = now
-                    reason = str(error.__cause__).split("\n")[0]
-                    logger.warning("the study database is away, waiting for it: %s", reason)
+                if not _is_away(error) or time.monotonic() - began >= OUTAGE_SECONDS:
+                    raise DatabaseError(error) from error.__cause__
+                if not warned:
+                    warned = True
+                    logger.warning("the study database is away, waiting for it: %s", _reason(error))
             time.sleep(random.uniform(0.0, 2.0 * OUTAGE_PAUSE_SECONDS))
 
     return patient

@@ -20,13 +20,13 @@ from optuna.exceptions import StorageInternalError
 from optuna.samplers import GridSampler
 from optuna.trial import FrozenTrial
 
-from mc1opt.errors import StorageError
 from mc1opt.search import records
 from mc1opt.search.confirm import SEEDS, Confirmation, missing_repetitions
 from mc1opt.search.heartbeat import Heartbeat
 from mc1opt.search.importance import importances
 from mc1opt.search.objective import Confirmed, EpochEvent, Event, Objective, Proposal
 from mc1opt.search.observers import Observer, Observers, SearchEnded, SearchStarted, StopReason, TrialStarted
+from mc1opt.search.patience import DatabaseError
 from mc1opt.search.plan import expected_bytes, expected_seconds, knows_its_speed
 from mc1opt.search.resume import StudySettings, load_study, open_study, take_up_interrupted
 from mc1opt.search.space import StudyDefinition
@@ -127,11 +127,7 @@ def run_search(
             definition, settings, storage, data, pool, weights, Observers(observers), stop or StopFlag()
         ).run()
     except StorageInternalError as error:
-        reason = str(error.__cause__ or error).split("\n")[0]
-        raise StorageError(
-            f"the study database cannot be read or written: {reason}. Finished trials are kept; free the "
-            "disk, end what holds the database or start its server, and give the same command again."
-        ) from error
+        raise error if isinstance(error, DatabaseError) else DatabaseError(error) from error
 
 
 class _Search:
@@ -315,13 +311,16 @@ class _Search:
         ]
         for thread in threads:
             thread.start()
-        interrupted = False
+        interrupted = woken = False
         while any(thread.is_alive() for thread in threads):
             if self._shall_stop(deadline) and not interrupted:
                 interrupted = True
                 self.pool.interrupt()
-                with self.lock:
-                    self.lock.notify_all()
+            # Not waited for: whoever draws a trial holds it, and may wait for an absent server.
+            if interrupted and not woken and self.lock.acquire(blocking=False):
+                woken = True
+                self.lock.notify_all()
+                self.lock.release()
             self._pass_on_events(wait=TICK_SECONDS)
             self.observers.tick()
         for thread in threads:

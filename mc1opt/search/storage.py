@@ -27,8 +27,8 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from mc1opt.search.location import locked_beside, locked_on_server, sqlite_path
-from mc1opt.search.patience import patiently, through_outages
+from mc1opt.search.location import locked_beside, locked_on_server, server_arguments, sqlite_path
+from mc1opt.search.patience import DatabaseError, patiently, through_outages
 from mc1opt.search.records import CONFIG_ID, DUPLICATE_OF, OWNER
 
 BUSY_TIMEOUT_SECONDS = 20.0
@@ -52,12 +52,16 @@ class StudyStorage(RDBStorage):
         self.owner = owner
         self._drawn = threading.local()
         self._noted = threading.local()
-        options: dict[str, Any] = {"pool_size": threads + 4, "pool_pre_ping": True}
+        options: dict[str, Any] = {"pool_size": threads + 4, "connect_args": server_arguments(url)}
         if make_url(url).get_backend_name() == "sqlite":
-            options = {"pool_size": threads + 4, "connect_args": {"timeout": BUSY_TIMEOUT_SECONDS}}
+            options["connect_args"] = {"timeout": BUSY_TIMEOUT_SECONDS}
+        else:
+            options["pool_pre_ping"] = True
         super().__init__(url, engine_kwargs=options)
+        self._in_training: set[int] = set()
 
     # What a search has Optuna's own methods do; those below are patient, too.
+    get_all_studies = patiently(RDBStorage.get_all_studies)
     get_study_id_from_name = patiently(RDBStorage.get_study_id_from_name)
     get_study_name_from_id = patiently(RDBStorage.get_study_name_from_id)
     get_study_directions = patiently(RDBStorage.get_study_directions)
@@ -181,6 +185,10 @@ class StudyStorage(RDBStorage):
         Raises:
             LostTrialError: a trial that shall end is another process's by now.
         """
+        if state == TrialState.RUNNING and trial_id in self._in_training:
+            # It was set back because this process was silent. A thread of it still trains it, and finds that
+            # out when it writes; until then it would pass for the new owner.
+            return False
         if state != TrialState.RUNNING:
             with _create_scoped_session(self.scoped_session) as session:
                 self._require_own(session.connection(), trial_id)
@@ -201,6 +209,15 @@ class StudyStorage(RDBStorage):
         if self.get_trial(trial_id).state.is_finished():
             raise UpdateFinishedTrialError(f"trial {trial_id} is finished")
         return False
+
+    @contextlib.contextmanager
+    def in_training(self, trial_id: int) -> Iterator[None]:
+        """While the block runs, this process does not take the trial again."""
+        self._in_training.add(trial_id)
+        try:
+            yield
+        finally:
+            self._in_training.discard(trial_id)
 
     @patiently
     def set_back_to_waiting(
@@ -341,8 +358,11 @@ class StudyStorage(RDBStorage):
     def exclusive(self) -> Iterator[None]:
         """One process at a time, for making a study with all that belongs to it: SQLite and PostgreSQL."""
         path = sqlite_path(self.url)
-        with locked_on_server(self.url) if path is None else locked_beside(path):
-            yield
+        try:
+            with locked_on_server(self.url) if path is None else locked_beside(path):
+                yield
+        except SQLAlchemyError as error:
+            raise DatabaseError(error) from error
 
     def _require_own(self, connection: sqlalchemy.Connection, trial_id: int) -> None:
         """Holds on to the trial's owner until the end of the transaction.

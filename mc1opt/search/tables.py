@@ -82,10 +82,12 @@ def trial_lines(trial: TrialRecord) -> list[str]:
 
 
 def _again(trial: TrialRecord) -> list[str]:
-    return [
-        f"failed ({entry['failure']['kind']})" if entry["value"] is None else f"{entry['value']:.4f}"
-        for entry in trial.confirmations
-    ]
+    said = []
+    for entry in trial.confirmations:
+        text = f"failed ({entry['failure']['kind']})" if entry["value"] is None else f"{entry['value']:.4f}"
+        steps = entry.get("accumulation", 1)
+        said.append(text + (f" (each batch in {steps} steps)" if steps != trial.accumulation else ""))
+    return said
 
 
 def confirmation_lines(record: StudyRecord) -> list[str]:

@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mc1opt.search import records
 from mc1opt.search.location import folder_name
+from mc1opt.search.ownership import is_dead
 from mc1opt.search.ranking import by_promise, by_value
 
 _WEIGHTS = re.compile(r"trial-(\d+)\.safetensors")
@@ -91,7 +92,7 @@ def tidy(folder: Path, trials: Sequence[FrozenTrial], keep: int) -> None:
 def _is_left(trial: FrozenTrial, name: re.Match[str], unfinished: bool) -> bool:
     """Whether a trial's file is of no use: for one that is being written, that is known if nobody trains."""
     if unfinished:
-        return trial.state != TrialState.RUNNING
+        return trial.state != TrialState.RUNNING and not _is_claimed(trial, name)
     if not trial.state.is_finished():
         return False
     if name.re is _WEIGHTS:
@@ -100,6 +101,15 @@ def _is_left(trial: FrozenTrial, name: re.Match[str], unfinished: bool) -> bool:
     return seed is None or int(seed) in {
         confirmation["seed"] for confirmation in trial.user_attrs.get(records.CONFIRMATIONS, [])
     }
+
+
+def _is_claimed(trial: FrozenTrial, name: re.Match[str]) -> bool:
+    """Whether a process that may live trains the trial's config again, with the seed of this checkpoint."""
+    seed = name.group(2) if name.re is _CHECKPOINT else None
+    return any(
+        str(claim["seed"]) == seed and is_dead(claim["owner"]) is not True
+        for claim in trial.user_attrs.get(records.CONFIRMING, [])
+    )
 
 
 def _delete(path: Path) -> None:

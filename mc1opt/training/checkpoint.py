@@ -21,6 +21,7 @@ from torch import nn
 from mc1opt import __version__
 from mc1opt.config import config_to_json
 from mc1opt.spec import EpochResult, Training
+from mc1opt.training.devices import bfloat16_instructions
 from mc1opt.training.tensor_file import TensorFileError, read_tensors, write_tensors
 
 logger = logging.getLogger(__name__)
@@ -201,7 +202,8 @@ def _identity(training: Training) -> dict[str, Any]:
         "format": CHECKPOINT_FORMAT,
         "mc1opt": __version__,
         "torch": torch.__version__,
-        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "cpu": torch.backends.cpu.get_cpu_capability()
+        + bfloat16_instructions(training.device, training.precision),
     }
 
 

@@ -54,6 +54,17 @@ def cpu_flags() -> frozenset[str]:
     return frozenset(_cpu_field("flags").split())
 
 
+def bfloat16_instructions(device: Device, precision: Precision) -> str:
+    """What bfloat16 is computed with on this CPU, with a blank before it; empty for other trainings.
+
+    Kernels for bfloat16 differ between CPUs that torch calls by one name, and so do the last bits.
+    """
+    if device != "cpu" or precision != "bfloat16":
+        return ""
+    found = sorted(cpu_flags() & {"amx_bf16", "avx512_bf16", "avx512_fp16", "avx_ne_convert"})
+    return "".join(f" {flag}" for flag in found)
+
+
 def _cpu_field(name: str) -> str:
     """What Linux says of the first CPU under that name; empty where it says nothing."""
     try:

@@ -3,13 +3,12 @@
 import torch
 from torch import nn
 
-BATCH_SIZE = 500
-"""Images a batch: no gradients are kept, so that the cache of the CPU is the limit, not memory."""
+from mc1opt.spec import INFERENCE_BATCH
 
 
 @torch.inference_mode()
 def accuracy(
-    model: nn.Module, images: torch.Tensor, labels: torch.Tensor, *, batch_size: int = BATCH_SIZE
+    model: nn.Module, images: torch.Tensor, labels: torch.Tensor, *, batch_size: int = INFERENCE_BATCH
 ) -> float:
     """The share of images (uint8, N x 3 x 32 x 32) whose greatest logit is that of their label.
 

@@ -21,7 +21,7 @@ from mc1opt.data.images import ImageSplit, open_training_images
 from mc1opt.models.build import build_model
 from mc1opt.models.whitening import whitening_filters
 from mc1opt.seeds import derive_seed
-from mc1opt.spec import EpochResult, Training, TrainingFailed
+from mc1opt.spec import INFERENCE_BATCH, EpochResult, Training, TrainingFailed
 from mc1opt.training.checkpoint import (
     CheckpointError,
     CheckpointWriter,
@@ -31,7 +31,7 @@ from mc1opt.training.checkpoint import (
     set_state,
     state_of,
 )
-from mc1opt.training.evaluate import BATCH_SIZE, accuracy
+from mc1opt.training.evaluate import accuracy
 from mc1opt.training.optim import (
     build_optimizer,
     learning_rate_factor,
@@ -121,13 +121,17 @@ class Trainer:
     def _validate(self, epoch: int) -> float | None:
         """The validation accuracy; None where all images train."""
         if not len(self.images.validation_images):
+            # The loss is measured before the step: of the last one nothing else would tell.
+            tensors = (tensor for tensor in self.model.state_dict().values() if tensor.is_floating_point())
+            if not torch.stack([tensor.isfinite().all() for tensor in tensors]).all():
+                raise TrainingFailed("diverged", f"the weights are not finite after epoch {epoch}")
             return None
         with self._autocast():
             value = accuracy(
                 self.model,
                 self.images.validation_images,
                 self.images.validation_labels,
-                batch_size=math.ceil(BATCH_SIZE / self.training.accumulation),
+                batch_size=math.ceil(INFERENCE_BATCH / self.training.accumulation),
             )
         if math.isnan(value):
             raise TrainingFailed("diverged", f"logits on validation images are not finite in epoch {epoch}")
@@ -184,8 +188,8 @@ def new_model(training: Training, images: ImageSplit) -> nn.Module:
 def train(training: Training) -> Iterator[EpochResult]:
     """Trains, one epoch for each result that is asked for; closing the iterator ends the training.
 
-    On the CPU the results are the same, bit for bit, for the same training on the same CPU capability and
-    torch build. After the last epoch the weights are written where `training.weights` says.
+    On the CPU the results are the same, bit for bit, for the same training on the same CPU capability (in
+    bfloat16, with the same instructions for it) and torch build. After the last epoch the weights are written where `training.weights` says.
 
     Where `training.checkpoint` names a file, the state is written there at ends of epochs, and a training
     that finds its own state there goes on from it: it gives the results of the epochs before, marked
@@ -194,8 +198,8 @@ def train(training: Training) -> Iterator[EpochResult]:
     end written, and goes on its way.
 
     Raises:
-        TrainingFailed: `diverged`, where the loss or a logit is not finite; `storage`, where the weights
-            cannot be written.
+        TrainingFailed: `diverged`, where the loss, a logit or a weight is not finite; `storage`, where the
+            weights cannot be written.
         DataError: the images are missing or too few.
     """
     trainer = Trainer(training)

@@ -10,7 +10,7 @@ from math import prod
 
 from mc1opt.config import IMAGE_CHANNELS, IMAGE_SIZE, SGD, Config
 from mc1opt.models.cost import cost, layers
-from mc1opt.spec import Device, Precision
+from mc1opt.spec import INFERENCE_BATCH, Device, Precision
 
 FLOAT_BYTES = 4
 IMAGE_BYTES = IMAGE_CHANNELS * IMAGE_SIZE**2
@@ -24,8 +24,6 @@ CUDA_PROCESS_BYTES = 3 << 30
 ACTIVATION_BYTES = 20
 """Of a value that a layer puts out, in training: itself, what its activation and its pooling keep beside it,
 its gradient, and a share of what a convolution copies into the order that it computes in."""
-INFERENCE_BATCH = 500
-"""Images a step in validation and test (`mc1opt.training.evaluate`)."""
 
 
 @dataclass(frozen=True)

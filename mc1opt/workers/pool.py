@@ -32,6 +32,10 @@ from mc1opt.workers.protocol import (
 POLL_SECONDS = 0.1
 """How often a waiting `train` looks whether the pool was interrupted."""
 
+HALTED_SECONDS = 1.0
+"""A look that comes so much too late means that this process was halted (Ctrl-Z, a paused container): that
+time is not the training's, whose worker has waited for it."""
+
 STARTS = 3
 """So many workers may die before they are ready until a `train` gives up."""
 
@@ -136,7 +140,7 @@ class ProcessPool:
                     if child.ready:
                         child.receive(0)  # it may have died since its last training
                     else:
-                        self._receive(child, time.monotonic() + START_SECONDS)
+                        self._receive(child, _Deadline(START_SECONDS))
                 except (WorkerDied, _OutOfTime) as error:
                     self._raise_if_stopped()
                     if attempt == STARTS:
@@ -229,12 +233,12 @@ class ProcessPool:
     def _train_to_end(
         self, child: Child, training: Training, on_epoch: Callable[[EpochResult], bool]
     ) -> bool:
-        deadline = time.monotonic() + self._seconds
+        deadline = _Deadline(self._seconds)
         try:
             child.send(Train(training=training))
             while isinstance(message := self._receive(child, deadline), EpochDone):
                 if message.result.restored:
-                    deadline -= message.result.seconds
+                    deadline.at -= message.result.seconds
                 before = time.monotonic()
                 try:
                     go_on = on_epoch(message.result)
@@ -244,7 +248,7 @@ class ProcessPool:
                 if not go_on:
                     self._give_up(child)
                     return False
-                deadline += time.monotonic() - before
+                deadline.at += time.monotonic() - before
                 if message.result.epoch < training.fidelity.epochs - 1:  # else it is as good as done
                     self._raise_if_stopped()
                 child.send(Continue())
@@ -260,16 +264,21 @@ class ProcessPool:
             raise TrainingFailed(message.kind, message.message + traceback)
         return True
 
-    def _receive(self, child: Child, deadline: float) -> Message:
+    def _receive(self, child: Child, deadline: "_Deadline") -> Message:
         """The next message.
 
         Raises:
             WorkerDied, TrainingInterrupted, _OutOfTime: it will not come.
         """
         while True:
-            left = deadline - time.monotonic()
+            before = time.monotonic()
+            left = deadline.at - before
+            wait = min(POLL_SECONDS, max(0.0, left))
             # What is there already is taken first: a result is not thrown away for an interrupt.
-            message = child.receive(min(POLL_SECONDS, max(0.0, left)))
+            message = child.receive(wait)
+            late = time.monotonic() - before - wait
+            if late >= HALTED_SECONDS:  # nobody has asked the worker to go on meanwhile
+                deadline.at += late
             if message is not None:
                 return message
             self._raise_if_stopped()
@@ -280,9 +289,16 @@ class ProcessPool:
         """Has the worker stop its training. If it does not soon, it stays busy, and so will be replaced."""
         with contextlib.suppress(WorkerDied, TrainingInterrupted, _OutOfTime):
             child.send(Stop())
-            deadline = time.monotonic() + STOP_SECONDS
+            deadline = _Deadline(STOP_SECONDS)
             while not isinstance(self._receive(child, deadline), Finished | Failed):
                 pass
+
+
+class _Deadline:
+    """When a training must be finished, by the monotonic clock; it moves while nobody could train."""
+
+    def __init__(self, seconds: float) -> None:
+        self.at = time.monotonic() + seconds
 
 
 class _OutOfTime(Exception):  # noqa: N818  (never leaves this module)

@@ -11,8 +11,9 @@ from pathlib import Path
 from mc1opt.spec import Device
 
 WORKER_MEMORY = 1 << 30
-"""Bytes that a worker is assumed to need beside what all workers share: torch itself (0.3 to 0.5 GiB) and the
-activations of one step of a middling network. Images are shared between workers and not counted."""
+"""Bytes that a worker is assumed to need where its config is not known yet: torch itself (0.3 to 0.5 GiB),
+its copy of the images (70 MB of a trial of the study `cnn`), and the activations of one step of a middling
+network. Where it is known: `mc1opt.workers.memory`."""
 
 GPU_WORKERS = 4
 """Workers on one GPU: small networks leave it idle between their steps, and several fill the gaps."""

@@ -268,6 +268,19 @@ def test_a_trial_that_was_set_back_is_not_written_to(storage: StudyStorage, stud
     assert study.trials[0].intermediate_values == {}
 
 
+def test_a_trial_that_a_thread_still_trains_is_not_taken_again_by_this_process(
+    storage: StudyStorage, study: optuna.Study
+) -> None:
+    """It was set back because this process was silent; its thread finds that out when it writes."""
+    trial = study.ask()
+    with storage.in_training(trial._trial_id):
+        assert storage.set_back_to_waiting(trial._trial_id, ME, {})
+        assert study.ask().number == 1
+        with pytest.raises(LostTrialError):
+            trial.report(0.5, 0)
+    assert study.ask().number == 0
+
+
 def test_a_trial_of_ones_own_is_written_to_and_ended(storage: StudyStorage, study: optuna.Study) -> None:
     trial = study.ask()
     trial.report(0.5, 0)

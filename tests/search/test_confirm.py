@@ -19,6 +19,7 @@ from mc1opt.search.resume import load_study
 from mc1opt.search.run import StopFlag
 from mc1opt.search.speed import SPEED_SEED
 from mc1opt.search.storage import StudyStorage
+from mc1opt.search.tables import trial_lines
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import EpochResult, Fidelity, Training
 from tests.curves import CurvePool, Switches, curve
@@ -198,6 +199,30 @@ def test_a_confirmation_that_memory_is_too_short_for_is_tried_in_smaller_steps(s
     switches.add("out_of_memory", seed=new_seed(0, 0), epoch=1, times=1)
     record = run_study(1, SMOOTH, confirm=1).record
     assert all(entry["value"] is not None for entry in record.trials[0].confirmations)
+    steps = {entry["seed"]: entry.get("accumulation") for entry in record.trials[0].confirmations}
+    assert steps == {new_seed(0, 0): 4, new_seed(0, 1): None}
+    assert "(each batch in 4 steps)" in "\n".join(trial_lines(record.trials[0]))
+
+
+def test_one_that_was_interrupted_in_smaller_steps_goes_on_in_them(switches: Switches) -> None:
+    run_study(1, SMOOTH)
+    switches.add("out_of_memory", seed=new_seed(0, 0), epoch=1, times=1)
+    switches.add("hang", seed=new_seed(0, 0), epoch=2, times=1)
+    stop = StopFlag()
+
+    class Stops(Observer):
+        def epoch(self, number: int, result: EpochResult) -> None:
+            if result.epoch == 1:
+                stop.set("signal", "SIGINT")
+
+    assert run_study(1, SMOOTH, confirm=1, stop=stop, observers=(Stops(),)).reason == "signal"
+    pool = NotingPool()
+    record = run_study(1, SMOOTH, confirm=1, pool=pool).record
+    assert {training.seed: training.accumulation for training in pool.trainings} == {
+        new_seed(0, 0): 4,
+        new_seed(0, 1): 1,
+    }
+    assert record.trials[0].confirmations[0].get("accumulation") == 4
 
 
 def test_two_processes_that_confirm_a_trial_at_once_both_have_their_say() -> None:

@@ -12,6 +12,7 @@ import pytest
 import mc1opt
 from mc1opt.search import environment
 from mc1opt.search.environment import cpu_capability, gpu_model, versions
+from mc1opt.training import devices
 
 COMMIT = "from mc1opt.search.environment import commit; print(commit())"
 
@@ -32,17 +33,20 @@ def copy(tmp_path: Path) -> Path:
     return folder
 
 
-def test_versions_are_those_of_the_installed_packages() -> None:
+def test_versions_are_those_of_the_installed_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "cpu_flags", lambda: frozenset({"avx512_bf16", "amx_bf16", "sse"}))
     found = versions(threads=3, precision="bfloat16")
     assert found == {
         "mc1opt": mc1opt.__version__,
         "python": platform.python_version(),
         "torch": version("torch"),
         "optuna": version("optuna"),
-        "cpu": cpu_capability(),
+        "cpu": f"{cpu_capability()} amx_bf16 avx512_bf16",
         "threads": 3,
         "precision": "bfloat16",
     }
+    assert versions(threads=3, precision="float32")["cpu"] == cpu_capability()
+    assert versions(threads=3, precision="bfloat16", device="cuda")["cpu"] == cpu_capability()
 
 
 def test_the_gpu_is_named_by_its_driver_and_only_where_it_trains(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from mc1opt.errors import UsageError
-from mc1opt.search.location import checkpoints_folder, files_folder, shown_storage, sqlite_path, storage_url
+from mc1opt.search.location import (
+    SERVER_ARGUMENTS,
+    checkpoints_folder,
+    files_folder,
+    server_arguments,
+    shown_storage,
+    sqlite_path,
+    storage_url,
+)
 from mc1opt.search.opening import open_storage
 
 
@@ -83,3 +91,10 @@ def test_an_unknown_url_is_refused(text: str) -> None:
 def test_a_database_in_memory_is_refused() -> None:
     with pytest.raises(UsageError, match="lost with the process"):
         open_storage("sqlite://", create=True)
+
+
+def test_connections_to_a_server_that_has_vanished_end_and_the_url_may_say_when() -> None:
+    silent = server_arguments("postgresql+psycopg://somewhere/studies?connect_timeout=3")
+    assert silent.keys() == SERVER_ARGUMENTS.keys() - {"connect_timeout"}
+    assert server_arguments("sqlite:///s.db") == {}
+    assert server_arguments("postgresql+pg8000://somewhere/studies") == {}

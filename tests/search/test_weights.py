@@ -6,6 +6,7 @@ import optuna
 from optuna.trial import TrialState, create_trial
 
 from mc1opt.search import records
+from mc1opt.search.ownership import this_owner
 from mc1opt.search.records import StudyRecord
 from mc1opt.search.weights import (
     checkpoint_path,
@@ -142,6 +143,19 @@ def test_the_checkpoint_of_a_confirmation_goes_when_that_is_recorded() -> None:
         path.touch()
     tidy(FOLDER, study.trials, keep=1)
     assert list(FOLDER.iterdir()) == paths[1:]
+
+
+def test_a_checkpoint_that_another_process_is_writing_for_a_confirmation_stays() -> None:
+    living, dead = this_owner(), {**this_owner(), "started": -1}
+    study = optuna.create_study(direction="maximize")
+    claims = [{"seed": 11, "owner": living}, {"seed": 12, "owner": dead}]
+    study.add_trial(create_trial(value=0.5, user_attrs={records.CONFIRMING: claims}))
+    FOLDER.mkdir(parents=True)
+    paths = [FOLDER / f".trial-00000-again-{seed}.checkpoint.7.tmp" for seed in (11, 12, 13)]
+    for path in paths:
+        path.touch()
+    tidy(FOLDER, study.trials, keep=1)
+    assert list(FOLDER.iterdir()) == paths[:1]
 
 
 def test_a_study_without_files_needs_no_folder() -> None:

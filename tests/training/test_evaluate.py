@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from mc1opt.models.build import build_model
-from mc1opt.training.evaluate import BATCH_SIZE, accuracy
+from mc1opt.spec import INFERENCE_BATCH
+from mc1opt.training.evaluate import accuracy
 from tests.training.images import SMALL_CONVNET, SMALL_MLP
 
 BROKEN = 255
@@ -35,7 +36,7 @@ def labels_of(count: int) -> Tensor:
     return torch.randint(0, 10, (count,), generator=torch.Generator().manual_seed(count + 1))
 
 
-SIZES = [1, 2, BATCH_SIZE - 1, BATCH_SIZE, BATCH_SIZE + 1, 2 * BATCH_SIZE + 3]
+SIZES = [1, 2, INFERENCE_BATCH - 1, INFERENCE_BATCH, INFERENCE_BATCH + 1, 2 * INFERENCE_BATCH + 3]
 
 
 @pytest.mark.parametrize("count", SIZES)

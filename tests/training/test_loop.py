@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import itertools
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -512,6 +513,23 @@ def test_logits_that_are_not_finite_fail_the_training_as_diverged(data):
     with pytest.raises(
         TrainingFailed, match="logits on validation images are not finite in epoch 1"
     ) as caught:
+        list(train(training))
+    assert caught.value.kind == "diverged"
+
+
+def test_without_validation_the_weights_after_the_last_step_are_looked_at(data, monkeypatch):
+    everything = data.model_copy(update={"validation_images": 0})
+    step = Trainer._step
+
+    def last_one_too_far(self, batch, generator):
+        loss = step(self, batch, generator)
+        with torch.no_grad():
+            next(self.model.parameters()).view(-1)[0] = math.inf
+        return loss
+
+    monkeypatch.setattr(Trainer, "_step", last_one_too_far)
+    training = small_training(everything, epochs=1, batch_size=everything.train_images)
+    with pytest.raises(TrainingFailed, match="the weights are not finite after epoch 0") as caught:
         list(train(training))
     assert caught.value.kind == "diverged"
 

@@ -20,6 +20,7 @@ from mc1opt.config import config_id
 from mc1opt.errors import WorkerError
 from mc1opt.spec import EpochResult, TrainingFailed
 from mc1opt.workers import pool as pool_module
+from mc1opt.workers.child import Child
 from mc1opt.workers.pool import Pool, ProcessPool
 from mc1opt.workers.protocol import TrainingInterrupted
 from tests.curves import TRAINER, CurvePool, curve, example_training
@@ -203,6 +204,22 @@ def test_epochs_of_a_checkpoint_count_as_training(switches):
     ):
         pool.train(training, go_on)
     assert caught.value.kind == "timed_out"
+
+
+def test_time_in_which_this_process_was_halted_does_not_count_as_training(monkeypatch, switches):
+    """As by Ctrl-Z: the clock runs on, and the worker has its epoch and waits."""
+    receive = Child.receive
+    halts = iter([0.0, 2.0])
+
+    def halted(child, wait):
+        if switches.epochs() and (seconds := next(halts, 0.0)):
+            time.sleep(seconds)
+        return receive(child, wait)
+
+    with ProcessPool(1, trainer=TRAINER, max_training_seconds=1.5) as pool:
+        monkeypatch.setattr(Child, "receive", halted)
+        assert pool.train(example_training(epochs=3), go_on)
+    assert next(halts, None) is None
 
 
 def test_time_in_on_epoch_does_not_count_as_training():

@@ -64,11 +64,12 @@ def _winner(lines: Sequence[Line], again: Mapping[int, Sequence[float]]) -> str:
     verdict = "it is not told apart from the best" if source in within else "another one is better"
     if within == [source]:
         verdict = "it is the best"
-    counts = ", ".join(str(len(values)) for values in again.values())
+    counts = sorted({len(values) for values in again.values()})
+    who = "all points have" if len(again) == len(lines) else "the best of them have"
     return (
-        f"{said} In brackets: the mean of trainings with new seeds, which the best of them have ({counts} "
-        f"each). Means that differ by no more than {noise:.4f} are not told apart: the best, and within that "
-        f"of it, are {points}. So {verdict}."
+        f"{said} In brackets: the mean of trainings with new seeds, which {who} "
+        f"({' or '.join(map(str, counts))} each). Means that differ by no more than {noise:.4f} are not told "
+        f"apart: the best, and within that of it, from the highest mean on, are {points}. So {verdict}."
     )
 
 

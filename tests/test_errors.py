@@ -71,13 +71,18 @@ def test_an_error_is_no_other_of_python(error):
 
 
 def test_no_other_module_adds_to_the_tree():
+    """But the one error that is Optuna's as well, which `errors` must not import."""
+    found = set()
     for path in PACKAGE.rglob("*.py"):
         if path == Path(errors.__file__):
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef):
                 bases = {ast.unparse(base).rpartition(".")[2] for base in node.bases}
-                assert not bases & classes().keys(), f"{path}: {node.name}"
+                if bases & classes().keys():
+                    found.add((path.name, node.name, frozenset(bases)))
+    both = frozenset({"StorageError", "StorageInternalError"})
+    assert found == {("patience.py", "DatabaseError", both)}
 
 
 def test_a_training_that_failed_is_not_an_error_of_the_program():

@@ -11,10 +11,12 @@ from mc1opt.errors import DataError, Mc1optError, StorageError, UsageError
 from mc1opt.results import replay as replay_module
 from mc1opt.results.replay import Replay, replay
 from mc1opt.search import environment, records
+from mc1opt.search.environment import cpu_capability
 from mc1opt.search.opening import open_storage
 from mc1opt.search.records import StudyRecord
 from mc1opt.search.resume import load_study
 from mc1opt.seeds import derive_seed
+from mc1opt.training.devices import bfloat16_instructions
 from tests.curves import SWITCHES_VARIABLE, CurvePool, Switches
 from tests.data.files import write_arrays_folder
 from tests.results.retraining import STORAGE, STUDY, curve_study, retrainable, retrainable_folder
@@ -140,6 +142,7 @@ def test_the_stored_precision_and_threads_are_used(on_cpu: StudyRecord) -> None:
     number = first_with(on_cpu, "complete")
     change_version(number, "precision", "bfloat16")
     change_version(number, "threads", 3)
+    change_version(number, "cpu", cpu_capability() + bfloat16_instructions("cpu", "bfloat16"))
     seen = []
 
     class Pool(CurvePool):

@@ -189,7 +189,8 @@ def train(training: Training) -> Iterator[EpochResult]:
     """Trains, one epoch for each result that is asked for; closing the iterator ends the training.
 
     On the CPU the results are the same, bit for bit, for the same training on the same CPU capability (in
-    bfloat16, with the same instructions for it) and torch build. After the last epoch the weights are written where `training.weights` says.
+    bfloat16, with the same instructions for it) and torch build. After the last epoch the weights are written
+    where `training.weights` says.
 
     Where `training.checkpoint` names a file, the state is written there at ends of epochs, and a training
     that finds its own state there goes on from it: it gives the results of the epochs before, marked

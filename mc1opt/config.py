@@ -296,18 +296,16 @@ class Config(_Model):
 
     @model_validator(mode="after")
     def _has_batches(self) -> "Config":
-        if self.batch_size < 2 and "batch" in _norms(self.architecture):
-            raise ValueError("batch norm needs a batch_size of at least 2: it divides by a batch's deviation")
+        if self.batch_size < 2 and _norms_single_values(self.architecture):
+            raise ValueError(
+                "batch norm after a linear layer needs a batch_size of at least 2: one value has no deviation"
+            )
         return self
 
 
-def _norms(architecture: Architecture) -> set[Norm]:
-    layers: tuple[ConvBlock | LinearLayer, ...] = (
-        (*architecture.blocks, *architecture.head)
-        if isinstance(architecture, ConvNet)
-        else architecture.layers
-    )
-    return {layer.norm for layer in layers}
+def _norms_single_values(architecture: Architecture) -> bool:
+    layers = architecture.head if isinstance(architecture, ConvNet) else architecture.layers
+    return any(layer.norm == "batch" for layer in layers)
 
 
 # ---- JSON and identity -----------------------------------------------------------------------------------

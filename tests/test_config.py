@@ -370,12 +370,14 @@ def test_nesterov_without_momentum_is_refused():
 
 def test_batch_norm_needs_two_images_a_batch():
     normed = MLP(layers=(LinearLayer(width=8, norm="batch"),))
-    with pytest.raises(ValidationError, match="batch norm needs a batch_size of at least 2"):
+    with pytest.raises(ValidationError, match="batch norm after a linear layer needs a batch_size of"):
         Config(architecture=normed, optimizer=SGD(learning_rate=0.1), batch_size=1)
     assert Config(architecture=normed, optimizer=SGD(learning_rate=0.1), batch_size=2)
     assert Config(
         architecture=MLP(layers=(LinearLayer(width=8),)), optimizer=SGD(learning_rate=0.1), batch_size=1
     )
+    pixels = ConvNet(blocks=(ConvBlock(width=8, kernel_size=3, norm="batch"),))
+    assert Config(architecture=pixels, optimizer=SGD(learning_rate=0.1), batch_size=1)
 
 
 @ALL

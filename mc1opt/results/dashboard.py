@@ -125,7 +125,7 @@ def update_study(study: optuna.Study, database: StudyStorage, storage: str) -> N
 
 def _winner(record: StudyRecord, found: Retrained | None) -> TrialRecord | None:
     """The trial that was retrained; None if the model is of a study that had this name before."""
-    if found is None or found.data != (record.data or {}).get("sha256"):
+    if found is None or found.data != (record.data or {}).get("name"):
         return None
     for trial in record.trials:
         if (trial.number, trial.config_id) == (found.trial, found.config_id):

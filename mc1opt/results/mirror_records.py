@@ -148,12 +148,16 @@ class _Study:
         for trial in record.trials:
             if trial.config_id is not None:
                 self._by_config.setdefault(trial.config_id, trial)
-        images = (record.data or {}).get("sha256")
         self._retrained = [
             entry
             for entry in retrained
-            if entry.stored.key.config_id in self._by_config and entry.stored.key.data == images
+            if entry.stored.key.config_id in self._by_config and self._has_images(entry.stored.key.data)
         ]
+
+    def _has_images(self, sha256: str) -> bool:
+        """Whether a training was on the study's images; an older mc1opt hashed own ones in another way."""
+        data = self.record.data or {}
+        return sha256 == data.get("sha256") or data.get("name") == f"own-{sha256[:12]}"
 
     @property
     def retrained_configs(self) -> set[str]:

@@ -51,7 +51,7 @@ class Retrained:
     model: str
     """The model's folder."""
     data: str
-    """SHA-256 of the images that it was trained on."""
+    """The name of the images that it was trained on, which tells own images apart."""
 
 
 def retrained(metrics: Mapping[str, Any]) -> Retrained | None:
@@ -67,7 +67,7 @@ def retrained(metrics: Mapping[str, Any]) -> Retrained | None:
             test=float(metrics["test"]["mean"]),
             interval=None if interval is None else (float(interval[0]), float(interval[1])),
             model=str(metrics["model"]),
-            data=str(metrics["data"]["sha256"]),
+            data=str(metrics["data"]["name"]),
         )
     except (KeyError, TypeError, ValueError):
         return None

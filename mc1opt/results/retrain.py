@@ -17,6 +17,7 @@ from mc1opt.results.final_test import Final, FinalTest, Measure, run_final_test
 from mc1opt.results.folds import check_folds
 from mc1opt.results.model_card import model_card
 from mc1opt.results.model_folder import (
+    CARD,
     METRICS,
     WEIGHTS,
     file_sha256,
@@ -352,7 +353,8 @@ class _Retraining:
         with contextlib.suppress(ModelError):
             there = read_model_folder(self.folder)
             same = {name for name in metrics if there.metrics.get(name, self) == metrics[name]}
-            if there.weights_sha256 == sha256 and metrics.keys() - same <= OF_A_START:
+            whole = there.weights_sha256 == sha256 and (self.folder / CARD).is_file()
+            if whole and metrics.keys() - same <= OF_A_START:
                 return  # it was only asked for again: what its trainings took stays what they took
         card = model_card(result, sha256)
         write_model_folder(self.folder, kept.weights, kept.config, metrics, card, force=True)

@@ -132,10 +132,8 @@ class Confirmation:
         confirmation: dict[str, object] = {"seed": repetition.training.seed, "value": None}
         value = None
         try:
-            value, steps = self._accuracy(repetition, repetition.training)
+            value, confirmation["accumulation"] = self._accuracy(repetition, repetition.training)
             confirmation["value"] = value
-            if steps > 1:
-                confirmation["accumulation"] = steps
         except TrainingFailed as failure:
             confirmation["failure"] = {"kind": failure.kind, "message": failure.message}
 

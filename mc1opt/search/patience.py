@@ -10,6 +10,7 @@ import functools
 import logging
 import random
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -76,23 +77,61 @@ def patiently(method: Callable[Concatenate[Any, _P], _R]) -> Callable[Concatenat
 
 
 def through_outages(method: Callable[Concatenate[Any, _P], _R]) -> Callable[Concatenate[Any, _P], _R]:
-    """Tries a transaction again while the server is away, for `OUTAGE_SECONDS`."""
+    """Tries a transaction again while the server is away, as long as the storage's `outage` lets it."""
 
     @functools.wraps(method)
     def patient(storage: Any, /, *arguments: _P.args, **more: _P.kwargs) -> _R:
-        began, warned = time.monotonic(), False
+        outage: Outage = storage.outage
         while True:
+            before = time.monotonic()
             try:
-                return method(storage, *arguments, **more)
+                result = method(storage, *arguments, **more)
             except StorageInternalError as error:
-                if not _is_away(error) or time.monotonic() - began >= OUTAGE_SECONDS:
+                if not _is_away(error) or not outage.is_waited_for(before, error):
                     raise DatabaseError(error) from error.__cause__
-                if not warned:
-                    warned = True
-                    logger.warning("the study database is away, waiting for it: %s", _reason(error))
+            else:
+                outage.is_over()
+                return result
             time.sleep(random.uniform(0.0, 2.0 * OUTAGE_PAUSE_SECONDS))
 
     return patient
+
+
+class Outage:
+    """One absence of a server, which all threads that use a storage wait for together.
+
+    Args:
+        patient: whether it is waited for at all. Who only reads would rather know.
+    """
+
+    def __init__(self, *, patient: bool) -> None:
+        self._patient = patient
+        self._since: float | None = None
+        self._lock = threading.Lock()
+
+    def is_waited_for(self, since: float, error: Exception) -> bool:
+        """Whether to try again after an error.
+
+        Args:
+            since: when the try began, by the monotonic clock.
+            error: what came of it.
+        """
+        with self._lock:
+            first = self._since is None
+            self._since = since if self._since is None else min(self._since, since)
+            waits = self._patient and time.monotonic() - self._since < OUTAGE_SECONDS
+        if first and waits:
+            logger.warning("the study database is away, waiting for it: %s", _reason(error))
+        return waits
+
+    def is_over(self) -> None:
+        """The server has answered."""
+        with self._lock:
+            self._since = None
+
+    def stop_waiting(self) -> None:
+        """From now on an outage is an error at once."""
+        self._patient = False
 
 
 def _is_locked(error: StorageInternalError) -> bool:

@@ -55,8 +55,8 @@ DUPLICATE_OF = "duplicate_of"
 STARTING_POINT = "starting_point"
 """The name of the starting point that the trial was enqueued with."""
 CONFIRMATIONS = "confirmations"
-"""[{"seed": ..., "value": ...}, ...]: the config trained again with new seeds; with "accumulation" where
-memory made it take smaller steps."""
+"""[{"seed": ..., "value": ...}, ...]: the config trained again with new seeds; with "accumulation", where
+it came to its end and that was stored: of older ones it is the trial's."""
 CONFIRMING = "confirming"
 """[{"seed": ..., "owner": ...}, ...]: who is training it again, or was when it died."""
 CONFIRMING_STEPS = "confirming_steps"

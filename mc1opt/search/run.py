@@ -64,7 +64,7 @@ class SearchSettings:
     confirm: int = 3
     """How many of the best trials are trained again with new seeds at the end."""
     keep: int = 5
-    """How many of the best trials' weights are kept."""
+    """How many of the best trials keep their weights, by value and as many by promise."""
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     """How often a running trial's state is written, at most."""
 
@@ -127,7 +127,9 @@ def run_search(
             definition, settings, storage, data, pool, weights, Observers(observers), stop or StopFlag()
         ).run()
     except StorageInternalError as error:
-        raise error if isinstance(error, DatabaseError) else DatabaseError(error) from error
+        if isinstance(error, DatabaseError):
+            raise
+        raise DatabaseError(error) from error
 
 
 class _Search:
@@ -316,6 +318,7 @@ class _Search:
             if self._shall_stop(deadline) and not interrupted:
                 interrupted = True
                 self.pool.interrupt()
+                self.storage.outage.stop_waiting()
             # Not waited for: whoever draws a trial holds it, and may wait for an absent server.
             if interrupted and not woken and self.lock.acquire(blocking=False):
                 woken = True

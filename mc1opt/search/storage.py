@@ -28,7 +28,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from mc1opt.search.location import locked_beside, locked_on_server, server_arguments, sqlite_path
-from mc1opt.search.patience import DatabaseError, patiently, through_outages
+from mc1opt.search.patience import DatabaseError, Outage, patiently, through_outages
 from mc1opt.search.records import CONFIG_ID, DUPLICATE_OF, OWNER
 
 BUSY_TIMEOUT_SECONDS = 20.0
@@ -50,6 +50,8 @@ class StudyStorage(RDBStorage):
 
     def __init__(self, url: str, owner: dict[str, Any] | None, threads: int) -> None:
         self.owner = owner
+        self.outage = Outage(patient=owner is not None)
+        self._in_training: set[int] = set()
         self._drawn = threading.local()
         self._noted = threading.local()
         options: dict[str, Any] = {"pool_size": threads + 4, "connect_args": server_arguments(url)}
@@ -58,7 +60,6 @@ class StudyStorage(RDBStorage):
         else:
             options["pool_pre_ping"] = True
         super().__init__(url, engine_kwargs=options)
-        self._in_training: set[int] = set()
 
     # What a search has Optuna's own methods do; those below are patient, too.
     get_all_studies = patiently(RDBStorage.get_all_studies)

@@ -85,7 +85,7 @@ def _again(trial: TrialRecord) -> list[str]:
     said = []
     for entry in trial.confirmations:
         text = f"failed ({entry['failure']['kind']})" if entry["value"] is None else f"{entry['value']:.4f}"
-        steps = entry.get("accumulation", 1)
+        steps = entry.get("accumulation", trial.accumulation)
         said.append(text + (f" (each batch in {steps} steps)" if steps != trial.accumulation else ""))
     return said
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,7 @@ class Server:
         self._data = folder / "data"
         self._port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
         initdb = [bindir / "initdb", "-D", self._data, "-U", "mc1opt", "--auth=trust", "--no-sync"]
         subprocess.run([*initdb, "-E", "UTF8"], user=user, cwd=folder, check=True, capture_output=True)
 
@@ -41,7 +43,12 @@ class Server:
         return f"postgresql+psycopg://mc1opt@127.0.0.1:{self._port}"
 
     def start(self) -> None:
-        """Starts it, and waits until it answers."""
+        """Starts it, and waits until it answers. Nothing where it runs."""
+        with self._lock:
+            if self._process is None:
+                self._start()
+
+    def _start(self) -> None:
         listen = ["-h", "127.0.0.1", "-p", str(self._port)]
         command = [self._bindir / "postgres", "-D", self._data, "-k", self._folder, *listen, "-F"]
         with (self._folder / "log").open("a") as log:
@@ -52,10 +59,11 @@ class Server:
 
     def stop(self) -> None:
         """Ends it at once: its connections break, and transactions that were begun are lost."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGQUIT)
-            self._process.wait(START_SECONDS)
-            self._process = None
+        with self._lock:
+            if self._process is not None:
+                self._process.send_signal(signal.SIGQUIT)
+                self._process.wait(START_SECONDS)
+                self._process = None
 
     def _wait(self) -> None:
         deadline = time.monotonic() + START_SECONDS

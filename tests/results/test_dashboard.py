@@ -226,7 +226,7 @@ def test_the_retrained_trial_shows_confusions_and_wrong_images_of_the_one_openin
     assert len((MODELS / "test_openings.jsonl").read_text().splitlines()) == 1
 
 
-@pytest.mark.parametrize(("part", "key"), [("winner", "config_id"), ("data", "sha256")])
+@pytest.mark.parametrize(("part", "key"), [("winner", "config_id"), ("data", "name")])
 def test_the_model_of_an_earlier_study_of_that_name_is_not_taken_for_this_ones(
     retrained: StudyRecord, part: str, key: str
 ) -> None:

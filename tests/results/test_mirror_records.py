@@ -261,6 +261,10 @@ def test_trainings_on_other_images_are_left_out() -> None:
     runs = runs_of(record, retrained=[retrained_like(record)])
     assert [run.job_type for run in runs] == ["study", "trial"]
     assert "retrained" not in runs[1].tags
+    renamed = {"name": f"own-{'0' * 12}", "sha256": "1" * 64}  # hashed by an older mc1opt
+    record = study(trial(0, config_id="a" * 12), data=renamed)
+    runs = runs_of(record, retrained=[retrained_like(record)])
+    assert [run.job_type for run in runs] == ["study", "trial", "retraining"]
 
 
 def test_a_training_that_failed_is_mirrored_only_where_asked() -> None:

@@ -32,7 +32,7 @@ FOUND = Retrained(
     test=0.92,
     interval=(0.915, 0.925),
     model="storage/models/cnn",
-    data="0" * 64,
+    data="cifar10",
 )
 
 

@@ -297,8 +297,10 @@ def test_asking_again_for_what_is_finished_leaves_the_model_as_it_is(retrainable
     again = retrained(workers="2", command="mc1opt retrain --json")
     assert facts(again) == facts(first)
     assert {path.name: path.read_bytes() for path in MODELS.iterdir() if path.is_file()} == before
-    (MODELS / "labels.json").write_text("[]")  # not whole any more
-    retrained(workers="2", command="mc1opt retrain --json")
+    for name in ("labels.json", "model_card.md", "model.safetensors"):  # not whole any more
+        (MODELS / name).unlink()
+        retrained(workers="2", command="mc1opt retrain --json")
+        assert (MODELS / name).is_file(), name
     assert (MODELS / "labels.json").read_bytes() == before["labels.json"]
 
 

@@ -200,7 +200,7 @@ def test_a_confirmation_that_memory_is_too_short_for_is_tried_in_smaller_steps(s
     record = run_study(1, SMOOTH, confirm=1).record
     assert all(entry["value"] is not None for entry in record.trials[0].confirmations)
     steps = {entry["seed"]: entry.get("accumulation") for entry in record.trials[0].confirmations}
-    assert steps == {new_seed(0, 0): 4, new_seed(0, 1): None}
+    assert steps == {new_seed(0, 0): 4, new_seed(0, 1): 1}
     assert "(each batch in 4 steps)" in "\n".join(trial_lines(record.trials[0]))
 
 

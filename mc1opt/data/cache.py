@@ -75,7 +75,12 @@ def entry_name(hashes: dict[str, str]) -> str:
     """The name of arrays with these hashes: their folder's in the cache, and the data set's."""
     if hashes == CIFAR10_SHA256:
         return CIFAR10
-    return f"own-{_hash_of_all(hashes)[:12]}"
+    return own_name(_hash_of_all(hashes))
+
+
+def own_name(sha256: str) -> str:
+    """The name of images of one's own, from the hash of all of them."""
+    return f"own-{sha256[:12]}"
 
 
 def check_arrays(arrays: Arrays, origin: str, *, must_be_cifar10: bool) -> dict[str, str]:

@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mc1opt.data.cache import own_name
 from mc1opt.errors import ConfigError
 from mc1opt.results.mirror import AttachedFile, Leaderboard, MirroredRun, Row, Scalar
 from mc1opt.results.mirror_folder import short_identity
@@ -157,7 +158,7 @@ class _Study:
     def _has_images(self, sha256: str) -> bool:
         """Whether a training was on the study's images; an older mc1opt hashed own ones in another way."""
         data = self.record.data or {}
-        return sha256 == data.get("sha256") or data.get("name") == f"own-{sha256[:12]}"
+        return sha256 == data.get("sha256") or data.get("name") == own_name(sha256)
 
     @property
     def retrained_configs(self) -> set[str]:

@@ -316,6 +316,7 @@ class _Retraining:
         planned: float | None,
         seconds: float,
     ) -> Retraining:
+        trainings = self._all_stored(winner)
         return Retraining(
             study=self.command.study,
             storage=self.command.storage,
@@ -328,11 +329,9 @@ class _Retraining:
             model=self.folder,
             planned_seconds=planned,
             seconds=seconds,
-            training_seconds=sum(stored.seconds for stored in self._all_stored(winner).values()),
+            training_seconds=sum(stored.seconds for stored in trainings.values()),
             smaller_steps={
-                name: stored.accumulation
-                for name, stored in self._all_stored(winner).items()
-                if stored.accumulation > 1
+                name: stored.accumulation for name, stored in trainings.items() if stored.accumulation > 1
             },
             accumulation=kept.accumulation,
             versions=kept.versions,  # that trained it; today's may be others

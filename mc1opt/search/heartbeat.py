@@ -6,14 +6,12 @@ heartbeats end a silent trial as failed for good, and trust that all clocks agre
 used.
 """
 
-import contextlib
 import json
 import logging
 import threading
 import time
-from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -79,8 +77,6 @@ class Heartbeat:
         self._study = study
         self._storage = storage
         self._watch = Watch()
-        self._running: set[int] = set()
-        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat_until_stopped, name="heartbeat", daemon=True)
         self._warned: set[str] = set()
@@ -95,23 +91,9 @@ class Heartbeat:
         self._stop.set()
         self._thread.join(STOP_SECONDS)
 
-    @contextlib.contextmanager
-    def of(self, trial: Any) -> Iterator[None]:
-        """While the block runs, heartbeats of this trial (an `optuna.Trial`) are written."""
-        with self._lock:
-            self._running.add(trial._trial_id)
-        try:
-            with self._storage.in_training(trial._trial_id):
-                yield
-        finally:
-            with self._lock:
-                self._running.discard(trial._trial_id)
-
     def beat(self) -> None:
-        """Writes a heartbeat for each running trial, then takes up trials of the dead."""
-        with self._lock:
-            running = sorted(self._running)
-        for trial_id in running:
+        """Writes a heartbeat for each trial that this process trains, then takes up trials of the dead."""
+        for trial_id in self._storage.trials_in_training():
             # A trial that another process has taken over is that one's to keep alive.
             if self._storage.get_trial(trial_id).user_attrs.get(records.OWNER) == self._storage.owner:
                 self._storage.record_heartbeat(trial_id)

@@ -358,7 +358,7 @@ class _Search:
     def _work(self) -> None:
         while (proposal := self._next()) is not None:
             try:
-                with self.heartbeat.of(proposal.trial):
+                with self.storage.in_training(proposal.trial._trial_id):
                     ended = self.objective.train(proposal)
             finally:
                 with self.lock:

@@ -52,6 +52,7 @@ class StudyStorage(RDBStorage):
         self.owner = owner
         self.outage = Outage(patient=owner is not None)
         self._in_training: set[int] = set()
+        self._lock = threading.Lock()
         self._drawn = threading.local()
         self._noted = threading.local()
         options: dict[str, Any] = {"pool_size": threads + 4, "connect_args": server_arguments(url)}
@@ -213,12 +214,19 @@ class StudyStorage(RDBStorage):
 
     @contextlib.contextmanager
     def in_training(self, trial_id: int) -> Iterator[None]:
-        """While the block runs, this process does not take the trial again."""
-        self._in_training.add(trial_id)
+        """While the block runs, this process does not take the trial again, and keeps it alive."""
+        with self._lock:
+            self._in_training.add(trial_id)
         try:
             yield
         finally:
-            self._in_training.discard(trial_id)
+            with self._lock:
+                self._in_training.discard(trial_id)
+
+    def trials_in_training(self) -> list[int]:
+        """The ids of the trials that this process trains now."""
+        with self._lock:
+            return sorted(self._in_training)
 
     @patiently
     def set_back_to_waiting(

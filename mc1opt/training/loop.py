@@ -126,7 +126,7 @@ class Trainer:
             if not torch.stack([tensor.isfinite().all() for tensor in tensors]).all():
                 raise TrainingFailed("diverged", f"the weights are not finite after epoch {epoch}")
             return None
-        with self._autocast():
+        with self.autocast():
             value = accuracy(
                 self.model,
                 self.images.validation_images,
@@ -152,7 +152,7 @@ class Trainer:
         parts = self.training.accumulation
         losses = []
         for images, targets in zip(images_NCHW.tensor_split(parts), labels.tensor_split(parts), strict=True):
-            with self._autocast():
+            with self.autocast():
                 logits = self.model(images)
                 loss = F.cross_entropy(logits, targets, label_smoothing=config.label_smoothing)
             if parts > 1:
@@ -162,7 +162,8 @@ class Trainer:
         self.optimizer.step()
         return losses[0] if parts == 1 else torch.stack(losses).sum()
 
-    def _autocast(self) -> torch.autocast:
+    def autocast(self) -> torch.autocast:
+        """The precision that the training computes in, as a context."""
         enabled = self.training.precision == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 

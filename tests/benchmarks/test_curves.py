@@ -1,0 +1,82 @@
+"""Learning curves for the search: which configs are trained, and a run on small images."""
+
+import subprocess
+import sys
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from benchmarks.curves import BEST_START, DEFINITION, EPOCHS, FAMILIES, key_of, parse_part, points, trainings
+from mc1opt.config import config_id
+from mc1opt.json_lines import read_lines
+from mc1opt.models.cost import cost
+from tests.cli.command import SECONDS
+from tests.data.files import write_binary_folder
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_third_of_the_configs_is_of_each_family_with_its_number_of_changes() -> None:
+    found = list(islice(points(), 60))
+    assert Counter(point.family for point in found) == dict.fromkeys(FAMILIES, 20)
+    base = DEFINITION.starting_points[BEST_START]
+    for point in found:
+        different = {name for name in base.keys() | point.params if base.get(name) != point.params.get(name)}
+        assert point.changes == len(different)
+        low, high = FAMILIES[point.family] or (1, 99)
+        assert low <= point.changes <= high
+
+
+def test_configs_are_affordable_all_different_and_the_same_in_every_process() -> None:
+    found = list(islice(points(), 60))
+    assert all(cost(point.config.architecture).macs <= DEFINITION.max_macs for point in found)
+    assert len({config_id(point.config) for point in found}) == len(found)
+    assert [point.params for point in islice(points(), 60)] == [point.params for point in found]
+
+
+def test_each_config_has_every_schedule_and_a_tenth_of_them_three_seeds() -> None:
+    count = Counter(key_of(training) for training in islice(trainings(), 400))
+    assert set(count.values()) == {1}
+    configs = Counter((key[0], key[2]) for key in count)
+    assert list(configs.values())[:-1] == [len(EPOCHS)] * (len(configs) - 1)
+    seeds = Counter(config for config, _ in configs)
+    assert Counter(seeds.values()) == {3: 12, 1: 98}
+
+
+def test_a_part_is_counted_from_one() -> None:
+    assert parse_part("2/3") == (2, 3)
+    with pytest.raises(ValueError, match="3/2"):
+        parse_part("3/2")
+
+
+def test_trainings_are_appended_once_and_those_of_another_part_left_out(tmp_path: Path) -> None:
+    write_binary_folder(tmp_path / "images", train_images=200, test_images=50)
+    results = tmp_path / "curves.jsonl"
+
+    def run(*options: str) -> str:
+        command = [sys.executable, "-m", "benchmarks.curves", "--data", tmp_path / "images"]
+        done = subprocess.run(
+            [*command, "--results", results, *options],
+            cwd=ROOT,
+            env={"MC1OPT_DATA": str(tmp_path / "cache"), "PATH": ""},
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=True,
+        )
+        return done.stdout
+
+    run("--trainings", "4", "--part", "1/2")
+    first = read_lines(results)
+    assert [(line["epochs"], line["seed"]) for line in first] == [(5, 0), (1, 0)]
+    run("--trainings", "4")
+    lines = read_lines(results)
+    assert lines[:2] == first
+    assert [(line["epochs"], line["seed"]) for line in lines[2:]] == [(2, 0), (5, 1)]
+    for line in lines:
+        assert line["failure"] is None
+        assert len(line["values_by_epoch"]) == line["epochs"]
+        assert 0 <= line["unused_accuracy"] <= 1
+    assert "4 of 400" in run("--count")

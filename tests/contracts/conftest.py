@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
+from tests.cli.conftest import mc1opt_here
 from tests.contracts.server import execute, new_server
+from tests.workers.conftest import switches
+
+__all__ = ["mc1opt_here", "switches"]
 
 
 @pytest.fixture(scope="session")

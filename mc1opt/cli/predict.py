@@ -12,18 +12,23 @@ Model = Annotated[
     Path, typer.Argument(help="A model folder, or an exported file (.onnx, .safetensors, .pt2).")
 ]
 
+Images = Annotated[
+    list[Path], typer.Argument(help="PNG, JPEG, WebP, GIF and TIFF files, and folders of them.")
+]
+
 
 def predict(
     model: Model,
-    images: Annotated[list[Path], typer.Argument(help="PNG and JPEG files, and folders of them.")],
+    images: Images,
     top: Annotated[int, typer.Option(help="Classes an image.")] = 3,
     storage: Storage = DEFAULT_STORAGE,
     as_json: Json = False,
 ) -> None:
     """Say what a model sees in images.
 
-    The central square of an image is resized to 32 x 32 pixels. A pt2 file is opened only if it was exported
-    here, because reading one can execute code.
+    The central square of an image is resized to 32 x 32 pixels. Of what lies in a folder, hidden files are
+    passed over, and images that cannot be read are named at the end, with exit code 1. A pt2 file is opened
+    only if it was exported here, because reading one can execute code.
 
     \b
     Examples:
@@ -33,11 +38,11 @@ def predict(
     at_least(top, 1, "--top")
 
     from mc1opt.results.predict import predict as predict_images
-    from mc1opt.results.predict import prediction_lines
 
     predictions = predict_images(model, images, top=top, storage=storage)
     if as_json:
-        typer.echo(json.dumps([prediction.to_json() for prediction in predictions], indent=2))
-        return
-    for line in prediction_lines(predictions):
-        typer.echo(line)
+        typer.echo(json.dumps(predictions.to_json(), indent=2))
+    else:
+        for line in predictions.lines():
+            typer.echo(line)
+    predictions.raise_unreadable()

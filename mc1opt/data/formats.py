@@ -5,7 +5,6 @@ of which a row is an image), the original pickles (only through torchvision, aft
 because a pickle can run code), and our own .npy files.
 """
 
-import io
 import json
 import lzma
 import tarfile
@@ -169,16 +168,9 @@ def read_png(read: ReadFile) -> Arrays:
 
 def _png_images(name: str, read: ReadFile) -> Array:
     # Not torchvision's decoder: it is deprecated since 0.29, where damaged data end the whole process.
-    from PIL import Image, UnidentifiedImageError
+    from mc1opt.data.image_files import rgb_image
 
-    content = read(name)
-    try:
-        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-            pixels = np.asarray(image.convert("RGB"))
-    except UnidentifiedImageError as error:
-        raise DataError(f"{name} is no PNG file.") from error
-    except Exception as error:  # SyntaxError and struct.error among others
-        raise DataError(f"{name} is damaged: {error}") from error
+    pixels = np.asarray(rgb_image(read(name), name))
     if pixels.shape[1] != PIXELS:
         raise DataError(f"{name} is {pixels.shape[1]} pixels wide; a row must be an image of {PIXELS:,}.")
     return pixels.reshape(-1, IMAGE_SIZE, IMAGE_SIZE, IMAGE_CHANNELS).transpose(0, 3, 1, 2)

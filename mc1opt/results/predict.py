@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from mc1opt.data.image_files import find_images, read_image
+from mc1opt.errors import DataError
 from mc1opt.results.export_record import export_record
-from mc1opt.results.image_files import find_images, read_image
 from mc1opt.results.runtime import open_model
 
 
@@ -27,12 +29,42 @@ class Prediction:
     image: str
     classes: tuple[ClassProbability, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        """As `predict --json` prints it."""
-        return asdict(self)
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model sees in images, and those found in folders that could not be read."""
+
+    images: list[Prediction]
+    unreadable: list[DataError]
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """As `predict --json` prints it: the images that were read."""
+        return [asdict(prediction) for prediction in self.images]
+
+    def lines(self) -> list[str]:
+        """A line an image that was read."""
+        width = max((len(prediction.image) for prediction in self.images), default=0)
+        return [
+            f"{prediction.image:<{width}}  "
+            + "  ".join(f"{entry.label} {entry.probability:.3f}" for entry in prediction.classes)
+            for prediction in self.images
+        ]
+
+    def raise_unreadable(self) -> None:
+        """To be called when the others have been shown.
+
+        Raises:
+            DataError: some could not be read; with all of them, a line each.
+        """
+        if self.unreadable:
+            count = len(self.images) + len(self.unreadable)
+            raise DataError(
+                f"{len(self.unreadable)} of {count} images could not be read:\n"
+                + "\n".join(f"  {error}" for error in self.unreadable)
+            )
 
 
-def predict(model: Path, images: Sequence[Path], *, top: int, storage: str) -> list[Prediction]:
+def predict(model: Path, images: Sequence[Path], *, top: int, storage: str) -> Predictions:
     """Asks a model about image files; all of them are read before the first answer.
 
     Args:
@@ -43,25 +75,25 @@ def predict(model: Path, images: Sequence[Path], *, top: int, storage: str) -> l
 
     Raises:
         ModelError: the model cannot be opened, or gives something else than numbers.
-        DataError: an image cannot be read.
+        DataError: an image that is named, rather than found in a folder, cannot be read; or a folder holds
+            none.
     """
     opened = open_model(model, export_record(storage))
-    paths = find_images(images)
-    arrays = np.stack([read_image(path) for path in paths])
+    read: list[tuple[Path, NDArray[np.uint8]]] = []
+    unreadable = []
+    for named in images:
+        for path in find_images(named):
+            try:
+                read.append((path, read_image(path)))
+            except DataError as error:
+                if path == named:
+                    raise
+                unreadable.append(error)
+    probabilities = opened.probabilities(np.stack([image for _, image in read])) if read else ()
     predictions = []
-    for path, row in zip(paths, opened.probabilities(arrays), strict=True):
+    for (path, _), row in zip(read, probabilities, strict=True):
         # Of equal ones, the class with the lower number first.
         best = np.argsort(-row, kind="stable")[:top]
         classes = tuple(ClassProbability(opened.labels[i], round(float(row[i]), 6)) for i in best)
         predictions.append(Prediction(str(path), classes))
-    return predictions
-
-
-def prediction_lines(predictions: Sequence[Prediction]) -> list[str]:
-    """A line an image."""
-    width = max(len(prediction.image) for prediction in predictions)
-    return [
-        f"{prediction.image:<{width}}  "
-        + "  ".join(f"{entry.label} {entry.probability:.3f}" for entry in prediction.classes)
-        for prediction in predictions
-    ]
+    return Predictions(predictions, unreadable)

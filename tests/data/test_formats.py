@@ -204,8 +204,8 @@ def test_a_png_file_of_another_width_is_refused() -> None:
 
 def test_a_file_that_is_called_png_and_is_none_is_refused() -> None:
     write_npm_folder(Path("images"))
-    Path("images/test_batch.png").write_bytes(b"GIF89a" + bytes(1000))
-    assert "test_batch.png is no PNG file" in read_wrong()
+    Path("images/test_batch.png").write_bytes(b"text")
+    assert "test_batch.png is no PNG" in read_wrong()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,162 @@
+"""Image files -> pixels: as a viewer shows them, and as the network wants them.
+
+What is done to an image, in this order: of several frames or pages the first one is taken; 16 bits a channel
+become 8; transparent parts become white; grey, palette and CMYK become RGB; it is turned as its EXIF
+orientation says; its central square is resized to 32 x 32 pixels by Pillow's bicubic filter, which averages
+over all pixels where it shrinks (antialiasing). An image of 32 x 32 stays as it is. Other metadata, such as
+colour profiles and gamma, has no effect.
+"""
+
+import io
+import os
+import stat
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from mc1opt.config import IMAGE_SIZE
+from mc1opt.data.metadata import without_metadata
+from mc1opt.errors import DataError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF")
+ENDINGS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".tif", ".tiff")
+"""Of the files that are taken from a folder; a file that is named may have any."""
+NAMES = "PNG, JPEG, WebP, GIF or TIFF"
+LARGEST = 2**30
+"""Bytes of a file; as many as the largest picture has in 16 bits."""
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes an image of an EXIF orientation upright."""
+WHITE_IS_ZERO = 262
+"""TIFF's tag PhotometricInterpretation, which is 0 then."""
+
+
+def find_images(path: Path) -> list[Path]:
+    """A path itself, or what is in the folder that it names: files with an image's ending, in order.
+
+    They are looked for at any depth. Hidden files and folders are passed over, and links to folders are not
+    followed. A folder that cannot be listed is among what is found: nothing here is read, or refused.
+
+    Raises:
+        DataError: there is nothing in the folder.
+    """
+    found: list[Path] = []
+    unlisted: list[OSError] = []  # folders, and a path that is none
+    for parent, folders, files in os.walk(path, onerror=unlisted.append):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        images = [name for name in files if name.lower().endswith(ENDINGS) and not name.startswith(".")]
+        found += [Path(parent, name) for name in images]
+    found += [Path(error.filename) for error in unlisted]
+    if not found:
+        raise DataError(f"the folder {path} holds no {NAMES} file.")
+    return sorted(found)
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """An image file as 3 x 32 x 32, RGB.
+
+    Raises:
+        DataError: it is missing, no image, damaged, or too large.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            raise DataError(f"{path} is no file.")  # a pipe would be waited for
+        if status.st_size > LARGEST:
+            raise DataError(f"{path} has {status.st_size:,} bytes; images of at most {LARGEST:,} are read.")
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        what = f"{path} is a link to nothing." if path.is_symlink() else f"there is no image {path}."
+        raise DataError(what) from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+    image = rgb_image(content, str(path))
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    size = (IMAGE_SIZE, IMAGE_SIZE)
+    if image.size != size:
+        # Not `resize(box=...)`, whose filter also looks at pixels outside of the box.
+        square = image.crop((left, top, left + side, top + side))
+        image = square.resize(size, Image.Resampling.BICUBIC)
+    return np.ascontiguousarray(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1))
+
+
+def rgb_image(content: bytes, name: str) -> Image.Image:
+    """What a viewer shows of an image file, on white: in RGB, in its full size.
+
+    Args:
+        content: of the file.
+        name: its name, for messages.
+
+    Raises:
+        DataError: it is no image of a known format, damaged, or too large.
+    """
+    needed, orientation = without_metadata(content)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # Pillow warns of an image that is too large, and raises where it has twice as many pixels.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = _on_white(needed)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"{name} is too large: it has more than {Image.MAX_IMAGE_PIXELS:,} pixels. Make it smaller."
+        ) from error
+    except UnidentifiedImageError as error:
+        raise DataError(f"{name} is no {NAMES} image that can be read.") from error
+    except Exception as error:  # decoders raise whatever they like
+        raise DataError(f"{name} is damaged, or cannot be read: {error}") from error
+    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
+
+
+def _on_white(content: bytes) -> Image.Image:
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        # A GIF's first frame may be smaller than the picture; around it there is nothing.
+        frame = image.tile[0].extents if image.format == "GIF" else None
+        key = image.info.get("transparency")
+        if image.tile and image.tile[0].args == "RGB;16B" and key is not None:
+            low = Image.open(io.BytesIO(content), formats=FORMATS)
+            low.tile = [low.tile[0]._replace(args="RGB;16L")]  # the other byte of each value
+            both = np.asarray(image).astype(np.uint16) << 8 | np.asarray(low)
+            shown: Image.Image = _with_colour_key(both, key)
+        elif image.mode.startswith("I"):
+            values = np.asarray(image).clip(0, 65535)
+            if getattr(image, "tag_v2", {}).get(WHITE_IS_ZERO) == 0:
+                values = 65535 - values
+            shown = _with_colour_key(values, key)
+        elif image.mode == "F":  # black is 0 and white is 1
+            shown = Image.fromarray(
+                (np.nan_to_num(np.asarray(image)).clip(0, 1) * 255).round().astype(np.uint8)
+            )
+        else:
+            shown = image
+        if shown.mode == "La":  # which Pillow converts to nothing else
+            shown = shown.convert("LA")
+        if shown.has_transparency_data:
+            shown = shown.convert("RGBA")
+            shown = Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown)
+        shown = shown.convert("RGB")
+    if frame is not None:
+        white = Image.new("RGB", shown.size, "white")
+        white.paste(shown.crop(frame), frame)
+        return white
+    return shown
+
+
+def _with_colour_key(values: NDArray[np.integer], key: int | tuple[int, ...] | None) -> Image.Image:
+    """Grey or RGB of 16 bits in 8, transparent where it has the colour `key`."""
+    image = Image.fromarray((values >> 8).astype(np.uint8))
+    if key is not None:
+        opaque = values != key
+        image.putalpha(Image.fromarray(opaque if opaque.ndim == 2 else opaque.any(2)).convert("L"))
+    return image

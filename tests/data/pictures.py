@@ -77,7 +77,7 @@ def pngs() -> dict[str, Picture]:
     for depth in (1, 2, 4, 8, 16):
         greatest = 2**depth - 1
         grey = whole_numbers(4, 8, below=greatest + 1)
-        grey[0, 0] = key = min(greatest, KEY[0])
+        grey[0, 0] = key = KEY[0] % greatest  # not white
         grey[0, 1] = key ^ 1
         shown = (grey >> 8 if depth == 16 else grey * (255 // greatest))[..., None]
         opaque = np.full(grey.shape, 255)

@@ -11,6 +11,7 @@ A study definition is a Python file with a function `search_space(trial) -> Conf
     PRESETS                 name -> parameters of the published models that lie in the search space
 """
 
+import contextlib
 import importlib.resources
 import importlib.util
 import sys
@@ -103,8 +104,8 @@ def list_definitions(folder: Path | None = None) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for place in ((folder or Path()) / "studies", shipped_folder()):
-        for path in sorted(place.glob("*.py")):
-            if not path.name.startswith("_"):
+        for path in sorted(place.glob("[!._]*.py")):  # nothing hidden, such as macOS's ._mine.py
+            if not path.is_dir():
                 found.setdefault(path.stem, path)
     return found
 
@@ -117,10 +118,6 @@ def load_definition(study: str, folder: Path | None = None) -> StudyDefinition:
     """
     if study.endswith(".py") or "/" in study:
         path = Path(study)
-        if not path.is_file():
-            raise StudyFileError(
-                f"there is no study file {study}. Give the path of a Python file, or a name."
-            )
     else:
         known = list_definitions(folder)
         if study not in known:
@@ -129,6 +126,8 @@ def load_definition(study: str, folder: Path | None = None) -> StudyDefinition:
                 "such as --study path/to/mine.py; `mc1opt studies` lists them."
             )
         path = known[study]
+    if not path.is_file():  # a pipe would be waited for
+        raise StudyFileError(f"there is no study file {path}. Give the path of a Python file, or a name.")
     return _from_module(_load_module(path), path)
 
 
@@ -140,12 +139,13 @@ def _load_module(path: Path) -> Any:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # so that dataclasses and the like in the file find their module
     try:
-        spec.loader.exec_module(module)
+        with contextlib.redirect_stdout(sys.stderr):  # standard output is the command's, and may be JSON
+            spec.loader.exec_module(module)
     except SyntaxError as error:
         raise StudyFileError(
             f"{path}, line {error.lineno}: {error.msg}: {(error.text or '').strip()}"
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that is no study definition may end itself
         raise StudyFileError(f"{path} raised {_what(error, path)} when it was loaded") from error
     return module
 
@@ -191,7 +191,7 @@ def _grid(module: Any, path: Path) -> Mapping[str, Sequence[Any]]:
     return grid
 
 
-def _what(error: Exception, path: Path) -> str:
+def _what(error: BaseException, path: Path) -> str:
     """An exception in one line, with the line of the study file that it came from."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path.resolve()]

@@ -1,6 +1,7 @@
 """`mc1opt studies`: definitions, stored studies, and deleting one."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -48,6 +49,22 @@ def test_a_definition_that_cannot_be_used_is_listed_with_the_reason(tiny: Path, 
     assert result.returncode == 0
     assert re.search(r"broken +cannot be used: studies/broken\.py, line 1", result.stdout)
     assert "tiny" in result.stdout
+
+
+def test_files_that_are_no_definitions_hide_none_of_the_others(tiny: Path, mc1opt_here) -> None:
+    listed = names(mc1opt_here("studies", "--json"), "definitions")
+    studies = tiny / "studies"
+    (studies / "._tiny.py").write_bytes(b"\0\5\x16\7Mac OS X")
+    (studies / "script.py").write_text("import sys\nprint('a script')\nsys.exit(3)\n")
+    (studies / "bytes.py").write_bytes(b"\xff\xfe\0")
+    (studies / "gone.py").symlink_to("nowhere.py")
+    os.mkfifo(studies / "pipe.py")
+    (studies / "folder.py").mkdir()
+    result = mc1opt_here("studies", "--json")
+    assert result.returncode == 0
+    assert set(names(result, "definitions")) == {*listed, "script", "bytes", "gone", "pipe"}
+    for entry in json.loads(result.stdout)["definitions"]:
+        assert entry["description"].startswith("cannot be used") == (entry["name"] not in listed)
 
 
 @pytest.mark.parametrize("answer", ["n\n", "\n", ""], ids=["no", "nothing", "end of input"])

@@ -1,5 +1,7 @@
 """Loading study definitions."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,36 @@ def test_the_shipped_definitions_are_listed() -> None:
     assert {"cnn", "mlp", "published", "published_grid"} <= list_definitions().keys()
 
 
+@pytest.mark.parametrize("name", ["._mine.py", ".mine.py", "_mine.py", "mine.txt", "folder.py/mine.txt"])
+def test_what_is_hidden_or_no_python_file_is_no_definition(name: str) -> None:
+    shipped = list_definitions()
+    write(Path("studies") / name, MINIMAL)
+    assert list_definitions() == shipped
+
+
+@pytest.mark.parametrize("name", ["mine", "studies/mine.py"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        os.mkfifo,  # which would be waited for
+        lambda path: path.symlink_to("/dev/zero"),
+        lambda path: path.symlink_to("nowhere.py"),
+        lambda path: path.symlink_to("mine.py"),
+    ],
+    ids=["pipe", "device", "link to nothing", "link to itself"],
+)
+def test_what_is_no_file_is_not_loaded(make: Callable[[Path], object], name: str) -> None:
+    Path("studies").mkdir()
+    make(Path("studies/mine.py"))
+    with pytest.raises(StudyFileError, match=r"no study file studies/mine\.py"):
+        load_definition(name)
+
+
+def test_what_a_definition_prints_is_not_the_commands_output(capsys: pytest.CaptureFixture[str]) -> None:
+    load_definition(str(write(Path("mine.py"), MINIMAL + "\nprint('hello')\n")))
+    assert capsys.readouterr() == ("", "hello\n")
+
+
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(StudyFileError, match=r"unknown study 'cn'.*cnn, mlp"):
         load_definition("cn")
@@ -73,6 +105,8 @@ def test_a_missing_file_is_named() -> None:
         ("def search_space(trial:\n", r"mine\.py, line 1"),
         ("x = 1\n", "has no search space"),
         ("import nothing_of_that_name\n", r"ModuleNotFoundError.*\(line 1\)"),
+        ("import sys\nsys.exit(3)\n", r"SystemExit: 3 \(line 2\)"),
+        ("x = '\0'\n", r"mine\.py.*null bytes"),
         (MINIMAL.replace("EPOCHS = 3", "EPOCHS = 0"), "epochs.*greater than or equal to 1"),
         (MINIMAL + "\nGRID = {'rate': []}\n", "GRID must give each parameter a list of at least one value"),
         (MINIMAL + "\nGRID = ['rate']\n", "GRID must give each parameter a list of at least one value"),

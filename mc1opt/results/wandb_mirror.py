@@ -150,7 +150,8 @@ def _replace(run: MirroredRun, task: MirrorTask, folder: Path, ledger: Ledger) -
 
 def _files_within(run_folder: Path) -> tuple[AttachedFile, ...]:
     """The files that were attached to a run, as they lie in its folder."""
-    paths = sorted(path.absolute() for path in (run_folder / ATTACHED).glob("*"))
+    # Nothing hidden, and no folder: what a file manager leaves there was not attached.
+    paths = sorted(path.absolute() for path in (run_folder / ATTACHED).glob("[!.]*") if path.is_file())
     return tuple(
         AttachedFile(path=str(path), sha256=file_sha256(path)) for path in paths if path.name not in MADE_HERE
     )

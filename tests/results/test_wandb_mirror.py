@@ -310,6 +310,9 @@ def test_an_artifact_has_curve_config_and_files_and_lies_within_the_run(tmp_path
     # A mirroring without artifacts leaves it as it is, also where the run itself changes.
     assert mirror([EVERYTHING[1]]).written == []
     for files in (None, ()):
+        attached = places[weights.name].parent
+        (attached / ".DS_Store").touch()
+        (attached / "folder").mkdir()
         retagged = EVERYTHING[1].model_copy(update={"tags": (f"left-{files}",), "files": files})
         assert mirror([retagged]).written == [run.id]
         (again,) = read_runs().values()

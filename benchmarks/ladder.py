@@ -24,8 +24,8 @@ from typing import Any
 from benchmarks.common import RESULTS, add_results_option, machine_facts, machine_line
 from benchmarks.ladder_arms import Arm, arms
 from benchmarks.ladder_report import GRID_RESULTS, SECONDS_RESULTS, write_report
-from mc1opt.cli.options import at_least, parse_duration
 from mc1opt.cli.signals import Signals
+from mc1opt.cli.values import at_least, parse_duration
 from mc1opt.config import config_id
 from mc1opt.data.sources import find_data
 from mc1opt.errors import Mc1optError, UsageError, WorkerError

@@ -5,15 +5,8 @@ from typing import Annotated
 
 import typer
 
-from mc1opt.cli.options import (
-    DEFAULT_STORAGE,
-    Json,
-    Storage,
-    StoredStudy,
-    at_least,
-    parse_duration,
-    wandb_mode,
-)
+from mc1opt.cli.options import DEFAULT_STORAGE, Json, Storage, StoredStudy, wandb_mode
+from mc1opt.cli.values import at_least, parse_duration
 from mc1opt.errors import UsageError
 
 

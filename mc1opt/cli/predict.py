@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from mc1opt.cli.options import DEFAULT_STORAGE, Json, Storage, at_least
+from mc1opt.cli.options import DEFAULT_STORAGE, Json, Storage
+from mc1opt.cli.values import at_least
 
 Model = Annotated[
     Path, typer.Argument(help="A model folder, or an exported file (.onnx, .safetensors, .pt2).")

@@ -6,18 +6,9 @@ from typing import Annotated
 
 import typer
 
-from mc1opt.cli.options import (
-    DEFAULT_STORAGE,
-    Data,
-    DeviceName,
-    Json,
-    Storage,
-    Timeout,
-    Workers,
-    at_least,
-    parse_duration,
-)
+from mc1opt.cli.options import DEFAULT_STORAGE, Data, DeviceName, Json, Storage, Timeout, Workers
 from mc1opt.cli.signals import Signals, resume_command
+from mc1opt.cli.values import at_least, parse_duration
 
 app = typer.Typer(name="presets", rich_markup_mode=None)
 

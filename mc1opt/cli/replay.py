@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from mc1opt.cli.options import DEFAULT_STORAGE, Data, Json, Storage, StoredStudy, at_least
+from mc1opt.cli.options import DEFAULT_STORAGE, Data, Json, Storage, StoredStudy
+from mc1opt.cli.values import at_least
 
 
 def replay(

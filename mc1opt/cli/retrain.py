@@ -16,11 +16,10 @@ from mc1opt.cli.options import (
     Timeout,
     Wandb,
     Workers,
-    at_least,
-    parse_duration,
     wandb_mode,
 )
 from mc1opt.cli.signals import Signals, given_command, resume_command
+from mc1opt.cli.values import at_least, parse_duration
 
 
 def retrain(

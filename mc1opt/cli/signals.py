@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
 
-import typer
-
 from mc1opt.program import program
 
 if TYPE_CHECKING:
@@ -67,6 +65,8 @@ class Signals:
             yield
         except StoppedEarlyError:
             signal.setitimer(signal.ITIMER_REAL, 0.0)
+            import typer
+
             typer.echo(f"Stopped before {what} began.", err=True)
             raise typer.Exit(self.exit_code) from None
 

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import TextIO
 
 import optuna
-from rich.console import Console
 
 from mc1opt.data.libraries import check_libraries
 from mc1opt.data.sources import find_data
 from mc1opt.errors import UsageError
 from mc1opt.search import records
-from mc1opt.search.live import LiveProgress
 from mc1opt.search.location import checkpoints_folder
 from mc1opt.search.observers import Observer, SearchEnded
 from mc1opt.search.opening import open_storage
@@ -196,6 +194,10 @@ def _check_train_images(what: str, wanted: int, data: DataSet) -> None:
 def _display(output: TextIO) -> Iterator[Observer]:
     """The live view on a terminal, plain lines elsewhere."""
     if output.isatty() and os.environ.get("TERM") != "dumb":
+        from rich.console import Console
+
+        from mc1opt.search.live import LiveProgress
+
         with LiveProgress(Console(file=output)) as live:
             yield live
     else:

@@ -11,8 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mc1opt.json_lines import append_line
 from mc1opt.search.environment import commit, versions
+from mc1opt.spec import Device
 from mc1opt.training.devices import resolve_precision
 from mc1opt.workers.resources import available_cpus
 
@@ -27,22 +30,26 @@ def add_results_option(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--results", type=Path, default=path, help="the file that a JSON line is added to")
 
 
-def machine_facts() -> dict[str, Any]:
-    """What a figure depends on beside the code: CPU, cores, load, versions, commit."""
-    return {
+def machine_facts(device: Device = "cpu") -> dict[str, Any]:
+    """What a figure depends on beside the code: CPU, cores, load, versions, commit; the GPU if it trains."""
+    facts = {
         "cpu_model": _cpu_model(),
         "cores": available_cpus(),
         "load": round(os.getloadavg()[0], 2),
-        "versions": versions(threads=1, precision=resolve_precision("cpu")),
+        "versions": versions(threads=1, precision=resolve_precision(device), device=device),
         "commit": commit(),
     }
+    if device == "cuda":
+        facts["gpu_model"] = torch.cuda.get_device_name()
+    return facts
 
 
 def machine_line(machine: dict[str, Any]) -> str:
     """The machine in a line, with a warning where it was not quiet."""
     noise = " NOT QUIET: other work takes part of these figures." if machine["load"] > QUIET_LOAD else ""
+    gpu = f"{machine['gpu_model']}, " if "gpu_model" in machine else ""
     return (
-        f"{machine['cpu_model']}, {machine['cores']} cores, torch {machine['versions']['torch']}, "
+        f"{gpu}{machine['cpu_model']}, {machine['cores']} cores, torch {machine['versions']['torch']}, "
         f"load before the measurement {machine['load']}.{noise}"
     )
 

@@ -7,6 +7,7 @@ At the top of the repository:
     python -m benchmarks.ladder --only cnn-deep --recipe mc1opt --seeds 1
     python -m benchmarks.ladder --grid storage/mc1opt.db    takes the finished study `published_grid` over
     python -m benchmarks.ladder --report                    writes LADDER.md again, and trains nothing
+    python -m benchmarks.ladder --no-report                 the other way round, where matplotlib is missing
 
 Every tested training adds a line to `benchmarks/results/ladder.jsonl`; what is there is not trained again, so
 that the same command goes on where it was stopped or killed. At the end `benchmarks/LADDER.md` and its plot
@@ -23,7 +24,7 @@ from typing import Any
 
 from benchmarks.common import RESULTS, add_results_option, machine_facts, machine_line
 from benchmarks.ladder_arms import Arm, arms
-from benchmarks.ladder_report import GRID_RESULTS, SECONDS_RESULTS, write_report
+from benchmarks.ladder_lines import GRID_RESULTS, SECONDS_RESULTS
 from mc1opt.cli.signals import Signals
 from mc1opt.cli.values import at_least, parse_duration
 from mc1opt.config import config_id
@@ -124,7 +125,7 @@ def result_line(
 def measure(entries: Sequence[Entry], data: DataSet, options: argparse.Namespace) -> int:
     """Trains and tests entries, each into the file of results; the exit code."""
     device = resolve_device(options.device)
-    machine = machine_facts()
+    machine = machine_facts(device)
     plan = make_plan(
         entries,
         folds=0,
@@ -161,9 +162,9 @@ def measure(entries: Sequence[Entry], data: DataSet, options: argparse.Namespace
 def measure_missing(options: argparse.Namespace) -> int:
     """Measures what the options name and the file of results lacks; the exit code."""
     chosen = chosen_arms(options)
-    print(machine_line(machine_facts()))
-    data = find_data(options.data, output=sys.stdout)
     device = resolve_device(options.device)
+    print(machine_line(machine_facts(device)), flush=True)
+    data = find_data(options.data, output=sys.stdout)
     arithmetic = device, resolve_precision(device)
     entries = list(missing_entries(chosen, options.seeds, options.results, data.name, *arithmetic))
     if not entries:
@@ -225,7 +226,9 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="other images than CIFAR-10, to try this out")
     parser.add_argument("--grid", metavar="STORAGE", help="take the finished study published_grid from there")
     parser.add_argument("--grid-results", type=Path, default=RESULTS / GRID_RESULTS)
-    parser.add_argument("--report", action="store_true", help="train nothing, only write LADDER.md")
+    parser.add_argument(
+        "--report", action=argparse.BooleanOptionalAction, help="only write LADDER.md, or do not write it"
+    )
     parser.add_argument("--output", type=Path, default=RESULTS.parent, help="the folder of LADDER.md")
     add_results_option(parser, "ladder")
     return parser.parse_args(arguments)
@@ -240,7 +243,10 @@ def main() -> None:
             take_grid(options.grid, options.grid_results)
         elif not options.report:
             code = measure_missing(options)
-        write_report(options.results, options.grid_results, RESULTS / SECONDS_RESULTS, options.output)
+        if options.report is not False:
+            from benchmarks.ladder_report import write_report  # noqa: PLC0415  (it draws with matplotlib)
+
+            write_report(options.results, options.grid_results, RESULTS / SECONDS_RESULTS, options.output)
     except Mc1optError as error:
         print(f"Error: {error}", file=sys.stderr)
         code = error.exit_code

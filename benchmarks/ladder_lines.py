@@ -16,6 +16,7 @@ Key = tuple[str, str]
 """Name of an arm, and recipe."""
 Line = dict[str, Any]
 TRAIN_IMAGES = 50_000
+GRID_RESULTS, SECONDS_RESULTS = "ladder_grid.jsonl", "ladder_seconds.jsonl"
 EpochSeconds = Mapping[str, Sequence[float]]
 """Of an epoch, by arm and round."""
 Seconds = Mapping[tuple[str, str], float]

@@ -30,7 +30,6 @@ from benchmarks.ladder_norm import norm_section
 from mc1opt.presets import OPEN_VALUES, PRESETS, RECIPES, SOURCE, Preset
 from mc1opt.results.statistics import Spread
 
-GRID_RESULTS, SECONDS_RESULTS = "ladder_grid.jsonl", "ladder_seconds.jsonl"
 REPORT, PLOT = "LADDER.md", "LADDER.svg"
 MARGIN = 0.01
 """What a row's mean with the recipe of the source may be below the published accuracy: a single number."""
@@ -192,12 +191,17 @@ def replaced_section(lines: Sequence[Line]) -> str:
 def machines(results: Results) -> str:
     """What was measured on, in words."""
     found = {
-        f"{line['device']} ({line['precision']}{_split(line)}, {line['machine']['cpu_model']}, "
-        f"{line['machine']['cores']} cores, torch {line['machine']['versions']['torch']})"
+        f"{line['device']} ({line['precision']}{_split(line)}, {_processor(line)}, "
+        f"torch {line['machine']['versions']['torch']})"
         for lines in results.values()
         for line in lines
     }
     return f"Measured on {'; '.join(sorted(found))}." if found else "Nothing is measured yet."
+
+
+def _processor(line: Line) -> str:
+    machine = line["machine"]
+    return machine.get("gpu_model") or f"{machine['cpu_model']}, {machine['cores']} cores"
 
 
 def _split(line: Line) -> str:

@@ -91,9 +91,9 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Measures, prints the table and adds a line to the results."""
     options = parse_options()
-    machine = machine_facts()
-    print(machine_line(machine), flush=True)
     device = resolve_device(options.device)
+    machine = machine_facts(device)
+    print(machine_line(machine), flush=True)
     data = find_data(options.data, output=sys.stdout)
     seconds = measure(options.base, data, images=options.images, rounds=options.rounds, device=device)
     print(seconds_table(seconds, options.images))

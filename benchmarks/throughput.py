@@ -3,6 +3,7 @@
 At the top of the repository:
 
     python -m benchmarks.throughput [--rounds 5] [--images 9984] [--network all]
+    python -m benchmarks.throughput --device cuda --images 24960
 
 The tutorial's loop is what PyTorch's and torchvision's tutorials show: a data set of PIL images, transforms
 an image at a time, a DataLoader, NCHW float32, all cores in one process, convolution -> norm -> activation ->
@@ -15,7 +16,10 @@ the tutorial: its loader processes live on between epochs, the better count of t
 fills the border with zeros, which is cheaper than mc1opt's reflection. The machine must be quiet: other load
 slows the tutorial's threads, which wait for each other, far more than mc1opt's.
 
-Not here: accuracy, GPUs, and what a search adds to training (`overhead.py`).
+On a GPU both loops train there, mc1opt with as many workers as a search has by default. Convolutions in
+float32 are rounded to TF32 there in both: PyTorch's default.
+
+Not here: accuracy, what a search adds to training (`overhead.py`), how many workers (`workers.py`).
 """
 
 import argparse
@@ -24,6 +28,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -31,10 +36,10 @@ from benchmarks.common import add_results_option, append_result, machine_facts, 
 from benchmarks.tutorial import tutorial_dataset, tutorial_speed
 from mc1opt.config import SGD, Augmentation, Config, ConvBlock, ConvNet, Pooling
 from mc1opt.data.sources import find_data
-from mc1opt.spec import DataSet, EpochResult, Fidelity, Precision, Training, TrainingFailed
-from mc1opt.training.devices import cpu_flags, resolve_precision
+from mc1opt.spec import DataSet, Device, EpochResult, Fidelity, Precision, Training, TrainingFailed
+from mc1opt.training.devices import cpu_flags, resolve_device, resolve_precision
 from mc1opt.workers.pool import ProcessPool
-from mc1opt.workers.resources import available_cpus
+from mc1opt.workers.resources import available_cpus, default_workers
 
 NETWORKS = {"32-64-128": (32, 64, 128), "16-32-64": (16, 32, 64)}
 BATCH_SIZE = 64
@@ -93,7 +98,9 @@ def workers_speed(pool: ProcessPool, training: Training) -> float:
 # ---- Arms, rounds and the table --------------------------------------------------------------------------
 
 
-def make_arms(widths: tuple[int, ...], data: DataSet, images: int, pool: ProcessPool) -> list[Arm]:
+def make_arms(
+    widths: tuple[int, ...], data: DataSet, images: int, pool: ProcessPool, device: Device
+) -> list[Arm]:
     """All arms; the names of those of the tutorial's loop begin with "tutorial"."""
     dataset = tutorial_dataset(data, images, CROP)
     same, own = (
@@ -108,17 +115,23 @@ def make_arms(widths: tuple[int, ...], data: DataSet, images: int, pool: Process
 
     def tutorial(processes: int) -> Arm:
         name = f"tutorial, {processes} loader processes, float32"
-        return Arm(name, lambda: tutorial_speed(same, dataset, loader_processes=processes, epochs=EPOCHS))
+
+        def speed() -> float:
+            return tutorial_speed(same, dataset, loader_processes=processes, epochs=EPOCHS, device=device)
+
+        return Arm(name, speed)
 
     def workers(what: str, config: Config, precision: Precision, target: float) -> Arm:
         fidelity = Fidelity(train_images=images, epochs=EPOCHS)
-        training = Training(config=config, fidelity=fidelity, seed=0, data=data, precision=precision)
-        aim = target if precision == chosen else None
+        training = Training(
+            config=config, fidelity=fidelity, seed=0, data=data, device=device, precision=precision
+        )
+        aim = target if device == "cpu" and precision == chosen else None
         return Arm(f"mc1opt, {what}, {precision}", lambda: workers_speed(pool, training), aim)
 
-    chosen = resolve_precision("cpu")
+    chosen = resolve_precision(device)
     # What a search takes, and where there are instructions for both, the other: is the choice right?
-    both = bool({"avx512_bf16", "amx_bf16"} & cpu_flags())
+    both = device == "cuda" or bool({"avx512_bf16", "amx_bf16"} & cpu_flags())
     precisions: tuple[Precision, ...] = ("float32", "bfloat16") if both else (chosen,)
     return [
         tutorial(0),
@@ -162,24 +175,29 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=int, default=9_984, help="rounded down to whole batches")
     parser.add_argument("--network", choices=[*NETWORKS, "all"], default="all")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--data", type=Path, help="other images than CIFAR-10, to try this out")
     add_results_option(parser, "throughput")
     options = parser.parse_args()
     images = options.images - options.images % BATCH_SIZE
-    machine = machine_facts()
-    data = find_data().model_copy(update={"validation_images": 1})
+    device = resolve_device(options.device)
+    size = available_cpus() if device == "cpu" else default_workers(device)
+    machine = machine_facts(device)
+    data = find_data(options.data).model_copy(update={"validation_images": 1})
     names = list(NETWORKS) if options.network == "all" else [options.network]
     print(
         f"{machine_line(machine)}\nTraining only, no validation; {images} images an epoch, batches of "
         f"{BATCH_SIZE}; medians of {options.rounds} rounds. Tutorial: 1 process, {torch.get_num_threads()} "
-        f"threads. mc1opt: {available_cpus()} processes of 1 thread."
+        f"threads. mc1opt: {size} processes of 1 thread. Both on {device}."
     )
-    with ProcessPool(available_cpus()) as pool:
+    with ProcessPool(size) as pool:
         for name in names:
-            arms = make_arms(NETWORKS[name], data, images, pool)
+            arms = make_arms(NETWORKS[name], data, images, pool, device)
             speeds = measure(arms, options.rounds)
             multiples = multiples_of_tutorial(speeds)
             print(f"\nConvolutions {name}\n\n{table(arms, speeds, multiples)}", flush=True)
             figures = {"network": name, "images": images, "batch_size": BATCH_SIZE, "rounds": options.rounds}
+            figures |= {"data": data.name, "device": device, "workers": size}
             figures |= {"images_per_second": speeds, "multiples": multiples}
             figures["targets"] = {arm.name: arm.target for arm in arms if arm.target is not None}
             append_result(options.results, machine, figures)

@@ -19,7 +19,7 @@ from torchvision.datasets import VisionDataset
 from mc1opt.config import SGD, Config, ConvNet
 from mc1opt.data.images import open_training_images
 from mc1opt.models.convnet import convnet_parts
-from mc1opt.spec import DataSet
+from mc1opt.spec import DataSet, Device
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 """Of CIFAR-10's training images, in units of 0 to 1, as tutorials have them."""
@@ -52,7 +52,9 @@ def tutorial_dataset(data: DataSet, images: int, crop: int) -> ImageDataset:
     return ImageDataset(images_NHWC, split.train_labels.tolist(), transform)
 
 
-def tutorial_speed(config: Config, dataset: ImageDataset, *, loader_processes: int, epochs: int) -> float:
+def tutorial_speed(
+    config: Config, dataset: ImageDataset, *, loader_processes: int, epochs: int, device: Device = "cpu"
+) -> float:
     """Images a second of the last epoch, in this process, with torch's default threads.
 
     Args:
@@ -60,6 +62,7 @@ def tutorial_speed(config: Config, dataset: ImageDataset, *, loader_processes: i
         dataset: from `tutorial_dataset`.
         loader_processes: the DataLoader's `num_workers`; 0 loads in this process.
         epochs: how many are trained.
+        device: where the network is.
     """
     assert isinstance(config.architecture, ConvNet)
     assert isinstance(config.optimizer, SGD)
@@ -67,7 +70,7 @@ def tutorial_speed(config: Config, dataset: ImageDataset, *, loader_processes: i
     loader: DataLoader[Any] = DataLoader(
         dataset, config.batch_size, shuffle=True, num_workers=loader_processes, persistent_workers=persistent
     )
-    model = nn.Sequential(convnet_parts(config.architecture, None))
+    model = nn.Sequential(convnet_parts(config.architecture, None)).to(device)
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(
         model.parameters(),
@@ -81,7 +84,7 @@ def tutorial_speed(config: Config, dataset: ImageDataset, *, loader_processes: i
         running_loss = 0.0
         for images, labels in loader:
             optimizer.zero_grad()
-            loss = criterion(model(images), labels)
+            loss = criterion(model(images.to(device)), labels.to(device))
             loss.backward()
             optimizer.step()
             running_loss += loss.item()

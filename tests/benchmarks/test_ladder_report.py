@@ -9,12 +9,17 @@ from benchmarks.common import RESULTS
 from benchmarks.ladder_arms import BASE, arms
 from benchmarks.ladder_claims import CLAIMS, Comparison, claims_section, difference, verdict
 from benchmarks.ladder_grid import grid_section
-from benchmarks.ladder_lines import Results, read_results, read_seconds, replaced_lines
+from benchmarks.ladder_lines import (
+    GRID_RESULTS,
+    SECONDS_RESULTS,
+    Results,
+    read_results,
+    read_seconds,
+    replaced_lines,
+)
 from benchmarks.ladder_norm import NORM_ARMS, epochs_to_loss, norm_section, norm_verdicts, seconds_to_loss
 from benchmarks.ladder_report import (
-    GRID_RESULTS,
     REPORT,
-    SECONDS_RESULTS,
     not_measured_section,
     plot,
     replaced_section,

@@ -22,6 +22,7 @@ import numpy as np
 
 from benchmarks.common import add_results_option, append_result, machine_facts, machine_line, markdown_table
 from mc1opt.config import MLP, SGD, Adam, Config, ConvBlock, ConvNet, LinearLayer, Pooling
+from mc1opt.paths import user_path
 from mc1opt.spec import CHECKPOINT_SECONDS, DataSet, EpochResult, Fidelity, Training
 from mc1opt.training.checkpoint import CheckpointWriter
 from mc1opt.training.loop import Trainer
@@ -60,7 +61,9 @@ def main() -> None:
     """Measures, prints a table and adds a line to the results."""
     parser = argparse.ArgumentParser(description="What checkpoints cost.")
     parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--folder", type=Path, default=Path("storage"), help="where checkpoints are written")
+    parser.add_argument(
+        "--folder", type=user_path, default=Path("storage"), help="where checkpoints are written"
+    )
     add_results_option(parser, "checkpointing")
     arguments = parser.parse_args()
     machine = machine_facts()

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from mc1opt.json_lines import append_line
+from mc1opt.paths import user_path
 from mc1opt.search.environment import commit, versions
 from mc1opt.spec import Device
 from mc1opt.training.devices import resolve_precision
@@ -27,7 +28,9 @@ QUIET_LOAD = 0.5
 def add_results_option(parser: argparse.ArgumentParser, name: str) -> None:
     """Adds `--results`, by default `benchmarks/results/NAME.jsonl`."""
     path = RESULTS / f"{name}.jsonl"
-    parser.add_argument("--results", type=Path, default=path, help="the file that a JSON line is added to")
+    parser.add_argument(
+        "--results", type=user_path, default=path, help="the file that a JSON line is added to"
+    )
 
 
 def machine_facts(device: Device = "cpu") -> dict[str, Any]:

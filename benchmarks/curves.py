@@ -40,6 +40,7 @@ from mc1opt.data.images import open_training_images
 from mc1opt.data.sources import find_data
 from mc1opt.json_lines import read_lines
 from mc1opt.models.cost import cost
+from mc1opt.paths import user_path
 from mc1opt.search.space import load_definition
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import DataSet, EpochResult, Fidelity, Training, TrainingFailed
@@ -248,7 +249,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--count", action="store_true", help="train nothing; say how far it is")
     parser.add_argument("--trainings", type=int, default=TRAININGS, help=f"in all [default: {TRAININGS}]")
     parser.add_argument("--part", type=parse_part, default=(1, 1), help="such as 1/2: each second one")
-    parser.add_argument("--data", type=Path, help="other images than CIFAR-10, to try this out")
+    parser.add_argument("--data", type=user_path, help="other images than CIFAR-10, to try this out")
     add_results_option(parser, "curves")
     return parser.parse_args(arguments)
 

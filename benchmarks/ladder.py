@@ -32,6 +32,7 @@ from mc1opt.data.sources import find_data
 from mc1opt.errors import Mc1optError, UsageError, WorkerError
 from mc1opt.json_lines import append_line, read_lines
 from mc1opt.models.cost import cost
+from mc1opt.paths import user_path
 from mc1opt.presets import RECIPES
 from mc1opt.results.exclusive import exclusive
 from mc1opt.results.ladder import busy_line, run_ladder, stopped_line
@@ -39,7 +40,7 @@ from mc1opt.results.ladder_plan import Entry, LadderPlan, first_seeds, make_plan
 from mc1opt.results.ladder_results import SeedResult, presets_folder
 from mc1opt.results.training_store import StoredTraining
 from mc1opt.search.catalogue import read_study
-from mc1opt.search.location import DEFAULT_STORAGE
+from mc1opt.search.location import DEFAULT_STORAGE, user_storage
 from mc1opt.search.progress import duration
 from mc1opt.search.run import StopFlag
 from mc1opt.search.sampling import grid_size
@@ -222,14 +223,21 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--workers", default="auto")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--timeout", help="stop in good order after this time: 90s, 8m, 1h30m")
-    parser.add_argument("--storage", default=DEFAULT_STORAGE, help="beside it, trainings are stored")
-    parser.add_argument("--data", type=Path, help="other images than CIFAR-10, to try this out")
-    parser.add_argument("--grid", metavar="STORAGE", help="take the finished study published_grid from there")
-    parser.add_argument("--grid-results", type=Path, default=RESULTS / GRID_RESULTS)
+    parser.add_argument(
+        "--storage", type=user_storage, default=DEFAULT_STORAGE, help="beside it, trainings are stored"
+    )
+    parser.add_argument("--data", type=user_path, help="other images than CIFAR-10, to try this out")
+    parser.add_argument(
+        "--grid",
+        type=user_storage,
+        metavar="STORAGE",
+        help="take the finished study published_grid from there",
+    )
+    parser.add_argument("--grid-results", type=user_path, default=RESULTS / GRID_RESULTS)
     parser.add_argument(
         "--report", action=argparse.BooleanOptionalAction, help="only write LADDER.md, or do not write it"
     )
-    parser.add_argument("--output", type=Path, default=RESULTS.parent, help="the folder of LADDER.md")
+    parser.add_argument("--output", type=user_path, default=RESULTS.parent, help="the folder of LADDER.md")
     add_results_option(parser, "ladder")
     return parser.parse_args(arguments)
 

@@ -15,7 +15,6 @@ import argparse
 import statistics
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from benchmarks.common import (
     add_results_option,
@@ -29,6 +28,7 @@ from benchmarks.ladder_lines import EpochSeconds
 from benchmarks.ladder_norm import NORM_ARMS
 from mc1opt.config import Config
 from mc1opt.data.sources import find_data
+from mc1opt.paths import user_path
 from mc1opt.spec import DataSet, Device, EpochResult, Fidelity, Training
 from mc1opt.training.devices import resolve_device, resolve_precision
 from mc1opt.workers.pool import ProcessPool
@@ -83,7 +83,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=int, default=4000, help="training images of an epoch")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--data", type=Path, help="other images than CIFAR-10, to try this out")
+    parser.add_argument("--data", type=user_path, help="other images than CIFAR-10, to try this out")
     add_results_option(parser, "ladder_seconds")
     return parser.parse_args(arguments)
 

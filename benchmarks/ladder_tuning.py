@@ -25,6 +25,7 @@ from benchmarks.common import add_results_option, append_result, machine_facts, 
 from mc1opt.config import Config, config_id
 from mc1opt.data.sources import find_data
 from mc1opt.json_lines import read_lines
+from mc1opt.paths import user_path
 from mc1opt.presets import RECIPES, get_preset, get_recipe
 from mc1opt.results.ladder_plan import seed_value
 from mc1opt.search.describe import describe_config
@@ -87,7 +88,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--initialisation", choices=["he", "torch"])
     parser.add_argument("--normalisation", choices=["channels", "symmetric"])
-    parser.add_argument("--data", type=Path)
+    parser.add_argument("--data", type=user_path)
     add_results_option(parser, "ladder_tuning")
     options = parser.parse_args()
     machine, data = machine_facts(), find_data(options.data)

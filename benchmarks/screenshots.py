@@ -14,8 +14,9 @@ import sys
 from pathlib import Path
 
 from benchmarks.browser import Browser
+from mc1opt.paths import user_path
 from mc1opt.search.catalogue import read_study
-from mc1opt.search.location import DEFAULT_STORAGE
+from mc1opt.search.location import DEFAULT_STORAGE, user_storage
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 FIGURES = 7
@@ -63,8 +64,8 @@ def main() -> None:
     """Takes the pictures, and says where they are."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--study", default="cnn")
-    parser.add_argument("--storage", default=DEFAULT_STORAGE)
-    parser.add_argument("--folder", type=Path, default=SCREENSHOTS)
+    parser.add_argument("--storage", type=user_storage, default=DEFAULT_STORAGE)
+    parser.add_argument("--folder", type=user_path, default=SCREENSHOTS)
     options = parser.parse_args()
     take(options.storage, options.study, options.folder)
     print("\n".join(str(path) for path in sorted(options.folder.glob("*.png"))))

@@ -15,6 +15,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init_
 # From the bottom; a layer imports only from those before it. models and data don't know each other.
 LAYERS = [
     "errors",
+    "paths",
     "json_lines",
     "program",
     "seeds",

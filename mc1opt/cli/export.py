@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mc1opt.cli.options import DEFAULT_STORAGE, Data, Json, Storage
+from mc1opt.paths import user_path
 
 
 def export(
@@ -16,7 +17,12 @@ def export(
         int | None, typer.Option(help="Its trial whose kept weights are exported [default: the best].")
     ] = None,
     model: Annotated[
-        Path | None, typer.Option(help="A model folder instead of a trial, such as storage/models/cnn.")
+        Path | None,
+        typer.Option(
+            help="A model folder instead of a trial, such as storage/models/cnn.",
+            parser=user_path,
+            metavar="<path>",
+        ),
     ] = None,
     formats: Annotated[
         list[str] | None,
@@ -25,7 +31,12 @@ def export(
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="The folder of the files [default: storage/exports/STUDY].")
+        Path | None,
+        typer.Option(
+            help="The folder of the files [default: storage/exports/STUDY].",
+            parser=user_path,
+            metavar="<path>",
+        ),
     ] = None,
     half: Annotated[bool, typer.Option("--half", help="Weights and layers in float16.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,

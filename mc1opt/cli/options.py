@@ -7,18 +7,33 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mc1opt.errors import UsageError
+from mc1opt.paths import user_path
 
 if TYPE_CHECKING:
     from mc1opt.results.mirror import Mode
+
+
+def _storage(text: str) -> str:
+    from mc1opt.search.location import user_storage
+
+    return user_storage(text)
+
 
 Study = Annotated[
     str, typer.Option(help="A study definition by name (./studies/NAME.py, else a shipped one), or its file.")
 ]
 StoredStudy = Annotated[str, typer.Option("--study", help="The name of a stored study.")]
-Storage = Annotated[str, typer.Option(help="The study database: a SQLite file, or an SQLAlchemy URL.")]
+Storage = Annotated[
+    str, typer.Option(help="The study database: a SQLite file, or an SQLAlchemy URL.", parser=_storage)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, nothing else.")]
 Data = Annotated[
-    Path | None, typer.Option(help="CIFAR-10's files, or other images in its formats; fetched if not given.")
+    Path | None,
+    typer.Option(
+        help="CIFAR-10's files, or other images in its formats; fetched if not given.",
+        parser=user_path,
+        metavar="<path>",
+    ),
 ]
 
 Timeout = Annotated[str | None, typer.Option(help="Stop in good order after this time: 90s, 8m, 1h30m.")]

@@ -8,13 +8,16 @@ import typer
 
 from mc1opt.cli.options import DEFAULT_STORAGE, Json, Storage
 from mc1opt.cli.values import at_least
+from mc1opt.paths import user_path
 
 Model = Annotated[
-    Path, typer.Argument(help="A model folder, or an exported file (.onnx, .safetensors, .pt2).")
+    Path,
+    typer.Argument(help="A model folder, or an exported file (.onnx, .safetensors, .pt2).", parser=user_path),
 ]
 
 Images = Annotated[
-    list[Path], typer.Argument(help="PNG, JPEG, WebP, GIF and TIFF files, and folders of them.")
+    list[Path],
+    typer.Argument(help="PNG, JPEG, WebP, GIF and TIFF files, and folders of them.", parser=user_path),
 ]
 
 

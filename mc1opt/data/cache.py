@@ -19,6 +19,7 @@ import platformdirs
 from mc1opt.config import CLASSES, IMAGE_CHANNELS, IMAGE_SIZE
 from mc1opt.data.formats import ARRAY_FILES, Array, Arrays
 from mc1opt.errors import DataError
+from mc1opt.paths import user_path
 from mc1opt.spec import DataSet
 
 CIFAR10 = "cifar10"
@@ -68,7 +69,7 @@ class CacheEntry:
 def cache_folder() -> Path:
     """`MC1OPT_DATA`, else the platform's cache folder."""
     own = os.environ.get("MC1OPT_DATA")
-    return Path(own).expanduser().resolve() if own else Path(platformdirs.user_cache_dir("mc1opt"))
+    return user_path(own).resolve() if own else user_path(platformdirs.user_cache_dir("mc1opt"))
 
 
 def entry_name(hashes: dict[str, str]) -> str:

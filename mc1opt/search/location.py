@@ -18,12 +18,29 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import NullPool
 
 from mc1opt.errors import StorageError, UsageError
+from mc1opt.paths import user_path
 
 DEFAULT_STORAGE = "storage/mc1opt.db"
 _DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
 
 _LOCK_KEY = 0x6D63316F7074
 """Of PostgreSQL's advisory locks, which are each database's own: "mc1opt"."""
+
+
+def user_storage(text: str) -> str:
+    """`--storage` as a person writes it: in a path, or in the URL of a SQLite file, `~` is the home folder.
+
+    Raises:
+        UsageError: there is no such home folder.
+    """
+    url = make_url(text) if re.match(r"sqlite(\+\w+)?://", text) else None
+    if url is None and "://" in text:
+        return text  # a server's
+    given = text if url is None else url.database or ""
+    path = user_path(given)
+    if path == Path(given):
+        return text
+    return str(path) if url is None else url.set(database=str(path)).render_as_string(hide_password=False)
 
 
 def storage_url(storage: str) -> str:
@@ -59,6 +76,10 @@ def sqlite_path(url: str) -> Path | None:
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
         return None
+    if parsed.host:
+        raise UsageError(
+            f"--storage {url}: the path of a SQLite file begins behind three slashes, sqlite:///."
+        )
     if not parsed.database or parsed.database == ":memory:":
         raise UsageError("--storage needs a file: a database in memory would be lost with the process.")
     return Path(parsed.database)

@@ -36,6 +36,7 @@ from mc1opt.config import (
     describe_validation_error,
 )
 from mc1opt.errors import StudyFileError
+from mc1opt.paths import user_path
 from mc1opt.spec import Fidelity
 
 DEFAULT_FIDELITY = Fidelity(train_images=18_000, epochs=5)
@@ -117,7 +118,7 @@ def load_definition(study: str, folder: Path | None = None) -> StudyDefinition:
         StudyFileError: there is no such file, or it cannot be used; with the line that is at fault.
     """
     if study.endswith(".py") or "/" in study:
-        path = Path(study)
+        path = user_path(study)
     else:
         known = list_definitions(folder)
         if study not in known:

@@ -14,6 +14,7 @@ from mc1opt.search.location import (
     shown_storage,
     sqlite_path,
     storage_url,
+    user_storage,
 )
 from mc1opt.search.opening import open_storage
 
@@ -98,3 +99,37 @@ def test_connections_to_a_server_that_has_vanished_end_and_the_url_may_say_when(
     assert silent.keys() == SERVER_ARGUMENTS.keys() - {"connect_timeout"}
     assert server_arguments("sqlite:///s.db") == {}
     assert server_arguments("postgresql+pg8000://somewhere/studies") == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("~/x.db", "HOME/x.db"),
+        ("~/my studies/x.db", "HOME/my studies/x.db"),
+        ("sqlite:///~/x.db", "sqlite:///HOME/x.db"),
+        ("sqlite+pysqlite:///~/x.db?timeout=3", "sqlite+pysqlite:///HOME/x.db?timeout=3"),
+        ("~root/x.db", "/root/x.db"),
+        ("./~/x.db", "HERE/~/x.db"),
+        ("sqlite:///./~/x.db", "sqlite:///HERE/~/x.db"),
+        ("sqlite:////~/x.db", "sqlite:////~/x.db"),
+        ("x.db", "x.db"),
+        ("./x.db", "./x.db"),
+        ("", ""),
+        ("sqlite://", "sqlite://"),
+        ("postgresql+psycopg://me:secret@host/~db", "postgresql+psycopg://me:secret@host/~db"),
+        ("nothing://~/x", "nothing://~/x"),
+    ],
+)
+def test_a_tilde_is_the_home_folder_also_in_a_url(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, meant: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    meant = meant.replace("HOME", str(tmp_path / "home")).replace("HERE", str(tmp_path))
+    assert user_storage(given) == meant
+
+
+def test_a_sqlite_url_with_two_slashes_is_told_of_the_third(tmp_path: Path) -> None:
+    for url in ("sqlite://~/x.db", "sqlite://folder/x.db"):
+        with pytest.raises(UsageError, match="behind three slashes"):
+            open_storage(url, create=True)
+    assert list(tmp_path.iterdir()) == []

@@ -52,6 +52,7 @@ from mc1opt.data.cache import CIFAR10, open_entry
 from mc1opt.data.sources import find_data
 from mc1opt.errors import DataError, Mc1optError, UsageError
 from mc1opt.json_lines import read_lines
+from mc1opt.paths import user_path
 from mc1opt.results.ladder import OVERHEAD_MACS
 from mc1opt.search.progress import duration
 from mc1opt.search.run import TICK_SECONDS, StopFlag
@@ -268,9 +269,13 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--timeout", help="begin to stop after this time: 90s, 9m, 1h30m")
     parser.add_argument("--device", choices=DEVICES, default="cuda")
     parser.add_argument("--small", action="store_true", help="few images, one seed, to try this out")
-    parser.add_argument("--data", type=Path, help="CIFAR-10's files, or other images")
-    parser.add_argument("--storage", type=Path, default=Path("storage"), help="a folder for unfinished work")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of all files of results")
+    parser.add_argument("--data", type=user_path, help="CIFAR-10's files, or other images")
+    parser.add_argument(
+        "--storage", type=user_path, default=Path("storage"), help="a folder for unfinished work"
+    )
+    parser.add_argument(
+        "--results", type=user_path, default=RESULTS, help="the folder of all files of results"
+    )
     options = parser.parse_args(arguments)
     for name in ("data", "storage", "results"):  # the pieces run at the top of the repository
         path = getattr(options, name)

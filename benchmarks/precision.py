@@ -13,11 +13,11 @@ float32's convolutions are rounded to TF32: PyTorch's default. The test images s
 import argparse
 import statistics
 import sys
-from pathlib import Path
 from typing import Any, get_args
 
 from benchmarks.common import add_results_option, append_result, machine_facts, machine_line, markdown_table
 from mc1opt.data.sources import find_data
+from mc1opt.paths import user_path
 from mc1opt.presets import get_preset
 from mc1opt.spec import EpochResult, Fidelity, Precision, Training
 from mc1opt.training.devices import resolve_device
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=45_000, help="training images of an epoch")
     parser.add_argument("--validation-images", type=int, help="[default: the data's own, 5,000 of CIFAR-10]")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--data", type=Path, help="other images than CIFAR-10, to try this out")
+    parser.add_argument("--data", type=user_path, help="other images than CIFAR-10, to try this out")
     add_results_option(parser, "precision")
     options = parser.parse_args()
     device = resolve_device(options.device)

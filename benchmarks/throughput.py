@@ -28,7 +28,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -36,6 +35,7 @@ from benchmarks.common import add_results_option, append_result, machine_facts, 
 from benchmarks.tutorial import tutorial_dataset, tutorial_speed
 from mc1opt.config import SGD, Augmentation, Config, ConvBlock, ConvNet, Pooling
 from mc1opt.data.sources import find_data
+from mc1opt.paths import user_path
 from mc1opt.spec import DataSet, Device, EpochResult, Fidelity, Precision, Training, TrainingFailed
 from mc1opt.training.devices import cpu_flags, resolve_device, resolve_precision
 from mc1opt.workers.pool import ProcessPool
@@ -176,7 +176,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=9_984, help="rounded down to whole batches")
     parser.add_argument("--network", choices=[*NETWORKS, "all"], default="all")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--data", type=Path, help="other images than CIFAR-10, to try this out")
+    parser.add_argument("--data", type=user_path, help="other images than CIFAR-10, to try this out")
     add_results_option(parser, "throughput")
     options = parser.parse_args()
     images = options.images - options.images % BATCH_SIZE

@@ -21,6 +21,7 @@ from optuna.trial import FixedTrial
 from benchmarks.common import add_results_option, append_result, machine_facts, machine_line, markdown_table
 from benchmarks.throughput import EPOCHS, workers_speed
 from mc1opt.data.sources import find_data
+from mc1opt.paths import user_path
 from mc1opt.search.space import load_definition
 from mc1opt.spec import Fidelity, Training
 from mc1opt.training.devices import resolve_device, resolve_precision
@@ -59,7 +60,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=45_000, help="training images of an epoch")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--data", type=Path, help="other images than CIFAR-10, to try this out")
+    parser.add_argument("--data", type=user_path, help="other images than CIFAR-10, to try this out")
     add_results_option(parser, "workers")
     options = parser.parse_args()
     device = resolve_device(options.device)

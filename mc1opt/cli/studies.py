@@ -56,7 +56,9 @@ def delete(
     if not yes and not typer.confirm(f"Delete study {name!r} with its {victim.trials} trials?"):
         typer.echo("Nothing was deleted.", err=True)
         raise typer.Exit(1)
-    delete_study(victim)
+    sharing = delete_study(victim)
     typer.echo(f"Deleted study {name!r}.")
-    if (models := models_folder(storage, name)).exists():
+    if sharing:
+        typer.echo(f"Its weights stay: {', '.join(map(repr, sharing))} shares them, by copying.")
+    if (models := models_folder(storage, victim.folder)).exists():
         typer.echo(f"What was retrained of it stays in {models}.")

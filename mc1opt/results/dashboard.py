@@ -6,6 +6,7 @@ it during a search, in a thread of its own, so that nothing ever waits for it.
 """
 
 import contextlib
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -38,8 +39,8 @@ EVERY = 5
 """Trials that count after which it is written again; a new best trial is reason enough."""
 LAST_SECONDS = 60.0
 """How long the end of a search waits for the last writing."""
-NOTED = "mc1opt:noted_trials"
-"""The system attribute of a study that names the trials with notes of ours."""
+_NOTE = re.compile(r"dashboard:(\d+):note_str:0")
+"""The system attribute of a study in which the note on a trial, by its id, begins."""
 
 
 def study_page(study: optuna.Study) -> str:
@@ -98,7 +99,7 @@ def update_study(study: optuna.Study, database: StudyStorage, storage: str) -> N
 
     record = study_record(study)
     ids = {trial.number: trial._trial_id for trial in study.get_trials(deepcopy=False)}
-    model = _model_folder(storage, record.study)
+    model = _model_folder(storage, record.folder)
     found = None if model is None else retrained(model.metrics)
     shown = {trial.number: trial for trial in best_trials(record)}
     winner = _winner(record, found)
@@ -133,10 +134,10 @@ def _winner(record: StudyRecord, found: Retrained | None) -> TrialRecord | None:
     return None
 
 
-def _model_folder(storage: str, study: str) -> ModelFolder | None:
+def _model_folder(storage: str, folder: str) -> ModelFolder | None:
     """The retrained model of a study, if there is one and it is whole."""
     with contextlib.suppress(Mc1optError):
-        return read_model_folder(models_folder(storage, study))
+        return read_model_folder(models_folder(storage, folder))
     return None
 
 
@@ -149,11 +150,12 @@ def _files(trial: TrialRecord, found: Retrained | None, model: ModelFolder | Non
 
 def _write_trial_notes(study: optuna.Study, notes: Mapping[int, str]) -> None:
     """Writes the notes on trials, by their ids, and takes ours away from trials that have left the best."""
-    storage = study._storage
-    before = storage.get_study_system_attrs(study._study_id).get(NOTED, [])
-    for trial_id in [*notes, *(left for left in before if left not in notes)]:
+    stored = study._storage.get_study_system_attrs(study._study_id)
+    begun = [match for key, text in stored.items() if text and (match := _NOTE.fullmatch(key))]
+    # A copy of a study has the notes on the original's trials besides; those are not its own.
+    own = {trial._trial_id for trial in study.get_trials(deepcopy=False)}
+    for trial_id in sorted(own & (notes.keys() | {int(match.group(1)) for match in begun})):
         _write_note(optuna.trial.Trial(study, trial_id), notes.get(trial_id, ""))
-    storage.set_study_system_attr(study._study_id, NOTED, sorted(notes))
 
 
 def _write_note(owner: optuna.Study | optuna.Trial, note: str) -> None:

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import optuna
+from optuna.exceptions import StorageInternalError
 
 from mc1opt.errors import UsageError
 from mc1opt.results.dashboard import study_page, update_or_warn
 from mc1opt.search import records
 from mc1opt.search.artifacts import artifacts_folder
+from mc1opt.search.identity import keep_folder
 from mc1opt.search.opening import open_storage
 from mc1opt.search.resume import load_study
 from mc1opt.search.storage import StudyStorage
@@ -87,7 +89,10 @@ def serve_dashboard(
                     f"Warning: the dashboard has no login. Whoever reaches {host} can see, change and delete "
                     "all studies; 127.0.0.1 serves this machine alone."
                 )
-            for name in _ours(database) if study is None else [study]:
+            ours = _ours(database)
+            for name in ours:
+                _keep_folder(database, name, warn)
+            for name in ours if study is None else [study]:
                 update_or_warn(storage, name, warn)
                 # Read here, so that the first page need not wait for it.
                 optuna.load_study(study_name=name, storage=cached).get_trials(deepcopy=False)
@@ -136,6 +141,14 @@ def _ours(database: StudyStorage) -> list[str]:
         for study in database.get_all_studies()
         if records.STUDY_DEFINITION in study.user_attrs
     ]
+
+
+def _keep_folder(database: StudyStorage, name: str, warn: Callable[[str], None]) -> None:
+    """Stores where a study's files lie: it can be renamed on its page."""
+    try:
+        keep_folder(load_study(database, name))
+    except StorageInternalError as error:  # it cannot be written, which is no reason to show nothing
+        warn(f"Warning: study {name!r} would lose its files if it were renamed: {error}")
 
 
 class _ReadableTrials:

@@ -17,9 +17,8 @@ from mc1opt.results.export_record import EXPORTS, RECORD, export_record, recorde
 from mc1opt.results.model_data import model_data
 from mc1opt.results.model_folder import file_sha256
 from mc1opt.results.runtime import OpenModel, open_model
-from mc1opt.search.location import files_folder
+from mc1opt.search.location import files_folder, folder_name
 from mc1opt.search.progress import plural
-from mc1opt.search.weights import study_folder
 
 BINS = 15
 """Of the calibration error (Guo et al., 2017)."""
@@ -109,7 +108,8 @@ def openings_record(model: OpenModel, storage: str) -> Path:
     for files in (files_folder(storage), model.path.resolve().parent.parent.parent):
         known = recorded_hashes(files / EXPORTS / RECORD, model.format)
         if model.study and sha256 in known:
-            return study_folder(files / "models", model.study) / OPENINGS
+            folder = known[sha256] or folder_name(model.study, "study")
+            return files / "models" / folder / OPENINGS
     return model.path.parent / OPENINGS
 
 

@@ -199,6 +199,7 @@ class Exporter:
                 sha256=file_sha256(temporary),
                 config_id=config_id(self._source.config),
                 weights_sha256=self._weights_sha256,
+                folder=self._source.study_folder,
             )
             _place(temporary, path, replace=force)
         except OSError as error:

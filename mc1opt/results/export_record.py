@@ -24,6 +24,8 @@ class ExportEntry:
     sha256: str
     config_id: str
     weights_sha256: str
+    folder: str
+    """The name of the folder of its study's files; empty if that is not known, missing in old records."""
 
 
 def exports_folder(storage: str) -> Path:
@@ -37,7 +39,14 @@ def export_record(storage: str) -> Path:
 
 
 def record_export(
-    record: Path, path: Path, format_: str, *, sha256: str, config_id: str, weights_sha256: str
+    record: Path,
+    path: Path,
+    format_: str,
+    *,
+    sha256: str,
+    config_id: str,
+    weights_sha256: str,
+    folder: str = "",
 ) -> None:
     """Appends a line for a file that was checked and is about to be put into its place.
 
@@ -48,6 +57,7 @@ def record_export(
         sha256: its own.
         config_id: of the model.
         weights_sha256: of the weights that it was made from.
+        folder: see `ExportEntry`.
 
     Raises:
         StorageError: the record cannot be written.
@@ -59,14 +69,18 @@ def record_export(
         sha256=sha256,
         config_id=config_id,
         weights_sha256=weights_sha256,
+        folder=folder,
     )
     append_line(record, asdict(entry))
 
 
-def recorded_hashes(record: Path, format_: str) -> set[str]:
-    """The SHA-256 of all recorded files of a format.
+def recorded_hashes(record: Path, format_: str) -> dict[str, str]:
+    """The SHA-256 of all recorded files of a format, each with the name of its study's folder.
+
+    The name is empty where it is not known, as in records of before.
 
     Raises:
         StorageError: the record cannot be read.
     """
-    return {str(line.get("sha256")) for line in read_lines(record) if line.get("format") == format_}
+    lines = [line for line in read_lines(record) if line.get("format") == format_]
+    return {str(line.get("sha256")): str(line.get("folder") or "") for line in lines}

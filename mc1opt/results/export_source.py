@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shlex
 import statistics
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 
 from mc1opt.config import Config, config_from_json, config_id
 from mc1opt.errors import ConfigError, ModelError, UsageError
+from mc1opt.program import program
 from mc1opt.results.model_data import known_data
 from mc1opt.results.model_folder import read_model_folder
 from mc1opt.search.catalogue import read_study
@@ -19,7 +21,8 @@ from mc1opt.search.location import checkpoints_folder
 from mc1opt.search.progress import ending, plural
 from mc1opt.search.ranking import by_promise
 from mc1opt.search.records import StudyRecord, TrialRecord
-from mc1opt.search.weights import kept_weights, study_folder
+from mc1opt.search.tables import storage_option
+from mc1opt.search.weights import kept_weights, weights_path
 from mc1opt.spec import Fidelity
 
 
@@ -37,6 +40,8 @@ class ExportSource:
     """The name of the folder that they go into."""
     study: str
     """The study's name; empty if it is not known."""
+    study_folder: str
+    """The name of the folder of the study's files; empty if it is not known."""
     weights: Path
     config: Config
     data: dict[str, str] | None
@@ -67,7 +72,8 @@ def trial_source(storage: str, study: str, number: int | None) -> ExportSource:
         ModelError: the kept weights are damaged, or those of another training.
     """
     record = read_study(storage, study)
-    kept = kept_weights(study_folder(checkpoints_folder(storage), study))
+    weights = checkpoints_folder(storage) / record.folder
+    kept = kept_weights(weights)
     trial = _best(record, kept.keys()) if number is None else record.trial(number)
     finished = {entry.number for entry in record.trials if entry.outcome == "complete"}
     there = sorted(finished & kept.keys())
@@ -78,18 +84,19 @@ def trial_source(storage: str, study: str, number: int | None) -> ExportSource:
             f"no kept weights. {others}"
         )
     if trial.number not in kept or trial.config is None:
-        raise UsageError(
-            f"trial {trial.number} of study {study!r} has no kept weights: a search keeps those of its best "
-            f"trials alone. {others}"
-        )
+        reason = f"a search keeps those of its best trials alone. {others}"
+        if not kept and finished:
+            reason = _where_weights_are(weights, record, trial, storage)
+        raise UsageError(f"trial {trial.number} of study {study!r} has no kept weights: {reason}")
     config = config_from_json(trial.config)
     _refuse_other_weights(kept[trial.number], trial.number, config, trial.seed)
     return ExportSource(
         title=f"trial {trial.number} of study {study}",
         quality=_trial_quality(trial),
         stem=f"trial-{trial.number}",
-        folder=study_folder(Path(), study).name,
+        folder=record.folder,
         study=study,
+        study_folder=record.folder,
         weights=kept[trial.number],
         config=config,
         data=record.data,
@@ -101,8 +108,40 @@ def trial_source(storage: str, study: str, number: int | None) -> ExportSource:
     )
 
 
+def _where_weights_are(folder: Path, record: StudyRecord, trial: TrialRecord, storage: str) -> str:
+    """Why no trial of a study has weights in its folder, and what to do."""
+    missing = f"they would be in {folder}, which {'has none' if folder.is_dir() else 'is not there'}."
+    for other in sorted(folder.parent.glob(f"*/{weights_path(folder, trial.number).name}")):
+        with contextlib.suppress(ModelError):
+            if _training_of(other) == (trial.config_id, trial.seed):
+                return (
+                    f"{missing} {other.parent} has weights of the same config and seed. If this study had "
+                    "that name, or was copied from that one, bring them here:\n  "
+                    f"cp -r {shlex.quote(str(other.parent))}/. {shlex.quote(str(folder))}"
+                )
+    study = f"--study {shlex.quote(record.study)} --trial {trial.number}{storage_option(storage)}"
+    return (
+        f"{missing} Weights lie beside the database that was searched, on the machine that searched it, "
+        "unless that was with --keep 0. If this is another place, copy them into that folder. To train the "
+        f"config again:\n  {program()} retrain {study}"
+    )
+
+
 def _refuse_other_weights(path: Path, number: int, config: Config, seed: int | None) -> None:
     """Compares what the kept weights say of themselves with the trial, whose accuracy will go with them."""
+    if _training_of(path) != (config_id(config), seed):
+        raise ModelError(
+            f"{path} holds the weights of another training than that of trial {number}: its config or seed "
+            f"is another. Nothing was exported."
+        )
+
+
+def _training_of(path: Path) -> tuple[str, int] | None:
+    """The config's id and the seed that weights were trained with; None if the file does not say it.
+
+    Raises:
+        ModelError: it cannot be read, or is damaged.
+    """
     from mc1opt.training.tensor_file import TensorFileError, read_tensors
 
     try:
@@ -112,14 +151,9 @@ def _refuse_other_weights(path: Path, number: int, config: Config, seed: int | N
     except TensorFileError as error:
         raise ModelError(f"the kept weights {path} cannot be used: {error}.") from error
     try:
-        found = config_id(config_from_json(json.loads(metadata["config"]))), int(metadata["seed"])
+        return config_id(config_from_json(json.loads(metadata["config"]))), int(metadata["seed"])
     except (KeyError, ValueError, ConfigError):
-        found = None
-    if found != (config_id(config), seed):
-        raise ModelError(
-            f"{path} holds the weights of another training than that of trial {number}: its config or seed "
-            f"is another. Nothing was exported."
-        )
+        return None
 
 
 def _best(record: StudyRecord, kept: Collection[int]) -> TrialRecord:
@@ -161,6 +195,7 @@ def folder_source(path: Path) -> ExportSource:
         stem="model",
         folder=path.resolve().name,
         study=study if isinstance(study, str) else "",
+        study_folder=path.resolve().name if path.resolve().parent.name == "models" else "",
         weights=folder.weights,
         config=folder.config,
         data=known_data(data),

@@ -16,20 +16,28 @@ from mc1opt.errors import StorageError
 from mc1opt.program import program
 from mc1opt.results.final_test import stored_accuracies
 from mc1opt.results.mirror import AttachedFile, MirroredRun, MirrorTask, Mode
-from mc1opt.results.mirror_folder import Ledger, is_uploaded, locked, read_ledger, remove_unfinished
+from mc1opt.results.mirror_folder import (
+    Ledger,
+    is_uploaded,
+    locked,
+    read_ledger,
+    remove_unfinished,
+    short_identity,
+)
 from mc1opt.results.mirror_process import Limits, MirrorOutcome, MirrorProcess
 from mc1opt.results.mirror_records import Retrained, Selection, mirrored_runs
 from mc1opt.results.model_folder import CARD, METRICS, WEIGHTS, file_sha256, models_folder
 from mc1opt.results.training_store import TRAININGS, StoredTraining, TrainingStore
 from mc1opt.search import records
 from mc1opt.search.catalogue import read_study
+from mc1opt.search.identity import make_own
 from mc1opt.search.location import checkpoints_folder, files_folder
 from mc1opt.search.opening import open_storage
 from mc1opt.search.progress import plural
 from mc1opt.search.records import StudyRecord
 from mc1opt.search.resume import load_study
 from mc1opt.search.tables import storage_option
-from mc1opt.search.weights import kept_weights, study_folder
+from mc1opt.search.weights import kept_weights
 
 TOP = 5
 """Trials, if nobody says how many."""
@@ -96,7 +104,7 @@ def study_identity(storage: str, study: str) -> str:
     """A random id, stored with the study when it is first mirrored, and the same ever after.
 
     Optuna stores nothing of the kind, not even the time at which a study was made; and its name may be given
-    in another database, whose mirror must not overwrite this one.
+    in another database, whose mirror must not overwrite this one. A copy of a study gets another one.
 
     Raises:
         StorageError: there is no such study.
@@ -104,6 +112,7 @@ def study_identity(storage: str, study: str) -> str:
     database = open_storage(storage, create=False)
     try:
         stored = load_study(database, study)
+        make_own(stored, database)
         if records.STUDY_IDENTITY not in stored.user_attrs:
             with database.exclusive():
                 if records.STUDY_IDENTITY not in stored.user_attrs:
@@ -120,8 +129,8 @@ def mirror_study(options: MirrorOptions, limits: Limits) -> MirrorReport:
     Raises:
         StorageError: there is no such database or study.
     """
-    record = read_study(options.storage, options.study)
     identity = study_identity(options.storage, options.study)
+    record = read_study(options.storage, options.study)
     mirroring = Mirroring(options, record, identity, limits)
     try:
         return mirroring.finish()
@@ -202,11 +211,13 @@ class Mirroring:
 def _runs(options: MirrorOptions, record: StudyRecord, identity: str, ledger: Ledger) -> list[MirroredRun]:
     """What W&B shall hold: from the study's record, and from what retrainings have stored."""
     selection = Selection(options.top, options.everything, ledger.best_trials)
-    return mirrored_runs(record, identity, selection, _retrained(options), _weights(options))
+    called = next((run_id.partition(f"-{short_identity(identity)}-")[0] for run_id in ledger.runs), None)
+    trainings, weights = _retrained(options, record), _weights(options, record)
+    return mirrored_runs(record, identity, selection, trainings, weights, called=called)
 
 
-def _retrained(options: MirrorOptions) -> list[Retrained]:
-    folder = models_folder(options.storage, options.study)
+def _retrained(options: MirrorOptions, record: StudyRecord) -> list[Retrained]:
+    folder = models_folder(options.storage, record.folder)
     tested = stored_accuracies(folder)
     model = _attached(folder, (WEIGHTS, METRICS, CARD)) if options.artifacts else ()
 
@@ -219,11 +230,11 @@ def _retrained(options: MirrorOptions) -> list[Retrained]:
     return [Retrained(stored, tested(stored), files(stored)) for stored in trainings]
 
 
-def _weights(options: MirrorOptions) -> dict[int, tuple[AttachedFile, ...]] | None:
+def _weights(options: MirrorOptions, record: StudyRecord) -> dict[int, tuple[AttachedFile, ...]] | None:
     """The kept weights of trials, by number; None where they are not asked for."""
     if not options.artifacts:
         return None
-    kept = kept_weights(study_folder(checkpoints_folder(options.storage), options.study))
+    kept = kept_weights(checkpoints_folder(options.storage) / record.folder)
     return {number: _attached(path.parent, (path.name,)) for number, path in kept.items()}
 
 

@@ -66,6 +66,7 @@ def mirrored_runs(
     selection: Selection,
     retrained: Sequence[Retrained] = (),
     files: Mapping[int, Sequence[AttachedFile]] | None = None,
+    called: str | None = None,
 ) -> list[MirroredRun]:
     """What W&B shall hold of a study, the study's own run first.
 
@@ -76,8 +77,9 @@ def mirrored_runs(
         retrained: the trainings of its retrainings; those of configs that it does not know, or on
             other images, are left out: a study that had this name before may have left them.
         files: what is uploaded with a trial, by its number; None for no artifacts.
+        called: what the ids of its runs begin with, if there are any: a renamed study keeps its runs.
     """
-    about = _Study(record, identity, retrained)
+    about = _Study(record, identity, retrained, called)
     best = {trial.number for trial in best_trials(record.trials, selection.top)}
     runs = [about.run()]
     for trial in record.trials:
@@ -142,9 +144,13 @@ def _tags(
 class _Study:
     """Makes runs of what belongs to a study."""
 
-    def __init__(self, record: StudyRecord, identity: str, retrained: Sequence[Retrained]) -> None:
+    def __init__(
+        self, record: StudyRecord, identity: str, retrained: Sequence[Retrained], called: str | None
+    ) -> None:
         self.record = record
         self.identity = identity
+        plain = re.sub(r"[^A-Za-z0-9_-]+", "-", record.study).strip("-")[:NAME_IN_ID]
+        self.called = called or plain or "study"
         self._by_config: dict[str, TrialRecord] = {}
         for trial in record.trials:
             if trial.config_id is not None:
@@ -306,8 +312,7 @@ class _Study:
 
     def _id(self, part: str) -> str:
         """An id from what was stored once: a name alone may be given in two databases."""
-        plain = re.sub(r"[^A-Za-z0-9_-]+", "-", self.record.study).strip("-")[:NAME_IN_ID]
-        return f"{plain or 'study'}-{short_identity(self.identity)}-{part}"
+        return f"{self.called}-{short_identity(self.identity)}-{part}"
 
 
 def _best_so_far(trials: Sequence[TrialRecord]) -> Iterable[Row]:

@@ -169,13 +169,17 @@ def stored_config(what: str, content: Any, identity: Any) -> Config:
     return config
 
 
-def models_folder(storage: str, study: str) -> Path:
-    """Where the models of a study are."""
+def models_folder(storage: str, folder: str) -> Path:
+    """Where the models of a study are.
+
+    Args:
+        storage: the study database.
+        folder: the study's; see `mc1opt.search.records.study_folder_name`.
+    """
     # Here, because who loads a model needs no study database.
     from mc1opt.search.location import files_folder
-    from mc1opt.search.weights import study_folder
 
-    return study_folder(files_folder(storage) / "models", study)
+    return files_folder(storage) / "models" / folder
 
 
 def load_model(path: str | Path) -> "nn.Module":

@@ -30,7 +30,7 @@ from mc1opt.results.retrain_epochs import remember_epochs, with_seconds_of_this_
 from mc1opt.results.retrain_plan import CandidateJob, RetrainPlan, make_plan
 from mc1opt.results.training_store import TRAININGS, StoredTraining, TrainingStore
 from mc1opt.results.trainings import Job, StoredTrainings
-from mc1opt.search.catalogue import read_study
+from mc1opt.search.catalogue import claim_study, read_study
 from mc1opt.search.command import resolve_workers
 from mc1opt.search.observers import StopReason
 from mc1opt.search.progress import duration
@@ -107,8 +107,9 @@ def retrain(
     check_libraries()
     if command.top is not None and command.trial is not None:
         raise UsageError("--top and --trial exclude each other: a trial is retrained alone.")
+    claim_study(command.storage, command.study)
     record = read_study(command.storage, command.study)
-    folder = models_folder(command.storage, command.study)
+    folder = models_folder(command.storage, record.folder)
     plan = _plan(command, record, folder, output, stop, write, new_pool)
     _refuse_another_model(folder, plan, command.force)
     with exclusive(folder, f"study {command.study!r} is being retrained by another process."):

@@ -7,7 +7,7 @@ could execute code are not opened: no pickle at all, and a pt2 file only if the 
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -169,7 +169,7 @@ def open_onnx(path: Path) -> OpenModel:
     return _exported(path, "onnx", metadata, run)
 
 
-def open_pt2(path: Path, *, known: set[str], record: Path | None = None) -> OpenModel:
+def open_pt2(path: Path, *, known: Collection[str], record: Path | None = None) -> OpenModel:
     """A program of `torch.export` that mc1opt exported: reading another one could execute its code.
 
     Args:

@@ -29,14 +29,18 @@ def artifacts_folder(storage: str) -> Path:
 
 
 def artifact_names(study: optuna.Study) -> dict[int, dict[str, str]]:
-    """The names of the files of a study's trials: trial id -> id of the artifact -> name."""
+    """The names of the files of a study's trials: trial id -> id of the artifact -> name.
+
+    A copy of a study says as well whose the original's files are: with those it has nothing to do.
+    """
     names: dict[int, dict[str, str]] = {}
+    own = {trial._trial_id for trial in study.get_trials(deepcopy=False)}
     for key, value in study._storage.get_study_system_attrs(study._study_id).items():
         if not key.startswith(_PREFIX):
             continue
         trial_id, _, artifact = key.removeprefix(_PREFIX).partition(":")
         meta = json.loads(value)
-        if meta is not None:  # None is one that was taken away
+        if meta is not None and int(trial_id) in own:  # None is one that was taken away
             names.setdefault(int(trial_id), {})[artifact] = meta["filename"]
     return names
 

@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from mc1opt.errors import StorageError, UsageError
 from mc1opt.search import records
 from mc1opt.search.artifacts import artifacts_folder, remove_artifacts
+from mc1opt.search.identity import make_own, sharing_studies
 from mc1opt.search.location import checkpoints_folder, sqlite_path, storage_url
 from mc1opt.search.opening import open_storage
 from mc1opt.search.ownership import is_dead
@@ -20,7 +21,6 @@ from mc1opt.search.records import StudyRecord, study_record
 from mc1opt.search.resume import load_study
 from mc1opt.search.space import list_definitions, load_definition
 from mc1opt.search.storage import StudyStorage
-from mc1opt.search.weights import study_folder
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,22 @@ def read_study(storage: str, name: str, trial: int | None = None) -> StudyRecord
     return dataclasses.replace(record, trials=[record.trial(trial)])
 
 
+def claim_study(storage: str, name: str) -> None:
+    """Prepares a stored study for new files of it; see `mc1opt.search.identity.make_own`.
+
+    Raises:
+        StorageError: there is no such database or study, or files cannot be copied.
+    """
+    database = open_storage(storage, create=False)
+    try:
+        study = load_study(database, name)
+        if records.STUDY_DEFINITION in study.user_attrs:  # else it is another program's
+            make_own(study, database)
+    finally:
+        database.remove_session()
+        database.engine.dispose()
+
+
 @dataclass(frozen=True)
 class StudyToDelete:
     """A stored study that is about to be deleted."""
@@ -127,6 +143,8 @@ class StudyToDelete:
     storage: str
     name: str
     trials: int
+    folder: str
+    """The name of the folder of its files."""
 
 
 def open_for_deletion(storage: str, name: str) -> StudyToDelete:
@@ -136,9 +154,11 @@ def open_for_deletion(storage: str, name: str) -> StudyToDelete:
         StorageError: there is no such study, or a process is training its trials.
     """
     database = open_storage(storage, create=False)
-    trials = load_study(database, name).get_trials(deepcopy=False)
+    study = load_study(database, name)
+    trials = study.get_trials(deepcopy=False)
     _refuse_if_running(name, trials)
-    return StudyToDelete(database, storage, name, len(trials))
+    folder = records.study_folder_name(name, study.user_attrs)
+    return StudyToDelete(database, storage, name, len(trials), folder)
 
 
 def _refuse_if_running(name: str, trials: Sequence[FrozenTrial]) -> None:
@@ -152,8 +172,11 @@ def _refuse_if_running(name: str, trials: Sequence[FrozenTrial]) -> None:
             )
 
 
-def delete_study(victim: StudyToDelete) -> None:
+def delete_study(victim: StudyToDelete) -> list[str]:
     """Deletes a study's trials, their files and kept weights.
+
+    Returns:
+        The studies that share its weights, a copy or its original: for them these stay.
 
     Raises:
         StorageError: a process has begun to train its trials meanwhile.
@@ -162,5 +185,8 @@ def delete_study(victim: StudyToDelete) -> None:
     _refuse_if_running(victim.name, study.get_trials(deepcopy=False))
     with victim.database.writing_study_attributes_together():
         remove_artifacts(study, artifacts_folder(victim.storage))
+    sharing = [each.study_name for each in sharing_studies(study, victim.database)]
     optuna.delete_study(study_name=victim.name, storage=victim.database)
-    shutil.rmtree(study_folder(checkpoints_folder(victim.storage), victim.name), ignore_errors=True)
+    if not sharing:
+        shutil.rmtree(checkpoints_folder(victim.storage) / victim.folder, ignore_errors=True)
+    return sharing

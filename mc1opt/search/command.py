@@ -13,7 +13,6 @@ from mc1opt.data.libraries import check_libraries
 from mc1opt.data.sources import find_data
 from mc1opt.errors import UsageError
 from mc1opt.search import records
-from mc1opt.search.location import checkpoints_folder
 from mc1opt.search.observers import Observer, SearchEnded
 from mc1opt.search.opening import open_storage
 from mc1opt.search.ownership import this_owner
@@ -112,7 +111,6 @@ def search(
             storage,
             data,
             pool,
-            weights=checkpoints_folder(command.storage),
             observers=(display, *observers),
             stop=stop,
         )

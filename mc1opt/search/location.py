@@ -21,6 +21,8 @@ from mc1opt.errors import StorageError, UsageError
 from mc1opt.paths import user_path
 
 DEFAULT_STORAGE = "storage/mc1opt.db"
+STUDY_FOLDERS = ("checkpoints", "models", "exports")
+"""What has a folder for each study, below the folder of its database's files."""
 _DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
 
 _LOCK_KEY = 0x6D63316F7074

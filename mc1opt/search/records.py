@@ -3,7 +3,7 @@
 The database is the only memory of a search: results start from these records, never from a live trial.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -12,6 +12,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from mc1opt.errors import UsageError
+from mc1opt.search.location import folder_name
 from mc1opt.spec import Fidelity
 
 # ---- User attributes of a trial --------------------------------------------------------------------------
@@ -76,6 +77,8 @@ STUDY_MAX_MACS = "mc1opt_max_macs"
 STUDY_SAMPLER, STUDY_PRUNER = "mc1opt_sampler", "mc1opt_pruner"
 """What the next start takes, unless it is told otherwise."""
 STUDY_STARTED = "mc1opt_starting_points_enqueued"
+STUDY_FOLDER = "mc1opt_folder"
+"""The name of the study's folder among those of its database; see `study_folder_name`."""
 STUDY_IDENTITY = "mc1opt_identity"
 """A random id, stored when the study is first mirrored: two studies may have the same name."""
 
@@ -217,6 +220,23 @@ def _in_utc(time: datetime | None) -> str | None:
     return None if time is None else time.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
+def study_folder_name(name: str, attributes: Mapping[str, Any]) -> str:
+    """The name of the folder of a study's files: of its checkpoints, of its models, of its exports.
+
+    It is stored in the study, so that a renamed study keeps it. Studies of before have none until they go on:
+    their folder is called as they are.
+
+    Args:
+        name: the study's.
+        attributes: the study's user attributes.
+    """
+    stored = attributes.get(STUDY_FOLDER)
+    # A database may come from anywhere, and what is deleted with a study must lie where studies have theirs.
+    if isinstance(stored, str) and stored == folder_name(stored, "study"):
+        return stored
+    return folder_name(name, "study")
+
+
 @dataclass(frozen=True)
 class StudyRecord:
     """A stored study with its trials."""
@@ -228,6 +248,8 @@ class StudyRecord:
     data: dict[str, str] | None
     seed: int | None
     trials: Sequence[TrialRecord]
+    folder: str
+    """The name of the folder of its files; see `study_folder_name`."""
 
     @property
     def best(self) -> TrialRecord | None:
@@ -273,4 +295,5 @@ def study_record(study: optuna.Study) -> StudyRecord:
         data=attributes.get(DATA),
         seed=attributes.get(STUDY_SEED),
         trials=[trial_record(trial) for trial in study.get_trials(deepcopy=False)],
+        folder=study_folder_name(study.study_name, attributes),
     )

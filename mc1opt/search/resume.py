@@ -17,6 +17,7 @@ from mc1opt.config import canonical_json
 from mc1opt.errors import StorageError, StudyFileError, UsageError
 from mc1opt.program import program
 from mc1opt.search import records
+from mc1opt.search.identity import keep_folder, name_folder
 from mc1opt.search.location import DEFAULT_STORAGE, shown_storage, sqlite_path, storage_url
 from mc1opt.search.ownership import is_dead
 from mc1opt.search.sampling import make_pruner, make_sampler
@@ -111,6 +112,7 @@ def open_study(
         stored = study.user_attrs
         if records.STUDY_STARTED in stored:
             _refuse_another_study(settings.name, stored, wanted, storage.url)
+            keep_folder(study)
             for name, chosen in how.items():  # which may change from start to start
                 if stored.get(name) != chosen:
                     study.set_user_attr(name, chosen)
@@ -122,6 +124,7 @@ def open_study(
             raise UsageError(
                 f"study {settings.name!r} is not one of mc1opt's. Choose another name with --name."
             )
+        name_folder(study, storage)
         for key, value in (wanted | how).items():
             study.set_user_attr(key, value)
         with warnings.catch_warnings():

@@ -13,7 +13,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import optuna
 from optuna.exceptions import StorageInternalError
@@ -23,7 +22,9 @@ from optuna.trial import FrozenTrial
 from mc1opt.search import records
 from mc1opt.search.confirm import SEEDS, Confirmation, missing_repetitions
 from mc1opt.search.heartbeat import Heartbeat
+from mc1opt.search.identity import make_own
 from mc1opt.search.importance import importances
+from mc1opt.search.location import checkpoints_folder
 from mc1opt.search.objective import Confirmed, EpochEvent, Event, Objective, Proposal
 from mc1opt.search.observers import Observer, Observers, SearchEnded, SearchStarted, StopReason, TrialStarted
 from mc1opt.search.patience import DatabaseError
@@ -32,7 +33,7 @@ from mc1opt.search.resume import StudySettings, load_study, open_study, take_up_
 from mc1opt.search.space import StudyDefinition
 from mc1opt.search.speed import typical_epoch_seconds
 from mc1opt.search.storage import StudyStorage
-from mc1opt.search.weights import study_folder, tidy
+from mc1opt.search.weights import tidy
 from mc1opt.spec import CHECKPOINT_SECONDS, DataSet, Device, Fidelity, Precision
 from mc1opt.workers.pool import Pool
 from mc1opt.workers.protocol import TrainingInterrupted
@@ -102,7 +103,6 @@ def run_search(
     data: DataSet,
     pool: Pool,
     *,
-    weights: Path,
     observers: tuple[Observer, ...] = (),
     stop: StopFlag | None = None,
 ) -> SearchEnded:
@@ -114,7 +114,6 @@ def run_search(
         storage: the study database, opened with this process as owner.
         data: the images.
         pool: who trains; as many trials at once as its size. It is not closed.
-        weights: the folder below which each study keeps its best weights.
         observers: who is told.
         stop: lets others end the search; signals, for example.
 
@@ -124,7 +123,7 @@ def run_search(
     """
     try:
         return _Search(
-            definition, settings, storage, data, pool, weights, Observers(observers), stop or StopFlag()
+            definition, settings, storage, data, pool, Observers(observers), stop or StopFlag()
         ).run()
     except StorageInternalError as error:
         if isinstance(error, DatabaseError):
@@ -140,7 +139,6 @@ class _Search:
         storage: StudyStorage,
         data: DataSet,
         pool: Pool,
-        weights: Path,
         observers: Observers,
         stop: StopFlag,
     ) -> None:
@@ -174,7 +172,9 @@ class _Search:
         self.definition = definition
         self.taken_up = take_up_interrupted(self.study, storage)
         self.heartbeat = Heartbeat(self.study, storage)
-        folder = study_folder(weights, settings.study)
+        make_own(self.study, storage)
+        name = records.study_folder_name(settings.study, self.study.user_attrs)
+        folder = checkpoints_folder(str(storage.url)) / name
         tidy(folder, self.study.get_trials(deepcopy=False), settings.keep)
         self.objective = Objective(
             definition=definition,

@@ -4,7 +4,9 @@ Where they lie, and which ones go. What is in them is the training's business.
 """
 
 import contextlib
+import os
 import re
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -87,6 +89,32 @@ def tidy(folder: Path, trials: Sequence[FrozenTrial], keep: int) -> None:
         if number < len(trials) and _is_left(trials[number], match, unfinished is not None):
             _delete(path)
     keep_best_weights(folder, trials, keep)
+
+
+def copy_files(source: Path, target: Path, trials: int) -> None:
+    """Gives a copy of a study what the folder of the original has of its trials.
+
+    By links where the file system has them: these files are written as a whole under another name, and never
+    changed. What another process deletes meanwhile is left out.
+
+    Args:
+        source: the original's folder; it need not exist.
+        target: the copy's; it must not exist.
+        trials: how many the copy has. What the original has trained since is not the copy's.
+
+    Raises:
+        OSError: they cannot be copied.
+    """
+    for path in source.glob("trial-*"):
+        match = _WEIGHTS.fullmatch(path.name) or _CHECKPOINT.fullmatch(path.name)
+        if match is None or int(match.group(1)) >= trials:
+            continue
+        target.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                os.link(path, target / path.name)
+            except OSError:
+                shutil.copy2(path, target / path.name)
 
 
 def _is_left(trial: FrozenTrial, name: re.Match[str], unfinished: bool) -> bool:

@@ -18,18 +18,22 @@ class Pages:
         database = open_storage(storage, create=False, threads=THREADS)
         self._app = dashboard_app(optuna.storages.get_storage(database), storage)
 
-    def get(self, path: str) -> tuple[str, dict[str, str], bytes]:
-        """Status, headers and body."""
+    def get(self, path: str, posted: Any = None) -> tuple[str, dict[str, str], bytes]:
+        """Status, headers and body; of a POST where there is something to post, as JSON."""
         path, _, query = path.partition("?")
         environ: dict[str, Any] = {"PATH_INFO": path, "QUERY_STRING": query, "wsgi.input": io.BytesIO()}
+        if posted is not None:
+            content = json.dumps(posted).encode()
+            environ |= {"REQUEST_METHOD": "POST", "CONTENT_TYPE": "application/json"}
+            environ |= {"wsgi.input": io.BytesIO(content), "CONTENT_LENGTH": str(len(content))}
         setup_testing_defaults(environ)
         answer: list[Any] = []
         body = self._app(environ, lambda status, headers, *_: answer.extend([status, dict(headers)]))
         try:
-            content = b"".join(body)
+            answered = b"".join(body)
         finally:
             getattr(body, "close", lambda: None)()
-        return answer[0], answer[1], content
+        return answer[0], answer[1], answered
 
     def json(self, path: str) -> Any:
         """What a route of the API gives."""
@@ -42,6 +46,12 @@ class Pages:
         studies = {entry["study_name"]: entry["study_id"] for entry in self.studies()}
         detail: dict[str, Any] = self.json(f"/api/studies/{studies[name]}?after=0")
         return detail
+
+    def rename(self, name: str, new: str) -> None:
+        """Renames a study, as its page does."""
+        studies = {entry["study_name"]: entry["study_id"] for entry in self.studies()}
+        status, _, body = self.get(f"/api/studies/{studies[name]}/rename", {"study_name": new})
+        assert status.startswith("201"), (status, body)
 
     def studies(self) -> list[dict[str, Any]]:
         """The list of studies."""

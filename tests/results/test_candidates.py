@@ -45,7 +45,7 @@ def trial(
 
 
 def study(*trials: TrialRecord, data: dict[str, str] | None = None) -> StudyRecord:
-    return StudyRecord("s", "s", "maximize", Fidelity(train_images=100, epochs=2), data, 0, trials)
+    return StudyRecord("s", "s", "maximize", Fidelity(train_images=100, epochs=2), data, 0, trials, "s")
 
 
 # ---- Which ones ------------------------------------------------------------------------------------------

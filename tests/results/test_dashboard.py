@@ -28,6 +28,7 @@ from mc1opt.results.dashboard import (
 from mc1opt.results.figures import FIGURES
 from mc1opt.results.notes import END
 from mc1opt.search.artifacts import artifacts_folder
+from mc1opt.search.catalogue import delete_study, open_for_deletion
 from mc1opt.search.records import StudyRecord
 from mc1opt.search.resume import load_study
 from tests.results.pages import Pages
@@ -165,6 +166,61 @@ def test_a_note_that_a_person_saves_while_files_are_made_stays(
     note = get_note(load_study(new_storage(), "s"))
     assert note.endswith("look at #3")
     assert "9 complete" in note
+
+
+def copy(name: str) -> None:
+    url = "sqlite:///s.db"
+    optuna.copy_study(from_study_name="s", from_storage=url, to_storage=url, to_study_name=name)
+
+
+def test_a_copy_gets_a_page_of_its_own_and_the_originals_stays(updated: StudyRecord) -> None:
+    before = Pages().study()
+    copy("copy")
+    update_dashboard("s.db", "copy")
+    pages = Pages()
+    found = pages.study("copy")
+    assert with_files(found) == with_notes(found) == set(ranking(updated)[:5])
+    assert pages.study() == before
+    for detail in (before, found):
+        for number in with_files(detail):
+            assert set(pages.artifacts(detail["trials"][number])) == FILES
+
+
+@pytest.mark.parametrize("left", ["s", "copy"])
+def test_deleting_one_of_a_copy_and_its_original_leaves_the_files_of_the_other(
+    updated: StudyRecord, left: str
+) -> None:
+    copy("copy")
+    update_dashboard("s.db", "copy")
+    delete_study(open_for_deletion("s.db", "copy" if left == "s" else "s"))
+    pages = Pages()
+    trials = pages.study(left)["trials"]
+    assert [set(pages.artifacts(trials[number])) for number in ranking(updated)[:5]] == [FILES] * 5
+    assert len(list(artifacts_folder("s.db").iterdir())) == 5 * len(FILES)
+
+
+def test_a_copy_whose_original_is_gone_gets_its_page(updated: StudyRecord) -> None:
+    copy("copy")
+    optuna.delete_study(study_name="s", storage="sqlite:///s.db")
+    update_dashboard("s.db", "copy")
+    found = Pages().study("copy")
+    assert with_files(found) == with_notes(found) == set(ranking(updated)[:5])
+
+
+def test_a_renamed_study_has_notes_on_its_best_trials_alone(updated: StudyRecord) -> None:
+    pages = Pages()
+    pages.rename("s", "final")
+    for value in (0.991, 0.992, 0.993, 0.994, 0.995):
+        opened(name="final").add_trial(
+            optuna.create_trial(
+                state=TrialState.COMPLETE, value=value, user_attrs=opened(name="final").trials[0].user_attrs
+            )
+        )
+    update_dashboard("s.db", "final")
+    found = Pages().study("final")
+    best = set(range(len(updated.trials), len(updated.trials) + 5))
+    assert with_files(found) == with_notes(found) == best
+    assert found["note"]["body"].startswith("# `final`\n")
 
 
 def test_trials_of_an_older_mc1opt_get_the_attributes_that_tell_them_apart(updated: StudyRecord) -> None:

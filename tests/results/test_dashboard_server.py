@@ -6,12 +6,15 @@ from typing import Any
 
 import optuna
 import pytest
+from sqlalchemy import text
 
 from mc1opt.errors import StorageError, UsageError
 from mc1opt.results.dashboard_server import LEFT_OUT, LONGEST, is_loopback, serve_dashboard
 from mc1opt.search import records
+from mc1opt.search.location import checkpoints_folder
 from mc1opt.search.opening import open_storage
 from mc1opt.search.resume import load_study
+from mc1opt.search.weights import kept_weights
 from tests.cli.command import wait_until
 from tests.results.pages import Pages
 from tests.search.studies import WHOLE, new_storage, run_study, stored
@@ -88,6 +91,22 @@ def test_trials_that_begin_and_end_while_it_serves_are_shown() -> None:
     assert pages.study()["trials"] == []
     study.tell(study.ask(), 0.5)
     wait_until(lambda: [trial["state"] for trial in pages.study()["trials"]] == ["Complete"])
+
+
+def test_a_study_of_before_that_is_renamed_on_its_page_keeps_its_files() -> None:
+    run_study(2, sampler="random", pruner="none")
+    with new_storage().engine.begin() as connection:
+        connection.execute(text("DELETE FROM study_user_attributes WHERE key = 'mc1opt_folder'"))
+    optuna.create_study(study_name="theirs", storage=new_storage())
+
+    def end(_line: str) -> None:
+        raise KeyboardInterrupt
+
+    serve(write=end)
+    Pages().rename("s", "final")
+    Pages().rename("theirs", "also theirs")
+    assert kept_weights(checkpoints_folder("s.db") / stored(name="final").folder)
+    assert load_study(new_storage(), "also theirs").user_attrs == {}
 
 
 # ---- Where it is reached ---------------------------------------------------------------------------------

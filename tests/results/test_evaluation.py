@@ -20,10 +20,13 @@ from mc1opt.results.evaluation import (
     evaluate,
     evaluation_lines,
     expected_calibration_error,
+    openings_record,
     wilson_interval,
 )
 from mc1opt.results.export import ExportCommand, export
-from mc1opt.results.model_folder import weights_model
+from mc1opt.results.export_record import export_record, record_export
+from mc1opt.results.model_folder import file_sha256, weights_model
+from mc1opt.results.runtime import open_model
 from mc1opt.training.evaluate import accuracy
 from tests.data.files import write_arrays_folder
 from tests.results.trained import STORAGE, Trained, write_model
@@ -142,6 +145,17 @@ def test_openings_for_an_exported_file_are_recorded_beside_its_own_study(
     assert evaluate(moved, folder, storage=f"../{STORAGE}", output=None).opened_before == 2
     assert evaluate(moved, folder, storage=STORAGE, output=None).opened_before == 0
     assert {path.name for path in elsewhere.iterdir()} == {"moved.safetensors", "test_openings.jsonl"}
+
+
+def test_openings_are_recorded_with_the_study_that_was_exported_whatever_it_is_called_now(
+    exported: Path, trained: Trained
+) -> None:
+    path = EXPORTS / "trial-1.onnx"
+    opened = open_model(path, export_record(STORAGE))
+    assert openings_record(opened, STORAGE) == Path("storage/models/s/test_openings.jsonl")
+    of_another = {"config_id": "c", "weights_sha256": "w", "folder": "s-2"}
+    record_export(export_record(STORAGE), path, "onnx", sha256=file_sha256(path), **of_another)
+    assert openings_record(opened, STORAGE) == Path("storage/models/s-2/test_openings.jsonl")
 
 
 def test_a_model_is_measured_on_the_data_that_it_was_trained_on(trained: Trained) -> None:

@@ -22,7 +22,7 @@ def test_each_export_is_a_line_with_its_hash_path_and_format() -> None:
     assert (first["config_id"], first["weights_sha256"]) == ("c", "w")
     assert first["sha256"] == hashlib.sha256(b"a.onnx").hexdigest()
     assert before <= datetime.fromisoformat(first["time"]) <= datetime.now(UTC)
-    assert recorded_hashes(RECORD, "pt2") == {second["sha256"]}
+    assert recorded_hashes(RECORD, "pt2") == {second["sha256"]: ""}
 
 
 def test_a_file_that_is_exported_again_leaves_both_hashes_known() -> None:
@@ -32,7 +32,7 @@ def test_a_file_that_is_exported_again_leaves_both_hashes_known() -> None:
 
 
 def test_no_record_knows_nothing() -> None:
-    assert recorded_hashes(RECORD, "pt2") == set()
+    assert recorded_hashes(RECORD, "pt2") == {}
 
 
 def test_exports_lie_with_the_files_of_the_database() -> None:

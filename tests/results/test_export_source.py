@@ -1,16 +1,19 @@
 """What can be exported, and what is said where it cannot."""
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
 from mc1opt.config import config_to_json
 from mc1opt.errors import ConfigError, ModelError, StorageError, UsageError
 from mc1opt.results.export_source import folder_source, trial_source
-from mc1opt.search.catalogue import delete_study, open_for_deletion
-from mc1opt.search.location import checkpoints_folder
+from mc1opt.search.catalogue import claim_study, delete_study, open_for_deletion
+from mc1opt.search.location import checkpoints_folder, files_folder
 from mc1opt.search.weights import kept_weights, study_folder
 from mc1opt.spec import Fidelity
 from mc1opt.training.tensor_file import read_tensors, write_tensors
@@ -84,8 +87,6 @@ def test_a_study_without_finished_trials_has_nothing_to_export(trained: Trained)
     from mc1opt.search.ownership import this_owner
 
     open_storage(STORAGE, create=True, owner=this_owner(), threads=1)
-    import optuna
-
     optuna.create_study(study_name="empty", storage=open_storage(STORAGE, create=False), direction="maximize")
     with pytest.raises(
         UsageError, match="study 'empty' has no finished trial, so there is nothing to export"
@@ -164,3 +165,63 @@ def test_a_damaged_model_folder_is_refused(trained: Trained) -> None:
     Path("models/m/model.safetensors").write_bytes(b"x")
     with pytest.raises(ModelError, match="is damaged"):
         folder_source(Path("models/m"))
+
+
+# ---- Renamed, copied, moved ------------------------------------------------------------------------------
+
+
+def in_database(storage: str = STORAGE) -> str:
+    return f"sqlite:///{storage}"
+
+
+def test_a_copy_exports_the_originals_weights_into_its_folder(trained: Trained) -> None:
+    write_study(trained)
+    claim_study(STORAGE, STUDY)
+    place = in_database()
+    optuna.copy_study(from_study_name=STUDY, from_storage=place, to_storage=place, to_study_name="copy")
+    source = trial_source(STORAGE, "copy", None)
+    assert source.weights == trial_source(STORAGE, STUDY, None).weights
+    assert (source.study, source.study_folder) == ("copy", STUDY)
+
+
+def test_a_study_copied_before_it_kept_its_folder_is_told_where_its_weights_are(trained: Trained) -> None:
+    write_study(trained)
+    place = in_database()
+    optuna.copy_study(from_study_name=STUDY, from_storage=place, to_storage=place, to_study_name="a copy")
+    with pytest.raises(UsageError, match="has weights of the same config and seed") as caught:
+        trial_source(STORAGE, "a copy", None)
+    weights = checkpoints_folder(STORAGE)
+    missing, command = str(caught.value).splitlines()
+    assert f"they would be in {study_folder(weights, 'a copy')}, which is not there." in missing
+    subprocess.run(command, shell=True, check=True)
+    assert trial_source(STORAGE, "a copy", None).weights.parent == study_folder(weights, "a copy")
+
+
+def test_weights_of_others_are_not_taken_for_those_of_a_copy(trained: Trained, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    write_study(train_small(tmp_path / "other", seed=trained.training.seed + 1), name="other")
+    write_study(trained)
+    shutil.rmtree(study_folder(checkpoints_folder(STORAGE), STUDY))
+    with pytest.raises(UsageError, match=r"which is not there\. Weights lie beside the database"):
+        trial_source(STORAGE, STUDY, None)
+
+
+def test_a_copy_in_another_database_is_told_where_its_weights_would_be(trained: Trained) -> None:
+    write_study(trained)
+    claim_study(STORAGE, STUDY)
+    optuna.copy_study(from_study_name=STUDY, from_storage=in_database(), to_storage=in_database("away.db"))
+    with pytest.raises(UsageError) as caught:
+        trial_source("away.db", STUDY, None)
+    message, command = str(caught.value).splitlines()
+    assert f"they would be in away.db.files/checkpoints/{STUDY}, which is not there." in message
+    assert command == f"  mc1opt retrain --study {STUDY} --trial {BEST} --storage away.db"
+    shutil.copytree(files_folder(STORAGE), files_folder("away.db"))
+    assert trial_source("away.db", STUDY, None).weights.exists()
+
+
+def test_an_empty_folder_is_called_so(trained: Trained) -> None:
+    write_study(trained)
+    for path in kept_weights(study_folder(checkpoints_folder(STORAGE), STUDY)).values():
+        path.unlink()
+    with pytest.raises(UsageError, match=f"checkpoints/{STUDY}, which has none"):
+        trial_source(STORAGE, STUDY, None)

@@ -3,6 +3,7 @@
 import shlex
 from dataclasses import replace
 
+import optuna
 import pytest
 
 from mc1opt.errors import StorageError
@@ -17,6 +18,7 @@ from mc1opt.results.mirror_command import (
 from mc1opt.results.mirror_process import Limits
 from mc1opt.search.location import files_folder
 from mc1opt.search.records import StudyRecord
+from tests.results.pages import Pages
 from tests.results.retraining import STORAGE, STUDY, retrain_curves, retrainable, retrainable_folder
 from tests.results.wandb_runs import SECONDS, no_account, read_runs
 from tests.search.studies import run_study, small_definition, stored
@@ -53,6 +55,27 @@ def test_studies_of_the_same_name_in_two_databases_differ() -> None:
     for path in ("a.db", "b.db"):
         run_study(1, small_definition(), path=path)
     assert study_identity("a.db", "s") != study_identity("b.db", "s")
+
+
+def test_a_copy_is_another_study_in_the_mirror_from_when_it_is_mirrored(retrainable: StudyRecord) -> None:
+    first = study_identity(STORAGE, STUDY)
+    url = f"sqlite:///{STORAGE}"
+    optuna.copy_study(from_study_name=STUDY, from_storage=url, to_storage=url, to_study_name="copy")
+    second = study_identity(STORAGE, "copy")
+    assert len({first, second}) == 2
+    assert study_identity(STORAGE, "copy") == second
+    assert study_identity(STORAGE, STUDY) == first
+
+
+@pytest.mark.slow
+def test_a_study_that_was_renamed_keeps_its_runs(retrainable: StudyRecord) -> None:
+    first = mirror_study(replace(OPTIONS, top=1), Limits(step=SECONDS))
+    Pages(STORAGE).rename(STUDY, "final")
+    second = mirror_study(replace(OPTIONS, top=1, study="final"), Limits(step=SECONDS))
+    assert second.error is None
+    assert sorted(second.written) == sorted(first.written)
+    found = read_runs(wandb_folder(STORAGE)).values()
+    assert {read.run["run_group"] for read in found} == {"final"}
 
 
 def test_there_is_no_identity_of_a_study_that_is_not_there(retrainable: StudyRecord) -> None:

@@ -59,6 +59,15 @@ def test_there_is_a_run_for_the_study_and_one_for_each_of_the_best_trials() -> N
     assert all(run.tags == ("best",) and run.is_best for run in others)
 
 
+def test_a_renamed_study_keeps_the_ids_of_its_runs_and_shows_its_new_name() -> None:
+    before, after = study(trial(0)), study(trial(0), study="final/2")
+    runs = mirrored_runs(before, IDENTITY, Selection())
+    renamed = mirrored_runs(after, IDENTITY, Selection(), called="cnn")
+    assert [run.id for run in renamed] == [run.id for run in runs]
+    assert [run.name for run in renamed] == ["final/2", "final/2 #0"]
+    assert mirrored_runs(after, IDENTITY, Selection())[0].id.startswith("final-2-")
+
+
 def test_pruned_and_failed_trials_are_mirrored_only_where_asked() -> None:
     record = study(*(trial(number, outcome) for number, outcome in enumerate(OUTCOMES)))
     assert list(trial_runs(record)) == [0]

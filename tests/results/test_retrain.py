@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from safetensors.numpy import load_file
 
@@ -19,6 +20,7 @@ from mc1opt.results.candidates import choose_candidates
 from mc1opt.results.model_folder import read_model_folder
 from mc1opt.results.report import Retraining, command_lines
 from mc1opt.results.training_store import TRAININGS, TrainingStore
+from mc1opt.search.catalogue import claim_study
 from mc1opt.search.location import files_folder
 from mc1opt.search.records import StudyRecord
 from mc1opt.search.run import StopFlag
@@ -27,7 +29,9 @@ from mc1opt.seeds import derive_seed
 from mc1opt.spec import Fidelity, Fold, Training
 from mc1opt.workers import resources
 from mc1opt.workers.memory import training_memory
+from tests.cli.command import files_below
 from tests.curves import Switches, curve
+from tests.results.pages import Pages
 from tests.results.retraining import (
     MODELS,
     STORAGE,
@@ -354,6 +358,36 @@ def test_a_second_opening_for_the_study_says_so(retrainable: StudyRecord) -> Non
     assert "for this study they were opened once before" in output.getvalue()
     assert len(result.to_json()["test"]["opened_before"]) == 1
     assert "had been opened before" in (MODELS / "model_card.md").read_text()
+
+
+def test_a_copys_retraining_leaves_the_originals_model_and_needs_no_training_twice(
+    retrainable: StudyRecord, switches: Switches
+) -> None:
+    claim_study(STORAGE, STUDY)
+    first = retrained(top=1)
+    before, count = files_below(MODELS), len(switches.epochs())
+    url = f"sqlite:///{STORAGE}"
+    optuna.copy_study(from_study_name=STUDY, from_storage=url, to_storage=url, to_study_name="copy")
+    copied = retrained(top=1, study="copy")
+    assert copied.model == MODELS.with_name("copy")
+    assert (copied.winner.candidate.trial, read_model_folder(copied.model).metrics["study"]) == (
+        first.winner.candidate.trial,
+        "copy",
+    )
+    assert files_below(MODELS) == before
+    openings = "test_openings.jsonl"
+    assert (copied.model / openings).read_bytes() == (MODELS / openings).read_bytes()
+    # Only on all images, for the weights, which are the original's; they come out the same, and were tested.
+    assert len(switches.epochs()) - count == 3 * 3
+
+
+def test_a_renamed_study_goes_on_with_its_retraining(retrainable: StudyRecord, switches: Switches) -> None:
+    retrained(top=1)
+    count = len(switches.epochs())
+    Pages(STORAGE).rename(STUDY, "final")
+    assert retrained(top=1, study="final").model == MODELS
+    assert len(switches.epochs()) == count
+    assert not MODELS.with_name("final").exists()
 
 
 # ---- Stopped and gone on with ----------------------------------------------------------------------------

@@ -77,6 +77,7 @@ def study(*trials: TrialRecord, **fields: Any) -> StudyRecord:
         data={"name": "cifar10", "sha256": "0" * 64},
         seed=0,
         trials=trials,
+        folder="cnn",
     )
     return replace(made, **fields)
 

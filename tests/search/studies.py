@@ -170,7 +170,6 @@ def run_study(
         storage or new_storage(path),
         data,
         pool or CurvePool(workers),
-        weights=Path(path).parent / "weights",
         observers=observers,
         stop=stop,
     )

@@ -58,10 +58,10 @@ def test_a_file_is_taken_away_also_where_it_is_gone_already(study: optuna.Study)
 def test_all_files_of_a_study_are_taken_away_and_those_of_others_stay(study: optuna.Study) -> None:
     put_artifact(study, FOLDER, 1, FIRST, "a.csv", b"")
     other = load_study(new_storage(), "other")
-    put_artifact(other, FOLDER, 99, SECOND, "b.csv", b"")
+    put_artifact(other, FOLDER, 3, SECOND, "b.csv", b"")
     remove_artifacts(study, FOLDER)
     assert artifact_names(study) == {}
-    assert artifact_names(other) == {99: {SECOND: "b.csv"}}
+    assert artifact_names(other) == {3: {SECOND: "b.csv"}}
     assert [path.name for path in FOLDER.iterdir()] == [SECOND]
 
 
@@ -70,3 +70,16 @@ def test_deleting_a_study_deletes_its_files(study: optuna.Study) -> None:
     put_artifact(study, folder, 1, FIRST, "a.csv", b"")
     delete_study(open_for_deletion("s.db", "s"))
     assert list(folder.iterdir()) == []
+
+
+def test_a_copy_of_a_study_has_nothing_to_do_with_the_originals_files(study: optuna.Study) -> None:
+    folder = artifacts_folder("s.db")
+    put_artifact(study, folder, 1, FIRST, "a.csv", b"")
+    url = "sqlite:///s.db"
+    optuna.copy_study(from_study_name="s", from_storage=url, to_storage=url, to_study_name="copy")
+    copy = load_study(new_storage(), "copy")
+    assert artifact_names(copy) == {}
+    remove_artifacts(copy, folder)
+    delete_study(open_for_deletion("s.db", "copy"))
+    assert artifact_names(study) == {1: {FIRST: "a.csv"}}
+    assert (folder / FIRST).exists()

@@ -130,8 +130,6 @@ def test_reading_and_deleting_make_no_database() -> None:
 def test_deleting_takes_trials_and_weights_and_leaves_other_studies() -> None:
     run_study(3)
     run_study(2, study="other")
-    checkpoints_folder("s.db").parent.mkdir()
-    Path("weights").rename(checkpoints_folder("s.db"))
     folders = [study_folder(checkpoints_folder("s.db"), name) for name in ("s", "other")]
     assert all(kept_weights(folder) for folder in folders)
     victim = open_for_deletion("s.db", "s")
@@ -175,7 +173,7 @@ def test_a_study_whose_best_trials_are_being_trained_again_is_not_deleted(
     storage = open_storage("s.db", create=False)
     (trial,) = storage.get_all_trials(1)
     owner = trial.user_attrs["owner"]
-    victim = StudyToDelete(storage, "s.db", "s", 1)
+    victim = StudyToDelete(storage, "s.db", "s", 1, "s")
     storage.set_user_attributes(trial._trial_id, {"confirming": [{"seed": 1, "owner": owner}]})
     storage.set_back_to_waiting(trial._trial_id, owner, {})
     for look in (lambda: open_for_deletion("s.db", "s"), lambda: delete_study(victim)):

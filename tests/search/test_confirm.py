@@ -123,7 +123,7 @@ def test_an_interrupted_confirmation_goes_on_where_it_was(switches: Switches) ->
     begun = [epoch["seed"] for epoch in switches.epochs()[before:]]
     assert begun.count(new_seed(first.number, 0)) == EPOCHS
     assert begun.count(new_seed(second.number, 0)) == 1 + EPOCHS  # one epoch twice
-    assert list(Path("weights/s").glob("*.checkpoint")) == []
+    assert list(Path("s.db.files/checkpoints/s").glob("*.checkpoint")) == []
 
 
 def test_a_confirmation_that_fails_is_recorded_and_the_others_go_on(switches: Switches) -> None:

@@ -125,8 +125,8 @@ def test_a_study_that_is_stopped_within_trials_is_trial_by_trial_the_same(
     assert facts(stored()) == facts(reference)
     assert [trial.number for trial in stored().trials if trial.interrupted] == [n for n, _ in places]
     assert trained_twice(switches) == len(places)  # the epochs within which it was stopped
-    assert sorted(path.name for path in Path("weights/s").iterdir()) == sorted(
-        path.name for path in (whole / "weights/s").iterdir()
+    assert sorted(path.name for path in Path("s.db.files/checkpoints/s").iterdir()) == sorted(
+        path.name for path in (whole / "s.db.files/checkpoints/s").iterdir()
     )
 
 
@@ -144,7 +144,7 @@ def kill_and_compare(whole: Path, switches: Switches, kills: int, seed: int) -> 
     assert facts(stored()) == facts(stored(str(whole / "s.db")))
     assert any(trial.interrupted for trial in stored().trials)
     assert trained_twice(switches) <= kills
-    assert {path.suffix for path in Path("weights/s").iterdir()} == {".safetensors"}
+    assert {path.suffix for path in Path("s.db.files/checkpoints/s").iterdir()} == {".safetensors"}
 
 
 def test_a_study_whose_process_is_killed_at_random_moments_is_trial_by_trial_the_same(

@@ -20,7 +20,7 @@ from mc1opt.search.weights import (
 )
 from tests.search.studies import run_study, stored
 
-FOLDER = Path("weights/s")
+FOLDER = Path("s.db.files/checkpoints/s")
 
 
 def best_complete(record: StudyRecord, keep: int) -> list[int]:
@@ -32,7 +32,7 @@ def best_complete(record: StudyRecord, keep: int) -> list[int]:
 
 def test_a_search_keeps_the_weights_of_exactly_the_best_complete_trials(whole: Path) -> None:
     best = best_complete(stored(str(whole / "s.db")), 3)
-    files = {path.name for path in (whole / "weights/s").iterdir()}
+    files = {path.name for path in (whole / "s.db.files/checkpoints/s").iterdir()}
     assert files == {f"trial-{number:05d}.safetensors" for number in best}
 
 

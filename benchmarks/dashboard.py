@@ -56,9 +56,7 @@ def search(folder: Path, trials: int, pool: Pool) -> None:
         confirm=0,
     )
     storage = open_storage(path, create=True, owner=this_owner(), threads=WORKERS)
-    run_search(
-        definition, settings, storage, find_data(), pool, weights=folder, observers=(DashboardWriter(path),)
-    )
+    run_search(definition, settings, storage, find_data(), pool, observers=(DashboardWriter(path),))
 
 
 def measure(folder: Path, trials: int, more: int) -> dict[str, Any]:

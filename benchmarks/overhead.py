@@ -89,7 +89,7 @@ def measure_search(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         pool = TimedPool(processes, clock)
         progress = PlainProgress(lambda line: print(line, file=sys.stderr, flush=True))
         started, cpu_started = time.monotonic(), time.process_time()
-        run_search(definition, settings, storage, data, pool, weights=folder, observers=(progress,))
+        run_search(definition, settings, storage, data, pool, observers=(progress,))
         wall, cpu = time.monotonic() - started, time.process_time() - cpu_started
     return {
         "workers": workers,

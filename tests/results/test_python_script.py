@@ -96,6 +96,7 @@ def source_of(config: Config, weights: Path = Path("none"), **changes: object) -
         "stem": "trial-3",
         "folder": "cnn",
         "study": "cnn",
+        "study_folder": "cnn",
         "weights": weights,
         "config": config,
         "data": {"name": CIFAR10.name, "sha256": CIFAR10.sha256},

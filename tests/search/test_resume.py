@@ -228,7 +228,7 @@ def test_a_study_with_two_goals_is_refused() -> None:
 def test_a_study_whose_process_died_while_it_was_made_is_begun_again() -> None:
     """The steps of the making, each time one more of them."""
     opened(name="complete")
-    expected = dataclasses.replace(stored(name="complete"), study="s")
+    expected = dataclasses.replace(stored(name="complete"), study="s", folder="s")
     storage = new_storage()
     for points in range(3):
         study = optuna.create_study(storage=storage, study_name="s", direction="maximize")

@@ -1,12 +1,13 @@
-"""The program's name in commands to copy: one that a shell finds."""
+"""The program's name in commands to copy: one that a shell finds; the start of the machine it runs in."""
 
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from mc1opt.program import program
+from mc1opt.program import boot_id, program
 
 
 def make_program(folder: Path) -> Path:
@@ -46,3 +47,11 @@ def test_a_path_that_was_given_relatively_stays_so(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(sys, "argv", ["bin/mc1opt"])
     assert program() == "bin/mc1opt"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells its starts apart")
+def test_the_start_of_the_machine_is_the_same_in_all_processes() -> None:
+    command = [sys.executable, "-c", "from mc1opt.program import boot_id; print(boot_id())"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == boot_id()
+    assert boot_id()

@@ -19,7 +19,9 @@ import platformdirs
 from mc1opt.config import CLASSES, IMAGE_CHANNELS, IMAGE_SIZE
 from mc1opt.data.formats import ARRAY_FILES, Array, Arrays
 from mc1opt.errors import DataError
+from mc1opt.json_lines import read_object
 from mc1opt.paths import user_path
+from mc1opt.program import boot_id
 from mc1opt.spec import DataSet
 
 CIFAR10 = "cifar10"
@@ -33,6 +35,8 @@ CIFAR10_SHA256 = {
 CIFAR10_COUNTS = (50_000, 10_000)
 TEMPORARY = ".fetching-"
 """How the names of temporary folders begin."""
+VERIFIED = "verified.json"
+"""In an entry's folder: the state of the files whose hashes were verified last."""
 LEAST_TRAIN_IMAGES = 20
 """Of other people's images: two of each class."""
 
@@ -162,7 +166,10 @@ def write_entry(arrays: Arrays, source: str, *, must_be_cifar10: bool) -> CacheE
 
 
 def open_entry(name: str) -> CacheEntry | None:
-    """An entry of the cache; None if it is missing or not whole. Sizes are compared, not hashes."""
+    """An entry of the cache; None if it is missing or not whole.
+
+    Sizes are compared, not hashes: whoever trains or tests on the images calls `verify`.
+    """
     folder = cache_folder() / name
     try:
         known: dict[str, Any] = json.loads((folder / "source.json").read_text())
@@ -185,6 +192,47 @@ def repair(name: str) -> str:
     """What to do about a damaged entry of the cache, of this name."""
     own = "" if name == CIFAR10 else " --data PATH, with the images that it was made of"
     return f"Delete its folder and run: mc1opt data{own}"
+
+
+def verify(entry: CacheEntry, *, anew: bool = False) -> None:
+    """Makes sure that the arrays of an entry are still those that were stored.
+
+    Their hashes are computed once a start of the machine, and again as soon as the inode, the size or a time
+    of a file has changed. The time of the last change of the inode is one of them: setting the other one
+    back, as `os.utime` and `rsync --times` do, changes it. What leaves no trace in the file system, such as
+    a fault of the disk, is found at the machine's next start. Where nothing can be remembered (a cache that
+    is read-only, a system without a boot id), they are computed each time, which takes 0.2 s for CIFAR-10.
+
+    Args:
+        entry: which one.
+        anew: compute them whatever is remembered.
+
+    Raises:
+        DataError: an array has changed.
+    """
+    record = entry.folder / VERIFIED
+    # Taken before the files are read: of one that is changed meanwhile, another state is remembered.
+    state = {"boot": boot_id(), "sha256": entry.sha256, "files": _file_states(entry)}
+    if not anew and state["boot"] is not None and read_object(record) == state:
+        return
+    damaged = damaged_arrays(entry)
+    if damaged:
+        raise DataError(
+            f"{entry.folder}: {', '.join(damaged)} changed since they were fetched. "
+            + repair(entry.data.name)
+        )
+    # Written without care: whatever two processes or a crash leave here is at worst no record.
+    with contextlib.suppress(OSError):
+        record.write_text(json.dumps(state, indent=2))
+
+
+def _file_states(entry: CacheEntry) -> list[list[int]]:
+    """Inode, size and times (ns) of each array's file; empty if one is missing."""
+    try:
+        states = [(entry.folder / file_name).stat() for file_name in ARRAY_FILES]
+    except FileNotFoundError:
+        return []
+    return [[state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns] for state in states]
 
 
 def damaged_arrays(entry: CacheEntry) -> list[str]:

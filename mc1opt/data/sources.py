@@ -13,12 +13,11 @@ from mc1opt.data.cache import (
     CIFAR10,
     CacheEntry,
     check_arrays,
-    damaged_arrays,
     entry_name,
     fetch_lock,
     open_entry,
-    repair,
     temporary_folder,
+    verify,
     write_entry,
     writing_to_cache,
 )
@@ -44,7 +43,7 @@ def find_data(
     from_sources: list[Source] | None = None,
     patience: Patience = IMPATIENT,
 ) -> DataSet:
-    """The images: from the cache, from `path`, or fetched.
+    """The images: from the cache, from `path`, or fetched. See `verify` for when their hashes are compared.
 
     Args:
         path: files of CIFAR-10, or other images in its formats; they decide which images are used.
@@ -55,7 +54,9 @@ def find_data(
     Raises:
         DataError: no source works, or the images are not what they should be.
     """
-    return _find(path, output, from_sources, patience).data
+    entry = _find(path, output, from_sources, patience)
+    verify(entry)
+    return entry.data
 
 
 def _find(
@@ -193,12 +194,7 @@ def describe_data(path: Path | None = None, *, output: TextIO | None = None) -> 
         DataError: they cannot be had, or are damaged.
     """
     entry = _find(path, output, None, IMPATIENT)
-    damaged = damaged_arrays(entry)
-    if damaged:
-        raise DataError(
-            f"{entry.folder}: {', '.join(damaged)} changed since they were fetched. "
-            + repair(entry.data.name)
-        )
+    verify(entry, anew=True)
     return DataReport(
         name=entry.data.name,
         folder=str(entry.folder),

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TextIO
 
-from mc1opt.data.cache import CIFAR10, open_entry
+from mc1opt.data.cache import CIFAR10, open_entry, verify
 from mc1opt.data.sources import find_data
 from mc1opt.errors import DataError
 from mc1opt.spec import DataSet
@@ -26,7 +26,7 @@ def model_data(title: str, known: dict[str, str] | None, path: Path | None, outp
         output: where the progress of fetching CIFAR-10 is shown.
 
     Raises:
-        DataError: they cannot be had.
+        DataError: they cannot be had, or have changed in the cache.
     """
     if path is None and known is not None and known["name"] != CIFAR10:
         entry = open_entry(known["name"])
@@ -36,5 +36,6 @@ def model_data(title: str, known: dict[str, str] | None, path: Path | None, outp
                 f"{title} was trained on {known['name']}, which is not in the cache. Give its files with "
                 "--data."
             )
+        verify(entry)
         return entry.data
     return find_data(path, output=output)

@@ -5,6 +5,8 @@ import socket
 from pathlib import Path
 from typing import Any
 
+from mc1opt.program import boot_id
+
 ENDED = -1
 """In place of the start time of a process that only waits for its parent to take note of its end."""
 
@@ -19,7 +21,7 @@ def this_owner() -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "machine": _machine_id(),
-        "boot": _boot_id(),
+        "boot": boot_id(),
         "pid_namespace": _pid_namespace(),
         "pid": os.getpid(),
         "started": _start_time(os.getpid()),
@@ -36,7 +38,7 @@ def is_dead(owner: dict[str, Any] | None) -> bool | None:
         return True
     if owner["host"] != socket.gethostname():
         return None
-    if owner["boot"] != _boot_id():
+    if owner["boot"] != boot_id():
         # Before the last boot; unless it is another machine that has the same name, as clones have.
         here = _machine_id()
         return True if here is not None and owner.get("machine", here) == here else None
@@ -68,13 +70,6 @@ def has_ended(pid: int, started: int | None = None) -> bool | None:
 def _machine_id() -> str | None:
     try:
         return Path("/etc/machine-id").read_text().strip() or None
-    except OSError:
-        return None
-
-
-def _boot_id() -> str | None:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return None
 

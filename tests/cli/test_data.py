@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.files import write_binary_archive, write_binary_folder
+from tests.cli.command import files_below
+from tests.cli.conftest import TINY_SEARCH
+from tests.data.files import change_a_bit, write_binary_archive, write_binary_folder
 
 
 @pytest.fixture(autouse=True)
@@ -42,13 +44,35 @@ def test_the_same_images_have_the_same_hashes_in_an_archive(tmp_path: Path, mc1o
 
 def test_images_that_changed_in_the_cache_are_an_error(mc1opt_here) -> None:
     folder = Path(json.loads(mc1opt_here("data", "--data", "images", "--json").stdout)["folder"])
-    content = bytearray((folder / "test_images.npy").read_bytes())
-    content[-1] ^= 1
-    (folder / "test_images.npy").write_bytes(content)
+    change_a_bit(folder / "test_images.npy")
     result = mc1opt_here("data", "--data", "images")
     assert (result.returncode, result.stdout) == (1, "")
     assert "test_images changed since they were fetched" in result.stderr
     assert "Delete its folder" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        (*TINY_SEARCH, "--trials", "4"),
+        ("retrain", "--study", "tiny", "--data", "images"),
+        ("replay", "--study", "tiny", "--trial", "0", "--data", "images"),
+        ("export", "--study", "tiny", "--format", "onnx"),
+        ("presets", "run", "mlp-128-64", "--data", "images", "--epochs", "1"),
+    ],
+    ids=lambda command: command[0],
+)
+@pytest.mark.parametrize("name", ["train_images.npy", "test_labels.npy"])
+def test_no_command_trains_or_tests_on_images_that_changed(
+    finished: Path, mc1opt_here, command: tuple[str, ...], name: str
+) -> None:
+    (changed,) = Path("cache").glob(f"own-*/{name}")
+    change_a_bit(changed)
+    before = files_below(Path())
+    result = mc1opt_here(*command)
+    assert result.returncode == 1
+    assert f"{changed.stem} changed since they were fetched" in result.stderr
+    assert {path for path in files_below(Path()).keys() - before.keys() if "lock" not in path} == set()
 
 
 def test_a_path_that_does_not_exist_is_named(mc1opt_here) -> None:

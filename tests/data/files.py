@@ -85,6 +85,19 @@ def write_pickles_folder(path: Path, **counts: int) -> Arrays:
     return arrays
 
 
+def change_a_bit(path: Path) -> None:
+    """Changes the last bit of a file in place; its size stays.
+
+    Returns when the file system has a new time for the file: its clock may move in steps of milliseconds.
+    """
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    before = path.stat().st_ctime_ns
+    while path.stat().st_ctime_ns == before:
+        with path.open("r+b") as file:
+            file.write(content)
+
+
 # ---- The contents of the files, by name ------------------------------------------------------------------
 
 

@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,8 @@ from mc1opt.data.cache import (
     CIFAR10_COUNTS,
     CIFAR10_SHA256,
     LEAST_TRAIN_IMAGES,
+    VERIFIED,
+    CacheEntry,
     cache_folder,
     check_arrays,
     damaged_arrays,
@@ -22,11 +27,12 @@ from mc1opt.data.cache import (
     named_arrays,
     open_entry,
     temporary_folder,
+    verify,
     write_entry,
 )
 from mc1opt.data.formats import ARRAY_FILES, Arrays
 from mc1opt.errors import DataError
-from tests.data.files import make_arrays
+from tests.data.files import change_a_bit, make_arrays
 from tests.workers.test_process import ROOT
 
 ARRAYS = make_arrays()
@@ -228,9 +234,7 @@ def test_a_description_that_lacks_a_field_is_not_opened() -> None:
 @pytest.mark.parametrize("name", ARRAY_FILES)
 def test_changed_bytes_are_noticed_by_their_hash(name: str) -> None:
     entry = write()
-    content = bytearray((entry.folder / name).read_bytes())
-    content[-1] ^= 1
-    (entry.folder / name).write_bytes(content)
+    change_a_bit(entry.folder / name)
     assert open_entry(entry.folder.name) == entry  # sizes alone do not tell
     assert damaged_arrays(entry) == [name.removesuffix(".npy")]
 
@@ -240,6 +244,205 @@ def test_arrays_that_cannot_be_read_are_damaged() -> None:
     (entry.folder / "test_labels.npy").write_bytes(b"")
     (entry.folder / "train_labels.npy").unlink()
     assert damaged_arrays(entry) == ["train_labels", "test_labels"]
+
+
+# ---- Verified once a start of the machine ----------------------------------------------------------------
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The entries whose arrays were hashed, in order."""
+    found = []
+
+    def noted(entry: CacheEntry) -> list[str]:
+        found.append(entry.folder.name)
+        return damaged_arrays(entry)
+
+    monkeypatch.setattr(cache, "damaged_arrays", noted)
+    monkeypatch.setattr(cache, "boot_id", lambda: "this start")
+    return found
+
+
+def change_in_place(path: Path) -> None:
+    change_a_bit(path)
+
+
+def change_and_set_the_time_back(path: Path) -> None:
+    before = path.stat()
+    change_a_bit(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+
+
+def change_below_a_map(path: Path) -> None:
+    before = path.stat().st_ctime_ns
+    while path.stat().st_ctime_ns == before:
+        mapped = np.load(path, mmap_mode="r+")
+        mapped.flat[0] = ARRAYS_BY_FILE[path.name].flat[0] ^ 1
+        mapped.flush()
+
+
+def replace_by_a_copy_with_its_times(path: Path) -> None:
+    copy = path.with_name("copy")
+    shutil.copy2(path, copy)
+    before = path.stat()
+    change_a_bit(copy)
+    os.utime(copy, ns=(before.st_atime_ns, before.st_mtime_ns))
+    copy.replace(path)
+
+
+def lead_elsewhere(path: Path) -> None:
+    other = Path("other.npy").absolute()
+    shutil.copy(path, other)
+    change_a_bit(other)
+    path.unlink()
+    path.symlink_to(other)
+
+
+ARRAYS_BY_FILE = dict(named_arrays(ARRAYS))
+
+
+@pytest.mark.parametrize("name", ARRAY_FILES)
+@pytest.mark.parametrize(
+    "change",
+    [
+        change_in_place,
+        change_and_set_the_time_back,
+        change_below_a_map,
+        replace_by_a_copy_with_its_times,
+        lead_elsewhere,
+        Path.unlink,
+    ],
+)
+def test_a_file_that_has_changed_since_it_was_verified_is_found_out(
+    name: str, change: Callable[[Path], None]
+) -> None:
+    entry = write()
+    verify(entry)
+    change(entry.folder / name)
+    for _ in range(2):
+        with pytest.raises(DataError, match=rf"{name[:-4]} changed since .* run: mc1opt data --data PATH"):
+            verify(entry)
+
+
+def test_hashes_are_computed_once_a_start_of_the_machine(
+    hashed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = write()
+    for _ in range(3):
+        verify(entry)
+    assert hashed == [entry.folder.name]
+    monkeypatch.setattr(cache, "boot_id", lambda: "the next start")
+    for _ in range(3):
+        verify(entry)
+    assert hashed == [entry.folder.name] * 2
+
+
+def test_they_are_computed_again_where_somebody_asks_for_it(hashed: list[str]) -> None:
+    entry = write()
+    verify(entry)
+    verify(entry, anew=True)
+    verify(entry)
+    assert len(hashed) == 2
+
+
+@pytest.mark.parametrize("name", ARRAY_FILES)
+def test_a_file_that_was_touched_or_copied_is_verified_again_and_is_good(
+    hashed: list[str], name: str
+) -> None:
+    entry = write()
+    verify(entry)
+    path = entry.folder / name
+    os.utime(path, ns=(1, 1))
+    verify(entry)
+    shutil.copy2(path, "copy")
+    Path("copy").replace(path)
+    for _ in range(2):
+        verify(entry)
+    assert len(hashed) == 3
+
+
+def test_a_change_that_leaves_no_trace_is_found_at_the_next_start_of_the_machine(
+    hashed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a fault of the disk does. Here it is the record that is made to say that all is as it was."""
+    entry = write()
+    change_a_bit(entry.folder / "train_images.npy")
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "damaged_arrays", lambda entry: [])
+        verify(entry)
+    verify(entry)
+    monkeypatch.setattr(cache, "boot_id", lambda: "the next start")
+    with pytest.raises(DataError, match="train_images changed"):
+        verify(entry)
+    assert len(hashed) == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"null", b"[]", b"{}", b'{"boot": "this st', b"\xff\xfe", b"[" * 9999],
+    ids=lambda content: repr(content[:20]),
+)
+def test_a_damaged_record_is_as_good_as_none(hashed: list[str], content: bytes) -> None:
+    entry = write()
+    verify(entry)
+    record = entry.folder / VERIFIED
+    whole = record.read_bytes()
+    record.write_bytes(content)
+    for _ in range(2):
+        verify(entry)
+    assert len(hashed) == 2
+    assert record.read_bytes() == whole
+
+
+def test_a_record_of_other_hashes_is_none(hashed: list[str]) -> None:
+    """Somebody has changed what the images must be, and not the images."""
+    entry = write()
+    verify(entry)
+    with pytest.raises(DataError, match="test_labels changed"):
+        verify(dataclasses.replace(entry, sha256={**entry.sha256, "test_labels": "0" * 64}))
+
+
+def test_where_nothing_can_be_remembered_they_are_computed_each_time(hashed: list[str]) -> None:
+    """A folder in the record's place stands for a read-only cache, which would not stop root."""
+    entry = write()
+    (entry.folder / VERIFIED).mkdir()
+    for _ in range(3):
+        verify(entry)
+    assert len(hashed) == 3
+    change_a_bit(entry.folder / "test_images.npy")
+    with pytest.raises(DataError, match="test_images changed"):
+        verify(entry)
+
+
+def test_where_the_system_does_not_tell_its_starts_apart_they_are_computed_each_time(
+    hashed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "boot_id", lambda: None)
+    entry = write()
+    for _ in range(3):
+        verify(entry)
+    assert len(hashed) == 3
+
+
+def test_processes_that_verify_at_once_leave_a_record_that_holds(hashed: list[str]) -> None:
+    entry = write()
+    code = (
+        "import sys\n"
+        "from mc1opt.data import cache\n"
+        "cache.boot_id = lambda: 'this start'\n"
+        "entry = cache.open_entry(sys.argv[1])\n"
+        "sys.stdin.read()\n"
+        "for _ in range(10):\n"
+        "    cache.verify(entry, anew=True)\n"
+    )
+    command = [sys.executable, "-c", code, entry.folder.name]
+    processes = [subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE) for _ in range(3)]
+    for process in processes:
+        process.stdin.close()
+    assert [process.wait() for process in processes] == [0] * 3
+    verify(entry)
+    assert hashed == []
 
 
 # ---- Locks, leftovers, a cache that cannot be written ----------------------------------------------------

@@ -17,7 +17,7 @@ from mc1opt.data.formats import ARRAY_FILES, Arrays
 from mc1opt.data.sources import describe_data, find_data
 from mc1opt.errors import DataError
 from mc1opt.spec import DataSet
-from tests.data.files import make_arrays, write_arrays, write_arrays_folder, write_binary_folder
+from tests.data.files import change_a_bit, make_arrays, write_arrays, write_arrays_folder, write_binary_folder
 from tests.data.shell_sources import ShellSources
 from tests.workers.test_process import ROOT, wait_until_gone
 
@@ -273,11 +273,10 @@ def test_the_report_says_where_the_images_are_and_that_they_are_whole(own_cifar1
 def test_changed_bytes_are_an_error_that_names_them(name: str) -> None:
     write_binary_folder(Path("files"))
     path = Path(describe_data(Path("files")).folder) / name
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(
-        DataError,
-        match=rf"{name[:-4]} changed since they were fetched\. Delete its folder and run: mc1opt data$",
-    ):
-        describe_data(Path("files"))
+    change_a_bit(path)
+    for ask in (describe_data, find_data):
+        with pytest.raises(
+            DataError,
+            match=rf"{name[:-4]} changed since they were fetched\. Delete its folder and run: mc1opt data$",
+        ):
+            ask(Path("files"))

@@ -14,7 +14,7 @@ from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
 from mc1opt.config import CLASS_NAMES
 from mc1opt.data.images import open_test_images
 from mc1opt.data.sources import find_data
-from mc1opt.errors import ModelError
+from mc1opt.errors import DataError, ModelError
 from mc1opt.results.evaluation import (
     confusion_matrix,
     evaluate,
@@ -28,7 +28,7 @@ from mc1opt.results.export_record import export_record, record_export
 from mc1opt.results.model_folder import file_sha256, weights_model
 from mc1opt.results.runtime import open_model
 from mc1opt.training.evaluate import accuracy
-from tests.data.files import write_arrays_folder
+from tests.data.files import change_a_bit, write_arrays_folder
 from tests.results.trained import STORAGE, Trained, write_model
 
 EXPORTS = Path("storage/exports/s")
@@ -186,6 +186,15 @@ def test_a_model_that_cannot_be_opened_leaves_the_test_images_shut(trained: Trai
     model = write_model(Path("storage/models/s"), trained)
     (model / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(ModelError, match="is damaged"):
+        evaluate(model, Path(trained.data.folder), storage=STORAGE, output=None)
+    assert not (model / "test_openings.jsonl").exists()
+
+
+def test_test_images_that_changed_in_the_cache_stay_shut(trained: Trained) -> None:
+    model = write_model(Path("storage/models/s"), trained)
+    data = find_data(Path(trained.data.folder))
+    change_a_bit(Path(data.folder) / "test_images.npy")
+    with pytest.raises(DataError, match="test_images changed"):
         evaluate(model, Path(trained.data.folder), storage=STORAGE, output=None)
     assert not (model / "test_openings.jsonl").exists()
 

@@ -6,6 +6,7 @@ import pytest
 
 from mc1opt.errors import DataError
 from mc1opt.results.model_data import known_data, model_data
+from tests.data.files import change_a_bit
 from tests.results.retraining import small_images
 
 NAMED = {"name": "own-0123456789ab", "sha256": "0" * 64}
@@ -30,6 +31,14 @@ def test_given_images_come_before_the_models_own() -> None:
 def test_the_models_own_are_found_in_the_cache() -> None:
     data = small_images()
     assert model_data("m", {"name": data.name, "sha256": data.sha256}, None, None) == data
+
+
+@pytest.mark.parametrize("path", [None, Path("images")], ids=["the models own", "given"])
+def test_images_that_changed_in_the_cache_are_an_error(path: Path | None) -> None:
+    data = small_images()
+    change_a_bit(Path(data.folder) / "test_images.npy")
+    with pytest.raises(DataError, match="test_images changed since"):
+        model_data("m", {"name": data.name, "sha256": data.sha256}, path, None)
 
 
 def test_own_images_that_are_not_in_the_cache_are_asked_for() -> None:

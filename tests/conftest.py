@@ -1,9 +1,16 @@
-"""Options that turn on what a plain `pytest` skips, and the folder that every test works in."""
+"""Options that turn on what a plain `pytest` skips, the folder of each test, and facts of the machine."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from mc1opt.training.devices import cpu_flags
+from mc1opt.workers import resources
+
+ROOT = Path("/")
+PLENTY = 64 << 30
+"""Bytes: more than anything that is planned here takes."""
 SWITCHES = {
     "real_data": ("--real-data", "needs the real CIFAR-10"),
     "postgresql": ("--postgresql", "needs PostgreSQL's server programs"),
@@ -37,3 +44,41 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest
     monkeypatch.delenv("WANDB_MODE", raising=False)  # or every search here would be mirrored
     if "real_data" not in request.keywords:
         monkeypatch.setenv("MC1OPT_DATA", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def _memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is free for whatever is planned in this process, however little of it the machine has."""
+    measured = resources.available_memory
+
+    def plenty(root: Path = ROOT) -> int:
+        return PLENTY if root == ROOT else measured(root)
+
+    for module in ("workers.resources", "results.doctor", "results.ladder_plan"):
+        monkeypatch.setattr(f"mc1opt.{module}.available_memory", plenty)
+
+
+@pytest.fixture
+def cpuinfo(monkeypatch: pytest.MonkeyPatch) -> Callable[[str | None], None]:
+    """Sets what Linux says of the CPUs; None where there is no such file."""
+    read_text = Path.read_text
+
+    def set_text(text: str | None) -> None:
+        def read(path: Path, *args: str, **kwargs: str) -> str:
+            if str(path) != "/proc/cpuinfo":
+                return read_text(path, *args, **kwargs)
+            if text is None:
+                raise FileNotFoundError(path)
+            return text
+
+        monkeypatch.setattr(Path, "read_text", read)
+
+    return set_text
+
+
+@pytest.fixture(params=["float32", "bfloat16"])
+def precision(request: pytest.FixtureRequest, cpuinfo: Callable[[str | None], None]) -> str:
+    """What the CPU trains in: a test that asks for it runs in both, whatever this machine's CPU is."""
+    flags = cpu_flags() - {"amx_bf16"} | ({"amx_bf16"} if request.param == "bfloat16" else set())
+    cpuinfo(f"vendor_id\t: GenuineIntel\nflags\t\t: {' '.join(sorted(flags))}\n")
+    return request.param

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mc1opt.data.cache import VERIFIED
 from mc1opt.search.catalogue import read_study
 
 COMMAND = Path(sys.executable).parent / "mc1opt"
@@ -118,8 +119,9 @@ def child_processes(parent: int) -> list[int]:
 
 
 def files_below(folder: Path) -> dict[str, bytes | None]:
-    """All files below a folder with their contents, and all folders."""
+    """All files below a folder with their contents, and all folders; not what is remembered of images."""
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in folder.rglob("*")
+        if path.name != VERIFIED
     }

@@ -13,7 +13,7 @@ import mc1opt
 from mc1opt.seeds import derive_seed
 from tests.cli.command import SECONDS, files_below, finish, resume_command, wait_until
 from tests.cli.conftest import TINY_SEARCH
-from tests.data.files import make_arrays
+from tests.data.files import change_without_a_trace, make_arrays
 
 MODELS = Path("storage/models/tiny")
 SMALL = ("retrain", "--study", "tiny", "--top", "2", "--seeds", "2", "--epochs", "2", "--workers", "2")
@@ -70,10 +70,12 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(finished: Path, mc1opt
         assert torch.equal(tensor, weights[1][name]), name
 
 
-def test_search_and_choice_do_without_the_test_images(finished: Path, mc1opt_here) -> None:
+def test_search_and_choice_do_without_the_test_images(
+    finished: Path, mc1opt_here, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Real images and real training; the test images are damaged, so that opening them is an error."""
     (path,) = Path("cache").glob("own-*/test_images.npy")
-    path.write_bytes(bytes(path.stat().st_size))
+    change_without_a_trace(path, bytes(path.stat().st_size), monkeypatch)
     searched = mc1opt_here(*TINY_SEARCH, "--trials", "4", "--confirm", "0")
     assert (searched.returncode, searched.stderr) == (0, "")
     ended = mc1opt_here(*ONE)

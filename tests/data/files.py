@@ -12,8 +12,11 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from mc1opt.data import cache
+from mc1opt.data.cache import open_entry, verify
 from mc1opt.data.formats import ARRAY_FILES, Array, Arrays
 
 BATCHES = 5
@@ -96,6 +99,17 @@ def change_a_bit(path: Path) -> None:
     while path.stat().st_ctime_ns == before:
         with path.open("r+b") as file:
             file.write(content)
+
+
+def change_without_a_trace(path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Changes an array of the cache as a fault of the disk does: what is remembered says that it is whole."""
+    path.write_bytes(content)
+    entry = open_entry(path.parent.name)
+    assert entry is not None
+    monkeypatch.setattr(cache, "boot_id", lambda: "this start of the machine")
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "damaged_arrays", lambda _entry: [])
+        verify(entry, anew=True)
 
 
 # ---- The contents of the files, by name ------------------------------------------------------------------

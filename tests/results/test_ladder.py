@@ -21,6 +21,7 @@ from mc1opt.results.training_store import StoredTraining, TrainingKey, TrainingS
 from mc1opt.search.run import StopFlag
 from mc1opt.spec import DataSet, Fold
 from tests.curves import CurvePool, Switches, curve
+from tests.data.files import change_without_a_trace
 from tests.results.laddering import (
     FOLDER,
     ROW_1,
@@ -194,11 +195,11 @@ def test_the_time_limit_stops_in_good_order(data: DataSet, switches: Switches) -
 
 
 def test_with_damaged_test_images_it_is_trained_and_tested_when_they_are_whole(
-    data: DataSet, switches: Switches
+    data: DataSet, switches: Switches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (path,) = Path("cache").glob("own-*/test_images.npy")
     content = path.read_bytes()
-    path.write_bytes(bytes(len(content)))
+    change_without_a_trace(path, bytes(len(content)), monkeypatch)
     with pytest.raises(DataError, match=r"test_images\.npy cannot be read"):
         ladder(ROW_1, seeds=1)
     path.write_bytes(content)

@@ -26,11 +26,12 @@ from mc1opt.search.records import StudyRecord
 from mc1opt.search.run import StopFlag
 from mc1opt.search.weights import study_folder
 from mc1opt.seeds import derive_seed
-from mc1opt.spec import Fidelity, Fold, Training
+from mc1opt.spec import Fidelity, Fold, Precision, Training
 from mc1opt.workers import resources
 from mc1opt.workers.memory import training_memory
 from tests.cli.command import files_below
 from tests.curves import Switches, curve
+from tests.data.files import change_without_a_trace
 from tests.results.pages import Pages
 from tests.results.retraining import (
     MODELS,
@@ -147,13 +148,13 @@ def test_the_number_of_workers_changes_nothing_but_the_time(retrainable: StudyRe
 
 
 def test_as_many_trainings_at_once_as_memory_holds_of_the_largest_candidate(
-    retrainable: StudyRecord, monkeypatch: pytest.MonkeyPatch
+    retrainable: StudyRecord, precision: Precision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = small_images()
     candidates = choose_candidates(retrainable, top=3)
     each = max(
         training_memory(
-            candidate.config, train_images=200, validation_images=0, device="cpu", precision="float32"
+            candidate.config, train_images=200, validation_images=0, device="cpu", precision=precision
         ).host
         for candidate in candidates
     )
@@ -281,11 +282,11 @@ def test_nothing_but_the_last_step_opens_the_test_images(
 
 
 def test_with_damaged_test_images_all_is_trained_and_the_same_command_tests_when_they_are_whole(
-    retrainable: StudyRecord, switches: Switches
+    retrainable: StudyRecord, switches: Switches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (path,) = Path("cache").glob("own-*/test_images.npy")
     content = path.read_bytes()
-    path.write_bytes(bytes(len(content)))
+    change_without_a_trace(path, bytes(len(content)), monkeypatch)
     with pytest.raises(DataError, match=r"test_images\.npy cannot be read"):
         retrain_curves()
     count = len(switches.epochs())

@@ -78,24 +78,6 @@ def test_the_cpu_is_found_without_torch():
 AMD, INTEL = "AuthenticAMD", "GenuineIntel"
 
 
-@pytest.fixture
-def cpuinfo(monkeypatch):
-    """Sets what Linux says of the CPUs; None where there is no such file."""
-    read_text = Path.read_text
-
-    def set_text(text: str | None) -> None:
-        def read(path: Path, *args, **kwargs) -> str:
-            if str(path) != "/proc/cpuinfo":
-                return read_text(path, *args, **kwargs)
-            if text is None:
-                raise FileNotFoundError(path)
-            return text
-
-        monkeypatch.setattr(Path, "read_text", read)
-
-    return set_text
-
-
 @pytest.mark.parametrize(
     ("vendor", "flags", "precision"),
     [

@@ -1,5 +1,6 @@
 """Options that turn on what a plain `pytest` skips, the folder of each test, and facts of the machine."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +31,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure() -> None:
+    """Ctrl-C reaches the commands that tests start; a shell's background jobs hand down to ignore it."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         for marker, (option, reason) in SWITCHES.items():
@@ -39,9 +46,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """Relative paths lead into the folder of the test, and images into a cache of its own."""
+    """Relative paths lead into the folder of the test, and images into a cache of its own.
+
+    A terminal, where there is none, is as wide as everywhere.
+    """
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("WANDB_MODE", raising=False)  # or every search here would be mirrored
+    for name in ("WANDB_MODE", "FORCE_COLOR", "NO_COLOR"):  # the first would mirror every search here
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LINES", "24")
     if "real_data" not in request.keywords:
         monkeypatch.setenv("MC1OPT_DATA", str(tmp_path / "cache"))
 

@@ -6,7 +6,7 @@
 #   float32   a CPU that trains in float32
 #   bfloat16  a CPU that trains in bfloat16, whatever this one computes that with
 #   small     one core and 700 MB of free memory
-#   nobody    a user without rights or home, in another time zone, locale and terminal, on a tmpfs
+#   nobody    a user without rights, with another home, time zone, locale and terminal, on a tmpfs
 #
 # Needs root and Linux. What the kernel says of the machine is covered by a changed copy, in a mount namespace
 # of the tests' own: nobody else sees it, and it is gone with them.
@@ -42,8 +42,8 @@ nobody)
     cd "$PWD" # as it is there
     command=(
         setpriv --reuid=nobody --regid=nogroup --clear-groups --inh-caps=-all --bounding-set=-all
-        env --ignore-environment "PATH=$PATH" "TMPDIR=$scratch/tmp" HOME=/nonexistent
-        TZ=Pacific/Apia LC_ALL=C COLUMNS=40 LINES=10 TERM=dumb "${command[@]}"
+        env --ignore-environment "PATH=$PATH" "TMPDIR=$scratch/tmp" "HOME=$scratch/tmp"
+        TZ=Pacific/Apia LC_ALL=C COLUMNS=40 LINES=10 FORCE_COLOR=1 TERM=dumb "${command[@]}"
     )
     ;;
 *) echo "unknown kind of machine: $kind" >&2 && exit 2 ;;

@@ -86,17 +86,20 @@ def main() -> None:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        code = app(arguments, prog_name="mc1opt", standalone_mode=True)
+        try:
+            code = app(arguments, prog_name="mc1opt", standalone_mode=True)
+        finally:
+            sys.stdout.flush()
     except Mc1optError as error:
         if debug:
             traceback.print_exception(error)
         typer.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader of a pipe has gone (`mc1opt show | head`); Python would complain once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader of a pipe has gone: `mc1opt show | head`
+        _drop_unprinted()
         sys.exit(1)
     except Exception as error:
+        _drop_unprinted()
         if debug:
             raise
         typer.echo(
@@ -106,3 +109,11 @@ def main() -> None:
         )
         sys.exit(1)
     sys.exit(code)
+
+
+def _drop_unprinted() -> None:
+    """Drops what cannot be printed; else Python complains of it at its end, with an exit code of its own."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,5 +1,6 @@
 """The command as a whole: help, version, and how errors end."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -135,12 +136,29 @@ def test_an_error_is_one_message_on_standard_error() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux' device that is always full")
-def test_an_unexpected_error_asks_for_the_traceback() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", [["studies"], ["--help"], ["presets", "--json"]], ids=" ".join)
+def test_an_unexpected_error_asks_for_the_traceback(
+    monkeypatch: pytest.MonkeyPatch, command: list[str], unbuffered: str
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     with Path("/dev/full").open("w") as full:
-        command = [COMMAND, "studies"]
-        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        ended = subprocess.run(
+            [COMMAND, *command], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
     assert ended.returncode == 1
-    first, *_ = ended.stderr.splitlines()
-    assert first.startswith("Error: unexpected OSError: [Errno 28] No space left on device.")
-    assert "--debug" in first
-    assert "Traceback" not in ended.stderr
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("Error: unexpected OSError: [Errno 28] No space left on device.")
+    assert "--debug" in line
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_gone_is_not_complained_of(
+    monkeypatch: pytest.MonkeyPatch, unbuffered: str
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run([COMMAND, "presets"], stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (1, b"")

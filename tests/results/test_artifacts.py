@@ -112,7 +112,7 @@ def test_a_trial_that_is_not_wanted_any_more_loses_its_files(study: optuna.Study
 def test_equal_files_of_two_trials_and_of_two_studies_are_apart(study: optuna.Study) -> None:
     other = load_study(new_storage(), "other")
     keep_files(study, FOLDER, {1: [text_file("a.csv", "a")], 2: [text_file("a.csv", "a")]})
-    keep_files(other, FOLDER, {1: [text_file("a.csv", "a")]})
+    keep_files(other, FOLDER, {3: [text_file("a.csv", "a")]})
     keep_files(study, FOLDER, {})
-    assert names(other, 1) == ["a.csv"]
+    assert names(other, 3) == ["a.csv"]
     assert contents() == {b"a"}

@@ -70,7 +70,7 @@ def mirror(
     if as_json:
         typer.echo(json.dumps(report.to_json(), indent=2))
     if not as_json or report.error is not None:
-        for line in report_lines(report, storage):
+        for line in [*report.passed_over, *report_lines(report, storage)]:
             typer.echo(line, err=report.error is not None)
     if report.error is not None:
         raise typer.Exit(1)

@@ -68,7 +68,7 @@ def choose_candidates(record: StudyRecord, *, top: int, trial: int | None = None
 
 
 def _finished(record: StudyRecord, number: int) -> TrialRecord:
-    found = record.trial(number)
+    found = record.own_trial(number)
     if found.value is None:
         raise UsageError(
             f"trial {number} of study {record.study!r} was not trained to its end ({ending(found)}), so its "

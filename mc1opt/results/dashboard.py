@@ -64,7 +64,7 @@ def update_dashboard(storage: str, study: str) -> None:
     database = open_storage(storage, create=False)
     stored = load_study(database, study)
     update_study(stored, database, storage)
-    for trial in stored.get_trials(deepcopy=False):
+    for trial in records.own_trials(stored):
         _mark(trial, database)
 
 

@@ -48,6 +48,8 @@ LEFT_OUT = (
     records.STALLED,
 )
 """Attributes that would fill the table of trials with JSON, or with the same in each line: not shown."""
+INFEASIBLE = ("too_large", "infeasible", "failed")
+"""Outcomes of pruned trials that violate a constraint."""
 LONGEST = 200
 """Characters of an attribute that are shown, such as of a failure's message."""
 STUDY_DETAIL = "/api/studies/<study_id:int>"
@@ -122,7 +124,7 @@ def dashboard_app(cached: optuna.storages.BaseStorage, storage: str) -> "Bottle"
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     app: Bottle = wsgi(cached, artifact_store=FileSystemArtifactStore(artifacts_folder(storage)))
-    app.install(_ReadableTrials())
+    app.install(_ReadableTrials(cached))
     return app
 
 
@@ -152,9 +154,15 @@ def _keep_folder(database: StudyStorage, name: str, warn: Callable[[str], None])
 
 
 class _ReadableTrials:
-    """A plugin for Bottle: makes trials readable in what the page of a study gets of them."""
+    """A plugin for Bottle: makes trials readable in what the page of a study gets of them.
+
+    In a study of mc1opt's, what another program wrote is marked, and is never the best.
+    """
 
     name, api = "readable_trials", 2
+
+    def __init__(self, storage: optuna.storages.BaseStorage) -> None:
+        self._storage = storage
 
     def apply(self, callback: Callable[..., Any], route: Any) -> Callable[..., Any]:
         if (route.method, route.rule) != ("GET", STUDY_DETAIL):
@@ -163,6 +171,7 @@ class _ReadableTrials:
         def readable(*arguments: Any, **named: Any) -> Any:
             detail = callback(*arguments, **named)
             if isinstance(detail, dict) and "trials" in detail:
+                self._mark_foreign(detail, named["study_id"])
                 for trial in [*detail["trials"], *detail["best_trials"]]:
                     _make_readable(trial)
                 columns = {column["key"]: column for column in detail["union_user_attrs"]}
@@ -171,11 +180,30 @@ class _ReadableTrials:
 
         return readable
 
+    def _mark_foreign(self, detail: dict[str, Any], study_id: int) -> None:
+        if records.STUDY_DEFINITION not in self._storage.get_study_user_attrs(study_id):
+            return
+        stored = self._storage.get_all_trials(study_id, deepcopy=False)
+        foreign = {trial.number: why for trial in stored if (why := records.foreign(trial))}
+        for trial in detail["trials"]:
+            if trial["number"] in foreign:
+                said = {"key": records.OUTCOME, "value": f"foreign: {foreign[trial['number']]}"}
+                trial["user_attrs"] = [*trial["user_attrs"], said]
+                trial["constraints"] = [1.0]
+        if any(trial["number"] in foreign for trial in detail["best_trials"]):
+            from optuna_dashboard._serializer import serialize_frozen_trial
+
+            best = records.best_trial(stored)
+            attributes = self._storage.get_study_system_attrs(study_id)
+            detail["best_trials"] = (
+                [] if best is None else [serialize_frozen_trial(study_id, best, attributes)]
+            )
+
 
 def _make_readable(trial: dict[str, Any]) -> None:
     attributes = {attribute["key"]: attribute["value"] for attribute in trial["user_attrs"]}
     trial["user_attrs"] = [{"key": key, "value": _shown(attributes[key])} for key in _in_order(attributes)]
-    if trial["state"] == "Pruned" and attributes.get(records.OUTCOME) in ("too_large", "failed"):
+    if trial["state"] == "Pruned" and attributes.get(records.OUTCOME) in INFEASIBLE:
         # They violate a constraint. The dashboard looks for that where Optuna had it before version 5.
         trial["constraints"] = [1.0]
 

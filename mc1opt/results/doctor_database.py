@@ -34,6 +34,8 @@ from mc1opt.search.resume import MAX_STALLED
 
 LOCKED_SECONDS = 5.0
 """How long another process's lock on the database is waited for."""
+NUMBERS = 10
+"""Numbers of trials that are named at once."""
 COPIES = 3
 """So often a database that is written meanwhile is copied until that counts as locked."""
 
@@ -206,14 +208,14 @@ JOIN study_user_attributes AS definition
     ON definition.study_id = studies.study_id AND definition.key = :definition
 LEFT JOIN trial_user_attributes AS owner ON owner.trial_id = trials.trial_id AND owner.key = :owner
 LEFT JOIN trial_user_attributes AS stalled ON stalled.trial_id = trials.trial_id AND stalled.key = :stalled
-WHERE trials.state = 'RUNNING'
+WHERE trials.state = 'RUNNING' OR (trials.state != 'WAITING' AND COALESCE(owner.value_json, 'null') = 'null')
 ORDER BY studies.study_name, trials.number
 """
 
 
 @dataclass(frozen=True)
 class _Running:
-    """A trial that the database says is running."""
+    """A trial that the database says is running, or one without an owner: another program's."""
 
     study: str
     definition: str
@@ -232,7 +234,7 @@ class _Running:
 
 
 def check_trials(storage: str) -> list[Check]:
-    """Whether running trials have an owner that lives; a result for each study that has running trials."""
+    """Whether running trials have an owner that lives; a result for each study with such or foreign ones."""
     path = sqlite_path(storage_url(storage))
     none = [Check("trials", "ok", "no trial is running")]
     if path is not None and not path.exists():
@@ -258,13 +260,19 @@ def _running_trials(connection: sqlalchemy.Connection) -> list[_Running]:
             study=study,
             definition=json.loads(definition),
             number=number,
-            owner=json.loads(owner) if owner is not None else None,
-            stalled=json.loads(stalled) if stalled is not None else {"times": 0, "epochs": 0},
+            owner=_object(owner),
+            stalled=_object(stalled) or {"times": 0, "epochs": 0},
             epochs=epochs,
             silent=math.inf if heartbeat is None else max(0.0, (now - _moment(heartbeat)).total_seconds()),
         )
         for study, definition, number, owner, stalled, epochs, heartbeat in rows
     ]
+
+
+def _object(stored: str | None) -> dict[str, Any] | None:
+    """JSON as it is stored, where it is an object."""
+    found = None if stored is None else json.loads(stored)
+    return found if isinstance(found, dict) else None
 
 
 def _moment(value: str | datetime) -> datetime:
@@ -274,11 +282,13 @@ def _moment(value: str | datetime) -> datetime:
 
 
 def _check_study(trials: list[_Running], storage: str) -> Check:
-    """What there is to say of a study's running trials."""
-    dead = [trial for trial in trials if is_dead(trial.owner)]
-    unseen = [trial for trial in trials if is_dead(trial.owner) is None]
+    """What there is to say of a study's running trials, and of those of other programs."""
+    foreign = [trial for trial in trials if trial.owner is None]
+    own = [trial for trial in trials if trial.owner is not None]
+    dead = [trial for trial in own if is_dead(trial.owner)]
+    unseen = [trial for trial in own if is_dead(trial.owner) is None]
     silent = [trial for trial in unseen if trial.silent > GRACE_SECONDS]
-    alive = [trial for trial in trials if is_dead(trial.owner) is False]
+    alive = [trial for trial in own if is_dead(trial.owner) is False]
     found = [
         f"{_numbers(group)} {what}"
         for group, what in (
@@ -288,6 +298,7 @@ def _check_study(trials: list[_Running], storage: str) -> Check:
                 f"in training on {', '.join(_hosts(unseen))}, which cannot be seen from here{_heard(unseen)}",
             ),
             (dead, "interrupted: the process is gone"),
+            (foreign, "passed over: written by another program"),
         )
         if group
     ]
@@ -313,7 +324,8 @@ def _check_study(trials: list[_Running], storage: str) -> Check:
 
 
 def _numbers(trials: list[_Running]) -> str:
-    return ", ".join(f"#{trial.number}" for trial in trials)
+    more = f" and {len(trials) - NUMBERS} more" if len(trials) > NUMBERS else ""
+    return ", ".join(f"#{trial.number}" for trial in trials[:NUMBERS]) + more
 
 
 def _heard(trials: list[_Running]) -> str:

@@ -94,7 +94,7 @@ def export(command: ExportCommand, *, write: Callable[[str], None], output: Text
             )
     else:
         assert command.study is not None  # `_formats` has looked
-        source = trial_source(command.storage, command.study, command.trial)
+        source = trial_source(command.storage, command.study, command.trial, write)
     folder = command.output or _exports_folder(command) / source.folder
     stem = source.stem + ("-half" if command.half else "")
     paths = {name: folder / f"{stem}{FORMATS[name]}" for name in formats}

@@ -4,7 +4,7 @@ import contextlib
 import json
 import shlex
 import statistics
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from mc1opt.results.model_data import known_data
 from mc1opt.results.model_folder import read_model_folder
 from mc1opt.search.catalogue import read_study
 from mc1opt.search.location import checkpoints_folder
-from mc1opt.search.progress import ending, plural
+from mc1opt.search.progress import ending, passed_over_lines, plural
 from mc1opt.search.ranking import by_promise
 from mc1opt.search.records import StudyRecord, TrialRecord
 from mc1opt.search.tables import storage_option
@@ -56,7 +56,9 @@ class ExportSource:
     """The steps that each batch was taken in, because memory was short; 1 is the whole batch."""
 
 
-def trial_source(storage: str, study: str, number: int | None) -> ExportSource:
+def trial_source(
+    storage: str, study: str, number: int | None, write: Callable[[str], None] = lambda _line: None
+) -> ExportSource:
     """A trial with kept weights.
 
     Args:
@@ -64,6 +66,7 @@ def trial_source(storage: str, study: str, number: int | None) -> ExportSource:
         study: the study's name.
         number: the trial; None is the best one: of those with kept weights, the one that promises most
             (`mc1opt.search.ranking.by_promise`).
+        write: takes the line that says which trials are passed over, if there are any.
 
     Raises:
         UsageError: the study has no finished trial or no such trial, or the trial's weights are not kept.
@@ -72,9 +75,11 @@ def trial_source(storage: str, study: str, number: int | None) -> ExportSource:
         ModelError: the kept weights are damaged, or those of another training.
     """
     record = read_study(storage, study)
+    for line in passed_over_lines(record.trials):
+        write(line)
     weights = checkpoints_folder(storage) / record.folder
     kept = kept_weights(weights)
-    trial = _best(record, kept.keys()) if number is None else record.trial(number)
+    trial = _best(record, kept.keys()) if number is None else record.own_trial(number)
     finished = {entry.number for entry in record.trials if entry.outcome == "complete"}
     there = sorted(finished & kept.keys())
     others = f"Trials with kept weights: {', '.join(map(str, there))}." if there else "No trial has."

@@ -8,7 +8,7 @@ import secrets
 import shlex
 import shutil
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from mc1opt.search.catalogue import read_study
 from mc1opt.search.identity import make_own
 from mc1opt.search.location import checkpoints_folder, files_folder
 from mc1opt.search.opening import open_storage
-from mc1opt.search.progress import plural
+from mc1opt.search.progress import passed_over_lines, plural
 from mc1opt.search.records import StudyRecord
 from mc1opt.search.resume import load_study
 from mc1opt.search.tables import storage_option
@@ -84,6 +84,8 @@ class MirrorReport:
     """Whether it stayed offline for want of a login."""
     error: str | None
     """Why something is missing, or waits; None if all went well."""
+    passed_over: list[str] = field(default_factory=list)
+    """Lines that say which trials are not mc1opt's, and are not mirrored."""
 
     @property
     def upload_command(self) -> str:
@@ -158,6 +160,7 @@ class Mirroring:
         self._folder = wandb_folder(options.storage)
         ledger = read_ledger(self._folder, identity)
         self._project = options.project or ledger.project or PROJECT
+        self._passed_over = passed_over_lines(record.trials)
         self._runs = _runs(options, record, identity, ledger)
         task = MirrorTask(
             folder=str(self._folder.absolute()),
@@ -200,6 +203,7 @@ class Mirroring:
             waiting=[name for name, place in there.items() if place.is_dir() and not is_uploaded(place)],
             no_login=outcome.no_login,
             error=outcome.error,
+            passed_over=self._passed_over,
         )
 
     def _tidy(self, ledger: Ledger) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from mc1opt.config import config_from_json
 from mc1opt.errors import ConfigError
 from mc1opt.search.describe import describe_config
-from mc1opt.search.progress import duration, plural
+from mc1opt.search.progress import duration, passed_over_lines, plural
 from mc1opt.search.ranking import by_promise, by_value, confirmed_values, told_apart
 from mc1opt.search.records import StudyRecord, TrialRecord
 from mc1opt.search.tables import (
@@ -28,9 +28,10 @@ BEST = 5
 END = "\n\n---\n*Written by mc1opt, and kept up to date. What you write below this line stays.*"
 
 OUTCOMES = """\
-Optuna's state `Pruned` stands for four things; the attribute `outcome` tells them apart: `pruned` (trained,
-and stopped early), `too_large` (above the limit of multiply-accumulates, not trained), `duplicate` (of a
-config that was trained already), `failed` (`failure` says why)."""
+Optuna's state `Pruned` stands for five things; the attribute `outcome` tells them apart: `pruned` (trained,
+and stopped early), `too_large` (above the limit of multiply-accumulates, not trained), `infeasible` (no
+network, for the reason that the search space gave, not trained), `duplicate` (of a config that was trained
+already), `failed` (`failure` says why). Trials that are not mc1opt's are `foreign`, and count for nothing."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,8 @@ def _what(record: StudyRecord) -> str:
             f"Each trial trains at most {record.fidelity.epochs} epochs of {record.fidelity.train_images:,} "
             "images. Its value is the validation accuracy of its last epoch; the test images stay closed."
         )
-    return "\n".join([*lines, "", f"Trials: {counts_line(record.trials)}."])
+    passed_over = passed_over_lines(record.trials)
+    return "\n".join([*lines, "", f"Trials: {counts_line(record.trials)}.", *passed_over])
 
 
 def _best(trial: TrialRecord, page: str) -> str:

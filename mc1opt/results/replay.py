@@ -14,7 +14,7 @@ from mc1opt.results.training_store import REPEATABLE, Failure
 from mc1opt.search import records
 from mc1opt.search.environment import versions
 from mc1opt.search.opening import open_storage
-from mc1opt.search.progress import ending, plural
+from mc1opt.search.progress import ending, passed_over_lines, plural
 from mc1opt.search.records import study_record
 from mc1opt.search.resume import load_study
 from mc1opt.spec import DataSet, Device, EpochResult, Fidelity, Precision, Training, TrainingFailed
@@ -105,6 +105,8 @@ def replay(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     check_libraries()
     loaded = load_study(open_storage(storage, create=False), study)
+    for line in passed_over_lines(study_record(loaded).trials):
+        print(line, file=output)
     trial = _trial(loaded, number)
     stored = _stored_curve(trial)
     elsewhere = _elsewhere(trial)
@@ -128,7 +130,7 @@ def replay(
 
 
 def _trial(study: "Study", number: int) -> "FrozenTrial":
-    record = study_record(study).trial(number)
+    record = study_record(study).own_trial(number)
     trial = study.get_trials(deepcopy=False)[number]
     again = record.outcome in ("complete", "pruned") or (
         record.failure is not None and record.failure["kind"] in REPEATABLE

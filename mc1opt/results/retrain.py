@@ -33,7 +33,7 @@ from mc1opt.results.trainings import Job, StoredTrainings
 from mc1opt.search.catalogue import claim_study, read_study
 from mc1opt.search.command import resolve_workers
 from mc1opt.search.observers import StopReason
-from mc1opt.search.progress import duration
+from mc1opt.search.progress import duration, passed_over_lines
 from mc1opt.search.records import StudyRecord
 from mc1opt.search.run import StopFlag
 from mc1opt.training.devices import resolve_device, resolve_precision
@@ -109,6 +109,8 @@ def retrain(
         raise UsageError("--top and --trial exclude each other: a trial is retrained alone.")
     claim_study(command.storage, command.study)
     record = read_study(command.storage, command.study)
+    for line in passed_over_lines(record.trials):
+        write(line)
     folder = models_folder(command.storage, record.folder)
     plan = _plan(command, record, folder, output, stop, write, new_pool)
     _refuse_another_model(folder, plan, command.force)

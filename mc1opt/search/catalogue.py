@@ -42,6 +42,8 @@ class StudyEntry:
     trials: int
     complete: int
     best: float | None
+    passed_over: int = 0
+    """Trials that are not mc1opt's in a study that is (`mc1opt.search.records.foreign`)."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,17 @@ def catalogue(storage: str) -> Catalogue:
     for summary in database.get_all_studies():
         study = load_study(database, summary.study_name)
         trials = study.get_trials(deepcopy=False)
-        complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
         definition = summary.user_attrs.get(records.STUDY_DEFINITION)
-        best = records.best_trial(complete) if definition is not None else None
+        own = trials if definition is None else records.own_trials(study)
+        best = records.best_trial(own) if definition is not None else None
         studies.append(
             StudyEntry(
-                summary.study_name, definition, len(trials), len(complete), best.value if best else None
+                summary.study_name,
+                definition,
+                len(trials),
+                sum(trial.state == TrialState.COMPLETE for trial in own),
+                best.value if best else None,
+                len(trials) - len(own),
             )
         )
     return Catalogue(definitions, studies)
@@ -97,6 +104,8 @@ def catalogue_lines(found: Catalogue) -> list[str]:
         best = f", best {entry.best:.3f}" if entry.best is not None else ""
         foreign = " (not one of mc1opt's)" if entry.definition is None else ""
         counts = f"{plural(entry.trials, 'trial')}, {entry.complete} complete"
+        if entry.passed_over:
+            counts += f", {entry.passed_over} passed over: not mc1opt's"
         lines.append(f"  {entry.name:<{width}}  {counts}{best}{foreign}")
     return lines
 
@@ -163,8 +172,9 @@ def open_for_deletion(storage: str, name: str) -> StudyToDelete:
 
 def _refuse_if_running(name: str, trials: Sequence[FrozenTrial]) -> None:
     """Refuses where a process of this machine trains trials, or trains them again with new seeds."""
-    owners = [trial.user_attrs.get(records.OWNER) for trial in trials if trial.state == TrialState.RUNNING]
-    owners += [claim["owner"] for trial in trials for claim in trial.user_attrs.get(records.CONFIRMING, [])]
+    own = [trial for trial in trials if not records.foreign(trial)]
+    owners = [trial.user_attrs[records.OWNER] for trial in own if trial.state == TrialState.RUNNING]
+    owners += [claim["owner"] for trial in own for claim in trial.user_attrs.get(records.CONFIRMING, [])]
     for owner in owners:
         if owner is not None and is_dead(owner) is False:
             raise StorageError(

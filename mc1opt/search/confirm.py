@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from mc1opt.config import config_from_json
 from mc1opt.search import records
@@ -35,7 +35,7 @@ class Repetition:
 
 def missing_repetitions(objective: Objective, trials: Sequence[FrozenTrial], best: int) -> list[Repetition]:
     """What is still to be trained to confirm the `best` best trials; each trial's first seed comes first."""
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    complete = [trial for trial in trials if records.outcome(trial) == "complete"]
     complete.sort(key=lambda trial: (-(trial.value or 0.0), trial.number))
     return [
         Repetition(trial.number, trial._trial_id, _training(objective, trial, seed))

@@ -6,6 +6,8 @@ import warnings
 import optuna
 from optuna.trial import TrialState
 
+from mc1opt.search.records import own_trials
+
 LEAST_TRIALS = 8
 """Completed trials below which importances are noise."""
 
@@ -16,15 +18,17 @@ def importances(study: optuna.Study) -> dict[str, float]:
     PED-ANOVA (Watanabe et al., 2023), Optuna's default. Empty where there are too few trials, or where their
     values don't differ.
     """
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    complete = own_trials(study, (TrialState.COMPLETE,))
     if len(complete) < LEAST_TRIALS:
         return {}
+    own = optuna.create_study(direction="maximize")
+    own.add_trials(complete)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore"
             )  # of parameters that only some trials have: ours all are conditional
-            return optuna.importance.get_param_importances(study)
+            return optuna.importance.get_param_importances(own)
     except Exception as error:
         # They explain a finished study; they must not be what makes its end fail.
         logging.getLogger(__name__).warning("no importances: %r", error)

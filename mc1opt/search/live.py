@@ -12,7 +12,7 @@ from rich.text import Text
 
 from mc1opt.search.observers import Observer, SearchEnded, SearchStarted, TrialStarted
 from mc1opt.search.progress import RunningTrial, SearchProgress, duration, ending, plan_lines, record_summary
-from mc1opt.search.records import TrialRecord
+from mc1opt.search.records import UNTRAINED, TrialRecord
 from mc1opt.spec import EpochResult
 
 REDRAW_SECONDS = 0.2
@@ -62,7 +62,7 @@ class LiveProgress(Observer):
         """See `Observer`."""
         assert self._progress is not None
         self._progress.trial_ended(trial)
-        if trial.outcome not in ("too_large", "duplicate"):
+        if trial.outcome not in UNTRAINED:
             self._add_recent(f"#{trial.number} {ending(trial)}")
 
     def confirmed(self, number: int, value: float | None) -> None:

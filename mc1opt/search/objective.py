@@ -1,7 +1,7 @@
 """One trial: ask, config, train, report, prune, tell.
 
 Two halves, because they need different care. `propose` draws a config and settles what needs no training
-(too large, a duplicate); it must run under the search's lock, so that draws come one after the other.
+(too large, infeasible, a duplicate); it must run under the search's lock, so that draws come one by one.
 `train` has a worker train the config and tells the outcome; it runs in as many threads as there are workers.
 """
 
@@ -120,6 +120,9 @@ class Objective:
 
         Returns:
             What to train, or the trial that has ended.
+
+        Raises:
+            NoRoomError: see `StudyStorage.room_for`.
         """
         trial = self.study.ask()
         try:
@@ -143,6 +146,9 @@ class Objective:
         try:
             with self.storage.writing_parameters_together():
                 config = self.definition.config(trial)
+        except optuna.TrialPruned as reason:
+            attributes |= {records.INFEASIBLE: str(reason)} | _outcome("infeasible")
+            return self._tell_untrained(trial, attributes, records.INFEASIBLE, 1.0)
         except (StudyFileError, ValueError) as error:
             self.storage.set_own_attributes(trial._trial_id, attributes)
             return self._fail(trial, TrainingFailed("search_space", str(error)))
@@ -156,11 +162,12 @@ class Objective:
             records.SUMMARY: describe_config(config),
         }
         if size.macs > self.max_macs:
-            self.storage.set_own_attributes(trial._trial_id, attributes | _outcome("too_large"))
             # How much too large, so that TPE can rank what it must avoid.
-            self._set_constraint(trial, records.TOO_LARGE, size.macs / self.max_macs - 1.0)
-            return self._tell(trial, state=TrialState.PRUNED)
-        if self.storage.claim_config(trial._trial_id, attributes) is not None:
+            excess = size.macs / self.max_macs - 1.0
+            return self._tell_untrained(trial, attributes | _outcome("too_large"), records.TOO_LARGE, excess)
+        others = self.study.get_trials(deepcopy=False)
+        passed_over = {other._trial_id for other in others if records.foreign(other)}
+        if self.storage.claim_config(trial._trial_id, attributes, passed_over) is not None:
             self.storage.set_own_attributes(trial._trial_id, _outcome("duplicate"))
             return self._tell(trial, state=TrialState.PRUNED)
         accumulation = trial.user_attrs.get(records.ACCUMULATION, 1)
@@ -180,7 +187,7 @@ class Objective:
             return self._lost(proposal.trial)
         except WorkerError:
             # The world's fault: the trial waits until a worker can be started again.
-            self._set_back(proposal.trial)
+            self.set_back(proposal.trial._trial_id)
             raise
 
     def _train(self, trial: optuna.Trial, training: Training) -> FrozenTrial:
@@ -188,7 +195,7 @@ class Objective:
         try:
             finished = self.pool.train(training, reports.on_epoch)
         except TrainingInterrupted:
-            return self._set_back(trial)
+            return self.set_back(trial._trial_id)
         except TrainingFailed as failure:
             smaller = training.in_smaller_steps() if failure.kind == "out_of_memory" else None
             if smaller is not None:
@@ -232,11 +239,20 @@ class Objective:
         self.emit(TrialEnded(records.trial_record(stored)))
         return stored
 
-    def _set_back(self, trial: optuna.Trial) -> FrozenTrial:
-        stored = self.storage.get_trial(trial._trial_id)
+    def set_back(self, trial_id: int) -> FrozenTrial:
+        """Sets a trial of this process back to waiting, so that it is asked for again."""
+        stored = self.storage.get_trial(trial_id)
         times = stored.user_attrs.get(records.INTERRUPTED, 0) + 1
-        self.storage.set_back_to_waiting(trial._trial_id, self.storage.owner, {records.INTERRUPTED: times})
-        return self._ended(trial._trial_id)
+        self.storage.set_back_to_waiting(trial_id, self.storage.owner, {records.INTERRUPTED: times})
+        return self._ended(trial_id)
+
+    def _tell_untrained(
+        self, trial: optuna.Trial, attributes: dict[str, Any], constraint: str, violation: float
+    ) -> FrozenTrial:
+        """Ends a trial that violates a constraint: without reports, so that TPE ranks it as infeasible."""
+        self.storage.set_own_attributes(trial._trial_id, attributes)
+        self._set_constraint(trial, constraint, violation)
+        return self._tell(trial, state=TrialState.PRUNED)
 
     def _fail(self, trial: optuna.Trial, failure: TrainingFailed) -> FrozenTrial:
         what = {"kind": failure.kind, "message": failure.message}

@@ -8,15 +8,17 @@ import itertools
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from mc1opt.config import config_from_json
 from mc1opt.search.describe import describe_config
 from mc1opt.search.observers import Observer, SearchEnded, SearchStarted, TrialStarted
-from mc1opt.search.records import Outcome, TrialRecord
+from mc1opt.search.records import UNTRAINED, Outcome, TrialRecord
 from mc1opt.spec import EpochResult
 
+PASSED_OVER = 5
+"""Numbers of trials that are passed over for one reason that are named."""
 SILENCE_SECONDS = 30.0
 """Without a terminal, at least one line in so many seconds."""
 
@@ -137,9 +139,8 @@ class SearchProgress:
     def untrained(self) -> str:
         """Trials that don't count, in words; empty if there are none."""
         outcomes = self.outcomes
-        return ", ".join(
-            outcome_count(outcomes[key], key) for key in ("duplicate", "too_large", "failed") if outcomes[key]
-        )
+        keys: tuple[Outcome, ...] = ("duplicate", "too_large", "infeasible", "failed", "foreign")
+        return ", ".join(outcome_count(outcomes[key], key) for key in keys if outcomes[key])
 
     def best_line(self) -> str:
         """The best trial's value and number."""
@@ -153,7 +154,7 @@ def _rank(trial: TrialRecord) -> tuple[float, int]:
 
 def outcome_count(count: int, outcome: Outcome) -> str:
     """A count of trials in words: "1 duplicate", "2 duplicates", "3 too large"."""
-    words: dict[Outcome, str] = {"too_large": "too large"}
+    words: dict[Outcome, str] = {"too_large": "too large", "foreign": "passed over"}
     return f"{count} {words.get(outcome, outcome)}{'s' if outcome == 'duplicate' and count != 1 else ''}"
 
 
@@ -178,10 +179,14 @@ def ending(trial: TrialRecord) -> str:
         return f"complete, {trial.value:.3f}"
     if trial.outcome == "pruned" and trial.values_by_epoch:
         return f"pruned at epoch {len(trial.values_by_epoch)}, {trial.values_by_epoch[-1]:.3f}"
-    if trial.outcome == "too_large":
-        return f"too large, {(trial.macs or 0) / 1e6:.1f} million multiply-accumulates"
-    if trial.outcome == "duplicate":
-        return f"duplicate of #{trial.duplicate_of}"
+    untrained: dict[Outcome, str] = {
+        "too_large": f"too large, {(trial.macs or 0) / 1e6:.1f} million multiply-accumulates",
+        "infeasible": f"infeasible: {trial.infeasible}" if trial.infeasible else "infeasible",
+        "duplicate": f"duplicate of #{trial.duplicate_of}",
+        "foreign": f"passed over: {trial.foreign}",
+    }
+    if trial.outcome in untrained:
+        return untrained[trial.outcome]
     if trial.outcome == "failed" and trial.failure is not None:
         message = trial.failure["message"].strip().split("\n")[0]
         return f"failed ({trial.failure['kind']}): {message}"
@@ -228,7 +233,7 @@ class PlainProgress(Observer):
         """See `Observer`."""
         assert self._progress is not None
         self._progress.trial_ended(trial)
-        if trial.outcome in ("too_large", "duplicate"):
+        if trial.outcome in UNTRAINED:
             return  # they are counted at the end of each line
         self._status(f"#{trial.number} {ending(trial)}")
 
@@ -247,7 +252,8 @@ class PlainProgress(Observer):
             f"#{t.number} {t.epochs}/{epochs} epochs" + (f" {t.result.accuracy:.3f}" if t.result else "")
             for t in self._progress.running
         ]
-        self._status("training " + ", ".join(running) if running else "waiting for a worker")
+        waiting = "waiting for a worker, or for trials of other processes"
+        self._status("training " + ", ".join(running) if running else waiting)
 
     def study_ended(self, search: SearchEnded) -> None:
         """See `Observer`."""
@@ -279,7 +285,20 @@ def plan_lines(search: SearchStarted) -> list[str]:
     taken_up = sum(trial.outcome == "waiting" and trial.interrupted > 0 for trial in search.record.trials)
     if taken_up and left:
         lines.append(f"{plural(taken_up, 'interrupted trial')} {'is' if taken_up == 1 else 'are'} taken up.")
-    return lines
+    return [*lines, *passed_over_lines(search.record.trials)]
+
+
+def passed_over_lines(trials: Iterable[TrialRecord]) -> list[str]:
+    """Which trials are not mc1opt's and why, in one line; none where all are."""
+    numbers: dict[str, list[str]] = {}
+    for trial in trials:
+        if trial.foreign:
+            numbers.setdefault(trial.foreign, []).append(f"#{trial.number}")
+    said = []
+    for why, group in numbers.items():
+        more = f" and {len(group) - PASSED_OVER} more" if len(group) > PASSED_OVER else ""
+        said.append(f"{plural(len(group), 'trial')} {why} ({', '.join(group[:PASSED_OVER])}{more})")
+    return [f"Passed over: {'; '.join(said)}."] if said else []
 
 
 def _price(search: SearchStarted) -> str:

@@ -3,15 +3,19 @@
 The database is the only memory of a search: results start from these records, never from a live trial.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+import json
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, Literal
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from mc1opt.errors import UsageError
+from mc1opt.config import SCHEMA_VERSION, config_from_json
+from mc1opt.errors import ConfigError, UsageError
 from mc1opt.search.location import folder_name
 from mc1opt.spec import Fidelity
 
@@ -64,8 +68,11 @@ CONFIRMING_STEPS = "confirming_steps"
 """{seed: accumulation}: of new trainings that memory has made take smaller steps, also unfinished ones."""
 SUMMARY = "summary"
 """The config in one line, for people: see `mc1opt.search.describe`."""
+INFEASIBLE = "infeasible"
+"""Why a combination is no network, in the words of the search space, which may be none; and the name of the
+constraint that it violates."""
 OUTCOME = "outcome"
-"""What became of the trial, for people who look at it with other programs: Optuna's PRUNED stands for four of
+"""What became of the trial, for people who look at it with other programs: Optuna's PRUNED stands for five of
 them. Written before the trial is told, so that one without an end may have it; `outcome` is what counts."""
 
 # ---- User attributes of a study --------------------------------------------------------------------------
@@ -87,9 +94,11 @@ TOO_LARGE = "too_large"
 FAILED = "failed"
 """The constraint that a config violates whose training failed."""
 
-Outcome = Literal["complete", "pruned", "too_large", "duplicate", "failed", "running", "waiting"]
+Outcome = Literal[
+    "complete", "pruned", "too_large", "infeasible", "duplicate", "failed", "foreign", "running", "waiting"
+]
 
-UNTRAINED: tuple[Outcome, ...] = ("duplicate", "too_large")
+UNTRAINED: tuple[Outcome, ...] = ("duplicate", "too_large", "infeasible")
 """Outcomes of trials that needed no training."""
 
 _PLAIN_OUTCOMES: dict[TrialState, Outcome] = {
@@ -98,18 +107,88 @@ _PLAIN_OUTCOMES: dict[TrialState, Outcome] = {
     TrialState.WAITING: "waiting",
 }
 
+_TYPES: Mapping[str, type | tuple[type, ...]] = MappingProxyType(
+    {
+        CONFIG: dict,
+        CONFIG_ID: str,
+        SEED: int,
+        FIDELITY: dict,
+        PARAMETERS: int,
+        MACS: int,
+        EPOCH_SECONDS: (int, float),
+        LOSSES: list,
+        DEVICE: str,
+        VERSIONS: dict,
+        INTERRUPTED: int,
+        STALLED: dict,
+        ACCUMULATION: int,
+        FAILURE: dict,
+        DUPLICATE_OF: int,
+        STARTING_POINT: str,
+        CONFIRMATIONS: list,
+        CONFIRMING: list,
+        CONFIRMING_STEPS: dict,
+        INFEASIBLE: str,
+    }
+)
+"""What the attributes that are read back are; the others are for people."""
+
+
+def foreign(trial: FrozenTrial) -> str:
+    """Why a trial is passed over, in words that follow the noun; empty for one of mc1opt's.
+
+    A study is open to other programs, which may add trials, run and end them: such values are not measured
+    here. One of ours has an owner from its first moment on, and its value is its last report. A trial that
+    waits is trained, whoever enqueued it.
+    """
+    attributes = trial.user_attrs
+    if trial.state == TrialState.WAITING:
+        return ""
+    if not isinstance(attributes.get(OWNER), dict):
+        return "written by another program"
+    for key, kind in _TYPES.items():
+        if attributes.get(key) is not None and not isinstance(attributes[key], kind):
+            return f"with a damaged attribute {key!r}"
+    if trial.state == TrialState.COMPLETE and values_by_epoch(trial)[-1:] != [trial.value]:
+        return "ended by another program"
+    if trial.state == TrialState.FAIL or not trial.state.is_finished() or INFEASIBLE in attributes:
+        return ""
+    fault = _config_fault(json.dumps(attributes.get(CONFIG)))
+    return fault or ("" if CONFIG_ID in attributes else "with a damaged config")
+
+
+@functools.cache
+def _config_fault(stored: str) -> str:
+    """What is wrong with a stored config, as JSON, in the words of `foreign`."""
+    content = json.loads(stored) or {}
+    try:
+        config_from_json(content)
+    except ConfigError:
+        version = content.get("schema_version")
+        newer = type(version) is int and version > SCHEMA_VERSION
+        return "with a config that a newer mc1opt wrote" if newer else "with a damaged config"
+    return ""
+
+
+def own_trials(study: optuna.Study, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
+    """The trials of a study, in these states, but for those that are passed over; not to be changed."""
+    return [trial for trial in study.get_trials(deepcopy=False, states=states) if not foreign(trial)]
+
 
 def outcome(trial: FrozenTrial) -> Outcome:
-    """What became of a trial, in the words that people read; Optuna's PRUNED stands for four of them."""
+    """What became of a trial, in the words that people read; Optuna's PRUNED stands for five of them."""
+    if foreign(trial):
+        return "foreign"
     if trial.state in _PLAIN_OUTCOMES:
         return _PLAIN_OUTCOMES[trial.state]
     if trial.state == TrialState.FAIL or FAILURE in trial.user_attrs:
         return "failed"
-    if trial.user_attrs.get(DUPLICATE_OF) is not None:
-        return "duplicate"
-    if trial.constraints.get(TOO_LARGE, 0.0) > 0.0:
-        return "too_large"
-    return "pruned"
+    untrained: dict[Outcome, bool] = {
+        "infeasible": INFEASIBLE in trial.user_attrs,
+        "duplicate": trial.user_attrs.get(DUPLICATE_OF) is not None,
+        "too_large": trial.constraints.get(TOO_LARGE, 0.0) > 0.0,
+    }
+    return next((what for what, holds in untrained.items() if holds), "pruned")
 
 
 def is_counted(trial: FrozenTrial) -> bool:
@@ -118,9 +197,9 @@ def is_counted(trial: FrozenTrial) -> bool:
 
 
 def untrained_in_a_row(trials: Sequence[FrozenTrial]) -> int:
-    """How many of the last trials were duplicates or too large; those that have not ended are passed over."""
+    """How many of the last trials that have ended needed no training; foreign ones are left out."""
     outcomes = [outcome(trial) for trial in trials]
-    ended = [what for what in reversed(outcomes) if what not in ("running", "waiting")]
+    ended = [what for what in reversed(outcomes) if what not in ("running", "waiting", "foreign")]
     return next((i for i, what in enumerate(ended) if what not in UNTRAINED), len(ended))
 
 
@@ -131,7 +210,7 @@ def values_by_epoch(trial: FrozenTrial) -> list[float]:
 
 def best_trial(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
     """The completed trial with the highest value, the earliest one of equals; None if none is complete."""
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    complete = [trial for trial in trials if outcome(trial) == "complete"]
     return max(complete, key=lambda trial: (trial.value, -trial.number)) if complete else None
 
 
@@ -169,25 +248,30 @@ class TrialRecord:
     """What it was trained with; see `mc1opt.search.environment.versions`."""
     accumulation: int = 1
     """The steps that each batch was taken in, because memory was short; 1 is the whole batch."""
+    infeasible: str | None = None
+    """Why the combination is no network; empty where the search space has not said it."""
+    foreign: str = ""
+    """Why the trial is passed over (`foreign`); its value, its reports and its attributes are left out."""
 
 
 def trial_record(trial: FrozenTrial) -> TrialRecord:
     """The record of a stored trial; what it does not have is None, 0 or empty."""
-    attributes = trial.user_attrs
+    passed_over = foreign(trial)
+    attributes = {} if passed_over else trial.user_attrs
     return TrialRecord(
         number=trial.number,
         state=trial.state.name,
         outcome=outcome(trial),
         # Optuna stores a pruned trial's last report as its value; ours is what a whole training gave.
-        value=trial.value if trial.state == TrialState.COMPLETE else None,
+        value=trial.value if trial.state == TrialState.COMPLETE and not passed_over else None,
         config=attributes.get(CONFIG),
         config_id=attributes.get(CONFIG_ID),
         params=dict(trial.params),
         seed=attributes.get(SEED),
         parameters=attributes.get(PARAMETERS),
         macs=attributes.get(MACS),
-        values_by_epoch=values_by_epoch(trial),
-        seconds=_seconds(trial),
+        values_by_epoch=[] if passed_over else values_by_epoch(trial),
+        seconds=None if passed_over else _seconds(trial),
         epoch_seconds=attributes.get(EPOCH_SECONDS),
         constraints=dict(trial.constraints),
         failure=attributes.get(FAILURE),
@@ -201,6 +285,8 @@ def trial_record(trial: FrozenTrial) -> TrialRecord:
         device=attributes.get(DEVICE),
         versions=attributes.get(VERSIONS, {}),
         accumulation=attributes.get(ACCUMULATION, 1),
+        infeasible=attributes.get(INFEASIBLE),
+        foreign=passed_over,
     )
 
 
@@ -267,6 +353,20 @@ class StudyRecord:
         if found is None:
             there = f"its trials are 0 to {len(self.trials) - 1}" if self.trials else "it has no trials yet"
             raise UsageError(f"study {self.study!r} has no trial {number}; {there}.")
+        return found
+
+    def own_trial(self, number: int) -> TrialRecord:
+        """The trial with a number, where only one of mc1opt's will do.
+
+        Raises:
+            UsageError: the study has no such trial, or it is passed over.
+        """
+        found = self.trial(number)
+        if found.foreign:
+            raise UsageError(
+                f"trial {number} of study {self.study!r} is passed over: it is one {found.foreign}. Choose "
+                "another one."
+            )
         return found
 
     def to_json(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import itertools
 import json
 import shlex
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,18 +46,31 @@ class StudySettings:
 def space_fingerprint(definition: StudyDefinition) -> str:
     """What a search space gives, as a hash: the configs of fixed random draws, and their distributions.
 
-    Comments, formatting and names of functions don't count; a range or a choice does.
+    Comments, formatting and names of functions don't count; a range or a choice does, and whether a draw is
+    infeasible.
 
     Raises:
-        StudyFileError: the search space raises, or its starting points or its grid don't fit it.
+        StudyFileError: the search space raises, none of the draws is feasible, or its starting points or its
+            grid don't fit it.
     """
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     digest = hashlib.sha256()
+    infeasible = []
     for _ in range(SPACE_DRAWS):
         trial = study.ask()
-        digest.update(canonical_json(definition.config(trial)).encode())
+        try:
+            digest.update(canonical_json(definition.config(trial)).encode())
+        except optuna.TrialPruned as reason:
+            infeasible.append(str(reason))
+            digest.update(b"infeasible;")
         for name, distribution in sorted(trial.distributions.items()):
             digest.update(f"{name}={optuna.distributions.distribution_to_json(distribution)};".encode())
+    if len(infeasible) == SPACE_DRAWS:
+        said = f" (the last one: {infeasible[-1]})" if infeasible[-1] else ""
+        raise StudyFileError(
+            f"the search space of {definition.path} raised TrialPruned for each of {SPACE_DRAWS} random "
+            f"draws{said}, so a search would train nothing. Suggest only what fits together."
+        )
     for name, params in definition.starting_points.items():
         _check_point(definition, f"starting point {name!r}", dict(params))
     if definition.grid:
@@ -73,6 +86,8 @@ def _check_point(definition: StudyDefinition, what: str, params: dict[str, Any])
         warnings.simplefilter("error")  # Optuna only warns of a value out of range
         try:
             definition.config(FixedTrial(params))
+        except optuna.TrialPruned:
+            pass  # its trial is infeasible, and done
         except StudyFileError as error:
             raise StudyFileError(f"the {what} of {definition.path} does not fit: {error}") from error
 
@@ -191,7 +206,8 @@ def take_up_interrupted(
 ) -> int:
     """Sets trials back to waiting whose owner has died, so that they are asked for again.
 
-    Optuna's own check of stale trials is not used: it ends them as FAIL for good.
+    Optuna's own check of stale trials is not used: it ends them as FAIL for good. Those that another program
+    runs are left to it.
 
     Args:
         study: whose running trials are looked at.
@@ -202,7 +218,7 @@ def take_up_interrupted(
         How many were set back.
     """
     taken = 0
-    for trial in _running(study):
+    for trial in records.own_trials(study, (TrialState.RUNNING,)):
         owner = trial.user_attrs.get(records.OWNER)
         dead = is_dead(owner)
         if dead is False or (dead is None and not is_silent(trial)):
@@ -230,7 +246,3 @@ def take_up_interrupted(
         )
         study.tell(trial.number, state=TrialState.FAIL)
     return taken
-
-
-def _running(study: optuna.Study) -> Iterator[FrozenTrial]:
-    yield from study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -15,7 +15,7 @@ from optuna.samplers import BaseSampler, GridSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mc1opt.errors import UsageError
-from mc1opt.search.records import is_counted, outcome, values_by_epoch
+from mc1opt.search.records import foreign, is_counted, outcome, own_trials, values_by_epoch
 from mc1opt.seeds import derive_seed
 
 STARTUP_TRIALS = 8
@@ -47,7 +47,7 @@ class SeededSampler(BaseSampler):
     Here a draw depends on the study's seed, the trial's number, the parameter's name and the finished trials
     alone.
 
-    The sampler sees the trials as `_as_seen` puts them.
+    The sampler sees the trials as `_as_seen` puts them, and none of other programs.
 
     Args:
         make: makes the sampler for a seed.
@@ -117,7 +117,7 @@ class _View:
 
 def _view(study: optuna.Study, trial: FrozenTrial, known: dict[int, FrozenTrial]) -> _View:
     seen = optuna.create_study(direction="maximize")
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    trials = own_trials(study, (TrialState.COMPLETE, TrialState.PRUNED))
     for other in trials:
         if other._trial_id not in known:
             known[other._trial_id] = _as_seen(other)
@@ -215,7 +215,7 @@ class WholeGridSampler(GridSampler):
         return not waiting and not self._free_points(study)
 
     def _free_points(self, study: optuna.Study) -> set[int]:
-        trials = study.get_trials(deepcopy=False)
+        trials = own_trials(study)
         taken = {trial.system_attrs.get("grid_id") for trial in trials if trial.state != TrialState.FAIL}
         return set(range(self._points)) - taken
 
@@ -290,6 +290,34 @@ class NarrowingPruner(BasePruner):
         return ahead >= self._kept[min(epoch, len(self._kept) - 1)] * (len(others) + 1)
 
 
+class OwnPruner(BasePruner):
+    """A pruner that compares trials with mc1opt's own alone.
+
+    Args:
+        pruner: what compares them.
+    """
+
+    def __init__(self, pruner: BasePruner) -> None:
+        self.pruner = pruner
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Whether the trial shall end after its last reported epoch."""
+        return self.pruner.prune(cast(optuna.Study, _OwnTrials(study)), trial)
+
+
+class _OwnTrials:
+    """A study without the trials of other programs."""
+
+    def __init__(self, study: optuna.Study) -> None:
+        self._study = study
+
+    def get_trials(self, **which: Any) -> list[FrozenTrial]:
+        return [trial for trial in self._study.get_trials(**which) if not foreign(trial)]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._study, name)
+
+
 def make_pruner(name: str) -> BasePruner:
     """The pruner of `--pruner`: narrowing, median, halving or none.
 
@@ -307,4 +335,4 @@ def make_pruner(name: str) -> BasePruner:
     }
     if name not in makers:
         raise UsageError(f"unknown pruner {name!r}. Allowed: {', '.join(makers)}.")
-    return makers[name]()
+    return OwnPruner(makers[name]())

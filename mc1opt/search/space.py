@@ -1,6 +1,7 @@
 """Study definitions: finding and loading them, and the suggestions that they share.
 
-A study definition is a Python file with a function `search_space(trial) -> Config`. It may set:
+A study definition is a Python file with a function `search_space(trial) -> Config`, which may raise
+`optuna.TrialPruned("why")` for a combination that is no network. It may set:
 
     EPOCHS, TRAIN_IMAGES    the default fidelity
     MAX_MACS                the default of --max-macs: multiply-accumulates an image, above which a network
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from optuna import TrialPruned
 from optuna.trial import BaseTrial
 from pydantic import ValidationError
 
@@ -70,9 +72,12 @@ class StudyDefinition:
 
         Raises:
             StudyFileError: the search space raised, or gave something else than a config.
+            TrialPruned: the search space says that the parameters make no network.
         """
         try:
             config = self.search_space(trial)
+        except TrialPruned:
+            raise
         except ValidationError as error:
             raise StudyFileError(
                 f"the search space of {self.path} made an impossible config from {trial.params}: "

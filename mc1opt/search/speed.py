@@ -4,6 +4,7 @@ A product of matrices would be cheaper, but says little: convolutions of few cha
 validation reach another share of a CPU's peak on each machine, and two workers slow each other down.
 """
 
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 
@@ -31,9 +32,15 @@ TICK_SECONDS = 0.2
 
 
 def typical_config(definition: StudyDefinition, max_macs: int) -> Config:
-    """The random config whose cost is nearest to the mean of those that are not too large."""
+    """The random config whose cost is nearest to the mean of those that are not too large.
+
+    The draws are among those of `space_fingerprint`, which has made sure that some are feasible.
+    """
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    configs = [definition.config(study.ask()) for _ in range(DRAWS)]
+    configs = []
+    for _ in range(DRAWS):
+        with contextlib.suppress(optuna.TrialPruned):
+            configs.append(definition.config(study.ask()))
     macs = {config: cost(config.architecture).macs for config in configs}
     affordable = [config for config in configs if macs[config] <= max_macs]
     if not affordable:

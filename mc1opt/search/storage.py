@@ -10,23 +10,25 @@ that damages databases in the SQLite of most Pythons (the WAL-reset bug, before 
 """
 
 import contextlib
-import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import optuna
 import sqlalchemy
 from optuna._typing import JSONSerializable
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
+from optuna.storages._rdb.models import TrialModel
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
+from mc1opt.search import statements
 from mc1opt.search.location import locked_beside, locked_on_server, server_arguments, sqlite_path
 from mc1opt.search.patience import DatabaseError, Outage, patiently, through_outages
 from mc1opt.search.records import CONFIG_ID, DUPLICATE_OF, OWNER
@@ -37,6 +39,10 @@ BUSY_TIMEOUT_SECONDS = 20.0
 
 class LostTrialError(Exception):
     """A trial belongs to another process now, which took this one for dead. What that one does counts."""
+
+
+class NoRoomError(Exception):
+    """A study has begun as many trials as it may: those of other processes are among them."""
 
 
 class StudyStorage(RDBStorage):
@@ -55,6 +61,7 @@ class StudyStorage(RDBStorage):
         self._lock = threading.Lock()
         self._drawn = threading.local()
         self._noted = threading.local()
+        self._room = threading.local()
         options: dict[str, Any] = {"pool_size": threads + 4, "connect_args": server_arguments(url)}
         if make_url(url).get_backend_name() == "sqlite":
             options["connect_args"] = {"timeout": BUSY_TIMEOUT_SECONDS}
@@ -86,6 +93,38 @@ class StudyStorage(RDBStorage):
             template_trial.user_attrs = {OWNER: self.owner}
         return super()._create_new_trial(study_id, template_trial)
 
+    def _get_prepared_new_trial(
+        self, study_id: int, template_trial: FrozenTrial | None, session: Session
+    ) -> TrialModel:
+        self._require_room(session.connection(), study_id)
+        return super()._get_prepared_new_trial(study_id, template_trial, session)
+
+    @contextlib.contextmanager
+    def room_for(self, begun: int) -> Iterator[None]:
+        """This thread takes a trial inside only where fewer of the study have begun, by whatever process.
+
+        It is counted and taken in one transaction, so that processes that count at the same time don't all
+        find room.
+
+        Args:
+            begun: trials in any state but WAITING, finished ones among them.
+
+        Raises:
+            NoRoomError: from what would have taken one.
+        """
+        self._room.most = begun
+        try:
+            yield
+        finally:
+            self._room.most = None
+
+    def _require_room(self, connection: sqlalchemy.Connection, study_id: int) -> None:
+        most = getattr(self._room, "most", None)
+        if most is not None:
+            statements.one_after_the_other(connection, study_id)
+            if statements.begun_trials(connection, study_id) >= most:
+                raise NoRoomError
+
     @contextlib.contextmanager
     def writing_parameters_together(self) -> Iterator[None]:
         """The parameters that this thread sets inside are written at the end, in one transaction.
@@ -94,7 +133,8 @@ class StudyStorage(RDBStorage):
         inside leaves a trial without parameters, whose draws come out the same when it is taken up.
 
         Raises:
-            ValueError: a parameter has another range than in earlier trials of the study.
+            ValueError: a parameter has another range than in earlier trials of the study, those of other
+                programs left out.
         """
         rows: list[Any] = []
         self._drawn.rows = rows
@@ -108,8 +148,15 @@ class StudyStorage(RDBStorage):
     @patiently
     def _write_parameters(self, rows: list[Any]) -> None:
         with _create_scoped_session(self.scoped_session, True) as session:
-            for row in rows:
-                self._set_trial_param_without_commit(session, *row)
+            for trial_id, name, value, distribution, known in rows:
+                # Optuna compares with any trial's: one of another program would have all of ours refused.
+                before = known or self._own_distribution(session, trial_id, name) or distribution
+                self._set_trial_param_without_commit(session, trial_id, name, value, distribution, before)
+
+    @staticmethod
+    def _own_distribution(session: Session, trial_id: int, name: str) -> BaseDistribution | None:
+        stored = statements.own_distribution(session.connection(), trial_id, name)
+        return None if stored is None else json_to_distribution(stored)
 
     def _set_trial_param(
         self,
@@ -153,7 +200,7 @@ class StudyStorage(RDBStorage):
     def _write_study_attributes(self, attributes: dict[tuple[int, str], Any]) -> None:
         with self._transaction() as connection:
             for (study, key), value in attributes.items():
-                self._write(connection, "study_system_attributes", "study_id", study, key, value)
+                statements.write_study_attribute(connection, study, key, value)
 
     @patiently
     def set_study_system_attr(self, study_id: int, key: str, value: JSONSerializable) -> None:
@@ -198,15 +245,9 @@ class StudyStorage(RDBStorage):
                 return super().set_trial_state_values(trial_id, state, values)
         now = datetime.now(UTC).replace(tzinfo=None)
         with self._transaction() as connection:
-            taken = connection.execute(
-                sqlalchemy.text(
-                    "UPDATE trials SET state = 'RUNNING', datetime_start = :now "
-                    "WHERE trial_id = :trial AND state = 'WAITING'"
-                ).bindparams(sqlalchemy.bindparam("now", now, sqlalchemy.DateTime())),
-                {"trial": trial_id},
-            )
-            if taken.rowcount:
-                self._write_owner(connection, trial_id, self.owner)
+            self._require_room(connection, statements.study_of(connection, trial_id))
+            if statements.begin(connection, trial_id, now):
+                statements.write_attribute(connection, trial_id, OWNER, self.owner)
                 return True
         if self.get_trial(trial_id).state.is_finished():
             raise UpdateFinishedTrialError(f"trial {trial_id} is finished")
@@ -237,33 +278,27 @@ class StudyStorage(RDBStorage):
         One transaction: whoever comes second finds another owner and leaves the trial alone.
         """
         with self._transaction() as connection:
-            if not self._change_owner(connection, trial_id, expected_owner, None):
+            if not statements.change_owner(connection, trial_id, expected_owner, None):
                 return False
-            changed = connection.execute(
-                sqlalchemy.text(
-                    "UPDATE trials SET state = 'WAITING' WHERE trial_id = :trial AND state = 'RUNNING'"
-                ),
-                {"trial": trial_id},
-            )
-            if not changed.rowcount:
+            if not statements.set_back(connection, trial_id):
                 connection.rollback()
                 return False
             for key, value in attributes.items():
-                self._write_attribute(connection, trial_id, key, value)
+                statements.write_attribute(connection, trial_id, key, value)
         return True
 
     @patiently
     def take_over(self, trial_id: int, expected_owner: dict[str, Any] | None) -> bool:
         """Makes this process the owner of a trial, if it still belongs to `expected_owner`."""
         with self._transaction() as connection:
-            return self._change_owner(connection, trial_id, expected_owner, self.owner)
+            return statements.change_owner(connection, trial_id, expected_owner, self.owner)
 
     @patiently
     def set_user_attributes(self, trial_id: int, attributes: dict[str, Any]) -> None:
         """Writes several user attributes of any trial in one transaction: one wait for the disk."""
         with self._transaction() as connection:
             for key, value in attributes.items():
-                self._write_attribute(connection, trial_id, key, value)
+                statements.write_attribute(connection, trial_id, key, value)
 
     @patiently
     def set_own_attributes(self, trial_id: int, attributes: dict[str, Any]) -> None:
@@ -275,14 +310,21 @@ class StudyStorage(RDBStorage):
         with self._transaction() as connection:
             self._require_own(connection, trial_id)
             for key, value in attributes.items():
-                self._write_attribute(connection, trial_id, key, value)
+                statements.write_attribute(connection, trial_id, key, value)
 
     @patiently
-    def claim_config(self, trial_id: int, attributes: dict[str, Any]) -> int | None:
+    def claim_config(
+        self, trial_id: int, attributes: dict[str, Any], passed_over: Container[int] = ()
+    ) -> int | None:
         """Writes attributes of a trial that this process runs, its config id among them, and its original.
 
         In one transaction: of two processes that have drawn the same config one comes first, and a process
         that dies leaves no trial waiting that others take for the original of its own original.
+
+        Args:
+            trial_id: the trial's.
+            attributes: what is written.
+            passed_over: ids of trials that are no original, whatever their attributes say.
 
         Returns:
             The number of the study's other trial that has trained this config or is to train it, if there is
@@ -292,39 +334,18 @@ class StudyStorage(RDBStorage):
             LostTrialError: the trial is another process's by now.
         """
         with self._transaction() as connection:
-            # Changes nothing, but one process after the other may do it, on a database server as well.
-            connection.execute(
-                sqlalchemy.text(
-                    "UPDATE studies SET study_name = study_name "
-                    "WHERE study_id = (SELECT study_id FROM trials WHERE trial_id = :trial)"
-                ),
-                {"trial": trial_id},
-            )
+            study_id = statements.study_of(connection, trial_id)
+            statements.one_after_the_other(connection, study_id)
             self._require_own(connection, trial_id)
-            row = connection.execute(
-                sqlalchemy.text(
-                    "SELECT number FROM trial_user_attributes JOIN trials USING (trial_id) "
-                    "WHERE study_id = (SELECT study_id FROM trials WHERE trial_id = :trial) "
-                    "AND trials.trial_id != :trial AND key = :key AND value_json = :config "
-                    "AND state != 'FAIL' AND trials.trial_id NOT IN "
-                    "(SELECT trial_id FROM trial_user_attributes WHERE key = :duplicate) "
-                    "ORDER BY number LIMIT 1"
-                ),
-                {
-                    "trial": trial_id,
-                    "key": CONFIG_ID,
-                    "config": json.dumps(attributes[CONFIG_ID]),
-                    "duplicate": DUPLICATE_OF,
-                },
-            ).fetchone()
-            original = None if row is None else int(row[0])
+            config = attributes[CONFIG_ID]
+            original = statements.original_of(connection, study_id, trial_id, config, passed_over)
             connection.execute(  # of an interrupted start, when there may have been another original
                 sqlalchemy.text("DELETE FROM trial_user_attributes WHERE trial_id = :trial AND key = :key"),
                 {"trial": trial_id, "key": DUPLICATE_OF},
             )
             mark = {} if original is None else {DUPLICATE_OF: original}
             for key, value in (attributes | mark).items():
-                self._write_attribute(connection, trial_id, key, value)
+                statements.write_attribute(connection, trial_id, key, value)
         return original
 
     @patiently
@@ -334,18 +355,8 @@ class StudyStorage(RDBStorage):
         One transaction: what another process writes at the same time is not lost.
         """
         with self._transaction() as connection:
-            connection.execute(
-                sqlalchemy.text("UPDATE trials SET number = number WHERE trial_id = :trial"),
-                {"trial": trial_id},  # holds on to it
-            )
-            row = connection.execute(
-                sqlalchemy.text(
-                    "SELECT value_json FROM trial_user_attributes WHERE trial_id = :trial AND key = :key"
-                ),
-                {"trial": trial_id, "key": key},
-            ).fetchone()
-            value = change(None if row is None else json.loads(row[0]))
-            self._write_attribute(connection, trial_id, key, value)
+            value = change(statements.read_attribute(connection, trial_id, key))
+            statements.write_attribute(connection, trial_id, key, value)
 
     @patiently
     def heartbeats(self, study_id: int) -> dict[int, str]:
@@ -354,14 +365,7 @@ class StudyStorage(RDBStorage):
         Only whether it changes says something: clocks of two machines differ, and jump.
         """
         with self._transaction() as connection:
-            rows = connection.execute(
-                sqlalchemy.text(
-                    "SELECT trial_id, heartbeat FROM trial_heartbeats JOIN trials USING (trial_id) "
-                    "WHERE study_id = :study AND state = 'RUNNING'"
-                ),
-                {"study": study_id},
-            )
-            return {trial_id: str(heartbeat) for trial_id, heartbeat in rows}
+            return statements.heartbeats(connection, study_id)
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -379,56 +383,8 @@ class StudyStorage(RDBStorage):
         Raises:
             LostTrialError: it is another one than this process.
         """
-        if not self._change_owner(connection, trial_id, self.owner, self.owner):
+        if not statements.change_owner(connection, trial_id, self.owner, self.owner):
             raise LostTrialError(f"trial {trial_id} belongs to another process")
-
-    @staticmethod
-    def _change_owner(
-        connection: sqlalchemy.Connection,
-        trial_id: int,
-        expected: dict[str, Any] | None,
-        owner: dict[str, Any] | None,
-    ) -> bool:
-        """Compare-and-swap: whoever comes second finds another owner."""
-        changed = connection.execute(
-            sqlalchemy.text(
-                "UPDATE trial_user_attributes SET value_json = :owner "
-                "WHERE trial_id = :trial AND key = :key AND value_json = :expected"
-            ),
-            {
-                "trial": trial_id,
-                "key": OWNER,
-                "owner": json.dumps(owner),
-                "expected": json.dumps(expected),
-            },
-        )
-        return changed.rowcount > 0
-
-    def _write_owner(
-        self, connection: sqlalchemy.Connection, trial_id: int, owner: dict[str, Any] | None
-    ) -> None:
-        self._write_attribute(connection, trial_id, OWNER, owner)
-
-    def _write_attribute(
-        self, connection: sqlalchemy.Connection, trial_id: int, key: str, value: Any
-    ) -> None:
-        self._write(connection, "trial_user_attributes", "trial_id", trial_id, key, value)
-
-    @staticmethod
-    def _write(
-        connection: sqlalchemy.Connection, table: str, owner: str, owner_id: int, key: str, value: Any
-    ) -> None:
-        """Writes an attribute of a trial or a study (`owner` is the column that says which)."""
-        values = {"id": owner_id, "key": key, "value": json.dumps(value)}
-        updated = connection.execute(
-            sqlalchemy.text(f"UPDATE {table} SET value_json = :value WHERE {owner} = :id AND key = :key"),
-            values,
-        )
-        if not updated.rowcount:
-            connection.execute(
-                sqlalchemy.text(f"INSERT INTO {table} ({owner}, key, value_json) VALUES (:id, :key, :value)"),
-                values,
-            )
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlalchemy.Connection]:

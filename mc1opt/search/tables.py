@@ -9,7 +9,14 @@ from collections.abc import Sequence
 from mc1opt.program import program
 from mc1opt.search.location import DEFAULT_STORAGE, shown_storage
 from mc1opt.search.observers import SearchEnded
-from mc1opt.search.progress import duration, ending, outcome_count, record_summary, study_name
+from mc1opt.search.progress import (
+    duration,
+    ending,
+    outcome_count,
+    passed_over_lines,
+    record_summary,
+    study_name,
+)
 from mc1opt.search.ranking import by_promise, by_value, confirmed_values, told_apart
 from mc1opt.search.records import Outcome, StudyRecord, TrialRecord
 
@@ -25,7 +32,7 @@ def study_lines(record: StudyRecord) -> list[str]:
         lines.append(f"  fidelity   {fidelity.epochs} epochs of {fidelity.train_images:,} training images")
     if record.data is not None:
         lines.append(f"  data       {record.data['name']}")
-    lines.append(f"  trials     {counts_line(record.trials)}")
+    lines += [f"  trials     {counts_line(record.trials)}", *passed_over_lines(record.trials)]
     if record.best is None:
         return [*lines, "No trial is complete yet."]
     confirmed = confirmation_lines(record)
@@ -35,7 +42,8 @@ def study_lines(record: StudyRecord) -> list[str]:
 def counts_line(trials: Sequence[TrialRecord]) -> str:
     """How many trials there are of each outcome."""
     order: tuple[Outcome, ...] = (
-        "complete", "pruned", "too_large", "duplicate", "failed", "running", "waiting",
+        "complete", "pruned", "too_large", "infeasible", "duplicate", "failed",
+        "running", "waiting", "foreign",
     )  # fmt: skip
     counts = Counter(trial.outcome for trial in trials)
     shown = [outcome_count(counts[outcome], outcome) for outcome in order if counts[outcome]]

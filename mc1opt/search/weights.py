@@ -55,7 +55,7 @@ def keep_best_weights(folder: Path, trials: Iterable[FrozenTrial], keep: int) ->
     The best are the `keep` with the highest values, and the `keep` that promise most: one that new trainings
     have confirmed is not to lose its weights to others that were lucky once.
     """
-    complete = [records.trial_record(trial) for trial in trials if trial.state == TrialState.COMPLETE]
+    complete = [records.trial_record(trial) for trial in trials if records.outcome(trial) == "complete"]
     best = {trial.number for ranked in (by_value(complete), by_promise(complete)) for trial in ranked[:keep]}
     for trial in complete:
         if trial.number not in best:
@@ -75,6 +75,8 @@ def kept_weights(folder: Path) -> dict[int, Path]:
 def tidy(folder: Path, trials: Sequence[FrozenTrial], keep: int) -> None:
     """Deletes what killed processes have left: files of trials that have ended, and files written by half.
 
+    Files of trials that are passed over stay: a newer mc1opt may have written them.
+
     Args:
         folder: the study's; it need not exist.
         trials: all of the study, in the order of their numbers.
@@ -86,7 +88,11 @@ def tidy(folder: Path, trials: Sequence[FrozenTrial], keep: int) -> None:
         if (match := _WEIGHTS.fullmatch(name) or _CHECKPOINT.fullmatch(name)) is None:
             continue
         number = int(match.group(1))
-        if number < len(trials) and _is_left(trials[number], match, unfinished is not None):
+        if (
+            number < len(trials)
+            and not records.foreign(trials[number])
+            and _is_left(trials[number], match, unfinished is not None)
+        ):
             _delete(path)
     keep_best_weights(folder, trials, keep)
 

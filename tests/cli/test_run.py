@@ -268,8 +268,23 @@ def test_a_wrong_value_is_named_with_what_is_allowed(
         ),
         (TINY.replace('"kind": "mlp", "width": 8', '"kind": "mlp"'), "the starting point 'mlp' of mine.py"),
         (TINY.replace("batch_size=10", "batch_size=0"), "mine.py made an impossible config"),
+        (
+            "import optuna\ndef search_space(trial):\n    raise optuna.TrialPruned('no')\n",
+            "mine.py raised TrialPruned for each of 64 random draws (the last one: no)",
+        ),
     ],
-    ids=["syntax", "no space", "no function", "import", "epochs", "none", "raises", "start", "config"],
+    ids=[
+        "syntax",
+        "no space",
+        "no function",
+        "import",
+        "epochs",
+        "none",
+        "raises",
+        "start",
+        "config",
+        "all",
+    ],
 )
 def test_a_study_definition_that_cannot_be_used_is_said_to_be_wrong_and_where(
     tiny: Path, mc1opt_here, content: str, message: str
@@ -334,3 +349,17 @@ def test_a_search_in_which_all_fails_stops_and_says_why(tiny: Path) -> None:
     assert "Trials: 2 failed" in ended.stdout
     assert "show --study mine --trial 1" in ended.stdout
     assert states() == ["PRUNED", "PRUNED"]
+
+
+def test_what_is_no_network_is_named_with_its_reason_and_not_counted(tiny: Path, mc1opt_here) -> None:
+    narrow = '    if width < 10:\n        raise optuna.TrialPruned(f"{width} are too few")\n'
+    space = TINY.replace("    learning_rate = trial", f"{narrow}    learning_rate = trial")
+    (tiny / "studies/tiny.py").write_text(space.replace("EPOCHS = 2", "import optuna\n\nEPOCHS = 2"))
+    ended = mc1opt_here(*TINY_SEARCH, "--trials", "1", "--confirm", "0")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    outcomes = [trial["outcome"] for trial in stored_study("tiny")["trials"]]
+    assert outcomes[:4] == ["infeasible", "infeasible", "infeasible", "too_large"]
+    assert outcomes[-1] == "complete"
+    infeasible = outcomes.count("infeasible")
+    assert f"{infeasible} infeasible" in ended.stdout
+    assert "8 are too few" in mc1opt_here("show", "--study", "tiny", "--trial", "0").stdout

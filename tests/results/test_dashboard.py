@@ -134,7 +134,12 @@ def test_trials_that_leave_the_best_lose_note_and_files_but_not_what_a_person_wr
     better = [0.991, 0.992, 0.993, 0.994, 0.995]
     for value in better:
         opened().add_trial(
-            optuna.create_trial(state=TrialState.COMPLETE, value=value, user_attrs=first.user_attrs)
+            optuna.create_trial(
+                state=TrialState.COMPLETE,
+                value=value,
+                intermediate_values={0: value},
+                user_attrs=first.user_attrs,
+            )
         )
     update_dashboard("s.db", "s")
     detail = Pages().study()

@@ -103,6 +103,7 @@ def write_study(
     study.set_user_attr(records.FIDELITY, fidelity)
     study.set_user_attr(records.DATA, {"name": trained.data.name, "sha256": trained.data.sha256})
     attributes = {
+        records.OWNER: this_owner(),
         records.CONFIG: config_to_json(trained.config),
         records.CONFIG_ID: config_id(trained.config),
         records.SEED: trained.training.seed,
@@ -121,7 +122,12 @@ def write_study(
         if number in again:
             confirmations = [{"seed": 5 + index, "value": v} for index, v in enumerate(again[number])]
             extra[records.CONFIRMATIONS] = confirmations
-        study.add_trial(create_trial(state=state, value=value, user_attrs={**attributes, **extra}))
+        reports = {} if value is None else {0: value}
+        study.add_trial(
+            create_trial(
+                state=state, value=value, intermediate_values=reports, user_attrs={**attributes, **extra}
+            )
+        )
     folder = study_folder(checkpoints_folder(storage), name)
     folder.mkdir(parents=True)
     for number in (0, BEST, 4):

@@ -20,8 +20,10 @@ STATES: dict[Outcome, str] = {
     "complete": "COMPLETE",
     "pruned": "PRUNED",
     "too_large": "PRUNED",
+    "infeasible": "PRUNED",
     "duplicate": "PRUNED",
     "failed": "FAIL",
+    "foreign": "COMPLETE",
     "running": "RUNNING",
     "waiting": "WAITING",
 }

@@ -5,9 +5,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import BaseTrial
+import optuna
+from optuna import TrialPruned
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.trial import BaseTrial, FrozenTrial, TrialState, create_trial
 
-from mc1opt.config import MLP, SGD, Adam, Config, LinearLayer
+from mc1opt.config import MLP, SGD, Adam, Config, LinearLayer, config_id, config_to_json
+from mc1opt.search import records
 from mc1opt.search.observers import Observer, SearchEnded
 from mc1opt.search.opening import open_storage
 from mc1opt.search.ownership import this_owner
@@ -58,6 +62,14 @@ def tiny_space(trial: BaseTrial) -> Config:
         optimizer=SGD(learning_rate=0.1),
         batch_size=64,
     )
+
+
+def choosy_space(trial: BaseTrial) -> Config:
+    """As `smooth_space`, but a third of the combinations is no network."""
+    config = smooth_space(trial)
+    if config.batch_size > 200:
+        raise TrialPruned(f"batches of {config.batch_size} are too large")
+    return config
 
 
 def smooth_space(trial: BaseTrial) -> Config:
@@ -121,6 +133,58 @@ class Clock:
     def monotonic(self) -> float:
         """As `time.monotonic`."""
         return time.monotonic() + self._forward
+
+
+# ---- Trials that nobody trained --------------------------------------------------------------------------
+
+
+def own_attributes() -> dict[str, Any]:
+    """What a finished trial of mc1opt's always has."""
+    config = Config(
+        architecture=MLP(layers=(LinearLayer(width=16),)), optimizer=SGD(learning_rate=0.1), batch_size=64
+    )
+    return {
+        records.OWNER: this_owner(),
+        records.CONFIG: config_to_json(config),
+        records.CONFIG_ID: config_id(config),
+    }
+
+
+def own_trial(state: TrialState, value: float | None = None, **fields: Any) -> FrozenTrial:
+    """A stored trial as mc1opt writes it; `fields` are further ones of `create_trial`."""
+    attributes = own_attributes() | fields.pop("user_attrs", {})
+    fields.setdefault("intermediate_values", {} if value is None else {0: value})
+    return create_trial(state=state, value=value, user_attrs=attributes, **fields)
+
+
+SMOOTH_RANGES: dict[str, BaseDistribution] = {
+    "width": IntDistribution(64, 512, log=True),
+    "learning_rate": FloatDistribution(1e-3, 1.0, log=True),
+    "batch_size": IntDistribution(16, 512, log=True),
+}
+DRAWN = {"width": 100, "learning_rate": 0.5, "batch_size": 64}
+
+
+def write_foreign_trials(study: optuna.Study) -> None:
+    """What other programs write into a study, in every state but WAITING; FOREIGN trials."""
+    attributes = own_attributes()
+    newer = {**attributes[records.CONFIG], "schema_version": 99}
+    for trial in (
+        create_trial(value=0.99),
+        create_trial(value=0.98, params=DRAWN, distributions=SMOOTH_RANGES),
+        create_trial(state=TrialState.PRUNED, intermediate_values={0: 0.97, 1: 0.98}),
+        create_trial(state=TrialState.FAIL),
+        create_trial(state=TrialState.RUNNING),
+        create_trial(value=0.99, user_attrs=attributes),  # not its last report
+        own_trial(TrialState.COMPLETE, 0.96, user_attrs={records.CONFIG: "mlp"}),
+        own_trial(TrialState.COMPLETE, 0.96, user_attrs={records.CONFIG: {}}),
+        own_trial(TrialState.COMPLETE, 0.96, user_attrs={records.CONFIRMATIONS: 3}),
+        own_trial(TrialState.COMPLETE, 0.95, user_attrs={records.CONFIG: newer}),
+    ):
+        study.add_trial(trial)
+
+
+FOREIGN = 10
 
 
 # ---- Running ---------------------------------------------------------------------------------------------

@@ -116,7 +116,7 @@ def test_a_line_for_a_trial_breaks_the_silence_too() -> None:
 def test_the_line_in_between_says_how_far_each_trial_is() -> None:
     lines = Lines(started())
     lines.pass_time(30)
-    assert lines.lines[-1] == "0/100  waiting for a worker | no best yet"
+    assert lines.lines[-1] == "0/100  waiting for a worker, or for trials of other processes | no best yet"
     lines.progress.trial_started(TrialStarted(0, "mlp"))
     lines.progress.trial_started(TrialStarted(1, "mlp"))
     lines.progress.epoch(1, epoch(0, 0.25))
@@ -184,6 +184,36 @@ def test_the_plan_counts_the_interrupted_trials_and_no_starting_points(
     waiting = [trial(number, "waiting", interrupted=1) for number in range(interrupted)]
     starting_point = trial(9, "waiting", starting_point="tuned")
     assert plan_lines(started(*waiting, starting_point))[1:] == ([line] if line else [])
+
+
+def test_the_plan_names_what_is_passed_over_and_why_in_one_line() -> None:
+    why = ["written by another program"] * 7 + ["with a damaged config"]
+    trials = [trial(number, "foreign", foreign=reason) for number, reason in enumerate(why)]
+    assert plan_lines(started(*trials))[1:] == [
+        "Passed over: 7 trials written by another program (#0, #1, #2, #3, #4 and 2 more); "
+        "1 trial with a damaged config (#7)."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ended", "words"),
+    [
+        (trial(1, "infeasible", infeasible="too deep"), "infeasible: too deep"),
+        (trial(1, "infeasible", infeasible=""), "infeasible"),
+        (trial(1, "foreign", foreign="ended by another program"), "passed over: ended by another program"),
+    ],
+    ids=["with a reason", "without one", "foreign"],
+)
+def test_an_end_without_training_in_words(ended: TrialRecord, words: str) -> None:
+    assert ending(ended) == words
+
+
+def test_an_infeasible_trial_has_no_line_and_is_counted_in_the_next() -> None:
+    lines = Lines(started())
+    lines.progress.trial_ended(trial(0, "infeasible"))
+    assert len(lines.lines) == 0
+    lines.progress.trial_ended(trial(1, value=0.5))
+    assert lines.lines[-1] == "1/100  #1 complete, 0.500 | best 0.500 (#1) | 1 infeasible"
 
 
 def test_names_are_printed_as_they_are() -> None:

@@ -1,6 +1,7 @@
 """What is read back from a stored trial."""
 
 import json
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,17 @@ from mc1opt.search.ownership import this_owner
 from mc1opt.search.records import best_trial, is_counted, outcome, trial_record, untrained_in_a_row
 from mc1opt.search.resume import load_study
 from mc1opt.seeds import derive_seed
-from tests.search.studies import DATA, EPOCHS, SEED, counted, new_storage, run_study, stored
+from tests.search.studies import (
+    DATA,
+    EPOCHS,
+    SEED,
+    counted,
+    new_storage,
+    own_attributes,
+    own_trial,
+    run_study,
+    stored,
+)
 
 FAILURE = {records.FAILURE: {"kind": "diverged", "message": "m"}}
 
@@ -25,13 +36,17 @@ def ended(
     state: TrialState = TrialState.PRUNED,
     attributes: dict[str, Any] | None = None,
     too_large: float | None = None,
+    reports: Sequence[float] = (),
     **fields: Any,
 ) -> FrozenTrial:
-    """A stored trial, read back from a study."""
+    """A stored trial of mc1opt's, read back from a study; one that is complete has a report."""
+    reports = reports or ([fields["value"]] if "value" in fields else [])
     study = optuna.create_study(direction="maximize")
     trial = study.ask()
-    for key, value in (attributes or {}).items():
+    for key, value in (own_attributes() | (attributes or {})).items():
         trial.set_user_attr(key, value)
+    for epoch, value in enumerate(reports):
+        trial.report(value, epoch)
     if too_large is not None:
         trial.set_constraint(records.TOO_LARGE, too_large)
     if state.is_finished():
@@ -46,6 +61,8 @@ def ended(
         (ended(), "pruned"),
         (ended(too_large=0.0), "pruned"),
         (ended(too_large=0.1), "too_large"),
+        (ended(attributes={records.INFEASIBLE: "why"}), "infeasible"),
+        (ended(attributes={records.INFEASIBLE: "", records.CONFIG: None}), "infeasible"),
         (ended(attributes={records.DUPLICATE_OF: 0}), "duplicate"),
         (ended(attributes=FAILURE), "failed"),
         (ended(TrialState.FAIL), "failed"),
@@ -69,7 +86,8 @@ def test_the_best_trial_is_the_earliest_of_equal_ones_and_complete() -> None:
         (TrialState.COMPLETE, 0.6),
         (TrialState.PRUNED, 0.9),
     ]:
-        study.add_trial(create_trial(state=state, value=value))
+        study.add_trial(own_trial(state, value))
+    study.add_trial(create_trial(state=TrialState.COMPLETE, value=0.99))
     best = best_trial(study.trials)
     assert best is not None
     assert best.number == 1
@@ -96,7 +114,7 @@ def test_a_trial_took_what_its_epochs_took_whatever_the_wall_clock_says() -> Non
     assert trial_record(trial).seconds == 3.0
     trial.datetime_start = trial.datetime_complete - timedelta(days=1)
     trial.intermediate_values = {0: 0.4, 1: 0.5}
-    trial.user_attrs = {records.EPOCH_SECONDS: 1.5}
+    trial.user_attrs[records.EPOCH_SECONDS] = 1.5
     assert trial_record(trial).seconds == 3.0
     assert trial_record(ended(TrialState.RUNNING)).seconds is None
 
@@ -107,6 +125,8 @@ def test_untrained_trials_in_a_row_are_counted_from_the_last_ended_one() -> None
     assert untrained_in_a_row([]) == 0
     assert untrained_in_a_row([too_large, duplicate]) == 2
     assert untrained_in_a_row([too_large, trained, duplicate, running, too_large, running]) == 2
+    assert untrained_in_a_row([too_large, create_trial(value=0.9), too_large]) == 2
+    assert untrained_in_a_row([ended(attributes={records.INFEASIBLE: ""}), duplicate]) == 2
     assert untrained_in_a_row([too_large, trained]) == 0
     assert untrained_in_a_row([too_large, ended(attributes=FAILURE)]) == 0
 
@@ -155,4 +175,5 @@ def test_a_study_of_plain_optuna_can_be_read() -> None:
     assert record.direction == "minimize"
     assert record.fidelity is None
     assert [trial.config for trial in record.trials] == [None, None]
-    assert record.to_json()["best"]["value"] == max(trial.value for trial in study.trials)
+    assert [trial.outcome for trial in record.trials] == ["foreign", "foreign"]
+    assert record.to_json()["best"] is None

@@ -1,29 +1,37 @@
 """Going on with a study: the same one or none, and the trials that dead processes have left."""
 
 import dataclasses
+import os
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna import TrialPruned
+from optuna.trial import BaseTrial, TrialState
 
+from mc1opt.config import Config
 from mc1opt.errors import StorageError, StudyFileError, UsageError
-from mc1opt.search import records
+from mc1opt.search import ownership, records
 from mc1opt.search.location import DEFAULT_STORAGE
+from mc1opt.search.observers import Observer
 from mc1opt.search.ownership import this_owner
+from mc1opt.search.records import TrialRecord
 from mc1opt.search.resume import (
     MAX_STALLED,
+    SPACE_DRAWS,
     StudySettings,
     load_study,
     open_study,
     space_fingerprint,
     take_up_interrupted,
 )
+from mc1opt.search.run import StopFlag
 from mc1opt.search.space import StudyDefinition, load_definition
 from mc1opt.search.storage import StudyStorage
 from mc1opt.spec import DataSet, Fidelity
@@ -201,6 +209,38 @@ def test_a_starting_point_that_does_not_fit_is_refused_by_name(point: dict[str, 
         opened(small_definition(starting_points=points))
 
 
+def never(trial: BaseTrial) -> Config:
+    trial.suggest_int("width", 1, 2)
+    raise TrialPruned("it never fits")
+
+
+@pytest.mark.parametrize("points", [{}, {"narrow": {"width": 1}}], ids=["none", "a starting point"])
+def test_a_space_in_which_nothing_is_feasible_is_refused_with_the_reason(points: dict[str, Any]) -> None:
+    with pytest.raises(StudyFileError, match=rf"each of {SPACE_DRAWS} random draws \(.* it never fits\)"):
+        opened(definition_of(never, starting_points=points))
+
+
+def test_which_draws_are_infeasible_is_compared_and_not_the_words_for_it() -> None:
+    def limited(limit: int, words: str) -> StudyDefinition:
+        def space(trial: BaseTrial) -> Config:
+            config = smooth_space(trial)
+            if config.batch_size > limit:
+                raise TrialPruned(words)
+            return config
+
+        return definition_of(space)
+
+    fingerprint = space_fingerprint(limited(100, "too large"))
+    assert space_fingerprint(limited(100, "larger than 100")) == fingerprint
+    assert space_fingerprint(limited(200, "too large")) != fingerprint
+    assert space_fingerprint(definition_of(smooth_space)) != fingerprint
+
+
+def test_the_fingerprints_of_stored_studies_stay() -> None:
+    assert space_fingerprint(definition_of(smooth_space)) == "dede74c0828e7dc6"
+    assert space_fingerprint(small_definition()) == "282fa9894b84e486"
+
+
 def test_a_starting_point_that_lacks_a_parameter_is_refused() -> None:
     point = {key: value for key, value in STARTING_POINTS["narrow"].items() if key != "sgd_step"}
     with pytest.raises(StudyFileError, match=r"'odd'(.|\n)*sgd_step"):
@@ -291,18 +331,43 @@ def test_a_taken_up_trial_waits_without_an_owner_and_says_how_often_it_was_inter
         assert trial.user_attrs[records.INTERRUPTED] == times
 
 
+def living_owner() -> dict[str, Any]:
+    """Another process that lives: the parent of this one."""
+    parent = os.getppid()
+    return {**this_owner(), "pid": parent, "started": ownership._start_time(parent)}
+
+
 @pytest.mark.parametrize(
     "owner",
-    [this_owner(), {**dead_owner(), "host": "elsewhere.example"}],
+    [living_owner(), {**dead_owner(), "host": "elsewhere.example"}],
     ids=["a living process", "another host"],
 )
-def test_a_trial_whose_owner_may_live_is_let_alone(owner: dict[str, Any]) -> None:
+def test_a_trial_whose_owner_may_live_is_let_alone_and_waited_for(owner: dict[str, Any]) -> None:
     leave_running(owner)
     assert take_up() == 0
-    record = run_study(2, small_definition(starting_points={}), seed=0, max_macs=SETTINGS.max_macs).record
-    assert record.trials[0].outcome == "running"
-    assert len(counted(record)) == 2
+    stop = StopFlag()
+
+    class StopsLater(Observer):
+        """When it has waited for a second longer than it had something to do."""
+
+        def trial_ended(self, trial: TrialRecord) -> None:
+            threading.Timer(1.5, stop.set, ("signal", "SIGINT")).start()
+
+    options = {"seed": 0, "max_macs": SETTINGS.max_macs, "observers": (StopsLater(),), "stop": stop}
+    ended = run_study(2, small_definition(starting_points={}), **options)
+    assert ended.reason == "signal"
+    assert ended.record.trials[0].outcome == "running"
+    assert len(counted(ended.record)) == 1
     assert load_study(new_storage(), "s").trials[0].user_attrs[records.OWNER] == owner
+
+
+def test_a_trial_of_this_process_that_no_thread_of_it_trains_is_trained() -> None:
+    """As where the answer of a database server was lost: the trial was made twice."""
+    leave_running(this_owner())
+    assert take_up() == 0
+    record = run_study(2, small_definition(starting_points={}), seed=0, max_macs=SETTINGS.max_macs).record
+    assert [trial.outcome for trial in record.trials[:1]] == ["complete"]
+    assert len(counted(record)) == 2
 
 
 def test_a_silent_owner_on_another_host_is_dead_and_a_living_process_of_this_one_is_not() -> None:

@@ -22,7 +22,7 @@ from mc1opt.search.sampling import (
     make_pruner,
     make_sampler,
 )
-from tests.search.studies import SEED, new_storage, small_space
+from tests.search.studies import SEED, new_storage, own_attributes, own_trial, small_space
 
 # ---- Sampler ---------------------------------------------------------------------------------------------
 
@@ -122,18 +122,22 @@ def test_only_trained_trials_end_the_start_up() -> None:
 
     study = optuna.create_study(direction="maximize", sampler=SeededSampler(make, 0, startup_trials=3))
 
-    def tell(state: TrialState, **attributes: object) -> int:
+    def tell(state: TrialState, large: bool = False, **attributes: object) -> int:
         trial = study.ask()
         trial.suggest_float("x", 0, 1)
-        for key, value in attributes.items():
+        for key, value in (own_attributes() | attributes).items():
             trial.set_user_attr(key, value)
-        if attributes.get("config") == "large":
+        if large:
             trial.set_constraint(records.TOO_LARGE, 1.0)
+        if state == TrialState.COMPLETE:
+            trial.report(0.5, 0)
         study.tell(trial, 0.5 if state == TrialState.COMPLETE else None, state=state)
         return len(made)
 
     for _ in range(3):
-        tell(TrialState.PRUNED, config="large")
+        tell(TrialState.PRUNED, large=True)
+        tell(TrialState.PRUNED, infeasible="")
+        tell(TrialState.PRUNED, owner=None)
         tell(TrialState.PRUNED, duplicate_of=0)
         tell(TrialState.PRUNED, failure={"kind": "diverged"})
         tell(TrialState.FAIL)
@@ -161,7 +165,7 @@ GRID = {"x": [1, 2, 3], "y": ["a", "b"]}
 
 
 def grid_study(seed: int = 0) -> optuna.Study:
-    return optuna.create_study(sampler=make_sampler("grid", seed, GRID))
+    return optuna.create_study(storage=new_storage(), sampler=make_sampler("grid", seed, GRID))
 
 
 def ask_point(study: optuna.Study) -> tuple[optuna.Trial, tuple[int, str]]:
@@ -192,7 +196,9 @@ def test_a_grid_is_exhausted_when_every_point_is_taken_and_no_trial_waits() -> N
     again, same = ask_point(study)
     assert same == point
     for trial in [*trials, again]:
-        study.tell(trial, 0.5)  # Optuna's own sampler stops the study after the last, which is an error here
+        # Optuna's own sampler stops the study after the last, which is an error here.
+        trial.set_user_attr(records.INFEASIBLE, "")
+        study.tell(trial, state=TrialState.PRUNED)
     assert sampler.is_exhausted(study)
     study.enqueue_trial({"x": 1, "y": "a"})
     assert not sampler.is_exhausted(study)
@@ -214,9 +220,9 @@ def test_tpe_ranks_a_pruned_trial_by_what_it_had_reached() -> None:
         poor = i < 3
         reached = 0.3 if poor else 0.7 - abs(0.8 - i / 30)
         study.add_trial(
-            create_trial(
-                state=TrialState.COMPLETE if poor else TrialState.PRUNED,
-                value=0.3 if poor else None,
+            own_trial(
+                TrialState.COMPLETE if poor else TrialState.PRUNED,
+                0.3 if poor else None,
                 params={"x": 0.1 if poor else i / 30},
                 distributions=space,
                 intermediate_values={0: reached},
@@ -239,7 +245,7 @@ def study_of_curves(curves: Sequence[Sequence[float]], state: TrialState) -> opt
 def add_curves(study: optuna.Study, curves: Sequence[Sequence[float]], state: TrialState) -> None:
     for curve in curves:
         value = curve[-1] if state == TrialState.COMPLETE else None
-        study.add_trial(create_trial(state=state, value=value, intermediate_values=dict(enumerate(curve))))
+        study.add_trial(own_trial(state, value, intermediate_values=dict(enumerate(curve))))
 
 
 def should_prune(study: optuna.Study, curve: Sequence[float]) -> bool:
@@ -311,7 +317,8 @@ def test_without_a_pruner_everything_goes_on() -> None:
 
 
 def test_halving_ends_the_worse_of_many_trials() -> None:
-    study = optuna.create_study(direction="maximize", pruner=make_pruner("halving"))
+    pruner = make_pruner("halving")
+    study = optuna.create_study(storage=new_storage(), direction="maximize", pruner=pruner)
     verdicts = [should_prune(study, [value] * 4) for value in (0.9, 0.8, 0.7, 0.1)]
     assert not verdicts[0]
     assert verdicts[-1]

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import optuna
 import pytest
 from optuna.trial import FixedTrial
 
@@ -138,3 +139,12 @@ def test_a_search_space_that_raises_says_where_and_for_what(body: str, message: 
     )
     with pytest.raises(StudyFileError, match=message):
         load_definition("mine").config(FixedTrial({}))
+
+
+def test_a_combination_that_is_no_network_is_optunas_own_exception() -> None:
+    fast = '    if rate > 0.5:\n        raise optuna.TrialPruned("fast")\n'
+    text = "import optuna\n" + MINIMAL.replace("    return Config", f"{fast}    return Config")
+    definition = load_definition(str(write(Path("mine.py"), text)))
+    assert definition.config(FixedTrial({"rate": 0.5})).optimizer.learning_rate == 0.5
+    with pytest.raises(optuna.TrialPruned, match="fast"):
+        definition.config(FixedTrial({"rate": 0.6}))

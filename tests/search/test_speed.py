@@ -12,6 +12,7 @@ from mc1opt.search.speed import typical_config, typical_epoch_seconds
 from mc1opt.spec import DataSet, EpochResult, Fidelity, Training, TrainingFailed
 from mc1opt.workers.protocol import TrainingInterrupted
 from tests.curves import CurvePool
+from tests.search.studies import choosy_space, definition_of
 
 CNN = load_definition("cnn")
 DATA = DataSet(name="x", folder="", sha256="0" * 64, train_images=50_000, validation_images=3_000)
@@ -100,3 +101,8 @@ def test_a_curve_pool_says_how_long_its_epochs_take() -> None:
     seconds = measure(CurvePool(2))
     assert seconds is not None
     assert seconds > 0.01
+
+
+def test_the_typical_config_is_a_feasible_one() -> None:
+    definition = definition_of(choosy_space)
+    assert typical_config(definition, 10**9).batch_size <= 200

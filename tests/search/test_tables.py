@@ -85,6 +85,7 @@ def test_counts_are_said_by_outcome() -> None:
     assert counts_line(trials) == (
         "2 complete, 1 pruned, 1 too large, 1 duplicate, 1 failed, 1 running, 1 waiting"
     )
+    assert counts_line([trial(0, "infeasible"), trial(1, "foreign")]) == "1 infeasible, 1 passed over"
     assert counts_line([*trials, trial(9, "duplicate")]).count("2 duplicates") == 1
     assert counts_line([]) == "none yet"
 

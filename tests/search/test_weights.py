@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import optuna
-from optuna.trial import TrialState, create_trial
+from optuna.trial import TrialState
 
 from mc1opt.search import records
 from mc1opt.search.ownership import this_owner
@@ -18,7 +18,7 @@ from mc1opt.search.weights import (
     tidy,
     weights_path,
 )
-from tests.search.studies import run_study, stored
+from tests.search.studies import own_trial, run_study, stored
 
 FOLDER = Path("s.db.files/checkpoints/s")
 
@@ -51,7 +51,7 @@ def trials_with(states: list[tuple[TrialState, float | None]]) -> list[optuna.tr
     study = optuna.create_study(direction="maximize")
     FOLDER.mkdir(parents=True)
     for number, (state, value) in enumerate(states):
-        study.add_trial(create_trial(state=state, value=value))
+        study.add_trial(own_trial(state, value))
         weights_path(FOLDER, number).touch()
     return study.trials
 
@@ -136,7 +136,9 @@ def test_other_peoples_files_stay() -> None:
 
 def test_the_checkpoint_of_a_confirmation_goes_when_that_is_recorded() -> None:
     study = optuna.create_study(direction="maximize")
-    study.add_trial(create_trial(value=0.5, user_attrs={records.CONFIRMATIONS: [{"seed": 11, "value": 0.5}]}))
+    study.add_trial(
+        own_trial(TrialState.COMPLETE, 0.5, user_attrs={records.CONFIRMATIONS: [{"seed": 11, "value": 0.5}]})
+    )
     FOLDER.mkdir(parents=True)
     paths = [confirmation_checkpoint_path(FOLDER, 0, seed) for seed in (11, 12)]
     for path in paths:
@@ -149,7 +151,7 @@ def test_a_checkpoint_that_another_process_is_writing_for_a_confirmation_stays()
     living, dead = this_owner(), {**this_owner(), "started": -1}
     study = optuna.create_study(direction="maximize")
     claims = [{"seed": 11, "owner": living}, {"seed": 12, "owner": dead}]
-    study.add_trial(create_trial(value=0.5, user_attrs={records.CONFIRMING: claims}))
+    study.add_trial(own_trial(TrialState.COMPLETE, 0.5, user_attrs={records.CONFIRMING: claims}))
     FOLDER.mkdir(parents=True)
     paths = [FOLDER / f".trial-00000-again-{seed}.checkpoint.7.tmp" for seed in (11, 12, 13)]
     for path in paths:

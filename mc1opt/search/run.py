@@ -7,11 +7,10 @@ section 3; in short, totals would not be exact and interrupted trials would be l
 
 import contextlib
 import queue
-import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import optuna
@@ -21,6 +20,7 @@ from optuna.trial import FrozenTrial
 
 from mc1opt.search import records
 from mc1opt.search.confirm import SEEDS, Confirmation, missing_repetitions
+from mc1opt.search.endings import Endings
 from mc1opt.search.heartbeat import Heartbeat
 from mc1opt.search.identity import make_own
 from mc1opt.search.importance import importances
@@ -32,14 +32,12 @@ from mc1opt.search.plan import expected_bytes, expected_seconds, knows_its_speed
 from mc1opt.search.resume import StudySettings, load_study, open_study, take_up_interrupted
 from mc1opt.search.space import StudyDefinition
 from mc1opt.search.speed import typical_epoch_seconds
-from mc1opt.search.storage import StudyStorage
+from mc1opt.search.storage import NoRoomError, StudyStorage
 from mc1opt.search.weights import tidy
 from mc1opt.spec import CHECKPOINT_SECONDS, DataSet, Device, Fidelity, Precision
 from mc1opt.workers.pool import Pool
 from mc1opt.workers.protocol import TrainingInterrupted
 
-MAX_UNTRAINED = 50
-"""Trials in a row that were duplicates or too large, after which nothing new is left to try."""
 TICK_SECONDS = 0.2
 
 
@@ -149,10 +147,7 @@ class _Search:
         self.stop = stop
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.lock = threading.Condition()
-        self.in_flight = 0
-        self.untrained = 0  # in a row, those of an interrupted search among them
-        self.exhausted = ""  # why nothing new is left to try; trials in training still end well
-        self.failures: list[str] = []  # in a row
+        self.in_training: set[int] = set()  # ids of this process's trials
         self.error: BaseException | None = None
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.study: optuna.Study = open_study(
@@ -168,7 +163,7 @@ class _Search:
             storage,
             data,
         )
-        self.untrained = records.untrained_in_a_row(self.study.get_trials(deepcopy=False))
+        self.endings = Endings(self.study.get_trials(deepcopy=False), settings.max_failures)
         self.definition = definition
         self.taken_up = take_up_interrupted(self.study, storage)
         self.heartbeat = Heartbeat(self.study, storage)
@@ -203,8 +198,8 @@ class _Search:
             self._in_threads(self._work, deadline)
             if not self.stop.is_set():
                 self._confirm(deadline)
-        if self.exhausted and not self.stop.is_set():
-            self.stop.set("exhausted", self.exhausted)
+        if self.endings.exhausted and not self.stop.is_set():
+            self.stop.set("exhausted", self.endings.exhausted)
         record, shares = plan.record, {}
         try:
             study = load_study(self.storage, self.settings.study)  # anew: what finished trials gained since
@@ -362,61 +357,62 @@ class _Search:
                     ended = self.objective.train(proposal)
             finally:
                 with self.lock:
-                    self.in_flight -= 1
+                    self.in_training.discard(proposal.trial._trial_id)
                     self.lock.notify_all()
             with self.lock:
-                self._account(ended)
+                self._ended(ended)
 
     def _next(self) -> Proposal | None:
         """The next trial to train, or None when the search is over for this thread."""
         with self.lock:
-            while not self.stop.is_set() and not self.exhausted:
-                counted = self._counted()
+            while not self.stop.is_set() and not self.endings.exhausted:
                 sampler = self.study.sampler
                 no_more = isinstance(sampler, GridSampler) and sampler.is_exhausted(self.study)
-                if counted >= self.settings.trials or (no_more and not self.in_flight):
+                trials = self.study.get_trials(deepcopy=False)
+                outcomes = Counter(records.outcome(trial) for trial in trials)
+                counted, running = outcomes["complete"] + outcomes["pruned"], outcomes["running"]
+                if counted >= self.settings.trials or (no_more and not running):
                     return None
-                if no_more or counted + self.in_flight >= self.settings.trials:
-                    # A running trial may turn out not to count; then another one is needed.
-                    self.lock.wait(timeout=1.0)
-                    continue
-                result = self.objective.propose()
+                result = None
+                if not no_more and counted + running < self.settings.trials:
+                    uncounted = len(trials) - outcomes["waiting"] - counted - running
+                    result = self._propose(self.settings.trials + uncounted)
                 if isinstance(result, Proposal):
-                    self.untrained = 0
-                    self.in_flight += 1
+                    self.endings.trial_begins()
+                    self.in_training.add(result.trial._trial_id)
                     return result
-                self._account(result)
+                if result is not None:
+                    self._ended(result)
+                    continue
+                # A running trial, of whatever process, may turn out not to count; then another one is needed.
+                self._take_up(trials)
+                self.lock.wait(timeout=1.0)
             return None
+
+    def _propose(self, begun: int) -> Proposal | FrozenTrial | None:
+        """What `Objective.propose` gives; None where other processes have begun so many trials meanwhile."""
+        try:
+            with self.storage.room_for(begun):
+                return self.objective.propose()
+        except NoRoomError:
+            return None
+
+    def _take_up(self, trials: Sequence[FrozenTrial]) -> None:
+        """Sets trials back to waiting that nobody trains, so that this search waits for none of them.
+
+        Their process has died; or it is this one, and the database's answer to its asking was lost.
+        """
+        take_up_interrupted(self.study, self.storage)
+        for trial in trials:
+            is_own = trial.user_attrs.get(records.OWNER) == self.storage.owner
+            if records.outcome(trial) == "running" and is_own and trial._trial_id not in self.in_training:
+                self.objective.set_back(trial._trial_id)
 
     def _counted(self) -> int:
         return sum(records.is_counted(trial) for trial in self.study.get_trials(deepcopy=False))
 
-    def _account(self, trial: FrozenTrial) -> None:
+    def _ended(self, trial: FrozenTrial) -> None:
         """Looks whether a trial's end is the search's end, too."""
-        outcome = records.outcome(trial)
-        if outcome in records.UNTRAINED:
-            self.untrained += 1
-        if outcome in ("complete", "pruned"):
-            self.failures = []
-        if outcome == "failed":
-            told = trial.user_attrs.get(records.FAILURE, {"message": "ended from outside"})
-            self.failures.append(told["message"])
-        if self.untrained >= MAX_UNTRAINED:
-            self.exhausted = (
-                f"{self.untrained} trials in a row were duplicates or too large: the search space has "
-                "nothing new left. Widen it, raise --max-macs, or be content."
-            )
-        if len(self.failures) >= self.settings.max_failures:
-            commonest = Counter(_reason(message) for message in self.failures).most_common(3)
-            reasons = "; ".join(f"{count}x {message}" for message, count in commonest)
-            self.stop.set(
-                "failures",
-                f"{len(self.failures)} trials in a row failed (--max-failures {self.settings.max_failures}): "
-                f"{reasons}.",
-            )
-
-
-def _reason(message: str) -> str:
-    """A failure's first line, without what tells two of the same kind apart: the number of the process."""
-    first = message.strip().split("\n")[0].removesuffix("; its last output:")
-    return re.sub(r" \(process \d+\)", "", first)
+        self.endings.trial_ended(trial)
+        if self.endings.failed:
+            self.stop.set("failures", self.endings.failed)

@@ -58,9 +58,7 @@ class Expected:
     """What a study must have in the end."""
 
     trials: int
-    """Its total; at least that many trials count."""
-    spare: int = 0
-    """By how many the total may be passed, where several processes trained."""
+    """Its total: so many trials count, however many processes trained."""
     on_curves: bool = True
     """Whether the workers trained learning curves, so that every value is known."""
     keep: int = 5
@@ -72,7 +70,7 @@ def check(folder: Path, name: str, expected: Expected, storage: str = STORAGE) -
     _check_database(Path(storage))
     record = read_study(storage, name)
     _check_trials(record)
-    assert expected.trials <= len(counted(record)) <= expected.trials + expected.spare
+    assert len(counted(record)) == expected.trials
     if expected.on_curves:
         for trial in record.trials:
             assert trial.values_by_epoch == true_curve(trial, record)[: len(trial.values_by_epoch)]

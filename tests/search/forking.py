@@ -3,8 +3,11 @@
     python -m tests.search.forking kill COUNT SEED     one search, killed so many times at random moments
     python -m tests.search.forking together COUNT      so many searches of one study at the same time
     python -m tests.search.forking create COUNT        so many databases, each killed while it is made
+    python -m tests.search.forking share COUNT TRIALS KILLS URL
+                                                       so many searches of one study until it has TRIALS
+                                                       trials, so many of which are killed while they train
 
-The searches work on ./s.db; the switches of the environment hold.
+Without a URL the searches work on ./s.db; the switches of the environment hold.
 """
 
 import os
@@ -19,6 +22,8 @@ from pathlib import Path
 import sqlalchemy.event
 from sqlalchemy.engine import Engine
 
+from mc1opt.search.opening import open_storage
+from mc1opt.search.ownership import this_owner
 from mc1opt.spec import Fidelity
 from tests.curves import SWITCHES_VARIABLE, Switches
 from tests.search.studies import SECONDS, WHOLE, many_starting_points, new_storage, run_study, without_syncs
@@ -45,6 +50,14 @@ def _fork_whole() -> int:
 def _fork_together() -> int:
     fidelity = Fidelity(train_images=1000, epochs=1)
     return _fork(lambda: run_study(POINTS, many_starting_points(POINTS), fidelity=fidelity))
+
+
+def _fork_sharing(url: str, trials: int) -> int:
+    def search() -> None:
+        storage = open_storage(url, create=True, owner=this_owner(), threads=4)
+        run_study(trials, workers=2, storage=storage, checkpoint_seconds=0.0)
+
+    return _fork(search)
 
 
 def _fork(search: object) -> int:
@@ -96,10 +109,26 @@ def _together(count: int) -> int:
     return max(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids)
 
 
-def _main(mode: str, *numbers: int) -> int:
+def _shared(count: int, trials: int, kills: int, url: str) -> int:
+    """Kills a process as soon as it has begun an epoch, which takes a while."""
+    switches = Switches(Path(os.environ[SWITCHES_VARIABLE]))
+    pids = {_fork_sharing(url, trials) for _ in range(count)}
+    for number in range(kills):
+        switches.wait_for_epochs(3 * number + 2)
+        pid = next(epoch["pid"] for epoch in reversed(switches.epochs()) if epoch["pid"] in pids)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        pids.remove(pid)
+    return max(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids)
+
+
+def _main(mode: str, *arguments: str) -> int:
     sqlalchemy.event.listen(Engine, "connect", without_syncs)
+    numbers = [int(argument) for argument in arguments if argument.isdecimal()]
+    if mode == "share":
+        return _shared(*numbers, url=arguments[-1])
     return {"kill": _killed, "together": _together, "create": _killed_while_made}[mode](*numbers)
 
 
 if __name__ == "__main__":
-    sys.exit(_main(sys.argv[1], *map(int, sys.argv[2:])))
+    sys.exit(_main(*sys.argv[1:]))

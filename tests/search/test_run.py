@@ -11,32 +11,42 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import BaseTrial, FrozenTrial, TrialState, create_trial
 
+from mc1opt.config import Config
 from mc1opt.errors import StorageError, WorkerError
+from mc1opt.search import endings, records
 from mc1opt.search import run as run_module
 from mc1opt.search import storage as storage_module
 from mc1opt.search.observers import Observer, SearchEnded, SearchStarted, StopReason, TrialStarted
 from mc1opt.search.records import TrialRecord
+from mc1opt.search.resume import load_study
 from mc1opt.search.run import StopFlag
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import EpochResult, Fidelity, Training
 from tests.curves import CurvePool, Switches
 from tests.search.forking import POINTS, fork_searches
 from tests.search.studies import (
+    DRAWN,
+    FOREIGN,
     SEED,
+    SMOOTH_RANGES,
     WHOLE,
     Clock,
+    choosy_space,
     counted,
+    dead_owner,
     definition_of,
     facts,
     fail_some,
     many_starting_points,
+    new_storage,
     run_study,
     smooth_space,
     stored,
     tiny_space,
     wait_until_begun,
+    write_foreign_trials,
 )
 
 SMOOTH = definition_of(smooth_space)
@@ -206,8 +216,169 @@ def test_starting_points_are_trained_exactly_once_by_four_workers(switches: Swit
 def test_starting_points_are_trained_exactly_once_by_four_processes(switches: Switches) -> None:
     fork_searches("together", 4)
     assert each_once(switches) == [1] * POINTS
-    assert POINTS <= len(counted(stored())) <= POINTS + 3
+    assert len(counted(stored())) == POINTS
     assert len({epoch["pid"] for epoch in switches.epochs()}) > 1
+
+
+# ---- Combinations that are no network --------------------------------------------------------------------
+
+
+def test_an_infeasible_trial_is_told_without_training_and_its_reason_is_kept() -> None:
+    record = run_study(12, definition_of(choosy_space)).record
+    assert len(counted(record)) == 12
+    infeasible = [trial for trial in record.trials if trial.outcome == "infeasible"]
+    assert infeasible
+    for trial in infeasible:
+        assert (trial.state, trial.values_by_epoch, trial.config) == ("PRUNED", [], None)
+        assert trial.constraints == {records.INFEASIBLE: 1.0}
+        assert trial.params["batch_size"] > 200
+        assert trial.infeasible == f"batches of {trial.params['batch_size']} are too large"
+    assert all(trial.infeasible is None for trial in counted(record))
+
+
+def test_a_study_with_infeasible_trials_is_the_same_in_parts() -> None:
+    for trials in (2, 5, 9):
+        run_study(trials, definition_of(choosy_space))
+    run_study(9, definition_of(choosy_space), study="whole")
+    assert facts(stored()) == facts(stored(name="whole"))
+
+
+def test_an_infeasible_trial_whose_process_died_before_it_was_told_is_told() -> None:
+    run_study(1, definition_of(choosy_space))
+    storage = new_storage(owner=dead_owner())
+    study = load_study(storage, "s")
+    trial = study.ask()
+    trial.suggest_int("width", 64, 512, log=True)
+    trial.suggest_float("learning_rate", 1e-3, 1.0, log=True)
+    study._storage.set_trial_param(
+        trial._trial_id, "batch_size", 500, optuna.distributions.IntDistribution(16, 512, log=True)
+    )
+    storage.set_own_attributes(trial._trial_id, {records.INFEASIBLE: "soon"})
+    trial.set_constraint(records.INFEASIBLE, 1.0)
+    record = run_study(2, definition_of(choosy_space)).record
+    assert record.trials[1].outcome == "infeasible"
+    assert record.trials[1].infeasible == "batches of 500 are too large"
+
+
+@pytest.mark.parametrize("reason", [(), ("no",), (3,)], ids=str)
+def test_infeasible_trials_in_a_row_end_the_study(reason: tuple[Any, ...]) -> None:
+    def space(trial: BaseTrial) -> Config:
+        if isinstance(trial, optuna.Trial) and trial.study.study_name == "s" and trial.number >= 2:
+            raise optuna.TrialPruned(*reason)
+        return smooth_space(trial)
+
+    ended = run_study(20, definition_of(space))
+    assert ended.reason == "exhausted"
+    outcomes = [trial.outcome for trial in ended.record.trials]
+    assert outcomes == ["complete"] * 2 + ["infeasible"] * 50
+    assert {trial.infeasible for trial in ended.record.trials[2:]} == {"".join(map(str, reason))}
+
+
+def test_an_infeasible_starting_point_is_done_and_not_tried_again(switches: Switches) -> None:
+    point = {"width": 64, "learning_rate": 0.1, "batch_size": 300}
+    definition = definition_of(
+        choosy_space, starting_points={"large": point, "fine": point | {"batch_size": 16}}
+    )
+    for trials in (1, 3):
+        record = run_study(trials, definition, sampler="random").record
+    assert [trial.starting_point for trial in record.trials[:2]] == ["large", "fine"]
+    assert [trial.outcome for trial in record.trials[:2]] == ["infeasible", "complete"]
+    assert sum(trial.starting_point is not None for trial in record.trials) == 2
+
+
+def test_infeasible_points_of_a_grid_are_done(switches: Switches) -> None:
+    grid = {"width": [64], "learning_rate": [0.1, 0.2], "batch_size": [16, 300, 400]}
+    for _ in range(2):
+        ended = run_study(100, definition_of(choosy_space, grid=grid), sampler="grid", pruner="none")
+        assert ended.reason == "finished"
+        outcomes = Counter(trial.outcome for trial in ended.record.trials)
+        assert outcomes == {"complete": 2, "infeasible": 4}
+
+
+# ---- Trials of other programs ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("before", [0, 3])
+@pytest.mark.parametrize("workers", [1, 4])
+def test_trials_of_other_programs_are_passed_over(before: int, workers: int, switches: Switches) -> None:
+    definition = definition_of(smooth_space)
+    if before:
+        run_study(before, definition)
+    else:
+        stop = StopFlag()
+        stop.set("signal", "SIGINT")
+        run_study(1, definition, stop=stop)
+    study = optuna.load_study(study_name="s", storage="sqlite:///s.db")
+    write_foreign_trials(study)
+    study.enqueue_trial(DRAWN)
+    stored_before = [trial for trial in study.trials if trial.number in range(before, before + FOREIGN)]
+    ended = run_study(9, definition, workers=workers, confirm=2)
+    assert ended.reason == "finished"
+    record = ended.record
+    assert Counter(trial.outcome for trial in record.trials)["foreign"] == FOREIGN
+    assert len([trial for trial in record.trials if trial.outcome in ("complete", "pruned")]) == 9
+    foreign = record.trials[before : before + FOREIGN]
+    assert {trial.outcome for trial in foreign} == {"foreign"}
+    assert record.best is not None
+    assert record.best.number not in range(before, before + FOREIGN)
+    assert all(not trial.confirmations and not trial.values_by_epoch for trial in foreign)
+    enqueued = record.trials[before + FOREIGN]
+    assert (enqueued.params, enqueued.outcome) == (DRAWN, "complete")
+    after = optuna.load_study(study_name="s", storage="sqlite:///s.db").trials
+    assert after[before : before + FOREIGN] == stored_before
+
+
+@pytest.mark.parametrize("pruner", ["narrowing", "median", "halving"])
+def test_draws_and_prunings_do_not_depend_on_what_other_programs_found(pruner: str) -> None:
+    """A draw depends on the trial's number, so there are as many foreign trials in both studies."""
+
+    def own(name: str, foreign: list[FrozenTrial]) -> list[dict[str, Any]]:
+        run_study(1, SMOOTH, study=name, pruner=pruner)
+        study = optuna.load_study(study_name=name, storage="sqlite:///s.db")
+        for trial in foreign:
+            study.add_trial(trial)
+        record = run_study(14, SMOOTH, study=name, pruner=pruner).record
+        return [trial for trial in facts(record) if trial["outcome"] != "foreign"]
+
+    silent = [create_trial(state=TrialState.FAIL)] * 12
+    loud = [
+        create_trial(
+            value=0.999,
+            params=DRAWN,
+            distributions=SMOOTH_RANGES,
+            intermediate_values=dict.fromkeys(range(4), 0.999),
+        )
+    ] * 12
+    trials = own("silent", silent)
+    assert own("loud", loud) == trials
+    assert len(trials) == 14
+
+
+def test_a_parameter_that_another_program_drew_otherwise_refuses_none_of_ours() -> None:
+    stop = StopFlag()
+    stop.set("signal", "SIGINT")
+    run_study(1, SMOOTH, stop=stop)
+    study = optuna.load_study(study_name="s", storage="sqlite:///s.db")
+    choices = optuna.distributions.CategoricalDistribution(["a", "b"])
+    study.add_trial(create_trial(value=0.9, params={"width": "a"}, distributions={"width": choices}))
+    ended = run_study(4, SMOOTH)
+    assert Counter(trial.outcome for trial in ended.record.trials) == {"foreign": 1, "complete": 4}
+
+
+def test_a_config_of_a_trial_that_is_passed_over_may_be_trained(switches: Switches) -> None:
+    run_study(3, definition_of(tiny_space), pruner="none")
+    study = optuna.load_study(study_name="s", storage="sqlite:///s.db")
+    connection = sqlite3.connect("s.db")
+    with connection:  # as `optuna tell` would have ended it
+        connection.execute("UPDATE trial_values SET value = 0.99 WHERE trial_id = 1")
+    connection.close()
+    ended = run_study(3, definition_of(tiny_space), pruner="none")
+    assert [trial.outcome for trial in ended.record.trials if trial.outcome != "duplicate"] == [
+        "foreign", "complete", "complete", "complete",
+    ]  # fmt: skip
+    assert study.trials[0].value == 0.99
+    again = next(t for t in ended.record.trials[1:] if t.config_id == study.trials[0].user_attrs["config_id"])
+    assert again.outcome in ("complete", "duplicate")
 
 
 # ---- Nothing new -----------------------------------------------------------------------------------------
@@ -232,7 +403,7 @@ def test_fifty_untrained_trials_in_a_row_end_the_study_and_running_trials_end_we
 def test_an_interruption_does_not_make_an_exhausted_study_begin_to_count_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(run_module, "MAX_UNTRAINED", 8)
+    monkeypatch.setattr(endings, "MAX_UNTRAINED", 8)
     first = run_study(100, definition_of(tiny_space))
     again = run_study(100, definition_of(tiny_space))
     assert (first.reason, again.reason) == ("exhausted", "exhausted")

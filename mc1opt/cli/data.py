@@ -1,11 +1,10 @@
 """`mc1opt data`: where the images are, and fetching them."""
 
-import json
 import sys
 
 import typer
 
-from mc1opt.cli.options import Data, Json
+from mc1opt.cli.options import Data, Json, print_json
 
 
 def data(data: Data = None, as_json: Json = False) -> None:
@@ -22,7 +21,7 @@ def data(data: Data = None, as_json: Json = False) -> None:
 
     report = describe_data(data, output=sys.stderr if as_json else sys.stdout)
     if as_json:
-        typer.echo(json.dumps(report.to_json(), indent=2))
+        print_json(report.to_json())
     else:
         for line in report.lines():
             typer.echo(line)

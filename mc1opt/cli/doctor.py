@@ -1,10 +1,8 @@
 """`mc1opt doctor`: is all well?"""
 
-import json
-
 import typer
 
-from mc1opt.cli.options import DEFAULT_STORAGE, Data, Json, Storage
+from mc1opt.cli.options import DEFAULT_STORAGE, Data, Json, Storage, print_json
 
 
 def doctor(storage: Storage = DEFAULT_STORAGE, data: Data = None, as_json: Json = False) -> None:
@@ -22,7 +20,7 @@ def doctor(storage: Storage = DEFAULT_STORAGE, data: Data = None, as_json: Json 
 
     diagnosis = examine(storage, data)
     if as_json:
-        typer.echo(json.dumps(diagnosis.to_json(), indent=2))
+        print_json(diagnosis.to_json())
     else:
         for line in diagnosis.lines():
             typer.echo(line)

@@ -1,11 +1,10 @@
 """`mc1opt evaluate`: a model on the test images."""
 
-import json
 import sys
 
 import typer
 
-from mc1opt.cli.options import DEFAULT_STORAGE, Data, Json, Storage
+from mc1opt.cli.options import DEFAULT_STORAGE, Data, Json, Storage, print_json
 from mc1opt.cli.predict import Model
 
 
@@ -30,7 +29,7 @@ def evaluate(
 
     result = evaluate_model(model, data, storage=storage, output=sys.stderr if as_json else sys.stdout)
     if as_json:
-        typer.echo(json.dumps(result.to_json(), indent=2))
+        print_json(result.to_json())
         return
     for line in evaluation_lines(result):
         typer.echo(line)

@@ -1,13 +1,12 @@
 """`mc1opt export`: a model as files that other programs read."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mc1opt.cli.options import DEFAULT_STORAGE, Data, Json, Storage
+from mc1opt.cli.options import DEFAULT_STORAGE, Data, Json, Storage, print_json
 from mc1opt.paths import user_path
 
 
@@ -76,4 +75,4 @@ def export(
         output=shown,
     )
     if as_json:
-        typer.echo(json.dumps([file.to_json() for file in exported], indent=2))
+        print_json([file.to_json() for file in exported])

@@ -1,11 +1,10 @@
 """`mc1opt mirror`: the best trials in Weights & Biases."""
 
-import json
 from typing import Annotated
 
 import typer
 
-from mc1opt.cli.options import DEFAULT_STORAGE, Json, Storage, StoredStudy, wandb_mode
+from mc1opt.cli.options import DEFAULT_STORAGE, Json, Storage, StoredStudy, print_json, wandb_mode
 from mc1opt.cli.values import at_least, parse_duration
 from mc1opt.errors import UsageError
 
@@ -68,7 +67,7 @@ def mirror(
     )
     report = mirror_study(options, Limits(step=seconds))
     if as_json:
-        typer.echo(json.dumps(report.to_json(), indent=2))
+        print_json(report.to_json())
     if not as_json or report.error is not None:
         for line in [*report.passed_over, *report_lines(report, storage)]:
             typer.echo(line, err=report.error is not None)

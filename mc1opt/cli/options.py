@@ -1,8 +1,10 @@
 """The options that several commands share; how their numbers and times are read: `mc1opt.cli.values`."""
 
+import json
+import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,7 +28,10 @@ StoredStudy = Annotated[str, typer.Option("--study", help="The name of a stored 
 Storage = Annotated[
     str, typer.Option(help="The study database: a SQLite file, or an SQLAlchemy URL.", parser=_storage)
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, nothing else.")]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print JSON on standard output, nothing else; NaN and infinity are null."),
+]
 Data = Annotated[
     Path | None,
     typer.Option(
@@ -49,6 +54,19 @@ Wandb = Annotated[
 ]
 
 DEFAULT_STORAGE = "storage/mc1opt.db"
+
+
+def print_json(value: Any) -> None:
+    """Prints what `--json` asks for; in place of NaN and infinity, which JSON has not, null."""
+    typer.echo(json.dumps(_with_null(value), indent=2, allow_nan=False))
+
+
+def _with_null(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_null(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_null(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 WANDB_MODES: dict[str, "Mode | None"] = {

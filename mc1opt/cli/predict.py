@@ -1,12 +1,11 @@
 """`mc1opt predict`: what a model sees in image files."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mc1opt.cli.options import DEFAULT_STORAGE, Json, Storage
+from mc1opt.cli.options import DEFAULT_STORAGE, Json, Storage, print_json
 from mc1opt.cli.values import at_least
 from mc1opt.paths import user_path
 
@@ -45,7 +44,7 @@ def predict(
 
     predictions = predict_images(model, images, top=top, storage=storage)
     if as_json:
-        typer.echo(json.dumps(predictions.to_json(), indent=2))
+        print_json(predictions.to_json())
     else:
         for line in predictions.lines():
             typer.echo(line)

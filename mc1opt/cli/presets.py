@@ -1,12 +1,11 @@
 """`mc1opt presets`: the published models: their list, the layers of one, and measuring them."""
 
-import json
 import sys
 from typing import Annotated
 
 import typer
 
-from mc1opt.cli.options import DEFAULT_STORAGE, Data, DeviceName, Json, Storage, Timeout, Workers
+from mc1opt.cli.options import DEFAULT_STORAGE, Data, DeviceName, Json, Storage, Timeout, Workers, print_json
 from mc1opt.cli.signals import Signals, resume_command
 from mc1opt.cli.values import at_least, parse_duration
 
@@ -33,7 +32,7 @@ def presets(context: typer.Context, storage: Storage = DEFAULT_STORAGE, as_json:
     every = list(PRESETS.values())
     results = stored_results(presets_folder(storage), every)
     if as_json:
-        typer.echo(json.dumps([preset_json(preset, results[preset.name]) for preset in every], indent=2))
+        print_json([preset_json(preset, results[preset.name]) for preset in every])
         return
     for line in list_lines(results):
         typer.echo(line)
@@ -60,7 +59,7 @@ def show(
     preset = get_preset(name)
     results = stored_results(presets_folder(_storage(context, storage)), [preset])[preset.name]
     if _json(context, as_json):
-        typer.echo(json.dumps(preset_json(preset, results), indent=2))
+        print_json(preset_json(preset, results))
         return
     for line in show_lines(preset, results):
         typer.echo(line)
@@ -137,7 +136,7 @@ def run(
     if as_json:
         found = [(PRESETS[entry.name], measured) for entry, measured in ended.results]
         listed = [preset_json(preset, {chosen: measured} if measured else {}) for preset, measured in found]
-        typer.echo(json.dumps(listed, indent=2))
+        print_json(listed)
     if ended.reason != "finished":
         typer.echo(f"{stopped_line(ended)}\nGo on with:   {resume_command()}", file=output)
         raise typer.Exit(signals.exit_code)

@@ -1,12 +1,11 @@
 """`mc1opt replay`: a trial trained again, and its curve compared."""
 
-import json
 import sys
 from typing import Annotated
 
 import typer
 
-from mc1opt.cli.options import DEFAULT_STORAGE, Data, Json, Storage, StoredStudy
+from mc1opt.cli.options import DEFAULT_STORAGE, Data, Json, Storage, StoredStudy, print_json
 from mc1opt.cli.values import at_least
 
 
@@ -31,6 +30,9 @@ def replay(
     from mc1opt.results.replay import replay as run_replay
 
     result = run_replay(storage, study, trial, data=data, output=sys.stderr if as_json else sys.stdout)
-    typer.echo(json.dumps(result.to_json(), indent=2) if as_json else result.line())
+    if as_json:
+        print_json(result.to_json())
+    else:
+        typer.echo(result.line())
     if not result.equal:
         raise typer.Exit(1)

@@ -1,6 +1,5 @@
 """`mc1opt retrain`: the best configs over several seeds, the winner on all images, then the test images."""
 
-import json
 import sys
 from typing import Annotated
 
@@ -16,6 +15,7 @@ from mc1opt.cli.options import (
     Timeout,
     Wandb,
     Workers,
+    print_json,
     wandb_mode,
 )
 from mc1opt.cli.signals import Signals, given_command, resume_command
@@ -98,8 +98,8 @@ def retrain(
     if ended.result is None:
         typer.echo(f"Go on with:   {resume_command()}", err=as_json)
         if as_json:
-            typer.echo(json.dumps(stopped_json(study, ended.reason), indent=2))
+            print_json(stopped_json(study, ended.reason))
         raise typer.Exit(signals.exit_code)
     update_or_warn(storage, study, lambda line: typer.echo(line, err=True))
     if as_json:
-        typer.echo(json.dumps(ended.result.to_json(), indent=2))
+        print_json(ended.result.to_json())

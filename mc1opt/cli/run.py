@@ -1,6 +1,5 @@
 """`mc1opt run`: searches."""
 
-import json
 import sys
 from typing import Annotated
 
@@ -16,6 +15,7 @@ from mc1opt.cli.options import (
     Timeout,
     Wandb,
     Workers,
+    print_json,
     wandb_mode,
 )
 from mc1opt.cli.signals import Signals, resume_command
@@ -124,7 +124,7 @@ def run(
             observers=(DashboardWriter(storage), *mirrors),
         )
     if as_json:
-        typer.echo(json.dumps(ended.record.to_json(), indent=2))
+        print_json(ended.record.to_json())
     if ended.reason == "failures":
         raise SearchStoppedError(ended.message)
     if ended.reason in ("timeout", "signal"):

@@ -1,11 +1,10 @@
 """`mc1opt show`: a stored study, or one of its trials."""
 
-import json
 from typing import Annotated
 
 import typer
 
-from mc1opt.cli.options import DEFAULT_STORAGE, Json, Storage, StoredStudy
+from mc1opt.cli.options import DEFAULT_STORAGE, Json, Storage, StoredStudy, print_json
 
 
 def show(
@@ -27,7 +26,7 @@ def show(
 
     record = read_study(storage, study, trial)
     if as_json:
-        typer.echo(json.dumps(record.to_json(), indent=2))
+        print_json(record.to_json())
         return
     for line in study_lines(record) if trial is None else trial_lines(record.trials[0]):
         typer.echo(line)

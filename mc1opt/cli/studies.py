@@ -1,11 +1,10 @@
 """`mc1opt studies`: definitions and stored studies, and deleting one."""
 
-import json
 from typing import Annotated
 
 import typer
 
-from mc1opt.cli.options import DEFAULT_STORAGE, Json, Storage
+from mc1opt.cli.options import DEFAULT_STORAGE, Json, Storage, print_json
 
 app = typer.Typer(name="studies", rich_markup_mode=None)
 
@@ -26,7 +25,7 @@ def studies(context: typer.Context, storage: Storage = DEFAULT_STORAGE, as_json:
 
     found = catalogue(storage)
     if as_json:
-        typer.echo(json.dumps(found.to_json(), indent=2))
+        print_json(found.to_json())
     else:
         for line in catalogue_lines(found):
             typer.echo(line)

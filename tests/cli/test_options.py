@@ -1,8 +1,13 @@
 """What several commands share: how W&B is switched on."""
 
+import json
+import math
+from pathlib import Path
+
 import pytest
 
-from mc1opt.cli.options import WANDB_MODES, wandb_mode
+from mc1opt.cli import options
+from mc1opt.cli.options import WANDB_MODES, print_json, wandb_mode
 from mc1opt.errors import UsageError
 
 
@@ -37,3 +42,18 @@ def test_what_is_no_mode_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "often")
     with pytest.raises(UsageError, match=r"WANDB_MODE 'often' is no mode of W&B's \(online, run"):
         wandb_mode(None)
+
+
+def test_json_has_null_where_a_number_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"a": [math.nan, (1.5, math.inf), {"b": -math.inf}], "c": None, "d": "NaN", "e": True})
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    printed = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert printed == {"a": [None, [1.5, None], {"b": None}], "c": None, "d": "NaN", "e": True}
+
+
+def test_every_command_prints_json_by_it() -> None:
+    folder = Path(options.__file__).parent
+    assert [path.name for path in folder.glob("*.py") if "json.dumps" in path.read_text()] == ["options.py"]

@@ -3,7 +3,10 @@
 import os
 import sys
 import traceback
-from typing import Annotated
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -80,8 +83,29 @@ def _global(
     """Options of all commands; `main` has acted on them already."""
 
 
+def _showing_once() -> Callable[..., None]:
+    """A `warnings.showwarning` for people: each in one line, once, though many draws give it.
+
+    Python's own "once" begins anew with every change of its filters, of which Optuna has many.
+    """
+    shown: set[str] = set()
+
+    def show(message: Warning | str, *where: Any, **_: Any) -> None:
+        _category, filename, lineno, *_file = where
+        ours = Path(filename).is_relative_to(Path(__file__).parents[1])
+        line = f"Warning: {message}" + ("" if ours else f" ({filename}, line {lineno})")
+        if line not in shown:
+            shown.add(line)
+            typer.echo(line, err=True)
+
+    return show
+
+
 def main() -> None:
     """Runs the command line: errors for people on standard error, 2 for wrong use, 1 for failure."""
+    warnings.showwarning = _showing_once()
+    # mc1opt looks at choices itself (`mc1opt.search.suggestions`).
+    warnings.filterwarnings("ignore", "Choices for a categorical distribution")
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]

@@ -7,6 +7,7 @@ Two halves, because they need different care. `propose` draws a config and settl
 
 import contextlib
 import logging
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from mc1opt.search.environment import commit, versions
 from mc1opt.search.observers import TrialStarted
 from mc1opt.search.space import StudyDefinition
 from mc1opt.search.storage import LostTrialError, StudyStorage
+from mc1opt.search.suggestions import given_values
 from mc1opt.search.weights import checkpoint_path, keep_best_weights, remove_checkpoint, weights_path
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import (
@@ -152,6 +154,7 @@ class Objective:
         except (StudyFileError, ValueError) as error:
             self.storage.set_own_attributes(trial._trial_id, attributes)
             return self._fail(trial, TrainingFailed("search_space", str(error)))
+        _warn_of_no_effect(trial)
         size = cost(config.architecture)
         identity = config_id(config)
         attributes |= {
@@ -288,6 +291,17 @@ class Objective:
                     weights_path(self.weights_folder, ended.number).unlink(missing_ok=True)
         self.emit(TrialEnded(records.trial_record(ended)))
         return ended
+
+
+def _warn_of_no_effect(trial: optuna.Trial) -> None:
+    """Warns of what a trial was enqueued with in vain; starting points have been looked at before."""
+    if records.STARTING_POINT in trial.user_attrs:
+        return
+    for name in sorted(given_values(trial).keys() - trial.params.keys()):
+        warnings.warn(
+            f"{name!r} of an enqueued trial has no effect: the search space does not ask for it there.",
+            stacklevel=1,
+        )
 
 
 def _outcome(outcome: records.Outcome) -> dict[str, Any]:

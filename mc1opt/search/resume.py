@@ -5,7 +5,7 @@ import itertools
 import json
 import shlex
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,24 +72,37 @@ def space_fingerprint(definition: StudyDefinition) -> str:
             f"draws{said}, so a search would train nothing. Suggest only what fits together."
         )
     for name, params in definition.starting_points.items():
-        _check_point(definition, f"starting point {name!r}", dict(params))
+        what = f"starting point {name!r}"
+        _warn_of_no_effect(definition, what, params.keys() - _asked_for(definition, what, params))
     if definition.grid:
         digest.update(json.dumps(definition.grid, sort_keys=True).encode())
+        asked: set[str] = set()
         for values in itertools.product(*definition.grid.values()):
             point = dict(zip(definition.grid, values, strict=True))
-            _check_point(definition, f"point {point} of GRID", point)
+            asked |= _asked_for(definition, f"point {point} of GRID", point)
+        _warn_of_no_effect(definition, "GRID", definition.grid.keys() - asked)
     return digest.hexdigest()[:16]
 
 
-def _check_point(definition: StudyDefinition, what: str, params: dict[str, Any]) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # Optuna only warns of a value out of range
-        try:
-            definition.config(FixedTrial(params))
-        except optuna.TrialPruned:
-            pass  # its trial is infeasible, and done
-        except StudyFileError as error:
-            raise StudyFileError(f"the {what} of {definition.path} does not fit: {error}") from error
+def _asked_for(definition: StudyDefinition, what: str, params: Mapping[str, Any]) -> set[str]:
+    """The names of the parameters that the search space asks for at a point."""
+    trial = FixedTrial(dict(params))
+    try:
+        definition.config(trial)
+    except optuna.TrialPruned:
+        pass  # its trial is infeasible, and done
+    except StudyFileError as error:
+        raise StudyFileError(f"the {what} of {definition.path} does not fit: {error}") from error
+    return set(trial.params)
+
+
+def _warn_of_no_effect(definition: StudyDefinition, what: str, names: Iterable[str]) -> None:
+    for name in sorted(names):
+        warnings.warn(
+            f"{name!r} in {what} of {definition.path} has no effect: the search space does not ask for it "
+            "there.",
+            stacklevel=1,
+        )
 
 
 def open_study(

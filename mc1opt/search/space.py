@@ -10,6 +10,8 @@ A study definition is a Python file with a function `search_space(trial) -> Conf
     SAMPLER, PRUNER         the defaults of --sampler and --pruner
     GRID                    parameter -> its values, for the sampler "grid": every combination is tried once
     PRESETS                 name -> parameters of the published models that lie in the search space
+
+NumPy's values in all of these become Python's.
 """
 
 import contextlib
@@ -39,6 +41,7 @@ from mc1opt.config import (
 )
 from mc1opt.errors import StudyFileError
 from mc1opt.paths import user_path
+from mc1opt.search.suggestions import ALLOWED_VALUES, as_python, as_stored, suggesting_as_stored
 from mc1opt.spec import Fidelity
 
 DEFAULT_FIDELITY = Fidelity(train_images=18_000, epochs=5)
@@ -75,9 +78,14 @@ class StudyDefinition:
             TrialPruned: the search space says that the parameters make no network.
         """
         try:
-            config = self.search_space(trial)
+            with suggesting_as_stored(trial):
+                config = self.search_space(trial)
         except TrialPruned:
             raise
+        except StudyFileError as error:  # of a suggestion
+            raise StudyFileError(
+                f"the search space of {self.path}{_where(error, self.path)}: {error}"
+            ) from error
         except ValidationError as error:
             raise StudyFileError(
                 f"the search space of {self.path} made an impossible config from {trial.params}: "
@@ -137,9 +145,13 @@ def load_definition(study: str, folder: Path | None = None) -> StudyDefinition:
     return _from_module(_load_module(path), path)
 
 
+def _module_name(path: Path) -> str:
+    return f"mc1opt_study_{path.stem.replace('.', '_')}"
+
+
 def _load_module(path: Path) -> Any:
-    name = f"mc1opt_study_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    name = _module_name(path)
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
     if spec is None or spec.loader is None:
         raise StudyFileError(f"{path} cannot be loaded as a Python file")
     module = importlib.util.module_from_spec(spec)
@@ -148,8 +160,9 @@ def _load_module(path: Path) -> Any:
         with contextlib.redirect_stdout(sys.stderr):  # standard output is the command's, and may be JSON
             spec.loader.exec_module(module)
     except SyntaxError as error:
+        where = path if error.filename == str(path.resolve()) else error.filename
         raise StudyFileError(
-            f"{path}, line {error.lineno}: {error.msg}: {(error.text or '').strip()}"
+            f"{where}, line {error.lineno}: {error.msg}: {(error.text or '').strip()}"
         ) from error
     except (Exception, SystemExit) as error:  # a script that is no study definition may end itself
         raise StudyFileError(f"{path} raised {_what(error, path)} when it was loaded") from error
@@ -165,8 +178,8 @@ def _from_module(module: Any, path: Path) -> StudyDefinition:
         )
     try:
         fidelity = Fidelity(
-            train_images=getattr(module, "TRAIN_IMAGES", DEFAULT_FIDELITY.train_images),
-            epochs=getattr(module, "EPOCHS", DEFAULT_FIDELITY.epochs),
+            train_images=as_python(getattr(module, "TRAIN_IMAGES", DEFAULT_FIDELITY.train_images)),
+            epochs=as_python(getattr(module, "EPOCHS", DEFAULT_FIDELITY.epochs)),
         )
     except ValidationError as error:
         raise StudyFileError(f"{path}: {describe_validation_error(error)}") from error
@@ -176,17 +189,32 @@ def _from_module(module: Any, path: Path) -> StudyDefinition:
         description=(module.__doc__ or "").strip().split("\n", 1)[0],
         search_space=search_space,
         fidelity=fidelity,
-        max_macs=getattr(module, "MAX_MACS", DEFAULT_MAX_MACS),
-        starting_points=getattr(module, "STARTING_POINTS", {}),
+        max_macs=as_python(getattr(module, "MAX_MACS", DEFAULT_MAX_MACS)),
+        starting_points=_starting_points(module, path),
         presets=getattr(module, "PRESETS", {}),
-        sampler=getattr(module, "SAMPLER", DEFAULT_SAMPLER),
-        pruner=getattr(module, "PRUNER", DEFAULT_PRUNER),
+        sampler=as_python(getattr(module, "SAMPLER", DEFAULT_SAMPLER)),
+        pruner=as_python(getattr(module, "PRUNER", DEFAULT_PRUNER)),
         grid=_grid(module, path),
     )
 
 
+def _starting_points(module: Any, path: Path) -> Mapping[str, Mapping[str, Any]]:
+    points = as_python(getattr(module, "STARTING_POINTS", {}))
+    if not isinstance(points, Mapping) or not all(isinstance(point, Mapping) for point in points.values()):
+        raise StudyFileError(
+            f"{path}: STARTING_POINTS must give each name a dict of parameters, such as "
+            '{"wide": {"width": 512}}.'
+        )
+    return {
+        name: {
+            key: _storable(value, f"{key!r} of starting point {name!r}", path) for key, value in point.items()
+        }
+        for name, point in points.items()
+    }
+
+
 def _grid(module: Any, path: Path) -> Mapping[str, Sequence[Any]]:
-    grid = getattr(module, "GRID", {})
+    grid = as_python(getattr(module, "GRID", {}))
     if not isinstance(grid, Mapping) or not all(
         isinstance(values, list | tuple) and values for values in grid.values()
     ):
@@ -194,15 +222,39 @@ def _grid(module: Any, path: Path) -> Mapping[str, Sequence[Any]]:
             f"{path}: GRID must give each parameter a list of at least one value, such as "
             '{"batch_size": [50, 100]}.'
         )
-    return grid
+    return {
+        parameter: [_storable(value, f"{parameter!r} of GRID", path) for value in values]
+        for parameter, values in grid.items()
+    }
+
+
+def _storable(value: Any, what: str, path: Path) -> Any:
+    try:
+        return as_stored(value)
+    except ValueError as error:
+        raise StudyFileError(f"{path}: {what} cannot be stored: {error}. {ALLOWED_VALUES}") from error
 
 
 def _what(error: BaseException, path: Path) -> str:
-    """An exception in one line, with the line of the study file that it came from."""
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path.resolve()]
-    where = f" (line {lines[-1]})" if lines else ""
-    return f"{type(error).__name__}: {error}{where}"
+    """An exception in one line, with the line of people's code that it came from."""
+    return f"{type(error).__name__}: {error}{_where(error, path)}"
+
+
+def _where(error: BaseException, path: Path) -> str:
+    """The last line of the study file, or of a module beside it, that an exception came through."""
+    study = path.resolve()
+    where = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        file = Path(frame.f_code.co_filename)
+        module = study.parent.joinpath(*str(frame.f_globals.get("__name__")).split("."))
+        if file == study:
+            where = f" (line {line})"
+        elif module.relative_to(study.parent).parts[0] != "mc1opt" and file in (
+            module.with_suffix(".py"),
+            module / "__init__.py",
+        ):
+            where = f" ({file.relative_to(study.parent)}, line {line})"
+    return where
 
 
 # ---- Suggestions that the search spaces share ------------------------------------------------------------

@@ -18,7 +18,11 @@ from typing import Any
 import optuna
 import sqlalchemy
 from optuna._typing import JSONSerializable
-from optuna.distributions import BaseDistribution, json_to_distribution
+from optuna.distributions import (
+    BaseDistribution,
+    check_distribution_compatibility,
+    json_to_distribution,
+)
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb.models import TrialModel
@@ -170,8 +174,27 @@ class StudyStorage(RDBStorage):
         rows = getattr(self._drawn, "rows", None)
         if rows is None:
             super()._set_trial_param(*row)
-        else:
-            rows.append(row)
+            return
+        # Now, because Optuna takes what raises no error for the study's, and compares later trials with it.
+        if previous_distribution is None:
+            previous_distribution = self._first_distribution(trial_id, param_name)
+        if previous_distribution is not None:
+            check_distribution_compatibility(previous_distribution, distribution)
+        rows.append(row)
+
+    @patiently
+    def _first_distribution(self, trial_id: int, param_name: str) -> BaseDistribution | None:
+        """What a parameter was drawn from in an earlier trial of the study; None if in none."""
+        with self._transaction() as connection:
+            row = connection.execute(
+                sqlalchemy.text(
+                    "SELECT distribution_json FROM trial_params JOIN trials USING (trial_id) "
+                    "WHERE study_id = (SELECT study_id FROM trials WHERE trial_id = :trial) "
+                    "AND param_name = :name LIMIT 1"
+                ),
+                {"trial": trial_id, "name": param_name},
+            ).fetchone()
+        return None if row is None else json_to_distribution(row[0])
 
     @contextlib.contextmanager
     def writing_study_attributes_together(self) -> Iterator[None]:

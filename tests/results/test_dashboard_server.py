@@ -1,13 +1,16 @@
 """Serving the dashboard: what its pages leave out, where it may be reached, what cannot be served on."""
 
+import json
 import socket
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from optuna.trial import BaseTrial
 from sqlalchemy import text
 
+from mc1opt.config import Config
 from mc1opt.errors import StorageError, UsageError
 from mc1opt.results.dashboard_server import LEFT_OUT, LONGEST, is_loopback, serve_dashboard
 from mc1opt.search import records
@@ -17,7 +20,7 @@ from mc1opt.search.resume import load_study
 from mc1opt.search.weights import kept_weights
 from tests.cli.command import wait_until
 from tests.results.pages import Pages
-from tests.search.studies import WHOLE, new_storage, run_study, stored
+from tests.search.studies import WHOLE, definition_of, new_storage, run_study, smooth_space, stored
 
 
 def serve(**options: Any) -> None:
@@ -107,6 +110,33 @@ def test_a_study_of_before_that_is_renamed_on_its_page_keeps_its_files() -> None
     Pages().rename("theirs", "also theirs")
     assert kept_weights(checkpoints_folder("s.db") / stored(name="final").folder)
     assert load_study(new_storage(), "also theirs").user_attrs == {}
+
+
+def every_choice(trial: BaseTrial) -> Config:
+    """Parameters of every sort that a search space may have, each in a branch that only some trials take."""
+    trial.suggest_categorical("mixed", [None, True, 2, 0.5, "x", "", 'ä/"<b>\n'])
+    trial.suggest_categorical("one", [None])
+    trial.suggest_categorical("the same", ["a", "a", "b"])
+    trial.suggest_float("no width", 0.5, 0.5)
+    if trial.suggest_categorical('a name/with "everything" <b>', [False, True]):
+        trial.suggest_int("moves", 1, 2 + trial.number, step=1)
+        trial.suggest_float("tiny", 1e-300, 1e300, log=True)
+    return smooth_space(trial)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "path",
+    ["?after=0", "/param_importances"]
+    + [f"/plot/{plot}" for plot in ("contour", "slice", "parallel_coordinate", "rank", "edf", "timeline")],
+)
+def test_the_api_answers_for_a_study_of_every_sort_of_parameter(path: str) -> None:
+    run_study(12, definition_of(every_choice))
+    pages = Pages()
+    number = pages.studies()[0]["study_id"]
+    status, _, body = pages.get(f"/api/studies/{number}{path}")
+    assert status == "200 OK"
+    json.loads(body, parse_constant=pytest.fail)
 
 
 # ---- Where it is reached ---------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from mc1opt.search.storage import StudyStorage
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import EpochResult, Fidelity, Training
 from tests.curves import CurvePool, Switches, curve
+from tests.results.pages import Pages
 from tests.search.studies import (
     DATA,
     EPOCHS,
@@ -313,6 +314,50 @@ def test_a_search_space_that_raises_fails_the_trial_and_says_where() -> None:
     assert failure["kind"] == "search_space"
     assert "KeyError: 'layers' (line " in failure["message"]
     assert ended.user_attrs[records.SEED] == derive_seed(SEED, 3)
+
+
+@pytest.mark.filterwarnings("ignore:Choices for a categorical distribution")
+@pytest.mark.parametrize("choices", [[(16,), (32, 16)], [0.1, float("inf")], [1, True]], ids=str)
+def test_choices_that_cannot_be_stored_met_in_training_fail_that_trial_alone(choices: list[Any]) -> None:
+    """A branch that the draws before the search did not meet."""
+
+    def space(trial: BaseTrial) -> Config:
+        if trial.number == 3 and isinstance(trial, optuna.Trial) and trial.study.study_name == "s":
+            trial.suggest_categorical("rare", choices)
+        return smooth_space(trial)
+
+    record = run_study(14, definition_of(space)).record  # enough for the sampler to model them
+    assert len(record.trials) == 15
+    failed = [trial for trial in record.trials if trial.outcome == "failed"]
+    assert [(trial.number, trial.params) for trial in failed] == [(3, {})]
+    assert failed[0].failure is not None
+    assert failed[0].failure["kind"] == "search_space"
+    assert "choices of 'rare'" in failed[0].failure["message"]
+    assert Pages().study()["trials"][3]["state"] == "Fail"
+
+
+@pytest.mark.parametrize(
+    "width", [9999, 64.5, "wide", None, [64]], ids=["too large", "no whole number", "text", "none", "list"]
+)
+def test_an_enqueued_value_outside_its_range_fails_that_trial_alone(width: Any) -> None:
+    run_study(1, SMOOTH)
+    load_study(new_storage(), "s").enqueue_trial({"width": width})
+    record = run_study(14, SMOOTH).record
+    assert [trial.number for trial in record.trials if trial.outcome == "failed"] == [1]
+    failure = record.trials[1].failure
+    assert failure is not None
+    assert (failure["kind"], "'width' is not in" in failure["message"]) == ("search_space", True)
+    assert len(Pages().study()["trials"]) == len(record.trials)
+
+
+def test_a_name_in_an_enqueued_trial_that_is_not_asked_for_is_warned_of() -> None:
+    mine = objective()
+    mine.study.enqueue_trial({"widht": 64, "width": 64})
+    with pytest.warns(UserWarning, match="'widht' of an enqueued trial has no effect") as seen:
+        proposal = propose(mine)
+    assert len(seen) == 1
+    assert proposal.trial.params["width"] == 64
+    propose(mine)
 
 
 def test_a_failure_that_could_not_be_told_is_told_at_the_next_start(switches: Switches) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +240,58 @@ def test_which_draws_are_infeasible_is_compared_and_not_the_words_for_it() -> No
 def test_the_fingerprints_of_stored_studies_stay() -> None:
     assert space_fingerprint(definition_of(smooth_space)) == "dede74c0828e7dc6"
     assert space_fingerprint(small_definition()) == "282fa9894b84e486"
+
+
+def test_a_search_space_that_warns_is_searched_from_its_starting_points() -> None:
+    """A step that does not divide its range, a library of which a function will go."""
+
+    def space(trial: BaseTrial) -> Config:
+        warnings.warn("old", DeprecationWarning, stacklevel=1)
+        warnings.warn("slow", RuntimeWarning, stacklevel=1)
+        trial.suggest_int("unused", 1, 9, step=3)
+        trial.suggest_float("unused too", 0.0, 1.0, step=0.3)
+        return tiny_space(trial)
+
+    point = {"width": 16, "unused": 4, "unused too": 0.9}
+    with pytest.warns() as seen:
+        study = opened(definition_of(space, starting_points={"a": point}))
+    assert {warning.category for warning in seen} == {DeprecationWarning, RuntimeWarning, UserWarning}
+    assert [trial.starting_point for trial in stored().trials] == ["a"]
+    assert study.trials[0].system_attrs["fixed_params"] == point
+
+
+@pytest.mark.parametrize("name", ["widht", "adam_step", "a"])
+def test_a_name_in_a_starting_point_that_is_not_asked_for_is_warned_of(name: str) -> None:
+    """One that no branch knows, and one that another branch asks for."""
+    points = {**STARTING_POINTS, "odd": STARTING_POINTS["narrow"] | {name: 2}}
+    with pytest.warns(UserWarning, match=f"'{name}' in starting point 'odd' of .* has no effect") as seen:
+        opened(small_definition(starting_points=points))
+    assert len(seen) == 1
+
+
+def test_a_name_in_a_grid_is_warned_of_where_no_point_asks_for_it() -> None:
+    def space(trial: BaseTrial) -> Config:
+        config = tiny_space(trial)
+        if config.architecture.layers[0].width == 16:
+            trial.suggest_int("for the narrow", 1, 2)
+        return config
+
+    grid: dict[str, list[Any]] = {"width": [16, 32], "for the narrow": [1, 2]}
+    space_fingerprint(definition_of(space, grid=grid))
+    with pytest.warns(UserWarning, match="'depht' in GRID of .* has no effect") as seen:
+        space_fingerprint(definition_of(space, grid=grid | {"depht": [1, 2]}))
+    assert len(seen) == 1
+
+
+def test_choices_that_differ_from_trial_to_trial_are_refused_by_name() -> None:
+    def space(trial: BaseTrial) -> Config:
+        config = tiny_space(trial)
+        trial.suggest_categorical("depth", [1, 2] if config.architecture.layers[0].width == 16 else [1, 2, 3])
+        return config
+
+    with pytest.raises(StudyFileError, match="'depth'"):
+        opened(definition_of(space))
+    assert new_storage().get_all_studies() == []
 
 
 def test_a_starting_point_that_lacks_a_parameter_is_refused() -> None:

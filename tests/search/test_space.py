@@ -1,5 +1,6 @@
 """Loading study definitions."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +55,16 @@ def test_a_definition_may_choose_sampler_pruner_and_grid() -> None:
     own = MINIMAL + "\nSAMPLER = 'grid'\nPRUNER = 'none'\nGRID = {'rate': [0.1, 0.5]}\n"
     chosen = load_definition(str(write(Path("own.py"), own)))
     assert (chosen.sampler, chosen.pruner, chosen.grid) == ("grid", "none", {"rate": [0.1, 0.5]})
+
+
+def test_numpys_values_become_pythons() -> None:
+    own = MINIMAL.replace("EPOCHS = 3", "import numpy as np\nEPOCHS = np.int64(3)\nMAX_MACS = np.int32(7)")
+    own += "\nGRID = {'rate': np.array([0.5, 1.0])}\nSTARTING_POINTS = {'a': {'rate': np.float32(0.5)}}\n"
+    definition = load_definition(str(write(Path("own.py"), own)))
+    kept = [definition.max_macs, definition.grid, definition.starting_points]
+    assert kept == [7, {"rate": [0.5, 1.0]}, {"a": {"rate": 0.5}}]
+    assert json.loads(json.dumps(kept)) == kept
+    assert definition.fidelity.epochs == 3
 
 
 def test_the_shipped_definitions_are_listed() -> None:
@@ -112,6 +123,20 @@ def test_a_missing_file_is_named() -> None:
         (MINIMAL + "\nGRID = {'rate': []}\n", "GRID must give each parameter a list of at least one value"),
         (MINIMAL + "\nGRID = ['rate']\n", "GRID must give each parameter a list of at least one value"),
         (MINIMAL + "\nGRID = {'rate': '0.1'}\n", "GRID must give each parameter a list"),
+        (
+            MINIMAL + "\nGRID = {'rate': [(1, 2)]}\n",
+            r"'rate' of GRID cannot be stored: \(1, 2\) is of type tuple",
+        ),
+        (
+            MINIMAL + "\nGRID = {'rate': [float('nan')]}\n",
+            "'rate' of GRID cannot be stored: nan is not finite",
+        ),
+        (MINIMAL + "\nSTARTING_POINTS = [{'rate': 0.1}]\n", "STARTING_POINTS must give each name a dict"),
+        (MINIMAL + "\nSTARTING_POINTS = {'a': 0.1}\n", "STARTING_POINTS must give each name a dict"),
+        (
+            MINIMAL + "\nSTARTING_POINTS = {'a': {'rate': [1]}}\n",
+            "'rate' of starting point 'a' cannot be stored",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_used_says_why(text: str, message: str) -> None:

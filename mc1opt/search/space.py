@@ -11,17 +11,21 @@ A study definition is a Python file with a function `search_space(trial) -> Conf
     GRID                    parameter -> its values, for the sampler "grid": every combination is tried once
     PRESETS                 name -> parameters of the published models that lie in the search space
 
-NumPy's values in all of these become Python's.
+It may import modules that lie beside it. NumPy's values in all of these become Python's.
 """
 
 import contextlib
+import functools
 import importlib.resources
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from optuna import TrialPruned
@@ -142,7 +146,59 @@ def load_definition(study: str, folder: Path | None = None) -> StudyDefinition:
         path = known[study]
     if not path.is_file():  # a pipe would be waited for
         raise StudyFileError(f"there is no study file {path}. Give the path of a Python file, or a name.")
-    return _from_module(_load_module(path), path)
+    neighbours = _Neighbours(path)
+    with neighbours.importable():
+        module = _load_module(path)
+    return _from_module(module, path, neighbours)
+
+
+class _Neighbours(MetaPathFinder):
+    """The modules beside a study file: importable while its code runs, wherever that is started.
+
+    They are looked for last, so that a neighbour called torch.py hides nothing that is installed. They are
+    that file's alone: others may have neighbours of the same names.
+    """
+
+    def __init__(self, study: Path) -> None:
+        self._folder = str(study.resolve().parent)
+        self._names = {_module_name(study)}
+        self._modules: dict[str, ModuleType] = {}
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Asked by Python for a module that nobody else has found."""
+        if path is not None:  # within a package, which finds it itself
+            return None
+        spec = PathFinder.find_spec(fullname, [self._folder], target)
+        if spec is not None:
+            self._names.add(fullname)
+        return spec
+
+    @contextlib.contextmanager
+    def importable(self) -> Iterator[None]:
+        """While the block runs, they can be imported, and those that were before are there."""
+        sys.modules.update(self._modules)
+        sys.meta_path.append(self)
+        # Bytecode tells its source by the second and the size, and would lie beside people's files.
+        written, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+        try:
+            yield
+        finally:
+            sys.dont_write_bytecode = written
+            sys.meta_path.remove(self)
+            own = [name for name in list(sys.modules) if name.partition(".")[0] in self._names]
+            self._modules = {name: sys.modules.pop(name) for name in own}
+
+    def with_them(self, search_space: Callable[[BaseTrial], Config]) -> Callable[[BaseTrial], Config]:
+        """The study file's search space, which may import them when it is called."""
+
+        @functools.wraps(search_space)
+        def call(trial: BaseTrial) -> Config:
+            with self.importable():
+                return search_space(trial)
+
+        return call
 
 
 def _module_name(path: Path) -> str:
@@ -169,7 +225,7 @@ def _load_module(path: Path) -> Any:
     return module
 
 
-def _from_module(module: Any, path: Path) -> StudyDefinition:
+def _from_module(module: Any, path: Path, neighbours: _Neighbours) -> StudyDefinition:
     search_space = getattr(module, "search_space", None)
     if not callable(search_space):
         raise StudyFileError(
@@ -187,7 +243,7 @@ def _from_module(module: Any, path: Path) -> StudyDefinition:
         name=path.stem,
         path=path,
         description=(module.__doc__ or "").strip().split("\n", 1)[0],
-        search_space=search_space,
+        search_space=neighbours.with_them(search_space),
         fidelity=fidelity,
         max_macs=as_python(getattr(module, "MAX_MACS", DEFAULT_MAX_MACS)),
         starting_points=_starting_points(module, path),

@@ -272,11 +272,16 @@ def test_a_wrong_value_is_named_with_what_is_allowed(
             "import optuna\ndef search_space(trial):\n    raise optuna.TrialPruned('no')\n",
             "mine.py raised TrialPruned for each of 64 random draws (the last one: no)",
         ),
+        (TINY.replace('["mlp", "convnet"]', '[("mlp",), ("convnet",)]'), "choices of 'kind': ('mlp',) is of"),
+        (
+            TINY.replace('"width": 8', '"width": (8,)'),
+            "'width' of starting point 'mlp' cannot be stored: (8,)",
+        ),
     ],
     ids=[
         "syntax",
-        "no space",
-        "no function",
+        "space",
+        "function",
         "import",
         "epochs",
         "none",
@@ -284,6 +289,8 @@ def test_a_wrong_value_is_named_with_what_is_allowed(
         "start",
         "config",
         "all",
+        "choices",
+        "tuple",
     ],
 )
 def test_a_study_definition_that_cannot_be_used_is_said_to_be_wrong_and_where(
@@ -297,6 +304,46 @@ def test_a_study_definition_that_cannot_be_used_is_said_to_be_wrong_and_where(
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert own_files(tiny) == before
+
+
+WARNING = """
+import warnings
+import numpy as np
+from helper import WIDTHS
+from mc1opt.config import MLP, SGD, Config, LinearLayer
+
+EPOCHS, TRAIN_IMAGES = np.int64(1), 100
+STARTING_POINTS = {"a": {"width": np.int64(8), "rate": 0.05, "widht": 8}}
+
+
+def search_space(trial):
+    width = [trial.suggest_categorical("width", WIDTHS) for _ in range(2)][0]
+    trial.suggest_int("unused", 0, 10, step=3) if width == 16 else None
+    warnings.warn("it will go", FutureWarning)
+    layers = (LinearLayer(width=width),)
+    rate = trial.suggest_float("rate", 0.01, np.float64(0.1))
+    return Config(architecture=MLP(layers=layers), optimizer=SGD(learning_rate=rate), batch_size=10)
+"""
+
+
+def test_each_warning_of_a_search_space_is_shown_once_and_is_no_error(tiny: Path, mc1opt_here) -> None:
+    (tiny / "folder").mkdir()
+    (tiny / "folder/helper.py").write_text("import numpy as np\nWIDTHS = np.array([8, 16])\n")
+    (tiny / "folder/mine.py").write_text(WARNING)
+    options = ("--study", "folder/mine.py", "--data", "images", "--workers", "1", "--confirm", "0")
+    result = mc1opt("run", *options, "--trials", "3")
+    assert result.returncode == 0
+    words = [
+        "range is not divisible",
+        "'width' is asked for twice",
+        "it will go",
+        "'widht' in starting point",
+    ]
+    assert [result.stderr.count(word) for word in words] == [1, 1, 1, 1]
+    assert len(result.stderr.splitlines()) == 4
+    assert "mine.py, line 14)" in result.stderr
+    shown = json.loads(mc1opt_here("show", "--study", "mine", "--json").stdout)
+    assert shown["trials"][0]["params"] == {"width": 8, "rate": 0.05}
 
 
 @pytest.mark.parametrize(

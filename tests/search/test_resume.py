@@ -260,6 +260,19 @@ def test_a_search_space_that_warns_is_searched_from_its_starting_points() -> Non
     assert study.trials[0].system_attrs["fixed_params"] == point
 
 
+def test_a_helper_that_changes_is_a_change_of_the_search_space() -> None:
+    def fingerprint(helper: str) -> str:
+        Path("helper.py").write_text(helper)
+        return space_fingerprint(load_definition("./mine.py"))
+
+    Path("mine.py").write_text(
+        "import helper\n" + STUDY_FILE.replace('"width", 16, 64', '"width", *helper.WIDTHS')
+    )
+    same = fingerprint("WIDTHS = (16, 64)\n")
+    assert fingerprint("# How wide.\nWIDTHS = (16, 64)\n") == same
+    assert fingerprint("WIDTHS = (16, 65)\n") != same
+
+
 @pytest.mark.parametrize("name", ["widht", "adam_step", "a"])
 def test_a_name_in_a_starting_point_that_is_not_asked_for_is_warned_of(name: str) -> None:
     """One that no branch knows, and one that another branch asks for."""

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -173,3 +175,119 @@ def test_a_combination_that_is_no_network_is_optunas_own_exception() -> None:
     assert definition.config(FixedTrial({"rate": 0.5})).optimizer.learning_rate == 0.5
     with pytest.raises(optuna.TrialPruned, match="fast"):
         definition.config(FixedTrial({"rate": 0.6}))
+
+
+# ---- Modules beside a study file -------------------------------------------------------------------------
+
+AT_THE_TOP = MINIMAL.replace("EPOCHS = 3", "from helper import RATES\n\nEPOCHS = 3")
+AT_THE_TOP = AT_THE_TOP.replace('suggest_float("rate", 0.1, 1.0)', 'suggest_categorical("rate", RATES)')
+INSIDE = MINIMAL.replace("rate = trial", "from helper import RATES\n    rate = trial")
+INSIDE = INSIDE.replace('suggest_float("rate", 0.1, 1.0)', 'suggest_categorical("rate", RATES)')
+both_places = pytest.mark.parametrize("text", [AT_THE_TOP, INSIDE], ids=["at the top", "inside"])
+
+
+def with_helper(folder: str, rates: str, text: str = AT_THE_TOP) -> Path:
+    write(Path(folder, "helper.py"), f"RATES = {rates}\n")
+    return write(Path(folder, "mine.py"), text)
+
+
+@both_places
+def test_a_module_beside_a_study_file_is_imported_wherever_the_command_is_given(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a relative path, and from another folder later."""
+    modules, path = set(sys.modules), list(sys.path)
+    definition = load_definition(str(with_helper("folder", "[0.5]", text)))
+    write(Path("elsewhere/helper.py"), "RATES = [0.25]\n")
+    monkeypatch.chdir("elsewhere")
+    assert definition.config(FixedTrial({"rate": 0.5})).optimizer.learning_rate == 0.5
+    assert (set(sys.modules) - modules, sys.path) == (set(), path)
+
+
+@both_places
+def test_two_study_files_have_their_own_modules_of_the_same_name(text: str) -> None:
+    first, second = (load_definition(str(with_helper(name, f"[{name}]", text))) for name in ("0.5", "0.25"))
+    for _ in range(2):
+        assert first.config(FixedTrial({"rate": 0.5})).optimizer.learning_rate == 0.5
+        assert second.config(FixedTrial({"rate": 0.25})).optimizer.learning_rate == 0.25
+
+
+def test_a_module_beside_a_study_file_may_be_a_package_and_import_others() -> None:
+    write(Path("rates/__init__.py"), "from rates.two import RATES\n")
+    write(Path("rates/two.py"), "from three import RATES\n")
+    write(Path("three.py"), "RATES = [0.5]\n")
+    definition = load_definition(str(write(Path("mine.py"), INSIDE.replace("helper", "rates"))))
+    assert definition.config(FixedTrial({"rate": 0.5})).optimizer.learning_rate == 0.5
+    assert not {"rates", "rates.two", "three"} & set(sys.modules)
+
+
+@both_places
+def test_modules_with_the_names_of_installed_ones_are_not_taken_for_them(text: str, tmp_path: Path) -> None:
+    """In a process of its own, which has imported nothing of them yet."""
+    with_helper(
+        ".", "[0.5]", text.replace("import RATES", "import RATES; import torch, wandb, random, optuna")
+    )
+    for name in ("random", "torch", "wandb", "numpy", "typing", "mc1opt", "optuna"):
+        write(Path(f"{name}.py"), "raise RuntimeError('the neighbour')\n")
+    code = (
+        f"import sys; sys.path = [entry for entry in sys.path if entry not in ('', {str(tmp_path)!r})]\n"
+        "from mc1opt.search.space import load_definition\n"
+        "from optuna.trial import FixedTrial\n"
+        f"definition = load_definition({str(tmp_path / 'mine.py')!r})\n"
+        "print(definition.config(FixedTrial({'rate': 0.5})).optimizer.learning_rate)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd="/",
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.stdout, result.stderr) == ("0.5\n", "")
+
+
+@pytest.mark.parametrize(
+    ("helper", "message"),
+    [
+        ("RATES = [1 / 0]\n", r"ZeroDivisionError: division by zero \(helper\.py, line 1\)"),
+        ("\nRATES = [0.5\n", r"helper\.py, line 2"),
+        ("import nothing_of_that_name\n", r"ModuleNotFoundError.*\(helper\.py, line 1\)"),
+        ("", r"ImportError: cannot import name 'RATES'.*\(line 7\)"),
+    ],
+    ids=["raises", "syntax", "import", "no such name"],
+)
+@both_places
+def test_a_module_beside_a_study_file_that_cannot_be_used_is_named_with_the_line(
+    text: str, helper: str, message: str
+) -> None:
+    with_helper(".", "", text)
+    write(Path("helper.py"), helper)
+    with pytest.raises(StudyFileError, match=message.replace("line 7", r"line \d+")):
+        load_definition("./mine.py").config(FixedTrial({"rate": 0.5}))
+
+
+def test_a_function_of_a_module_beside_it_that_raises_is_named_with_the_line() -> None:
+    write(Path("helper.py"), "def rates():\n    return [1 / 0]\n")
+    write(Path("mine.py"), AT_THE_TOP.replace("RATES)", "rates())").replace("RATES", "rates"))
+    with pytest.raises(StudyFileError, match=r"division by zero \(helper\.py, line 2\)"):
+        load_definition("./mine.py").config(FixedTrial({"rate": 0.5}))
+
+
+def test_a_choice_that_cannot_be_stored_is_named_with_the_line() -> None:
+    write(Path("mine.py"), INSIDE.replace("from helper import RATES", "RATES = [(1,)]"))
+    with (
+        pytest.warns(UserWarning, match="Choices for a categorical"),
+        pytest.raises(StudyFileError, match=r"mine\.py \(line 13\): .*choices of 'rate'"),
+    ):
+        load_definition("./mine.py").config(FixedTrial({"rate": 0.5}))
+
+
+def test_a_file_changed_within_the_same_second_is_read_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    for rate in (0.5, 0.7):
+        path = with_helper(".", f"[{rate}]")
+        for file in (path, Path("helper.py")):
+            os.utime(file, (1e9, 1e9))
+        assert load_definition("./mine.py").config(FixedTrial({"rate": rate})).optimizer.learning_rate == rate
+    assert not Path("__pycache__").exists()

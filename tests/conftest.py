@@ -1,4 +1,7 @@
-"""Options that turn on what a plain `pytest` skips, the folder of each test, and facts of the machine."""
+"""Options that turn on what a plain `pytest` skips, the folder of each test, and facts of the machine.
+
+Other kinds of machine, for all processes that tests start: `tests/machine.sh`.
+"""
 
 import signal
 from collections.abc import Callable
@@ -48,13 +51,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """Relative paths lead into the folder of the test, and images into a cache of its own.
 
-    A terminal, where there is none, is as wide as everywhere.
+    A terminal is of the same kind and, where there is none, as wide as everywhere.
     """
     monkeypatch.chdir(tmp_path)
     for name in ("WANDB_MODE", "FORCE_COLOR", "NO_COLOR"):  # the first would mirror every search here
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setenv("LINES", "24")
+    for name, value in (("TERM", "xterm-256color"), ("COLUMNS", "80"), ("LINES", "24")):
+        monkeypatch.setenv(name, value)
     if "real_data" not in request.keywords:
         monkeypatch.setenv("MC1OPT_DATA", str(tmp_path / "cache"))
 

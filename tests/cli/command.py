@@ -119,9 +119,12 @@ def child_processes(parent: int) -> list[int]:
 
 
 def files_below(folder: Path) -> dict[str, bytes | None]:
-    """All files below a folder with their contents, and all folders; not what is remembered of images."""
+    """All files below a folder with their contents, and all folders.
+
+    Not those that save time: what is remembered of images, and Python's compiled modules.
+    """
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in folder.rglob("*")
-        if path.name != VERIFIED
+        if path.name != VERIFIED and "__pycache__" not in path.parts
     }

@@ -89,8 +89,8 @@ def _asked_for(definition: StudyDefinition, what: str, params: Mapping[str, Any]
     trial = FixedTrial(dict(params))
     try:
         definition.config(trial)
-    except optuna.TrialPruned:
-        pass  # its trial is infeasible, and done
+    except optuna.TrialPruned:  # its trial is infeasible, and done; what else it would ask for is not known
+        return set(params)
     except StudyFileError as error:
         raise StudyFileError(f"the {what} of {definition.path} does not fit: {error}") from error
     return set(trial.params)

@@ -216,7 +216,7 @@ def _load_module(path: Path) -> Any:
         with contextlib.redirect_stdout(sys.stderr):  # standard output is the command's, and may be JSON
             spec.loader.exec_module(module)
     except SyntaxError as error:
-        where = path if error.filename == str(path.resolve()) else error.filename
+        where = error.filename if error.filename not in (None, str(path.resolve())) else path
         raise StudyFileError(
             f"{where}, line {error.lineno}: {error.msg}: {(error.text or '').strip()}"
         ) from error

@@ -184,15 +184,16 @@ class StudyStorage(RDBStorage):
 
     @patiently
     def _first_distribution(self, trial_id: int, param_name: str) -> BaseDistribution | None:
-        """What a parameter was drawn from in an earlier trial of the study; None if in none."""
+        """What a parameter was drawn from in an earlier trial of ours; None if in none."""
         with self._transaction() as connection:
             row = connection.execute(
                 sqlalchemy.text(
                     "SELECT distribution_json FROM trial_params JOIN trials USING (trial_id) "
                     "WHERE study_id = (SELECT study_id FROM trials WHERE trial_id = :trial) "
-                    "AND param_name = :name LIMIT 1"
+                    "AND param_name = :name AND EXISTS (SELECT 1 FROM trial_user_attributes AS attribute "
+                    "WHERE attribute.trial_id = trials.trial_id AND key = :owner) LIMIT 1"
                 ),
-                {"trial": trial_id, "name": param_name},
+                {"trial": trial_id, "name": param_name, "owner": OWNER},
             ).fetchone()
         return None if row is None else json_to_distribution(row[0])
 

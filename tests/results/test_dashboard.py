@@ -218,7 +218,9 @@ def test_a_renamed_study_has_notes_on_its_best_trials_alone(updated: StudyRecord
     for value in (0.991, 0.992, 0.993, 0.994, 0.995):
         opened(name="final").add_trial(
             optuna.create_trial(
-                state=TrialState.COMPLETE, value=value, user_attrs=opened(name="final").trials[0].user_attrs
+                value=value,
+                intermediate_values={0: value},
+                user_attrs=opened(name="final").trials[0].user_attrs,
             )
         )
     update_dashboard("s.db", "final")

@@ -120,7 +120,7 @@ def every_choice(trial: BaseTrial) -> Config:
     trial.suggest_float("no width", 0.5, 0.5)
     if trial.suggest_categorical('a name/with "everything" <b>', [False, True]):
         trial.suggest_int("moves", 1, 2 + trial.number, step=1)
-        trial.suggest_float("tiny", 1e-300, 1e300, log=True)
+        trial.suggest_float("tiny", 1e-30, 1e30, log=True)
     return smooth_space(trial)
 
 

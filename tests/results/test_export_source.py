@@ -13,7 +13,10 @@ from mc1opt.config import config_to_json
 from mc1opt.errors import ModelError, StorageError, UsageError
 from mc1opt.results.export_source import folder_source, trial_source
 from mc1opt.search.catalogue import claim_study, delete_study, open_for_deletion
+from mc1opt.search.identity import keep_folder
 from mc1opt.search.location import checkpoints_folder, files_folder
+from mc1opt.search.opening import open_storage
+from mc1opt.search.resume import load_study
 from mc1opt.search.weights import kept_weights, study_folder
 from mc1opt.spec import Fidelity
 from mc1opt.training.tensor_file import read_tensors, write_tensors
@@ -176,7 +179,7 @@ def in_database(storage: str = STORAGE) -> str:
 
 def test_a_copy_exports_the_originals_weights_into_its_folder(trained: Trained) -> None:
     write_study(trained)
-    claim_study(STORAGE, STUDY)
+    keep_folder(load_study(open_storage(STORAGE, create=False), STUDY))
     place = in_database()
     optuna.copy_study(from_study_name=STUDY, from_storage=place, to_storage=place, to_study_name="copy")
     source = trial_source(STORAGE, "copy", None)

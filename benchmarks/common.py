@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from mc1opt.json_lines import append_line
+from mc1opt.files import append_line
+from mc1opt.machine.devices import resolve_precision
+from mc1opt.machine.environment import commit, versions
+from mc1opt.machine.resources import available_cpus
 from mc1opt.paths import user_path
-from mc1opt.search.environment import commit, versions
 from mc1opt.spec import Device
-from mc1opt.training.devices import resolve_precision
-from mc1opt.workers.resources import available_cpus
 
 RESULTS = Path(__file__).parent / "results"
 QUIET_LOAD = 0.5

@@ -38,13 +38,13 @@ from benchmarks.common import add_results_option, append_result, machine_facts, 
 from mc1opt.config import Config, config_id
 from mc1opt.data.images import open_training_images
 from mc1opt.data.sources import find_data
-from mc1opt.json_lines import read_lines
+from mc1opt.files import read_lines
+from mc1opt.machine.devices import resolve_precision
 from mc1opt.models.cost import cost
 from mc1opt.paths import user_path
-from mc1opt.search.space import load_definition
+from mc1opt.search.definition import load_definition
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import DataSet, EpochResult, Fidelity, Training, TrainingFailed
-from mc1opt.training.devices import resolve_precision
 from mc1opt.training.evaluate import accuracy
 from mc1opt.training.loop import Trainer
 

@@ -26,16 +26,16 @@ from typing import Any
 
 from benchmarks.common import add_results_option, append_result, machine_facts, machine_line
 from benchmarks.overhead import EPOCH_SECONDS_VARIABLE, SLEEPING_TRAINER
+from mc1opt.dashboard.pages import DashboardWriter
 from mc1opt.data.sources import find_data
-from mc1opt.results.dashboard import DashboardWriter
-from mc1opt.search.catalogue import read_study
-from mc1opt.search.opening import open_storage
-from mc1opt.search.ownership import this_owner
+from mc1opt.database.opening import open_storage
+from mc1opt.database.ownership import this_owner
+from mc1opt.database.studies import read_study
+from mc1opt.search.definition import load_definition
 from mc1opt.search.run import SearchSettings, run_search
-from mc1opt.search.space import load_definition
 from mc1opt.spec import Fidelity
 from mc1opt.workers.pool import Pool, ProcessPool
-from tests.curves import CurvePool
+from tests.support.curves import CurvePool
 
 TARGET_SECONDS = 2.0
 WORKERS = 2

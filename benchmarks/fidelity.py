@@ -21,11 +21,11 @@ from optuna.trial import FixedTrial
 from benchmarks.common import add_results_option, append_result, machine_facts, machine_line, markdown_table
 from mc1opt.config import Config, config_id
 from mc1opt.data.sources import find_data
-from mc1opt.search.space import load_definition
+from mc1opt.machine.devices import resolve_precision
+from mc1opt.machine.resources import available_cpus
+from mc1opt.search.definition import load_definition
 from mc1opt.spec import EpochResult, Fidelity, Training
-from mc1opt.training.devices import resolve_precision
 from mc1opt.workers.pool import ProcessPool
-from mc1opt.workers.resources import available_cpus
 
 FIDELITIES = [(10_000, 10), (20_000, 5), (33_333, 3)]
 """Training images and epochs: 100,000 images are seen in each."""

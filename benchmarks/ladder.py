@@ -13,7 +13,7 @@ Every tested training adds a line to `benchmarks/results/ladder.jsonl`; what is 
 that the same command goes on where it was stopped or killed. At the end `benchmarks/LADDER.md` and its plot
 are written from that file alone. The test images, which are opened here, choose nothing: epochs and recipes
 are fixed before (`LADDER.md` says how, and names the exception). Not here: training
-(`mc1opt.results.ladder`), and the report's text.
+(`mc1opt.published.measure`), and the report's text.
 """
 
 import argparse
@@ -29,24 +29,24 @@ from mc1opt.cli.signals import Signals
 from mc1opt.cli.values import at_least, parse_duration
 from mc1opt.config import config_id
 from mc1opt.data.sources import find_data
+from mc1opt.database.location import DEFAULT_STORAGE, user_storage
+from mc1opt.database.studies import read_study
+from mc1opt.display.progress import duration
 from mc1opt.errors import Mc1optError, UsageError, WorkerError
-from mc1opt.json_lines import append_line, read_lines
+from mc1opt.exclusive import exclusive
+from mc1opt.files import append_line, read_lines
+from mc1opt.machine.devices import resolve_device, resolve_precision
+from mc1opt.measurement.store import StoredTraining
 from mc1opt.models.cost import cost
 from mc1opt.paths import user_path
 from mc1opt.presets import RECIPES
-from mc1opt.results.exclusive import exclusive
-from mc1opt.results.ladder import busy_line, run_ladder, stopped_line
-from mc1opt.results.ladder_plan import Entry, LadderPlan, first_seeds, make_plan
-from mc1opt.results.ladder_results import SeedResult, presets_folder
-from mc1opt.results.training_store import StoredTraining
-from mc1opt.search.catalogue import read_study
-from mc1opt.search.location import DEFAULT_STORAGE, user_storage
-from mc1opt.search.progress import duration
+from mc1opt.published.measure import busy_line, run_ladder, stopped_line
+from mc1opt.published.plan import Entry, LadderPlan, first_seeds, make_plan
+from mc1opt.published.results import SeedResult, presets_folder
+from mc1opt.search.definition import load_definition
 from mc1opt.search.run import StopFlag
 from mc1opt.search.sampling import grid_size
-from mc1opt.search.space import load_definition
 from mc1opt.spec import CAUSED_BY_CONFIG, DataSet, Device, Precision
-from mc1opt.training.devices import resolve_device, resolve_precision
 
 # ---- What is missing -------------------------------------------------------------------------------------
 

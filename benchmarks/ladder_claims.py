@@ -11,7 +11,7 @@ from benchmarks.common import markdown_table
 from benchmarks.ladder_arms import BASE, DEEP, SHORT, UNPOOLED, arms
 from benchmarks.ladder_lines import Results, accuracies, arithmetic
 from mc1opt.models.cost import cost
-from mc1opt.results.statistics import Spread, spread
+from mc1opt.uncertainty import Spread, spread
 
 NO_GAIN = 0.01
 """A gain that still counts as none: where more than it is possible, "does not help" is not shown."""

@@ -9,8 +9,8 @@ from typing import Any
 from benchmarks.ladder_arms import arms
 from mc1opt.config import config_id
 from mc1opt.data.cache import CIFAR10
-from mc1opt.json_lines import read_lines
-from mc1opt.results.statistics import Spread, spread
+from mc1opt.files import read_lines
+from mc1opt.uncertainty import Spread, spread
 
 Key = tuple[str, str]
 """Name of an arm, and recipe."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from benchmarks.common import markdown_table
 from benchmarks.ladder_arms import BASE, DEEP
 from benchmarks.ladder_lines import Line, Results, Seconds, arithmetic
-from mc1opt.results.statistics import spread
+from mc1opt.uncertainty import spread
 
 LOSS = 0.8
 """The training loss that the arms of batch norm are timed to."""

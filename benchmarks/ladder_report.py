@@ -28,7 +28,7 @@ from benchmarks.ladder_lines import (
 )
 from benchmarks.ladder_norm import norm_section
 from mc1opt.presets import OPEN_VALUES, PRESETS, RECIPES, SOURCE, Preset
-from mc1opt.results.statistics import Spread
+from mc1opt.uncertainty import Spread
 
 REPORT, PLOT = "LADDER.md", "LADDER.svg"
 MARGIN = 0.01

@@ -24,13 +24,13 @@ from typing import Any
 from benchmarks.common import add_results_option, append_result, machine_facts, machine_line
 from mc1opt.config import Config, config_id
 from mc1opt.data.sources import find_data
-from mc1opt.json_lines import read_lines
+from mc1opt.describe import describe_config
+from mc1opt.files import read_lines
+from mc1opt.machine.devices import resolve_precision
 from mc1opt.paths import user_path
 from mc1opt.presets import RECIPES, get_preset, get_recipe
-from mc1opt.results.ladder_plan import seed_value
-from mc1opt.search.describe import describe_config
+from mc1opt.published.plan import seed_value
 from mc1opt.spec import EpochResult, Fidelity, Training
-from mc1opt.training.devices import resolve_precision
 from mc1opt.workers.pool import ProcessPool
 
 

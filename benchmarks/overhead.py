@@ -34,15 +34,15 @@ from typing import Any
 from benchmarks.common import add_results_option, append_result, machine_facts, machine_line, markdown_table
 from benchmarks.search_clock import BETWEEN_EPOCHS, EPOCHS, PARTS, Clock, TimedPool, time_database
 from mc1opt.data.sources import find_data
-from mc1opt.search.opening import open_storage
-from mc1opt.search.ownership import this_owner
-from mc1opt.search.progress import PlainProgress
+from mc1opt.database.opening import open_storage
+from mc1opt.database.ownership import this_owner
+from mc1opt.display.progress import PlainProgress
+from mc1opt.machine.devices import resolve_precision
+from mc1opt.search.definition import load_definition
 from mc1opt.search.run import SearchSettings, run_search
-from mc1opt.search.space import load_definition
 from mc1opt.spec import EpochResult, Fidelity, Training
-from mc1opt.training.devices import resolve_precision
 from mc1opt.workers.pool import Pool, ProcessPool
-from tests.curves import curve, example_training
+from tests.support.curves import curve, example_training
 
 TARGET_SHARE = 0.02
 """mc1opt's own time, of the time from a worker's first proposal to the end of its last training."""

@@ -17,10 +17,10 @@ from typing import Any, get_args
 
 from benchmarks.common import add_results_option, append_result, machine_facts, machine_line, markdown_table
 from mc1opt.data.sources import find_data
+from mc1opt.machine.devices import resolve_device
 from mc1opt.paths import user_path
 from mc1opt.presets import get_preset
 from mc1opt.spec import EpochResult, Fidelity, Precision, Training
-from mc1opt.training.devices import resolve_device
 from mc1opt.workers.pool import ProcessPool
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)

@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 
 from benchmarks.browser import Browser
+from mc1opt.database.location import DEFAULT_STORAGE, user_storage
+from mc1opt.database.studies import read_study
 from mc1opt.paths import user_path
-from mc1opt.search.catalogue import read_study
-from mc1opt.search.location import DEFAULT_STORAGE, user_storage
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 FIGURES = 7

@@ -13,7 +13,7 @@ from typing import Any
 
 from optuna.storages import RDBStorage
 
-from mc1opt.search.storage import StudyStorage
+from mc1opt.database.storage import StudyStorage
 from mc1opt.spec import EpochResult, Training
 from mc1opt.workers.pool import Pool
 

@@ -21,10 +21,10 @@ from optuna.trial import FixedTrial
 from benchmarks.common import add_results_option, append_result, machine_facts, machine_line, markdown_table
 from benchmarks.throughput import EPOCHS, workers_speed
 from mc1opt.data.sources import find_data
+from mc1opt.machine.devices import resolve_device, resolve_precision
 from mc1opt.paths import user_path
-from mc1opt.search.space import load_definition
+from mc1opt.search.definition import load_definition
 from mc1opt.spec import Fidelity, Training
-from mc1opt.training.devices import resolve_device, resolve_precision
 from mc1opt.workers.pool import ProcessPool
 
 # By its file: by name it is found only where mc1opt is installed.

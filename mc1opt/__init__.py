@@ -1,4 +1,21 @@
-"""mc1opt finds a good image classifier, and shows why it is good."""
+"""mc1opt finds a good image classifier, and shows why it is good.
+
+The ground, which all packages may import:
+
+    exclusive    one process at a time in a folder
+    uncertainty  intervals, and the paired test
+    describe     a config in one line
+    noise        which configs seed noise cannot tell apart
+    presets      the published models
+    spec         a training as data: config, fidelity, seed, data; and its results
+    config       the config: its models, JSON, identity and shape arithmetic
+    paths        paths as people write them: `~`
+    program      how the program was called, for commands to copy; the start of the machine it runs in
+    files        JSON in files: records, a line each; an object
+    seeds        every random draw's seed
+    errors       the errors that people see
+    suggest      suggestions that search spaces share
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,11 +30,11 @@ def load_model(path: str | Path) -> "nn.Module":
     """The model of a model folder, such as storage/models/cnn, as a `torch.nn.Module` in evaluation mode.
 
     It takes images (uint8, N x 3 x 32 x 32, RGB) on the CPU and gives logits (N x 10); normalisation is part
-    of it. See `mc1opt.results.model_folder.load_model`.
+    of it. See `mc1opt.training.model_folder.load_model`.
 
     Raises:
         mc1opt.errors.ModelError: the folder is missing, damaged, of a newer mc1opt, or of other classes.
     """
-    from mc1opt.results import model_folder  # imports torch, which takes seconds
+    from mc1opt.training import model_folder  # imports torch, which takes seconds
 
     return model_folder.load_model(path)

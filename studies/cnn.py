@@ -18,7 +18,7 @@ from mc1opt.config import (
     Pooling,
     WhitenedStem,
 )
-from mc1opt.search.space import suggest_augmentation, suggest_optimizer, suggest_schedule
+from mc1opt.suggest import suggest_augmentation, suggest_optimizer, suggest_schedule
 
 NARROWEST = 4
 """Channels of the narrowest convolution."""

@@ -7,7 +7,7 @@ and 2 lie in this search space.
 from optuna.trial import BaseTrial
 
 from mc1opt.config import MLP, Config, LinearLayer
-from mc1opt.search.space import suggest_augmentation, suggest_optimizer, suggest_schedule
+from mc1opt.suggest import suggest_augmentation, suggest_optimizer, suggest_schedule
 
 
 def search_space(trial: BaseTrial) -> Config:

@@ -7,7 +7,7 @@ GPU: the published ones cost up to 277 million multiply-accumulates an image, an
 from optuna.trial import BaseTrial
 
 from mc1opt.config import Config, ConvBlock, ConvNet, LinearLayer, Pooling
-from mc1opt.search.space import suggest_augmentation, suggest_optimizer, suggest_schedule
+from mc1opt.suggest import suggest_augmentation, suggest_optimizer, suggest_schedule
 
 TRAIN_IMAGES = 45_000
 EPOCHS = 5

@@ -9,8 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from mc1opt.training.devices import cpu_flags
-from mc1opt.workers import resources
+from mc1opt.machine import resources
+from mc1opt.machine.devices import cpu_flags
+
+pytest_plugins = (
+    "tests.support.command_fixtures",
+    "tests.support.model_fixtures",
+    "tests.support.study_fixtures",
+)
 
 ROOT = Path("/")
 PLENTY = 64 << 30

@@ -12,15 +12,15 @@ import pytest
 
 from benchmarks.common import machine_facts, machine_line
 from mc1opt.config import ConvNet
-from mc1opt.results.export import ExportCommand, export
-from mc1opt.search.catalogue import read_study
+from mc1opt.database.studies import read_study
+from mc1opt.export.export import ExportCommand, export
 from mc1opt.search.command import SearchCommand, search
 from mc1opt.search.run import StopFlag
 from mc1opt.spec import DataSet, EpochResult, Precision, Training
 from mc1opt.training.loop import Trainer, train
 from mc1opt.workers.pool import ProcessPool
-from tests.data.files import write_binary_folder
-from tests.training.images import ALL_AUGMENTATION, SMALL_CONVNET, small_training, write_images
+from tests.support.image_sets import write_binary_folder
+from tests.support.images import ALL_AUGMENTATION, SMALL_CONVNET, small_training, write_images
 
 pytestmark = pytest.mark.cuda
 

@@ -8,7 +8,7 @@ import pytest
 from mc1opt.config import AdamW
 from mc1opt.spec import TrainingFailed
 from mc1opt.workers.pool import ProcessPool
-from tests.curves import (
+from tests.support.curves import (
     NOISE,
     SWITCHES_VARIABLE,
     TRAINER,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.files import write_binary_folder
+from tests.support.image_sets import write_binary_folder
 
 ROOT = Path(__file__).parents[1]
 COPIED = ["mc1opt", "studies", "pyproject.toml", "README.md", "LICENSE"]

@@ -30,7 +30,7 @@ def dashboard(
       mc1opt dashboard --study cnn --open
       mc1opt dashboard --storage other/mc1opt.db --port 0
     """
-    from mc1opt.results.dashboard_server import serve_dashboard
+    from mc1opt.dashboard.server import serve_dashboard
 
     serve_dashboard(
         storage,

@@ -16,7 +16,7 @@ def doctor(storage: Storage = DEFAULT_STORAGE, data: Data = None, as_json: Json 
       mc1opt doctor
       mc1opt doctor --storage other/study.db --json
     """
-    from mc1opt.results.doctor import examine
+    from mc1opt.doctor.checks import examine
 
     diagnosis = examine(storage, data)
     if as_json:

@@ -24,8 +24,8 @@ def evaluate(
       mc1opt evaluate storage/models/cnn
       mc1opt evaluate storage/exports/cnn/trial-7.onnx --json
     """
-    from mc1opt.results.evaluation import evaluate as evaluate_model
-    from mc1opt.results.evaluation import evaluation_lines
+    from mc1opt.inference.evaluate import evaluate as evaluate_model
+    from mc1opt.inference.evaluate import evaluation_lines
 
     result = evaluate_model(model, data, storage=storage, output=sys.stderr if as_json else sys.stdout)
     if as_json:

@@ -55,8 +55,8 @@ def export(
       mc1opt export --model storage/models/cnn --format safetensors --half
       mc1opt export --study cnn --format python
     """
-    from mc1opt.results.export import DEFAULT_FORMATS, ExportCommand
-    from mc1opt.results.export import export as export_model
+    from mc1opt.export.export import DEFAULT_FORMATS, ExportCommand
+    from mc1opt.export.export import export as export_model
 
     shown = sys.stderr if as_json else sys.stdout
     exported = export_model(

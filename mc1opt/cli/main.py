@@ -104,7 +104,7 @@ def _showing_once() -> Callable[..., None]:
 def main() -> None:
     """Runs the command line: errors for people on standard error, 2 for wrong use, 1 for failure."""
     warnings.showwarning = _showing_once()
-    # mc1opt looks at choices itself (`mc1opt.search.suggestions`).
+    # mc1opt looks at choices itself (`mc1opt.search.storable`).
     warnings.filterwarnings("ignore", "Choices for a categorical distribution")
     arguments = sys.argv[1:]
     debug = "--debug" in arguments

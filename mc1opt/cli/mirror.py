@@ -53,8 +53,8 @@ def mirror(
     if mode is None:
         raise UsageError("nothing is mirrored with --wandb off or WANDB_MODE=disabled. Give --wandb offline.")
 
-    from mc1opt.results.mirror_command import MirrorOptions, mirror_study, report_lines
-    from mc1opt.results.mirror_process import Limits
+    from mc1opt.mirror.command import MirrorOptions, mirror_study, report_lines
+    from mc1opt.mirror.process import Limits
 
     options = MirrorOptions(
         study=study,

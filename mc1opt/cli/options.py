@@ -12,11 +12,11 @@ from mc1opt.errors import UsageError
 from mc1opt.paths import user_path
 
 if TYPE_CHECKING:
-    from mc1opt.results.mirror import Mode
+    from mc1opt.mirror.messages import Mode
 
 
 def _storage(text: str) -> str:
-    from mc1opt.search.location import user_storage
+    from mc1opt.database.location import user_storage
 
     return user_storage(text)
 

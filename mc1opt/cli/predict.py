@@ -40,7 +40,7 @@ def predict(
     """
     at_least(top, 1, "--top")
 
-    from mc1opt.results.predict import predict as predict_images
+    from mc1opt.inference.predict import predict as predict_images
 
     predictions = predict_images(model, images, top=top, storage=storage)
     if as_json:

@@ -26,8 +26,8 @@ def presets(context: typer.Context, storage: Storage = DEFAULT_STORAGE, as_json:
     if context.invoked_subcommand is not None:
         return
     from mc1opt.presets import PRESETS
-    from mc1opt.results.ladder_report import list_lines, preset_json
-    from mc1opt.results.ladder_results import presets_folder, stored_results
+    from mc1opt.published.report import list_lines, preset_json
+    from mc1opt.published.results import presets_folder, stored_results
 
     every = list(PRESETS.values())
     results = stored_results(presets_folder(storage), every)
@@ -53,8 +53,8 @@ def show(
       mc1opt presets show mlp-128-64 --json
     """
     from mc1opt.presets import get_preset
-    from mc1opt.results.ladder_report import preset_json, show_lines
-    from mc1opt.results.ladder_results import presets_folder, stored_results
+    from mc1opt.published.report import preset_json, show_lines
+    from mc1opt.published.results import presets_folder, stored_results
 
     preset = get_preset(name)
     results = stored_results(presets_folder(_storage(context, storage)), [preset])[preset.name]
@@ -103,8 +103,8 @@ def run(
     seconds = parse_duration(timeout, "--timeout")
 
     from mc1opt.presets import PRESETS, get_recipe
-    from mc1opt.results.ladder import LadderCommand, run_presets, stopped_line
-    from mc1opt.results.ladder_report import preset_json, result_lines
+    from mc1opt.published.measure import LadderCommand, run_presets, stopped_line
+    from mc1opt.published.report import preset_json, result_lines
     from mc1opt.search.run import StopFlag
 
     chosen = get_recipe(recipe)

@@ -27,7 +27,7 @@ def replay(
     """
     at_least(trial, 0, "--trial")
 
-    from mc1opt.results.replay import replay as run_replay
+    from mc1opt.retraining.replay import replay as run_replay
 
     result = run_replay(storage, study, trial, data=data, output=sys.stderr if as_json else sys.stdout)
     if as_json:

@@ -64,11 +64,11 @@ def retrain(
     seconds = parse_duration(timeout, "--timeout")
     mode = wandb_mode(wandb)
 
-    from mc1opt.results.dashboard import update_or_warn
-    from mc1opt.results.mirror_search import mirror_retraining
-    from mc1opt.results.report import stopped_json
-    from mc1opt.results.retrain import RetrainCommand
-    from mc1opt.results.retrain import retrain as run_retraining
+    from mc1opt.dashboard.pages import update_or_warn
+    from mc1opt.mirror.observer import mirror_retraining
+    from mc1opt.retraining.report import stopped_json
+    from mc1opt.retraining.retrain import RetrainCommand
+    from mc1opt.retraining.retrain import retrain as run_retraining
     from mc1opt.search.run import StopFlag
 
     stop = StopFlag()

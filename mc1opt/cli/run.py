@@ -88,8 +88,8 @@ def run(
     trial_seconds = parse_duration(max_trial_time, "--max-trial-time")
     mode = wandb_mode(wandb)
 
-    from mc1opt.results.dashboard import DashboardWriter
-    from mc1opt.results.mirror_search import mirrored_search
+    from mc1opt.dashboard.pages import DashboardWriter
+    from mc1opt.mirror.observer import mirrored_search
     from mc1opt.search.command import SearchCommand, search
     from mc1opt.search.run import StopFlag
 

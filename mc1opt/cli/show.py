@@ -21,8 +21,8 @@ def show(
       mc1opt show --study cnn --trial 7
       mc1opt show --study cnn --json
     """
-    from mc1opt.search.catalogue import read_study
-    from mc1opt.search.tables import study_lines, trial_lines
+    from mc1opt.database.studies import read_study
+    from mc1opt.display.tables import study_lines, trial_lines
 
     record = read_study(storage, study, trial)
     if as_json:

@@ -117,7 +117,7 @@ def _shown(argument: str) -> str:
         return argument
     from sqlalchemy.exc import ArgumentError
 
-    from mc1opt.search.location import shown_storage
+    from mc1opt.database.location import shown_storage
 
     option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
     try:

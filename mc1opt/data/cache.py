@@ -19,7 +19,7 @@ import platformdirs
 from mc1opt.config import CLASSES, IMAGE_CHANNELS, IMAGE_SIZE
 from mc1opt.data.formats import ARRAY_FILES, Array, Arrays
 from mc1opt.errors import DataError
-from mc1opt.json_lines import read_object
+from mc1opt.files import read_object
 from mc1opt.paths import user_path
 from mc1opt.program import boot_id
 from mc1opt.spec import DataSet

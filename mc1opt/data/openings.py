@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mc1opt.errors import StorageError
-from mc1opt.json_lines import append_line
+from mc1opt.files import append_line
 from mc1opt.spec import DataSet
 
 OPENINGS = "test_openings.jsonl"

@@ -1,6 +1,6 @@
 """A trained network as it is exported: images in, logits and probabilities out.
 
-Not here: the file formats (`mc1opt.results.export_formats`).
+Not here: the file formats (`mc1opt.export.formats`).
 """
 
 from collections import OrderedDict

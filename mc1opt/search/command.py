@@ -11,22 +11,22 @@ import optuna
 
 from mc1opt.data.libraries import check_libraries
 from mc1opt.data.sources import find_data
+from mc1opt.database import records
+from mc1opt.database.opening import open_storage
+from mc1opt.database.ownership import this_owner
+from mc1opt.database.storage import StudyStorage
+from mc1opt.display.progress import PlainProgress
+from mc1opt.display.tables import end_lines
 from mc1opt.errors import UsageError
-from mc1opt.search import records
+from mc1opt.machine.devices import resolve_device, resolve_precision
+from mc1opt.machine.resources import WORKER_MEMORY, default_workers, workers_in_memory
+from mc1opt.search.definition import StudyDefinition, load_definition
 from mc1opt.search.observers import Observer, SearchEnded
-from mc1opt.search.opening import open_storage
-from mc1opt.search.ownership import this_owner
-from mc1opt.search.progress import PlainProgress
-from mc1opt.search.resume import space_fingerprint
 from mc1opt.search.run import SearchSettings, StopFlag, run_search
 from mc1opt.search.sampling import GRID_SAMPLER, grid_trials, make_pruner, make_sampler
-from mc1opt.search.space import StudyDefinition, load_definition
-from mc1opt.search.storage import StudyStorage
-from mc1opt.search.tables import end_lines
+from mc1opt.search.study import space_fingerprint
 from mc1opt.spec import DataSet, Device, Fidelity
-from mc1opt.training.devices import resolve_device, resolve_precision
 from mc1opt.workers.pool import ProcessPool
-from mc1opt.workers.resources import WORKER_MEMORY, default_workers, workers_in_memory
 
 MAX_WORKERS = 256
 
@@ -194,7 +194,7 @@ def _display(output: TextIO) -> Iterator[Observer]:
     if output.isatty() and os.environ.get("TERM") != "dumb":
         from rich.console import Console
 
-        from mc1opt.search.live import LiveProgress
+        from mc1opt.display.live import LiveProgress
 
         with LiveProgress(Console(file=output)) as live:
             yield live

@@ -12,11 +12,11 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from mc1opt.config import config_from_json
-from mc1opt.search import records
+from mc1opt.database import records
+from mc1opt.database.ownership import is_dead
+from mc1opt.database.trial_files import confirmation_checkpoint_path, remove_checkpoint
 from mc1opt.search.objective import Confirmed, EpochEvent, Objective
 from mc1opt.search.observers import TrialStarted
-from mc1opt.search.ownership import is_dead
-from mc1opt.search.weights import confirmation_checkpoint_path, remove_checkpoint
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import CAUSED_BY_CONFIG, EpochResult, Training, TrainingFailed
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from optuna.trial import FrozenTrial
 
-from mc1opt.search import records
+from mc1opt.database import records
 
 MAX_UNTRAINED = 50
 """Trials in a row that needed no training (`records.UNTRAINED`), after which nothing new is left to try."""

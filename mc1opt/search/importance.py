@@ -6,7 +6,7 @@ import warnings
 import optuna
 from optuna.trial import TrialState
 
-from mc1opt.search.records import own_trials
+from mc1opt.database.records import own_trials
 
 LEAST_TRIALS = 8
 """Completed trials below which importances are noise."""

@@ -18,16 +18,16 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from mc1opt.config import Config, config_id, config_to_json
+from mc1opt.database import records
+from mc1opt.database.storage import LostTrialError, StudyStorage
+from mc1opt.database.trial_files import checkpoint_path, keep_best_weights, remove_checkpoint, weights_path
+from mc1opt.describe import describe_config
 from mc1opt.errors import StudyFileError, WorkerError
+from mc1opt.machine.environment import commit, versions
 from mc1opt.models.cost import cost
-from mc1opt.search import records
-from mc1opt.search.describe import describe_config
-from mc1opt.search.environment import commit, versions
+from mc1opt.search.definition import StudyDefinition
 from mc1opt.search.observers import TrialStarted
-from mc1opt.search.space import StudyDefinition
-from mc1opt.search.storage import LostTrialError, StudyStorage
-from mc1opt.search.suggestions import given_values
-from mc1opt.search.weights import checkpoint_path, keep_best_weights, remove_checkpoint, weights_path
+from mc1opt.search.storable import given_values
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import (
     CAUSED_BY_CONFIG,

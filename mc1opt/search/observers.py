@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mc1opt.search.records import StudyRecord, TrialRecord
+from mc1opt.database.records import StudyRecord, TrialRecord
 from mc1opt.spec import EpochResult, Fidelity
 
 logger = logging.getLogger(__name__)

@@ -2,7 +2,7 @@
 
 import statistics
 
-from mc1opt.search.records import StudyRecord, TrialRecord
+from mc1opt.database.records import StudyRecord, TrialRecord
 from mc1opt.spec import Fidelity
 
 SHARE_TRAINED = 0.45
@@ -42,7 +42,7 @@ def expected_seconds(
         fidelity: of each.
         workers: how many train at once.
         pruner: its name.
-        typical_epoch: seconds (`mc1opt.search.speed`); None where it was not measured.
+        typical_epoch: seconds (`mc1opt.workers.speed`); None where it was not measured.
         confirmations: trainings to the end that follow, of the best configs.
     """
     trained = _trained(record)

@@ -18,25 +18,25 @@ from optuna.exceptions import StorageInternalError
 from optuna.samplers import GridSampler
 from optuna.trial import FrozenTrial
 
-from mc1opt.search import records
+from mc1opt.database import records
+from mc1opt.database.heartbeat import Heartbeat
+from mc1opt.database.identity import make_own
+from mc1opt.database.location import checkpoints_folder
+from mc1opt.database.retry import DatabaseError
+from mc1opt.database.storage import NoRoomError, StudyStorage
+from mc1opt.database.trial_files import tidy
 from mc1opt.search.confirm import SEEDS, Confirmation, missing_repetitions
+from mc1opt.search.definition import StudyDefinition
 from mc1opt.search.endings import Endings
-from mc1opt.search.heartbeat import Heartbeat
-from mc1opt.search.identity import make_own
 from mc1opt.search.importance import importances
-from mc1opt.search.location import checkpoints_folder
 from mc1opt.search.objective import Confirmed, EpochEvent, Event, Objective, Proposal
 from mc1opt.search.observers import Observer, Observers, SearchEnded, SearchStarted, StopReason, TrialStarted
-from mc1opt.search.patience import DatabaseError
 from mc1opt.search.plan import expected_bytes, expected_seconds, knows_its_speed
-from mc1opt.search.resume import StudySettings, load_study, open_study, take_up_interrupted
-from mc1opt.search.space import StudyDefinition
-from mc1opt.search.speed import typical_epoch_seconds
-from mc1opt.search.storage import NoRoomError, StudyStorage
-from mc1opt.search.weights import tidy
+from mc1opt.search.study import StudySettings, load_study, open_study, take_up_interrupted
 from mc1opt.spec import CHECKPOINT_SECONDS, DataSet, Device, Fidelity, Precision
 from mc1opt.workers.pool import Pool
 from mc1opt.workers.protocol import TrainingInterrupted
+from mc1opt.workers.speed import typical_epoch_seconds
 
 TICK_SECONDS = 0.2
 

@@ -14,8 +14,8 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvin
 from optuna.samplers import BaseSampler, GridSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from mc1opt.database.records import foreign, is_counted, outcome, own_trials, values_by_epoch
 from mc1opt.errors import UsageError
-from mc1opt.search.records import foreign, is_counted, outcome, own_trials, values_by_epoch
 from mc1opt.seeds import derive_seed
 
 STARTUP_TRIALS = 8

@@ -20,8 +20,8 @@ from torch import nn
 
 from mc1opt import __version__
 from mc1opt.config import config_to_json
+from mc1opt.machine.devices import bfloat16_instructions
 from mc1opt.spec import EpochResult, Training
-from mc1opt.training.devices import bfloat16_instructions
 from mc1opt.training.tensor_file import TensorFileError, read_tensors, write_tensors
 
 logger = logging.getLogger(__name__)

@@ -15,6 +15,7 @@ import threading
 import time
 from pathlib import Path
 
+from mc1opt.machine.resources import memory_kills
 from mc1opt.spec import FailureKind
 from mc1opt.workers.protocol import (
     INTERRUPT_SIGNAL,
@@ -30,7 +31,6 @@ from mc1opt.workers.protocol import (
     encode,
     write_all,
 )
-from mc1opt.workers.resources import memory_kills
 
 logger = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ import pytest
 
 from benchmarks.curves import BEST_START, DEFINITION, EPOCHS, FAMILIES, key_of, parse_part, points, trainings
 from mc1opt.config import config_id
-from mc1opt.json_lines import read_lines
+from mc1opt.files import read_lines
 from mc1opt.models.cost import cost
-from tests.cli.command import SECONDS
-from tests.data.files import write_binary_folder
+from tests.support.command import SECONDS
+from tests.support.image_sets import write_binary_folder
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,13 +12,13 @@ from benchmarks.ladder import chosen_arms, missing_entries, parse_options, take_
 from benchmarks.ladder_arms import BASE, DEEP, SHORT, Arm, arms
 from mc1opt.config import Config, ConvBlock, ConvNet, config_id
 from mc1opt.errors import StorageError, UsageError
-from mc1opt.json_lines import append_line
+from mc1opt.files import append_line
 from mc1opt.models.cost import cost
 from mc1opt.presets import PRESETS
-from tests.cli.command import SECONDS
-from tests.data.files import write_binary_folder
-from tests.search.studies import run_study
 from tests.studies.test_published_grid import DEFINITION
+from tests.support.command import SECONDS
+from tests.support.image_sets import write_binary_folder
+from tests.support.studies import run_study
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path("ladder.jsonl")

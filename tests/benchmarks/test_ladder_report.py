@@ -27,9 +27,9 @@ from benchmarks.ladder_report import (
     rows_section,
 )
 from mc1opt.config import config_id
-from mc1opt.json_lines import append_line
+from mc1opt.files import append_line
 from mc1opt.presets import PRESETS
-from mc1opt.results.statistics import Spread, spread
+from mc1opt.uncertainty import Spread, spread
 
 PATH = Path("ladder.jsonl")
 SECONDS = {(BASE, "cpu"): 11.0, (f"{BASE}-batchnorm", "cpu"): 40.0}

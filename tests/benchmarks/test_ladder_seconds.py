@@ -8,9 +8,9 @@ import pytest
 
 from benchmarks.ladder_arms import BASE
 from benchmarks.ladder_norm import NORM_ARMS
-from mc1opt.json_lines import read_lines
-from tests.cli.command import SECONDS
-from tests.data.files import write_binary_folder
+from mc1opt.files import read_lines
+from tests.support.command import SECONDS
+from tests.support.image_sets import write_binary_folder
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from mc1opt.config import config_id
-from mc1opt.json_lines import read_lines
+from mc1opt.files import read_lines
 from mc1opt.presets import PRESETS
-from tests.cli.command import SECONDS
-from tests.data.files import write_binary_folder
+from tests.support.command import SECONDS
+from tests.support.image_sets import write_binary_folder
 
 ROOT = Path(__file__).parents[2]
 PRESET = PRESETS["mlp-128-64"]

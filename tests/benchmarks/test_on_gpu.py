@@ -16,10 +16,10 @@ from benchmarks.on_gpu import Piece, command, parse_options, pieces, run_missing
 from mc1opt.config import config_id
 from mc1opt.data.cache import CIFAR10
 from mc1opt.errors import UsageError
-from mc1opt.json_lines import append_line, read_lines
+from mc1opt.files import append_line, read_lines
 from mc1opt.search.run import StopFlag
-from tests.cli.command import SECONDS
-from tests.data.files import write_binary_folder
+from tests.support.command import SECONDS
+from tests.support.image_sets import write_binary_folder
 
 ROOT = Path(__file__).parents[2]
 QUICK = ["tests", "throughput", "workers", "precision", "seconds"]

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.browser import Browser
-from mc1opt.search.records import StudyRecord
-from tests.search.studies import run_study, stored
+from mc1opt.database.records import StudyRecord
+from tests.support.studies import run_study, stored
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
 

@@ -11,8 +11,8 @@ import pytest
 
 from benchmarks.browser import Browser
 from mc1opt.data.image_files import rgb_image
-from tests.data.pictures import NEEDLESS, SEEN_IN_A_BROWSER, Picture
 from tests.data.test_metadata import oriented
+from tests.support.pictures import NEEDLESS, SEEN_IN_A_BROWSER, Picture
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
 

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 from optuna_dashboard import get_note
 
-from mc1opt.results import dashboard
-from mc1opt.search.opening import open_storage
-from mc1opt.search.resume import load_study
-from tests.cli.command import files_below, finish
-from tests.cli.conftest import TINY_SEARCH
+from mc1opt.dashboard import pages as dashboard
+from mc1opt.database.opening import open_storage
+from mc1opt.search.study import load_study
+from tests.support.command import TINY_SEARCH, files_below, finish
 
 STOP_SECONDS = 30.0
 

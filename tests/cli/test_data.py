@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import files_below
-from tests.cli.conftest import TINY_SEARCH
-from tests.data.files import change_a_bit, write_binary_archive, write_binary_folder
+from tests.support.command import TINY_SEARCH, files_below
+from tests.support.image_sets import change_a_bit, write_binary_archive, write_binary_folder
 
 
 @pytest.fixture(autouse=True)

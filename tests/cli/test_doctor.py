@@ -4,7 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from tests.results.test_doctor import NAMES
+from tests.doctor.test_checks import NAMES
 
 
 def fingerprint(folder: Path) -> str:

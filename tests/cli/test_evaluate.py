@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mc1opt.config import CLASS_NAMES
-from tests.cli.command import files_below
+from tests.support.command import files_below
 
 FIELDS = {
     "model",

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from mc1opt.config import CLASS_NAMES
-from mc1opt.results.model_folder import weights_model
-from mc1opt.results.runtime import open_model
-from tests.cli.command import files_below, stored_study
-from tests.results.trained import logits_of, random_images
+from mc1opt.inference.open_model import open_model
+from mc1opt.training.model_folder import weights_model
+from tests.support.command import files_below, stored_study
+from tests.support.trained import logits_of, random_images
 
 FIELDS = ["format", "path", "bytes", "max_logit_difference", "different_decisions", "images", "latency"]
 LABELS_AND_LOGITS = """

@@ -8,13 +8,12 @@ from typing import Any
 import optuna
 import pytest
 
-from mc1opt.search import records
-from mc1opt.search.location import DEFAULT_STORAGE, storage_url
-from tests.cli.command import stored_study
-from tests.cli.conftest import TINY_SEARCH
-from tests.results.pages import Pages
-from tests.results.wandb_runs import no_account, read_runs
-from tests.search.studies import FOREIGN, write_foreign_trials
+from mc1opt.database import records
+from mc1opt.database.location import DEFAULT_STORAGE, storage_url
+from tests.support.command import TINY_SEARCH, stored_study
+from tests.support.pages import Pages
+from tests.support.studies import FOREIGN, write_foreign_trials
+from tests.support.wandb_runs import no_account, read_runs
 
 __all__ = ["no_account"]
 
@@ -145,7 +144,7 @@ def test_a_study_with_them_is_deleted(mixed: dict[str, Any], mc1opt_here) -> Non
 
 @pytest.mark.filterwarnings("ignore:Some regimes")
 def test_the_dashboard_shows_them_as_what_they_are(mixed: dict[str, Any], mc1opt_here) -> None:
-    from mc1opt.results.dashboard import update_dashboard
+    from mc1opt.dashboard.pages import update_dashboard
 
     update_dashboard(DEFAULT_STORAGE, "tiny")
     pages = Pages(DEFAULT_STORAGE)

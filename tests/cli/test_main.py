@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import mc1opt
-from tests.cli.command import COMMAND
-from tests.cli.command import mc1opt as mc1opt_command
+from tests.support.command import COMMAND
+from tests.support.command import mc1opt as mc1opt_command
 
 COMMANDS = [
     [],

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import SECONDS, files_below, finish, states, stored_study, wait_until
-from tests.cli.conftest import TINY_SEARCH
-from tests.results.wandb_runs import API_KEY, FOLDER, no_account, read_runs, silent_server
+from tests.support.command import SECONDS, TINY_SEARCH, files_below, finish, states, stored_study, wait_until
+from tests.support.wandb_runs import API_KEY, FOLDER, no_account, read_runs, silent_server
 
 __all__ = ["no_account"]
 

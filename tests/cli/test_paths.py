@@ -13,7 +13,7 @@ import typer
 from PIL import Image
 
 from mc1opt.cli.main import app
-from tests.cli.command import COMMAND, SECONDS, resume_command
+from tests.support.command import COMMAND, SECONDS, resume_command
 
 
 def commands(group: typer.Typer) -> list[typing.Any]:

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from mc1opt.config import CLASS_NAMES
-from tests.cli.command import files_below
 from tests.data.test_image_files import png_of_size
-from tests.results.test_model_folder import Trap
+from tests.support.command import files_below
+from tests.training.test_model_folder import Trap
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from mc1opt.presets import PRESETS
-from tests.cli.command import SECONDS, files_below, finish, resume_command, wait_until
-from tests.data.files import write_binary_folder
+from tests.support.command import SECONDS, files_below, finish, resume_command, wait_until
+from tests.support.image_sets import write_binary_folder
 
 FOLDER = Path("storage/presets")
 ROW_1 = "mlp-128-64"
@@ -167,7 +167,7 @@ def test_an_unknown_preset_cannot_be_shown(mc1opt_here) -> None:
 def test_too_little_memory_for_54_million_parameters_is_refused_before_the_start(
     images: Path, mc1opt_here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mc1opt.results.ladder_plan.available_memory", lambda: 10**9)
+    monkeypatch.setattr("mc1opt.published.plan.available_memory", lambda: 10**9)
     result = mc1opt_here("presets", "run", "cnn-deep", "--data", "images", "--device", "cpu")
     assert result.returncode == 1
     assert "too little memory" in result.stderr

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import files_below, stored_study
+from tests.support.command import files_below, stored_study
 
 
 def set_attribute(number: int, key: str, value: object) -> None:

@@ -11,9 +11,8 @@ from safetensors.torch import load_file
 
 import mc1opt
 from mc1opt.seeds import derive_seed
-from tests.cli.command import SECONDS, files_below, finish, resume_command, wait_until
-from tests.cli.conftest import TINY_SEARCH
-from tests.data.files import change_without_a_trace, make_arrays
+from tests.support.command import SECONDS, TINY_SEARCH, files_below, finish, resume_command, wait_until
+from tests.support.image_sets import change_without_a_trace, make_arrays
 
 MODELS = Path("storage/models/tiny")
 SMALL = ("retrain", "--study", "tiny", "--top", "2", "--seeds", "2", "--epochs", "2", "--workers", "2")

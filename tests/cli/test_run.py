@@ -11,9 +11,10 @@ import pytest
 
 from mc1opt.data.cache import CIFAR10_SHA256
 from mc1opt.training.tensor_file import read_tensors
-from tests.cli.command import (
+from tests.support.command import (
     SECONDS,
     TINY,
+    TINY_SEARCH,
     child_processes,
     epochs_of_running_trials,
     files_below,
@@ -24,7 +25,6 @@ from tests.cli.command import (
     stored_study,
     wait_until,
 )
-from tests.cli.conftest import TINY_SEARCH
 from tests.workers.test_process import wait_until_gone
 
 STOP_SECONDS = 30.0

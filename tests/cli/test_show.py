@@ -7,8 +7,8 @@ import pytest
 
 from mc1opt.config import config_from_json, config_id
 from mc1opt.models.cost import cost
-from tests.cli.command import files_below, mc1opt
-from tests.search.test_opening import write_foreign
+from tests.database.test_opening import write_foreign
+from tests.support.command import files_below, mc1opt
 
 FIELDS = {
     "number",

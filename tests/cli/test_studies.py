@@ -8,9 +8,9 @@ from pathlib import Path
 import optuna
 import pytest
 
-from mc1opt.search.opening import open_storage
-from mc1opt.search.ownership import this_owner
-from tests.cli.command import files_below, mc1opt
+from mc1opt.database.opening import open_storage
+from mc1opt.database.ownership import this_owner
+from tests.support.command import files_below, mc1opt
 
 
 def names(result, of: str) -> list[str]:

@@ -7,11 +7,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
-from tests.cli.conftest import mc1opt_here
-from tests.contracts.server import execute, new_server
-from tests.workers.conftest import switches
-
-__all__ = ["mc1opt_here", "switches"]
+from tests.support.postgresql import execute, new_server
 
 
 @pytest.fixture(scope="session")

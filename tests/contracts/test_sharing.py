@@ -9,19 +9,16 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from mc1opt.search.opening import open_storage
-from mc1opt.search.ownership import this_owner
-from mc1opt.search.records import StudyRecord, study_record
-from mc1opt.search.resume import load_study
+from mc1opt.database.opening import open_storage
+from mc1opt.database.ownership import this_owner
+from mc1opt.database.records import StudyRecord, study_record
+from mc1opt.database.storage import NoRoomError, StudyStorage
 from mc1opt.search.run import StopFlag
-from mc1opt.search.storage import NoRoomError, StudyStorage
+from mc1opt.search.study import load_study
 from tests.contracts.test_storages import ME, YOU, close
-from tests.curves import Switches
-from tests.search.forking import fork_searches
-from tests.search.studies import SECONDS, counted, definition_of, run_study, smooth_space
-from tests.workers.conftest import switches
-
-__all__ = ["switches"]
+from tests.support.curves import Switches
+from tests.support.forking import fork_searches
+from tests.support.studies import SECONDS, counted, definition_of, run_study, smooth_space
 
 TOTAL = 8
 PROCESSES = 4

@@ -12,15 +12,15 @@ import pytest
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
+from mc1opt.database.opening import open_storage
+from mc1opt.database.records import OWNER, STARTING_POINT, STUDY_SEED
+from mc1opt.database.storage import LostTrialError, StudyStorage
 from mc1opt.errors import StorageError, UsageError
-from mc1opt.search.opening import open_storage
-from mc1opt.search.records import OWNER, STARTING_POINT, STUDY_SEED
-from mc1opt.search.resume import StudySettings, load_study, open_study
-from mc1opt.search.storage import LostTrialError, StudyStorage
+from mc1opt.search.study import StudySettings, load_study, open_study
 from mc1opt.spec import Fidelity
 from tests.contracts.conftest import new_database, tables_of
-from tests.contracts.server import execute
-from tests.search.studies import DATA, MAX_MACS, small_definition
+from tests.support.postgresql import execute
+from tests.support.studies import DATA, MAX_MACS, small_definition
 
 ME = {"host": "here", "boot": "b", "pid": 1, "started": 2}
 YOU = {**ME, "pid": 3}
@@ -159,7 +159,7 @@ def test_waiting_trials_are_taken_once_by_many_processes(storage_url: str, study
         study.enqueue_trial({"x": x})
     code = (
         "import sys, optuna\n"
-        "from mc1opt.search.opening import open_storage\n"
+        "from mc1opt.database.opening import open_storage\n"
         f"storage = open_storage({storage_url!r}, create=False, owner={{'me': sys.argv[1]}}, threads=1)\n"
         "study = optuna.load_study(study_name='s', storage=storage)\n"
         "print(*(study.ask().number for _ in range(5)))\n"

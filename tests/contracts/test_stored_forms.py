@@ -28,12 +28,12 @@ from mc1opt.config import (
     WhitenedStem,
 )
 from mc1opt.data.sources import find_data
-from mc1opt.search.environment import versions
+from mc1opt.machine.environment import versions
 from mc1opt.spec import DataSet, Fidelity, Training
 from mc1opt.training.loop import train
-from tests.curves import Switches
-from tests.data.files import write_arrays_folder, write_binary_folder
-from tests.search.studies import WHOLE, fail_some, run_study, stored
+from tests.support.curves import Switches
+from tests.support.image_sets import write_arrays_folder, write_binary_folder
+from tests.support.studies import WHOLE, fail_some, run_study, stored
 
 STORED = Path(__file__).parents[1] / "fixtures" / "stored"
 SMALL = STORED / "small"

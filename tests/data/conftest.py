@@ -4,8 +4,8 @@ import pytest
 
 from mc1opt.data import cache, fetch
 from mc1opt.data.formats import Arrays
-from tests.data.files import make_arrays
-from tests.data.shell_sources import ShellSources
+from tests.support.image_sets import make_arrays
+from tests.support.shell_sources import ShellSources
 
 
 @pytest.fixture

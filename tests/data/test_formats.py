@@ -14,7 +14,7 @@ import torchvision
 
 from mc1opt.data.formats import PICKLE_FOLDER, PICKLES, Arrays, read_files
 from mc1opt.errors import DataError
-from tests.data.files import (
+from tests.support.image_sets import (
     binary_files,
     make_arrays,
     npm_files,

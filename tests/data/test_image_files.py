@@ -13,7 +13,7 @@ from PIL import Image
 
 from mc1opt.data.image_files import find_images, read_image, rgb_image
 from mc1opt.errors import DataError
-from tests.data.pictures import NEEDLESS, NEEDLESS_IN_TIFF, PICTURES, Picture
+from tests.support.pictures import NEEDLESS, NEEDLESS_IN_TIFF, PICTURES, Picture
 
 GENERATOR = np.random.default_rng(0)
 

@@ -19,7 +19,7 @@ from mc1opt.data.sources import find_data
 from mc1opt.data.splits import fold_split, split, stratified_order
 from mc1opt.errors import DataError, StorageError
 from mc1opt.spec import DataSet, Fold
-from tests.data.files import make_arrays, write_arrays_folder
+from tests.support.image_sets import make_arrays, write_arrays_folder
 
 ARRAYS = make_arrays()
 PACKAGE = Path(mc1opt.__file__).parent

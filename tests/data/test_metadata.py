@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 
 from mc1opt.data.image_files import rgb_image
 from mc1opt.data.metadata import without_metadata
-from tests.data.pictures import (
+from tests.support.pictures import (
     JPEG,
     NEEDLESS,
     PICTURES,

@@ -17,8 +17,14 @@ from mc1opt.data.formats import ARRAY_FILES, Arrays
 from mc1opt.data.sources import describe_data, find_data
 from mc1opt.errors import DataError
 from mc1opt.spec import DataSet
-from tests.data.files import change_a_bit, make_arrays, write_arrays, write_arrays_folder, write_binary_folder
-from tests.data.shell_sources import ShellSources
+from tests.support.image_sets import (
+    change_a_bit,
+    make_arrays,
+    write_arrays,
+    write_arrays_folder,
+    write_binary_folder,
+)
+from tests.support.shell_sources import ShellSources
 from tests.workers.test_process import ROOT, wait_until_gone
 
 SHORT = Patience(bytes=10_000, seconds=0.4)
@@ -128,7 +134,7 @@ from pathlib import Path
 from mc1opt.data import cache
 from mc1opt.data.sources import find_data
 from mc1opt.errors import DataError
-from tests.data.shell_sources import ShellSources
+from tests.support.shell_sources import ShellSources
 
 folder, kind, limit = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 make = ShellSources(folder)

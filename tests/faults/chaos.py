@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mc1opt.search.records import StudyRecord
+from mc1opt.database.records import StudyRecord
 from tests.faults.conftest import SECONDS, Commands
 
 STARTING = 0.2

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mc1opt.config import config_from_json
-from mc1opt.search.catalogue import read_study
-from mc1opt.search.location import files_folder
-from mc1opt.search.records import StudyRecord, TrialRecord
-from mc1opt.search.tables import study_lines, trial_lines
-from mc1opt.search.weights import kept_weights, study_folder
+from mc1opt.database.location import files_folder
+from mc1opt.database.records import StudyRecord, TrialRecord
+from mc1opt.database.studies import read_study
+from mc1opt.database.trial_files import kept_weights, study_folder
+from mc1opt.display.tables import study_lines, trial_lines
 from mc1opt.spec import Training
 from mc1opt.training.tensor_file import read_tensors
-from tests.curves import curve
-from tests.search.studies import DATA, counted
+from tests.support.curves import curve
+from tests.support.studies import DATA, counted
 
 STORAGE = "storage/mc1opt.db"
 END_SECONDS = 15.0

@@ -13,23 +13,19 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from mc1opt.search.records import StudyRecord
+from mc1opt.database.records import StudyRecord
 from mc1opt.seeds import derive_seed
-from tests.cli.command import TINY
-from tests.cli.conftest import mc1opt_here
-from tests.curves import TRAINER
-from tests.data.files import write_binary_folder
 from tests.faults.checker import Expected, check, processes_of
-from tests.search.studies import SEED, facts
-from tests.workers.conftest import switches
-
-__all__ = ["mc1opt_here", "switches"]
+from tests.support.command import TINY
+from tests.support.curves import TRAINER
+from tests.support.image_sets import write_binary_folder
+from tests.support.studies import SEED, facts
 
 ROOT = Path(__file__).parents[2]
 
 SMALL = '''"""Learning curves of small networks: everything happens in this study."""
 
-from tests.search.studies import EPOCHS, MAX_MACS, STARTING_POINTS, small_space
+from tests.support.studies import EPOCHS, MAX_MACS, STARTING_POINTS, small_space
 
 search_space = small_space
 '''

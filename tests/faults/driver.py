@@ -1,6 +1,6 @@
 """The command `mc1opt` as a process, changed where a fault cannot be had otherwise, or costs less.
 
-    python -m tests.faults.driver '{"trainer": "tests.curves:train"}' run --study small ...
+    python -m tests.faults.driver '{"trainer": "tests.support.curves:train"}' run --study small ...
 
 The first argument, JSON, says what is changed; all else is the real command:
 

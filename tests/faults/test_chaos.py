@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from mc1opt.data.sources import find_data
-from mc1opt.search.records import StudyRecord
-from tests.curves import Switches
+from mc1opt.database.records import StudyRecord
 from tests.faults.chaos import Key, Kills, epochs_of, kill_at_random
 from tests.faults.checker import Expected, check
 from tests.faults.conftest import CURVES, REAL_CHANGES, SEARCH, Commands
-from tests.search.studies import facts
+from tests.support.curves import Switches
+from tests.support.studies import facts
 
 TRIALS = 30
 REAL_TRIALS = 12

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from mc1opt.search.weights import checkpoint_path, kept_weights, study_folder, weights_path
+from mc1opt.database.trial_files import checkpoint_path, kept_weights, study_folder, weights_path
 from mc1opt.training.tensor_file import read_tensors, write_tensors
-from tests.cli.command import epochs_of_running_trials, states, wait_until
 from tests.faults.checker import wait_for_processes
 from tests.faults.conftest import Real
+from tests.support.command import epochs_of_running_trials, states, wait_until
 
 FOLDER = study_folder(Path("storage/checkpoints"), "real")
 EXECUTED = Path("executed")

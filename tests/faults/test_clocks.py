@@ -18,24 +18,24 @@ from pathlib import Path
 
 import pytest
 
-from mc1opt.search import records
-from mc1opt.search.catalogue import read_study
-from mc1opt.search.ownership import this_owner
-from mc1opt.search.records import StudyRecord
-from tests.cli.command import states, wait_until
-from tests.curves import Switches
+from mc1opt.database import records
+from mc1opt.database.ownership import this_owner
+from mc1opt.database.records import StudyRecord
+from mc1opt.database.studies import read_study
 from tests.faults.checker import STORAGE, Expected, check
 from tests.faults.conftest import CURVES, SECONDS, TRIALS, Commands
 from tests.faults.test_processes import HANGS, VICTIM
-from tests.search.studies import counted, facts, wait_until_begun
+from tests.support.command import states, wait_until
+from tests.support.curves import Switches
+from tests.support.studies import counted, facts, wait_until_begun
 
 SLEEPS = {**HANGS, "value": 3.0}
-IMPATIENT = {"modules": {"mc1opt.search.heartbeat": {"HEARTBEAT_SECONDS": 0.2, "GRACE_SECONDS": 1.0}}}
+IMPATIENT = {"modules": {"mc1opt.database.heartbeat": {"HEARTBEAT_SECONDS": 0.2, "GRACE_SECONDS": 1.0}}}
 # A busy machine delays heartbeats, too: of two searches only one is impatient, and it for several of them.
-BEATS = {"modules": {"mc1opt.search.heartbeat": {"HEARTBEAT_SECONDS": 0.2}}}
+BEATS = {"modules": {"mc1opt.database.heartbeat": {"HEARTBEAT_SECONDS": 0.2}}}
 ELSEWHERE = {
     **CURVES,
-    "modules": {"mc1opt.search.heartbeat": {"HEARTBEAT_SECONDS": 0.2, "GRACE_SECONDS": 4.0}},
+    "modules": {"mc1opt.database.heartbeat": {"HEARTBEAT_SECONDS": 0.2, "GRACE_SECONDS": 4.0}},
     "host": "elsewhere.example",
 }
 

@@ -14,10 +14,10 @@ import pytest
 
 from mc1opt.data.cache import TEMPORARY, VERIFIED
 from mc1opt.data.sources import find_data
-from tests.cli.command import files_below
-from tests.data.files import change_a_bit
 from tests.faults.checker import STORAGE, Expected, check
 from tests.faults.conftest import SEARCH, TRIALS, Commands
+from tests.support.command import files_below
+from tests.support.image_sets import change_a_bit
 
 GO_ON = (*SEARCH, "--trials", str(TRIALS), "--workers", "1")
 

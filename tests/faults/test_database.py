@@ -17,15 +17,15 @@ from pathlib import Path
 import pytest
 from optuna.study import StudyDirection
 
-from mc1opt.search.catalogue import read_study
-from mc1opt.search.opening import open_storage
-from mc1opt.search.records import StudyRecord
-from tests.cli.command import files_below
-from tests.curves import Switches
+from mc1opt.database.opening import open_storage
+from mc1opt.database.records import StudyRecord
+from mc1opt.database.studies import read_study
+from tests.doctor.test_database import take_back_schema
 from tests.faults.checker import STORAGE, Expected, check
 from tests.faults.conftest import CURVES, SEARCH, TRIALS, Commands
-from tests.results.test_doctor_database import take_back_schema
-from tests.search.studies import SECONDS, STARTING_POINTS, facts
+from tests.support.command import files_below
+from tests.support.curves import Switches
+from tests.support.studies import SECONDS, STARTING_POINTS, facts
 
 HELD_SECONDS = 30.0
 POLLS_A_SECOND = 10

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from mc1opt.search.records import StudyRecord
-from tests.cli.command import child_processes, epochs_of_running_trials, files_below, wait_until
-from tests.curves import Switches
+from mc1opt.database.records import StudyRecord
 from tests.faults.checker import STORAGE, Expected, check
 from tests.faults.conftest import TRIALS, Commands, Real
 from tests.faults.test_processes import HANGS, VICTIM
-from tests.search.studies import facts, wait_until_begun
+from tests.support.command import child_processes, epochs_of_running_trials, files_below, wait_until
+from tests.support.curves import Switches
+from tests.support.studies import facts, wait_until_begun
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="sets limits of other processes, mounts tmpfs"

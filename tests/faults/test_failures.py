@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from mc1opt.search.records import TrialRecord
-from tests.cli.command import states
-from tests.curves import Switches
+from mc1opt.database.records import TrialRecord
 from tests.faults.checker import Expected, check
 from tests.faults.conftest import CURVES, QUICK, TRIALS, Commands
 from tests.faults.test_processes import HANGS, VICTIM, worker_of
+from tests.support.command import states
+from tests.support.curves import Switches
 
 DIVERGING = '''"""A network whose weights grow by a larger factor each step, and one that is well."""
 
@@ -85,7 +85,7 @@ def test_a_search_in_which_every_training_crashes_ends_and_goes_on_when_that_is_
 @pytest.mark.slow
 def test_workers_that_cannot_start_are_an_error_and_cost_no_trial(commands: Commands) -> None:
     ended = commands.finish(
-        commands.search(changes={**CURVES, "trainer": "tests.workers.broken_trainer:train"})
+        commands.search(changes={**CURVES, "trainer": "tests.support.broken_trainer:train"})
     )
     assert ended.code == 1
     assert "Error: no worker can be started (3 attempts)" in ended.stderr

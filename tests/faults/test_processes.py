@@ -6,14 +6,14 @@ import time
 
 import pytest
 
-from mc1opt.search.records import StudyRecord
-from mc1opt.search.resume import MAX_STALLED
+from mc1opt.database.records import StudyRecord
+from mc1opt.search.study import MAX_STALLED
 from mc1opt.seeds import derive_seed
-from tests.cli.command import child_processes, epochs_of_running_trials, states, wait_until
-from tests.curves import Switches
 from tests.faults.checker import Expected, check, processes_of, wait_for_processes
 from tests.faults.conftest import CURVES, TRIALS, Commands
-from tests.search.studies import SEED, facts, wait_until_begun
+from tests.support.command import child_processes, epochs_of_running_trials, states, wait_until
+from tests.support.curves import Switches
+from tests.support.studies import SEED, facts, wait_until_begun
 
 VICTIM = 6
 """The trial in the middle of which it happens: a sampled one."""

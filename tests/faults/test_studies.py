@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from mc1opt.search.records import StudyRecord
-from tests.cli.command import resume_command, states
-from tests.curves import Switches
+from mc1opt.database.records import StudyRecord
 from tests.faults.checker import STORAGE, Expected, check
 from tests.faults.conftest import SEARCH, SMALL, TRIALS, Commands
 from tests.faults.test_processes import HANGS, VICTIM
-from tests.search.studies import facts, wait_until_begun
+from tests.support.command import resume_command, states
+from tests.support.curves import Switches
+from tests.support.studies import facts, wait_until_begun
 
 # ---- 19: the study's file changes ------------------------------------------------------------------------
 

@@ -7,11 +7,11 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
-from mc1opt.search.speed import SPEED_SEED
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import EpochResult, Training
-from tests.curves import train
-from tests.search.studies import SEED
+from mc1opt.workers.speed import SPEED_SEED
+from tests.support.curves import train
+from tests.support.studies import SEED
 
 
 def computes_for_ever(training: Training) -> Iterator[EpochResult]:

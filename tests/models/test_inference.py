@@ -7,7 +7,7 @@ from torch import nn
 from mc1opt.config import MLP, Architecture, LinearLayer
 from mc1opt.models.build import build_model
 from mc1opt.models.inference import Inference
-from tests.training.images import SMALL_CONVNET
+from tests.support.images import SMALL_CONVNET
 
 SMALL_MLP = MLP(layers=(LinearLayer(width=16, norm="batch", dropout=0.5),))
 IMAGES = torch.randint(0, 256, (20, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

@@ -17,22 +17,22 @@ import optuna
 import pytest
 from rich.cells import cell_len
 
+from mc1opt.database import records
+from mc1opt.database.location import checkpoints_folder
+from mc1opt.database.opening import open_storage
+from mc1opt.database.trial_files import kept_weights, study_folder
+from mc1opt.display.tables import counts_line
 from mc1opt.errors import StudyFileError, UsageError
+from mc1opt.machine.resources import default_workers
 from mc1opt.search import command as command_module
-from mc1opt.search import records
 from mc1opt.search.command import SearchCommand, resolve_workers, search
-from mc1opt.search.location import checkpoints_folder
 from mc1opt.search.observers import SearchEnded
-from mc1opt.search.opening import open_storage
 from mc1opt.search.run import StopFlag
-from mc1opt.search.tables import counts_line
-from mc1opt.search.weights import kept_weights, study_folder
 from mc1opt.seeds import derive_seed
-from mc1opt.workers.resources import default_workers
-from tests.curves import TRAINER, Switches
-from tests.data.files import write_arrays_folder
-from tests.search.display import plain
-from tests.search.studies import stored
+from tests.support.curves import TRAINER, Switches
+from tests.support.display import plain
+from tests.support.image_sets import write_arrays_folder
+from tests.support.studies import stored
 
 WIDTH = 80
 

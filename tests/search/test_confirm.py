@@ -9,21 +9,22 @@ from typing import Any
 import pytest
 
 from mc1opt.config import config_from_json
-from mc1opt.search import ownership, records
+from mc1opt.database import ownership, records
+from mc1opt.database.ownership import this_owner
+from mc1opt.database.records import StudyRecord, TrialRecord
+from mc1opt.database.storage import StudyStorage
+from mc1opt.display.tables import trial_lines
 from mc1opt.search import run as run_module
 from mc1opt.search.confirm import SEEDS, Confirmation, missing_repetitions
 from mc1opt.search.observers import Observer, TrialStarted
-from mc1opt.search.ownership import this_owner
-from mc1opt.search.records import StudyRecord, TrialRecord
-from mc1opt.search.resume import load_study
 from mc1opt.search.run import StopFlag
-from mc1opt.search.speed import SPEED_SEED
-from mc1opt.search.storage import StudyStorage
-from mc1opt.search.tables import trial_lines
+from mc1opt.search.study import load_study
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import EpochResult, Fidelity, Training
-from tests.curves import CurvePool, Switches, curve
-from tests.search.studies import (
+from mc1opt.workers.speed import SPEED_SEED
+from tests.search.test_objective import objective
+from tests.support.curves import CurvePool, Switches, curve
+from tests.support.studies import (
     DATA,
     EPOCHS,
     SEED,
@@ -36,7 +37,6 @@ from tests.search.studies import (
     smooth_space,
     stored,
 )
-from tests.search.test_objective import objective
 
 SMOOTH = definition_of(smooth_space)
 TRIALS = 4

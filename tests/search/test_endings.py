@@ -3,9 +3,9 @@
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from mc1opt.search import records
+from mc1opt.database import records
 from mc1opt.search.endings import MAX_UNTRAINED, Endings
-from tests.search.studies import own_trial
+from tests.support.studies import own_trial
 
 COMPLETE = own_trial(TrialState.COMPLETE, 0.5)
 FAILED = own_trial(

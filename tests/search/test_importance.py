@@ -7,7 +7,7 @@ import pytest
 from optuna.trial import TrialState
 
 from mc1opt.search.importance import LEAST_TRIALS, importances
-from tests.search.studies import definition_of, own_attributes, own_trial, run_study, smooth_space
+from tests.support.studies import definition_of, own_attributes, own_trial, run_study, smooth_space
 
 ONE: dict[str, optuna.distributions.BaseDistribution] = {"x": optuna.distributions.FloatDistribution(0, 1)}
 

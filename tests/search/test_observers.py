@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from mc1opt.search.observers import Observer, Observers
-from tests.search.display import ended, epoch, started, study, trial
-from tests.search.studies import run_study, stored
+from tests.support.display import ended, epoch, started, study, trial
+from tests.support.studies import run_study, stored
 
 EVENTS: dict[str, tuple[Any, ...]] = {
     "study_started": (started(),),

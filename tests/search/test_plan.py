@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from mc1opt.database.records import StudyRecord
 from mc1opt.search.plan import (
     LEAST_TRIALS,
     SHARE_TRAINED,
@@ -13,10 +14,9 @@ from mc1opt.search.plan import (
     expected_seconds,
     knows_its_speed,
 )
-from mc1opt.search.records import StudyRecord
 from mc1opt.spec import Fidelity
-from tests.search.display import study, trial
-from tests.search.studies import run_study, stored
+from tests.support.display import study, trial
+from tests.support.studies import run_study, stored
 
 SECONDS = [1.0, 2.0, 3.0, 4.0, 5.0]
 """Of an epoch, in five complete trials of five epochs."""

@@ -14,19 +14,20 @@ import pytest
 from optuna.trial import BaseTrial, FrozenTrial, TrialState, create_trial
 
 from mc1opt.config import Config
+from mc1opt.database import records
+from mc1opt.database import storage as storage_module
+from mc1opt.database.records import TrialRecord
 from mc1opt.errors import StorageError, WorkerError
-from mc1opt.search import endings, records
+from mc1opt.search import endings
 from mc1opt.search import run as run_module
-from mc1opt.search import storage as storage_module
 from mc1opt.search.observers import Observer, SearchEnded, SearchStarted, StopReason, TrialStarted
-from mc1opt.search.records import TrialRecord
-from mc1opt.search.resume import load_study
 from mc1opt.search.run import StopFlag
+from mc1opt.search.study import load_study
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import EpochResult, Fidelity, Training
-from tests.curves import CurvePool, Switches
-from tests.search.forking import POINTS, fork_searches
-from tests.search.studies import (
+from tests.support.curves import CurvePool, Switches
+from tests.support.forking import POINTS, fork_searches
+from tests.support.studies import (
     DRAWN,
     FOREIGN,
     SEED,

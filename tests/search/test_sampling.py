@@ -9,9 +9,8 @@ import pytest
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from mc1opt.database import records
 from mc1opt.errors import UsageError
-from mc1opt.search import records
-from mc1opt.search.resume import load_study
 from mc1opt.search.sampling import (
     KEPT_BY_EPOCH,
     PRUNER_STARTUP_TRIALS,
@@ -22,7 +21,8 @@ from mc1opt.search.sampling import (
     make_pruner,
     make_sampler,
 )
-from tests.search.studies import SEED, new_storage, own_attributes, own_trial, small_space
+from mc1opt.search.study import load_study
+from tests.support.studies import SEED, new_storage, own_attributes, own_trial, small_space
 
 # ---- Sampler ---------------------------------------------------------------------------------------------
 

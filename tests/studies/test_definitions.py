@@ -13,7 +13,7 @@ from mc1opt.config import Config, ConvNet, config_from_json, config_id, config_t
 from mc1opt.models.build import build_model
 from mc1opt.models.cost import cost
 from mc1opt.presets import get_preset
-from mc1opt.search.space import StudyDefinition, load_definition
+from mc1opt.search.definition import StudyDefinition, load_definition
 
 SAMPLES = 300
 

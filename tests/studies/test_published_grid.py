@@ -7,17 +7,14 @@ from typing import Any
 import optuna
 import pytest
 
+from mc1opt.database.records import StudyRecord
 from mc1opt.presets import get_preset
+from mc1opt.search.definition import load_definition
 from mc1opt.search.observers import SearchEnded
-from mc1opt.search.records import StudyRecord
 from mc1opt.search.run import StopFlag
-from mc1opt.search.space import load_definition
 from mc1opt.seeds import derive_seed
-from tests.curves import Switches
-from tests.search.studies import SEED, facts, run_study, stored
-from tests.workers.conftest import switches
-
-__all__ = ["switches"]
+from tests.support.curves import Switches
+from tests.support.studies import SEED, facts, run_study, stored
 
 DEFINITION = load_definition("published_grid")
 POINTS = {(batch, rate) for batch in (20, 50, 100, 200) for rate in (0.01, 0.1, 0.2)}

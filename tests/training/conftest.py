@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mc1opt.spec import DataSet
-from tests.training.images import write_images
+from tests.support.images import write_images
 
 
 @pytest.fixture(scope="session")

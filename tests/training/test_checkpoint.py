@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from mc1opt.config import MLP, SGD, Adam, LinearLayer
+from mc1opt.machine import devices
 from mc1opt.models.build import build_model
 from mc1opt.spec import EpochResult, Fidelity, Fold, Training
 from mc1opt.training import checkpoint as checkpoint_module
-from mc1opt.training import devices
 from mc1opt.training.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -32,7 +32,7 @@ from mc1opt.training.checkpoint import (
 )
 from mc1opt.training.optim import build_optimizer, optimizer_state_keys
 from mc1opt.training.tensor_file import CHECKSUM, TensorFileError, read_tensors, write_tensors
-from tests.training.images import SMALL_CONVNET, SMALL_MLP, small_training
+from tests.support.images import SMALL_CONVNET, SMALL_MLP, small_training
 
 PATH = Path("weights.safetensors")
 ARCHITECTURES = pytest.mark.parametrize("architecture", [SMALL_MLP, SMALL_CONVNET], ids=["mlp", "convnet"])

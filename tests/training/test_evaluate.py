@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mc1opt.models.build import build_model
 from mc1opt.spec import INFERENCE_BATCH
 from mc1opt.training.evaluate import accuracy
-from tests.training.images import SMALL_CONVNET, SMALL_MLP
+from tests.support.images import SMALL_CONVNET, SMALL_MLP
 
 BROKEN = 255
 """A first pixel of this value makes `FirstPixels` give a logit that is not finite."""

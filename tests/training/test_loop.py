@@ -41,7 +41,7 @@ from mc1opt.training.checkpoint import load_weights
 from mc1opt.training.evaluate import accuracy
 from mc1opt.training.loop import Trainer, new_model, train
 from mc1opt.training.tensor_file import read_tensors, write_tensors
-from tests.training.images import (
+from tests.support.images import (
     ALL_AUGMENTATION,
     IMAGES,
     SMALL_CONVNET,

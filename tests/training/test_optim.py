@@ -15,7 +15,7 @@ from mc1opt.training.optim import (
     optimizer_state_keys,
     set_learning_rate,
 )
-from tests.training.images import SMALL_CONVNET, SMALL_MLP
+from tests.support.images import SMALL_CONVNET, SMALL_MLP
 
 DECAY = 0.05
 

@@ -9,7 +9,7 @@ import pytest
 from mc1opt.workers import child as child_module
 from mc1opt.workers.child import TAIL_BYTES, Child, WorkerDied
 from mc1opt.workers.protocol import Continue, EpochDone, Failed, Finished, Ready, Train
-from tests.curves import TRAINER, example_training
+from tests.support.curves import TRAINER, example_training
 from tests.workers.test_process import is_alive, wait_until_gone
 
 SECONDS = 30.0
@@ -141,7 +141,7 @@ def test_a_process_that_does_not_end_when_interrupted_is_killed(child):
 
 
 def test_warnings_come_before_the_message_and_go_to_the_log(start, caplog):
-    child = start("tests.workers.trainers:warns")
+    child = start("tests.support.trainers:warns")
     child.send(Train(training=example_training(epochs=1)))
     assert isinstance(child.receive(SECONDS), EpochDone)
     assert [record.getMessage() for record in caplog.records] == ["the disk is full"]
@@ -155,13 +155,13 @@ def test_a_closed_process_is_reaped_and_closed_again_without_harm(child):
 
 
 def test_the_threads_are_set_before_torch_is_imported(start):
-    child = start("tests.workers.trainers:tells_its_threads", threads=3)
+    child = start("tests.support.trainers:tells_its_threads", threads=3)
     child.send(Train(training=example_training()))
     assert child.receive(SECONDS).result.seconds == 33
 
 
 def test_what_the_worker_started_ends_with_it(start):
-    child = start("tests.workers.trainers:leaves_a_child_process")
+    child = start("tests.support.trainers:leaves_a_child_process")
     child.send(Train(training=example_training()))
     grandchild = int(child.receive(SECONDS).result.seconds)
     assert is_alive(grandchild)

@@ -23,7 +23,7 @@ from mc1opt.workers import pool as pool_module
 from mc1opt.workers.child import Child
 from mc1opt.workers.pool import Pool, ProcessPool
 from mc1opt.workers.protocol import TrainingInterrupted
-from tests.curves import TRAINER, CurvePool, curve, example_training
+from tests.support.curves import TRAINER, CurvePool, curve, example_training
 from tests.workers.test_process import ROOT, is_alive, wait_until_gone
 
 SECONDS = 30.0
@@ -229,7 +229,7 @@ def test_time_in_on_epoch_does_not_count_as_training():
 
 def test_torch_out_of_memory_is_recognised():
     with (
-        ProcessPool(1, trainer="tests.workers.trainers:out_of_memory_in_torch") as pool,
+        ProcessPool(1, trainer="tests.support.trainers:out_of_memory_in_torch") as pool,
         pytest.raises(TrainingFailed, match="can't allocate memory") as caught,
     ):
         pool.train(example_training(), go_on)
@@ -238,14 +238,14 @@ def test_torch_out_of_memory_is_recognised():
 
 def test_a_worker_that_does_not_stop_is_replaced(monkeypatch):
     monkeypatch.setattr(pool_module, "STOP_SECONDS", 0.2)
-    with ProcessPool(1, trainer="tests.workers.trainers:closes_slowly") as pool:
+    with ProcessPool(1, trainer="tests.support.trainers:closes_slowly") as pool:
         assert pool.train(example_training(), lambda result: False) is False
         assert pool.train(example_training(), lambda result: False) is False
 
 
 def test_workers_that_cannot_start_are_an_error_with_the_reason():
     with (
-        ProcessPool(2, trainer="tests.workers.broken_trainer:train") as pool,
+        ProcessPool(2, trainer="tests.support.broken_trainer:train") as pool,
         pytest.raises(
             WorkerError, match=r"3 attempts.*exit code 1(.|\n)*torch 2.0 and torchvision 0.1 do not"
         ),
@@ -428,7 +428,7 @@ def test_signals_to_workers_that_are_just_starting_are_ignored(pool, number):
 DRIVER = """
 import sys, threading
 from mc1opt.workers.pool import ProcessPool
-from tests.curves import TRAINER, example_training
+from tests.support.curves import TRAINER, example_training
 
 pool = ProcessPool(2, trainer=TRAINER)
 for seed in range(2):
@@ -465,7 +465,7 @@ def test_workers_end_with_a_parent_that_forgets_to_close_the_pool(switches):
 
 
 def test_the_pool_does_not_import_torch():
-    code = "import sys, mc1opt.workers.pool, mc1opt.workers.resources; sys.exit('torch' in sys.modules)"
+    code = "import sys, mc1opt.workers.pool, mc1opt.machine.resources; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT).returncode == 0
 
 

@@ -27,7 +27,7 @@ from mc1opt.workers.protocol import (
     decode_message,
     encode,
 )
-from tests.curves import TRAINER, curve, example_training, train
+from tests.support.curves import TRAINER, curve, example_training, train
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 30.0
@@ -118,14 +118,14 @@ def test_stop_ends_the_training_and_the_next_begins(worker):
 
 
 def test_an_error_for_people_comes_without_a_traceback(start):
-    worker = start("tests.workers.trainers:data_error")
+    worker = start("tests.support.trainers:data_error")
     worker.hear()
     worker.say(Train(training=example_training()))
     assert worker.hear() == Failed(kind="crashed", message="the images are damaged")
 
 
 def test_stop_closes_the_generator_of_the_trainer(start):
-    worker = start("tests.workers.trainers:complains_when_closed")
+    worker = start("tests.support.trainers:complains_when_closed")
     worker.hear()
     worker.say(Train(training=example_training()))
     worker.hear()
@@ -136,7 +136,7 @@ def test_stop_closes_the_generator_of_the_trainer(start):
 
 
 def test_memory_of_a_training_is_free_before_the_next(start):
-    worker = start("tests.workers.trainers:holds_much_memory")
+    worker = start("tests.support.trainers:holds_much_memory")
     worker.hear()
     for seed in (1, 2):
         worker.say(Train(training=example_training(seed=seed)))
@@ -156,7 +156,7 @@ def test_signals_that_the_parent_handles_are_ignored(worker, number):
 
 
 def test_a_warning_of_our_own_code_is_sent(start):
-    worker = start("tests.workers.trainers:warns")
+    worker = start("tests.support.trainers:warns")
     worker.hear()
     training = example_training(epochs=1)
     worker.say(Train(training=training))
@@ -203,7 +203,7 @@ def test_where_memory_runs_out_it_is_killed_before_its_parent(worker):
 
 
 def test_a_trainer_that_raises_when_imported_ends_it_with_the_reason(start):
-    worker = start("tests.workers.broken_trainer:train")
+    worker = start("tests.support.broken_trainer:train")
     assert worker.process.wait(SECONDS) == 1
     assert (
         worker.process.stderr.read().decode().strip()
@@ -212,7 +212,7 @@ def test_a_trainer_that_raises_when_imported_ends_it_with_the_reason(start):
 
 
 def test_the_trainer_is_found_by_its_name():
-    assert load_trainer("tests.curves:train") is train
+    assert load_trainer("tests.support.curves:train") is train
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux' own")

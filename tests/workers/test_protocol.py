@@ -18,7 +18,7 @@ from mc1opt.workers.protocol import (
     encode,
     write_all,
 )
-from tests.curves import example_training
+from tests.support.curves import example_training
 
 RESULT = EpochResult(epoch=1, loss=0.1 + 0.2, validation_accuracy=1 / 3, seconds=1e-9)
 

@@ -1,0 +1,364 @@
+"""The figures of a study's page: from its record to Plotly figures. Nothing is read or stored here.
+
+Their size is bounded, however many trials a study has: what is too much is thinned out evenly, and the best
+trials always stay.
+"""
+
+import bisect
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mc1opt.database.ranking import by_value
+from mc1opt.database.records import StudyRecord, TrialRecord
+from mc1opt.display.tables import pruning_line
+from mc1opt.presets import PRESETS
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure, Scatter
+
+T = TypeVar("T")
+Point = tuple[float, float]
+
+NAMED_CURVES = 8
+"""Learning curves with a name and a colour of their own: those of the best trials."""
+POINTS_A_CURVE = 60
+POINTS_A_GROUP = 2000
+"""Of all learning curves that share a colour."""
+TRIALS = 400
+"""Points of a figure that has one a trial."""
+
+COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#17becf")
+GREY = "rgba(128, 128, 128, 0.45)"
+FAINT = "rgba(31, 119, 180, 0.3)"
+TEXT = "#7a7a7a"
+"""Readable on white and on black: the page has both."""
+
+
+def study_figures(record: StudyRecord) -> dict[str, "Figure"]:
+    """All figures of a study, by the name under which the dashboard keeps each."""
+    return {name: figure(record) for name, figure in FIGURES.items()}
+
+
+# ---- The figures -----------------------------------------------------------------------------------------
+
+
+def learning_curves(record: StudyRecord) -> "Figure":
+    """Validation accuracy by epoch of each trial that trained: pruned and failed ones grey, best by name."""
+    complete = by_value(record.trials)
+    pruned, failed, running = (
+        [trial for trial in record.trials if trial.outcome == outcome]
+        for outcome in ("pruned", "failed", "running")
+    )
+    traces = [
+        _group("pruned", pruned, GREY),
+        _group("failed", failed, GREY, dash="dash"),
+        _group("complete", complete[NAMED_CURVES:], FAINT),
+        _group("in training", running, TEXT, dash="dot"),
+    ]
+    for trial, colour in zip(complete, COLOURS[:NAMED_CURVES], strict=False):
+        traces.append(_lines(f"#{trial.number}  {trial.value:.4f}", [_curve(trial)], colour, width=2.5))
+    return _figure(
+        [trace for trace in traces if trace is not None],
+        title="Learning curves",
+        x={"title": "epoch", "dtick": 1} if _epochs(record) <= 15 else {"title": "epoch"},
+        y={"title": "validation accuracy"},
+    )
+
+
+def accuracy_and_parameters(record: StudyRecord) -> "Figure":
+    """Accuracy of the complete trials against their parameters, beside the published models.
+
+    The published accuracies are on the test images and of whole trainings, the trials' on the validation
+    images and at the study's fidelity: the figure says so.
+    """
+    from plotly.graph_objects import Scatter
+
+    ranked = [trial for trial in by_value(record.trials) if trial.parameters]
+    trials = [*ranked[: TRIALS // 4], *_thin(ranked[TRIALS // 4 :], TRIALS - TRIALS // 4)]
+    sampled = [trial for trial in trials if not trial.starting_point]
+    given = [trial for trial in trials if trial.starting_point]
+    front = _front((trial.parameters or 0, trial.value or 0.0) for trial in ranked)
+    published = list(PRESETS.values())
+    traces = [
+        _scatter("trials (validation)", sampled, COLOURS[0], "circle"),
+        _scatter("starting points (validation)", given, COLOURS[2], "square"),
+        Scatter(
+            name="best for their size",
+            x=[x for x, _ in front],
+            y=[_rounded(y) for _, y in front],
+            mode="lines",
+            line={"color": COLOURS[0], "width": 1, "dash": "dot", "shape": "hv"},
+            hoverinfo="skip",
+        ),
+        Scatter(
+            name="published models (test)",
+            x=[preset.parameters for preset in published],
+            y=[preset.published_accuracy for preset in published],
+            text=[preset.name for preset in published],
+            mode="markers",
+            marker={"color": COLOURS[1], "symbol": "diamond", "size": 9},
+            hovertemplate="%{text}: %{y:.4f}, %{x:,} parameters<extra></extra>",
+        ),
+    ]
+    return _figure(
+        traces,
+        title="Accuracy and parameters, beside the published models",
+        x={"title": "trained parameters", "type": "log"},
+        y={"title": "accuracy"},
+    )
+
+
+def best_over_time(record: StudyRecord) -> "Figure":
+    """The best accuracy so far against the time in which trials were trained; pauses between don't count."""
+    from plotly.graph_objects import Scatter
+
+    minutes = training_minutes(record.trials)
+    ended = sorted(
+        (trial for trial in by_value(record.trials) if trial.number in minutes), key=_minutes_of(minutes)
+    )
+    unit, scale = ("hours", 60.0) if max(minutes.values(), default=0.0) > 180.0 else ("minutes", 1.0)
+    steps: list[Point] = []
+    for trial in ended:
+        if not steps or (trial.value or 0.0) > steps[-1][1]:
+            steps.append((minutes[trial.number] / scale, trial.value or 0.0))
+    if steps:
+        steps.append((max(minutes.values()) / scale, steps[-1][1]))
+    shown = _thin(ended, TRIALS)
+    given = [trial.value or 0.0 for trial in ended if trial.starting_point]
+    traces = [
+        Scatter(
+            name="complete trials",
+            x=[_rounded(minutes[trial.number] / scale) for trial in shown],
+            y=[_rounded(trial.value or 0.0) for trial in shown],
+            text=[_label(trial) for trial in shown],
+            mode="markers",
+            marker={"color": FAINT, "size": 6},
+            hovertemplate="%{text}<extra></extra>",
+        ),
+        Scatter(
+            name="best so far",
+            x=[_rounded(x) for x, _ in _thin(steps, TRIALS)],
+            y=[_rounded(y) for _, y in _thin(steps, TRIALS)],
+            mode="lines",
+            line={"color": COLOURS[0], "width": 2.5, "shape": "hv"},
+        ),
+    ]
+    figure = _figure(
+        traces,
+        title="Best accuracy over time",
+        x={"title": f"{unit} of training", "rangemode": "tozero"},
+        y={"title": "validation accuracy"},
+    )
+    if given:
+        figure.add_hline(
+            y=max(given),
+            line={"color": COLOURS[2], "dash": "dot", "width": 1},
+            annotation={"text": "best starting point", "font": {"color": COLOURS[2]}},
+            annotation_position="bottom right",
+        )
+    return figure
+
+
+def epochs_before_pruning(record: StudyRecord) -> "Figure":
+    """How many trials ended after each epoch: pruned, failed, or complete."""
+    from plotly.graph_objects import Bar
+
+    epochs = list(range(1, _epochs(record) + 1))
+    colours = {"pruned": "#8c8c8c", "failed": COLOURS[3], "complete": COLOURS[0]}
+    traces = []
+    for outcome, colour in colours.items():
+        counts = Counter(
+            len(trial.values_by_epoch)
+            for trial in record.trials
+            if trial.outcome == outcome and trial.values_by_epoch
+        )
+        if counts:
+            heights = [counts[epoch] for epoch in epochs]
+            traces.append(
+                Bar(
+                    name=outcome,
+                    x=epochs,
+                    y=heights,
+                    text=[str(height) if height else "" for height in heights],
+                    marker={"color": colour},
+                )
+            )
+    saved = pruning_line(record)
+    figure = _figure(
+        traces,
+        title="How far trials got" + (f". {saved.removesuffix('.')}" if saved else ""),
+        x={"title": "epochs trained", "dtick": 1} if len(epochs) <= 30 else {"title": "epochs trained"},
+        y={"title": "trials"},
+    )
+    figure.update_layout(barmode="stack")
+    return figure
+
+
+FIGURES: Mapping[str, Callable[[StudyRecord], "Figure"]] = MappingProxyType(
+    {
+        "learning-curves": learning_curves,
+        "accuracy-and-parameters": accuracy_and_parameters,
+        "best-over-time": best_over_time,
+        "epochs-before-pruning": epochs_before_pruning,
+    }
+)
+"""By name: letters and hyphens, because it is an id in the page."""
+
+
+# ---- Times -----------------------------------------------------------------------------------------------
+
+
+def training_minutes(trials: Iterable[TrialRecord]) -> dict[int, float]:
+    """For each trained trial, by number, the minutes until its end in which any trial was in training.
+
+    A study that is stopped, and resumed next day, has not trained overnight.
+    """
+    spans = {
+        # A clock that was set back does not make a trial end before it began.
+        trial.number: (_timestamp(trial.started), max(_timestamp(trial.started), _timestamp(trial.ended)))
+        for trial in trials
+        if trial.outcome in ("complete", "pruned", "failed") and trial.started and trial.ended
+    }
+    begins: list[float] = []  # of each stretch without a pause
+    ends: list[float] = []
+    for start, end in sorted(spans.values()):
+        if ends and start <= ends[-1]:
+            ends[-1] = max(ends[-1], end)
+        else:
+            begins.append(start)
+            ends.append(end)
+    lengths = [end - begin for begin, end in zip(begins, ends, strict=True)]
+    before = list(itertools.accumulate(lengths, initial=0.0))
+    minutes = {}
+    for number, (_, end) in spans.items():
+        stretch = bisect.bisect_right(begins, end) - 1
+        minutes[number] = (before[stretch] + end - begins[stretch]) / 60.0
+    return minutes
+
+
+def _timestamp(time: str) -> float:
+    return datetime.fromisoformat(time).timestamp()
+
+
+def _minutes_of(minutes: Mapping[int, float]) -> Callable[[TrialRecord], float]:
+    return lambda trial: minutes[trial.number]
+
+
+# ---- Parts -----------------------------------------------------------------------------------------------
+
+
+def _figure(traces: Sequence[Any], *, title: str, x: Mapping[str, Any], y: Mapping[str, Any]) -> "Figure":
+    """A figure without Plotly's template, which alone takes 7 kB of JSON, and without a background."""
+    from plotly.graph_objects import Figure, Layout, layout
+
+    axis = {
+        "gridcolor": "rgba(128, 128, 128, 0.25)",
+        "linecolor": TEXT,
+        "zeroline": False,
+        "automargin": True,
+    }
+    return Figure(
+        list(traces),
+        Layout(
+            template=layout.Template(),
+            # Below the buttons that the dashboard shows at the top of each figure.
+            title={"text": title, "font": {"size": 15}, "y": 0.88},
+            modebar={"bgcolor": "rgba(0, 0, 0, 0)", "color": TEXT},
+            font={"color": TEXT},
+            paper_bgcolor="rgba(0, 0, 0, 0)",
+            plot_bgcolor="rgba(0, 0, 0, 0)",
+            margin={"l": 60, "r": 20, "t": 85, "b": 60},
+            legend={"orientation": "h", "y": -0.25, "yanchor": "top"},
+            xaxis={**axis, **x},
+            yaxis={**axis, **y},
+            # Who has zoomed in or hidden a trace keeps that when the figure is drawn anew.
+            uirevision="mc1opt",
+        ),
+    )
+
+
+def _epochs(record: StudyRecord) -> int:
+    longest = max((len(trial.values_by_epoch) for trial in record.trials), default=1)
+    return max(longest, record.fidelity.epochs if record.fidelity else 1)
+
+
+def _group(name: str, trials: Sequence[TrialRecord], colour: str, *, dash: str = "solid") -> "Scatter | None":
+    """Many curves as one trace; None for none."""
+    curves = [curve for trial in trials if (curve := _curve(trial))]
+    if not curves:
+        return None
+    points = sum(len(curve) + 1 for curve in curves)
+    kept = _thin(curves, max(1, len(curves) * POINTS_A_GROUP // max(points, POINTS_A_GROUP)))
+    label = (
+        f"{name} ({len(curves)})" if len(kept) == len(curves) else f"{name} ({len(kept)} of {len(curves)})"
+    )
+    return _lines(label, kept, colour, dash=dash)
+
+
+def _lines(
+    name: str, curves: Sequence[Sequence[Point]], colour: str, *, width: float = 1.0, dash: str = "solid"
+) -> "Scatter":
+    """Curves as one trace, with a gap between each and the next; a single point is a marker."""
+    from plotly.graph_objects import Scatter
+
+    gaps: list[tuple[float | None, float | None]] = list(
+        itertools.chain.from_iterable([(None, None), *curve] for curve in curves)
+    )[1:]
+    return Scatter(
+        name=name,
+        x=[x for x, _ in gaps],
+        y=[None if y is None else _rounded(y) for _, y in gaps],
+        mode="lines+markers",
+        marker={"size": 4},
+        line={"color": colour, "width": width, "dash": dash},
+    )
+
+
+def _curve(trial: TrialRecord) -> list[Point]:
+    """Epochs, counted from 1, and accuracies."""
+    return _thin([(epoch + 1, value) for epoch, value in enumerate(trial.values_by_epoch)], POINTS_A_CURVE)
+
+
+def _scatter(name: str, trials: Sequence[TrialRecord], colour: str, symbol: str) -> "Scatter":
+    from plotly.graph_objects import Scatter
+
+    return Scatter(
+        name=name,
+        x=[trial.parameters for trial in trials],
+        y=[_rounded(trial.value or 0.0) for trial in trials],
+        text=[_label(trial) for trial in trials],
+        mode="markers",
+        marker={"color": colour, "symbol": symbol, "size": 7},
+        hovertemplate="%{text}, %{x:,} parameters<extra></extra>",
+    )
+
+
+def _label(trial: TrialRecord) -> str:
+    start = f", {trial.starting_point}" if trial.starting_point else ""
+    return f"#{trial.number}: {trial.value:.4f}{start}"
+
+
+def _front(points: Iterable[Point]) -> list[Point]:
+    """Those points for which no other one is as small and better."""
+    front: list[Point] = []
+    for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or y > front[-1][1]:
+            front.append((x, y))
+    return front
+
+
+def _thin(items: Sequence[T], most: int) -> list[T]:
+    """At most so many of the items, evenly spread, the first and the last among them."""
+    if len(items) <= most:
+        return list(items)
+    if most == 1:
+        return [items[0]]
+    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
+
+
+def _rounded(value: float) -> float:
+    return round(value, 4)

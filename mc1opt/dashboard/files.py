@@ -1,0 +1,124 @@
+"""The files that the dashboard shows beside a trial: what they are, and keeping them up to date.
+
+A trial among the best has its learning curve, its history and its config; the one whose config was retrained
+has what the test images said as well. A trial that leaves the best loses them, like its weights: they can be
+made again from the database at any time.
+"""
+
+import csv
+import io
+import json
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+
+from mc1opt import __version__
+from mc1opt.database.artifacts import artifact_names, put_artifact, remove_artifact
+from mc1opt.database.records import TrialRecord
+from mc1opt.display.pictures import confusion_picture, learning_curve_picture, misclassified_picture
+
+NAMESPACE = uuid.UUID("6d633170-7400-5000-8000-6172746966cc")
+"""Of the artifacts' ids."""
+
+
+@dataclass(frozen=True)
+class TrialFile:
+    """A file that belongs to a trial."""
+
+    name: str
+    source: Any
+    """What it is made of, as JSON: only when that is another is the file made anew."""
+    make: Callable[[], bytes]
+
+
+def trial_files(trial: TrialRecord) -> list[TrialFile]:
+    """Learning curve, history and config of a trial that was trained to its end."""
+    curve = [trial.values_by_epoch, trial.losses]
+    title = f"Trial #{trial.number}" + ("" if trial.value is None else f": {trial.value:.4f}")
+    files = [
+        TrialFile(
+            "learning_curve.png",
+            [title, curve],
+            lambda: learning_curve_picture(title, trial.values_by_epoch, trial.losses),
+        ),
+        TrialFile("history.csv", curve, lambda: history_csv(trial)),
+    ]
+    if trial.config is not None:
+        content = json.dumps(trial.config, indent=2) + "\n"
+        files.append(TrialFile("config.json", content, content.encode))
+    return files
+
+
+def retraining_files(metrics: Mapping[str, Any], misclassified: Path) -> list[TrialFile]:
+    """What the test images said of a trial's config, retrained: confusions, and images it got wrong.
+
+    Args:
+        metrics: of the model's folder.
+        misclassified: what was kept of those images when the test images were open; it need not exist.
+    """
+    confusion = metrics["test"]["confusion"]
+    accuracy = sum(row[index] for index, row in enumerate(confusion)) / sum(map(sum, confusion))
+    title = f"Test images, retrained model: accuracy {accuracy:.4f}"
+    files = [
+        TrialFile("confusion_matrix.png", [title, confusion], lambda: confusion_picture(title, confusion))
+    ]
+    if misclassified.is_file():
+        # The name of that file has the hash of the weights in it.
+        files.append(
+            TrialFile("misclassified.png", misclassified.name, lambda: _misclassified(misclassified))
+        )
+    return files
+
+
+def _misclassified(path: Path) -> bytes:
+    with np.load(path, allow_pickle=False) as kept:
+        return misclassified_picture(
+            "Test images that the retrained model takes for something else",
+            kept["images"],
+            kept["labels"],
+            kept["decisions"],
+        )
+
+
+def history_csv(trial: TrialRecord) -> bytes:
+    """Epoch (from 1), training loss and validation accuracy; the loss is empty where it is not stored."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["epoch", "training_loss", "validation_accuracy"])
+    for epoch, accuracy in enumerate(trial.values_by_epoch):
+        loss = trial.losses[epoch] if epoch < len(trial.losses) else ""
+        writer.writerow([epoch + 1, loss, accuracy])
+    return text.getvalue().encode()
+
+
+def keep_files(study: optuna.Study, folder: Path, wanted: Mapping[int, Sequence[TrialFile]]) -> None:
+    """Makes the files of a study's trials those that are wanted: makes what is missing, removes all others.
+
+    Args:
+        study: the study.
+        folder: see `mc1opt.database.artifacts.artifacts_folder`.
+        wanted: by the trial's id in the database.
+    """
+    stored = artifact_names(study)
+    for trial_id, files in wanted.items():
+        there = stored.pop(trial_id, {})
+        for file in files:
+            artifact = _artifact_id(study.study_name, trial_id, file)
+            if there.pop(artifact, None) is None or not (folder / artifact).is_file():
+                put_artifact(study, folder, trial_id, artifact, file.name, file.make())
+        for artifact in there:
+            remove_artifact(study, folder, trial_id, artifact)
+    for trial_id, others in stored.items():
+        for artifact in others:
+            remove_artifact(study, folder, trial_id, artifact)
+
+
+def _artifact_id(study: str, trial_id: int, file: TrialFile) -> str:
+    """The same for the same file made of the same: an update finds what is there without drawing it."""
+    source = json.dumps([study, trial_id, file.name, file.source, __version__])
+    return str(uuid.uuid5(NAMESPACE, source))

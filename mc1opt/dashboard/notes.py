@@ -1,0 +1,282 @@
+"""The dashboard's notes, as Markdown: on a study, and on each of its best trials. Nothing is stored here.
+
+Below each note is a line that says who wrote it. What a person writes below that line stays when the note is
+written anew; a note without the line is a person's, and stays as it is.
+"""
+
+import shlex
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mc1opt.config import config_from_json
+from mc1opt.database.ranking import by_promise, by_value, confirmed_values, told_apart
+from mc1opt.database.records import StudyRecord, TrialRecord
+from mc1opt.describe import describe_config
+from mc1opt.display.progress import duration, passed_over_lines, plural
+from mc1opt.display.tables import (
+    counts_line,
+    pruning_line,
+    starting_point_line,
+    storage_option,
+)
+from mc1opt.errors import ConfigError
+
+BEST = 5
+"""Trials that have notes, files and a line in the study's note."""
+END = "\n\n---\n*Written by mc1opt, and kept up to date. What you write below this line stays.*"
+
+OUTCOMES = """\
+Optuna's state `Pruned` stands for five things; the attribute `outcome` tells them apart: `pruned` (trained,
+and stopped early), `too_large` (above the limit of multiply-accumulates, not trained), `infeasible` (no
+network, for the reason that the search space gave, not trained), `duplicate` (of a config that was trained
+already), `failed` (`failure` says why). Trials that are not mc1opt's are `foreign`, and count for nothing."""
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """What a retraining of the study has found."""
+
+    trial: int
+    """The winner's number."""
+    config_id: str
+    seeds: int
+    epochs: int
+    validation: float
+    """Mean over the seeds."""
+    test: float
+    """Mean over the seeds."""
+    interval: tuple[float, float] | None
+    """95 %, of that mean; None for one seed."""
+    model: str
+    """The model's folder."""
+    data: str
+    """The name of the images that it was trained on, which tells own images apart."""
+
+
+def retrained(metrics: Mapping[str, Any]) -> Retrained | None:
+    """What the metrics of a model folder say; None where they are not a retraining's."""
+    try:
+        interval = metrics["test"]["interval"]
+        return Retrained(
+            trial=int(metrics["winner"]["trial"]),
+            config_id=str(metrics["winner"]["config_id"]),
+            seeds=int(metrics["test"]["n"]),
+            epochs=int(metrics["epochs"]),
+            validation=float(metrics["winner"]["mean"]),
+            test=float(metrics["test"]["mean"]),
+            interval=None if interval is None else (float(interval[0]), float(interval[1])),
+            model=str(metrics["model"]),
+            data=str(metrics["data"]["name"]),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def best_trials(record: StudyRecord) -> list[TrialRecord]:
+    """The best complete trials, the best first."""
+    return by_value(record.trials)[:BEST]
+
+
+# ---- On a study ------------------------------------------------------------------------------------------
+
+
+def study_note(record: StudyRecord, *, storage: str, page: str, found: Retrained | None = None) -> str:
+    """What a study is, what it has found, and the commands that go on from there.
+
+    Args:
+        record: the study.
+        storage: the study database, for the commands; a password in it is not shown.
+        page: the path of the study in the dashboard, for links to trials.
+        found: by its retraining, if it has one.
+    """
+    best = best_trials(record)
+    parts = [f"# {_code(record.study)}", _what(record)]
+    if not best:
+        parts.append("No trial is complete yet. As soon as one is, this note says which one is the best.")
+    else:
+        parts += [_best(best[0], page), _table(record, best, page), _told_apart(record)]
+        parts += [starting_point_line(record), pruning_line(record)]
+    if found is not None:
+        parts.append(_retrained(found, page))
+    parts += [_commands(record, storage, found), OUTCOMES]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _what(record: StudyRecord) -> str:
+    definition = f", study definition {_code(record.definition)}" if record.definition else ""
+    data = f" on {_code(record.data['name'])}" if record.data else ""
+    lines = [f"A search for an image classifier{data}: architecture and training together{definition}."]
+    if record.fidelity is not None:
+        lines.append(
+            f"Each trial trains at most {record.fidelity.epochs} epochs of {record.fidelity.train_images:,} "
+            "images. Its value is the validation accuracy of its last epoch; the test images stay closed."
+        )
+    passed_over = passed_over_lines(record.trials)
+    return "\n".join([*lines, "", f"Trials: {counts_line(record.trials)}.", *passed_over])
+
+
+def _best(trial: TrialRecord, page: str) -> str:
+    title = f"## Best so far: {trial.value:.4f}, trial {_link(trial.number, page)}"
+    return "\n".join([title, "", *(f"- {part}" for part in _parts(trial))])
+
+
+def _table(record: StudyRecord, best: Sequence[TrialRecord], page: str) -> str:
+    confirmed = confirmed_values(record.trials)
+    lines = [
+        "| trial | accuracy | with new seeds | parameters | million MACs | time | config |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for trial in best:
+        again = ", ".join(f"{value:.4f}" for value in confirmed.get(trial.number, []))
+        cells = [
+            _link(trial.number, page),
+            f"{trial.value:.4f}",
+            again or "-",
+            "-" if trial.parameters is None else f"{trial.parameters:,}",
+            "-" if trial.macs is None else f"{trial.macs / 1e6:.1f}",
+            "-" if trial.seconds is None else duration(trial.seconds),
+            "; ".join(_parts(trial)) or "-",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _told_apart(record: StudyRecord) -> str:
+    """What seed noise leaves of the ranking."""
+    told = told_apart(record)
+    if told is None:
+        return (
+            "One training is one draw: trained again with another seed, a config ends some tenths of a point "
+            "higher or lower. The best ones are trained again at the end of the search."
+        )
+    means = {number: statistics.fmean(group) for number, group in confirmed_values(record.trials).items()}
+    points = f"{100 * told.noise:.1f} points"
+    if told.is_ahead:
+        best = told.equal[0]
+        return (
+            f"Trained again with new seeds, #{best} is ahead ({means[best]:.4f}) by more than seed noise "
+            f"({points})."
+        )
+    shown = ", ".join(f"#{number} ({means[number]:.4f})" for number in told.equal)
+    if len(told.equal) == 1:
+        return f"Trained again with new seeds: {shown}. No other was, so that nothing is told apart from it."
+    return f"Trained again with new seeds, these are not told apart: {shown}; seed noise is {points}."
+
+
+def _retrained(found: Retrained, page: str) -> str:
+    low_high = "" if found.interval is None else ", 95 % interval {:.4f} to {:.4f}".format(*found.interval)
+    return (
+        f"## Retrained: test accuracy {found.test:.4f}\n\n"
+        f"Trial {_link(found.trial, page)} won: validation {found.validation:.4f} after {found.epochs} "
+        f"epochs. Trained on all images, {plural(found.seeds, 'seed')}: test accuracy "
+        f"{found.test:.4f}{low_high}. The model is in {_code(found.model)}."
+    )
+
+
+def _commands(record: StudyRecord, storage: str, found: Retrained | None) -> str:
+    study, place = shlex.quote(record.study), storage_option(storage)
+    lines = [f"mc1opt show --study {study}{place}"]
+    if record.best is not None:
+        best = by_promise(record.trials)[0].number
+        if found is None:  # another one would be refused, or replace this one's model
+            lines.append(f"mc1opt retrain --study {study}{place}")
+        lines.append(f"mc1opt export --study {study} --trial {best} --format onnx{place}")
+    if found is not None:
+        model = shlex.quote(found.model)
+        lines += [
+            f"mc1opt export --study {study} --model {model} --format onnx{place}",
+            f"mc1opt predict {model} IMAGE{place}",
+        ]
+    return _block("## Commands", lines)
+
+
+# ---- On a trial ------------------------------------------------------------------------------------------
+
+
+def trial_note(
+    record: StudyRecord, trial: TrialRecord, *, storage: str, found: Retrained | None = None
+) -> str:
+    """What one of the best trials is, how sure that is, and the commands that go on from it.
+
+    Args:
+        record: its study.
+        trial: a complete trial of it.
+        storage: see `study_note`.
+        found: by the study's retraining; said on the winner alone. There is no command for another one then.
+    """
+    ranked = [entry.number for entry in best_trials(record)]
+    rank = f", number {ranked.index(trial.number) + 1} of its study" if trial.number in ranked else ""
+    parts = [f"# Trial {trial.number}: {trial.value:.4f}{rank}"]
+    parts.append("\n".join(f"- {part}" for part in _parts(trial)))
+    facts = {
+        "parameters": None if trial.parameters is None else f"{trial.parameters:,}",
+        "multiply-accumulates an image": None if trial.macs is None else f"{trial.macs:,}",
+        "time": None if trial.seconds is None else duration(trial.seconds),
+        "starting point": None if trial.starting_point is None else _code(trial.starting_point),
+        "seed": trial.seed,
+    }
+    parts.append("\n".join(f"- {name}: {value}" for name, value in facts.items() if value is not None))
+    again = confirmed_values(record.trials).get(trial.number)
+    if again:
+        values = ", ".join(f"{value:.4f}" for value in again)
+        parts.append(f"Trained again with new seeds: {values}; mean {statistics.fmean(again):.4f}.")
+    if found is not None and found.trial == trial.number:
+        parts.append(
+            f"Retrained ({plural(found.epochs, 'epoch')}, {plural(found.seeds, 'seed')}): "
+            f"validation {found.validation:.4f}, test {found.test:.4f}. "
+            "The files below show what the test images said."
+        )
+    study, place = shlex.quote(record.study), storage_option(storage)
+    commands = [f"mc1opt show --study {study} --trial {trial.number}{place}"]
+    for command in ("retrain", "replay") if found is None else ("replay",):
+        commands.append(f"mc1opt {command} --study {study} --trial {trial.number}{place}")
+    commands.append(f"mc1opt export --study {study} --trial {trial.number} --format onnx{place}")
+    return "\n\n".join([*(part for part in parts if part), _block("## Commands", commands)])
+
+
+# ---- Written over an older note --------------------------------------------------------------------------
+
+
+def merged_note(stored: str, new: str) -> str:
+    """What a note becomes: the new one, and below it what a person has written.
+
+    Args:
+        stored: the note as it is; empty where there is none.
+        new: what mc1opt has to say; empty where it has nothing to say any more.
+    """
+    _, line, below = stored.partition(END)
+    if stored and not line:
+        return stored  # a person's
+    if new:
+        return new + END + below
+    return END + below if below.strip() else ""
+
+
+# ---- Parts -----------------------------------------------------------------------------------------------
+
+
+def _parts(trial: TrialRecord) -> list[str]:
+    """Architecture and recipe in a line each; none for a config of a newer mc1opt."""
+    try:
+        return [] if trial.config is None else describe_config(config_from_json(trial.config)).split(" | ")
+    except ConfigError:
+        return []
+
+
+def _link(number: int, page: str) -> str:
+    return f"[#{number}]({page}/trials?numbers={number})"
+
+
+def _code(text: str) -> str:
+    """Text as it is, whatever signs of Markdown are in it."""
+    fence = "`"
+    while fence in text:
+        fence += "`"
+    blank = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{blank}{text}{blank}{fence}"
+
+
+def _block(title: str, lines: Sequence[str]) -> str:
+    return "\n".join([title, "", "```bash", *lines, "```"])

@@ -1,0 +1,303 @@
+"""What optuna-dashboard shows of a study beside Optuna's own plots: notes, figures, files of the best trials.
+
+All of it is made from stored records, and kept in the study database and the folder of artifacts, where the
+dashboard looks for it. `update_dashboard` brings it up to date whenever it is called; `DashboardWriter` calls
+it during a search, in a thread of its own, so that nothing ever waits for it.
+"""
+
+import contextlib
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from mc1opt.config import config_from_json
+from mc1opt.dashboard.figures import study_figures
+from mc1opt.dashboard.files import TrialFile, keep_files, retraining_files, trial_files
+from mc1opt.dashboard.notes import Retrained, best_trials, merged_note, retrained, study_note, trial_note
+from mc1opt.database import records
+from mc1opt.database.artifacts import artifacts_folder
+from mc1opt.database.opening import open_storage
+from mc1opt.database.records import StudyRecord, TrialRecord, study_record
+from mc1opt.database.storage import StudyStorage
+from mc1opt.describe import describe_config
+from mc1opt.errors import ConfigError, Mc1optError
+from mc1opt.measurement.final_test import misclassified_path
+from mc1opt.search.observers import Observer, SearchEnded, SearchStarted
+from mc1opt.search.study import load_study
+from mc1opt.training.model_folder import ModelFolder, models_folder, read_model_folder
+
+SHARE = 0.01
+"""Of a search's time that a processor may be kept busy by writing, but for the first and the last time."""
+LEAST_SECONDS = 20.0
+"""Of searching, before anything is written. A shorter search leaves it to `mc1opt dashboard`, which writes
+when it starts: importing what draws takes a second or two."""
+EVERY = 5
+"""Trials that count after which it is written again; a new best trial is reason enough."""
+LAST_SECONDS = 60.0
+"""How long the end of a search waits for the last writing."""
+_NOTE = re.compile(r"dashboard:(\d+):note_str:0")
+"""The system attribute of a study in which the note on a trial, by its id, begins."""
+
+
+def study_page(study: optuna.Study) -> str:
+    """The path of a study's page in the dashboard."""
+    return f"/dashboard/studies/{study._study_id}"
+
+
+# ---- Bringing up to date ---------------------------------------------------------------------------------
+
+
+def update_dashboard(storage: str, study: str) -> None:
+    """Brings all that the dashboard shows of a stored study up to date; what is there already stays.
+
+    Args:
+        storage: the study database, a path or a URL.
+        study: the name of a study.
+
+    Raises:
+        StorageError: there is no such database or study.
+    """
+    database = open_storage(storage, create=False)
+    stored = load_study(database, study)
+    update_study(stored, database, storage)
+    for trial in records.own_trials(stored):
+        _mark(trial, database)
+
+
+def _mark(trial: FrozenTrial, database: StudyStorage) -> None:
+    """Gives a trial of an older mc1opt the attributes that people tell trials apart by."""
+    config = trial.user_attrs.get(records.CONFIG)
+    if config is None or not trial.state.is_finished() or records.OUTCOME in trial.user_attrs:
+        return
+    with contextlib.suppress(ConfigError):  # of a newer mc1opt
+        summary = describe_config(config_from_json(config))
+        attributes = {records.OUTCOME: records.outcome(trial), records.SUMMARY: summary}
+        database.set_user_attributes(trial._trial_id, attributes)
+
+
+def update_or_warn(storage: str, study: str, warn: Callable[[str], None]) -> None:
+    """As `update_dashboard`, where it is not what was asked for: what goes wrong is a warning."""
+    try:
+        update_dashboard(storage, study)
+    except Exception as error:
+        warn(f"Warning: the dashboard's notes and figures of study {study!r} are not up to date: {error}")
+
+
+def update_study(study: optuna.Study, database: StudyStorage, storage: str) -> None:
+    """As `update_dashboard`, for a study that is open.
+
+    Args:
+        study: the study, on `database`.
+        database: the opened study database.
+        storage: what it was opened by.
+    """
+    from optuna_dashboard import save_plotly_graph_object
+
+    record = study_record(study)
+    ids = {trial.number: trial._trial_id for trial in study.get_trials(deepcopy=False)}
+    model = _model_folder(storage, record.folder)
+    found = None if model is None else retrained(model.metrics)
+    shown = {trial.number: trial for trial in best_trials(record)}
+    winner = _winner(record, found)
+    if winner is None:
+        found = None
+    else:
+        shown.setdefault(winner.number, winner)
+    with database.writing_study_attributes_together():
+        for name, figure in study_figures(record).items():
+            save_plotly_graph_object(study, figure, graph_object_id=name)
+        files = {ids[number]: _files(trial, found, model) for number, trial in shown.items()}
+        keep_files(study, artifacts_folder(storage), files)
+    # Last and apart: between reading a note and writing it there must be no time for a person to change it.
+    with database.writing_study_attributes_together():
+        _write_note(study, study_note(record, storage=storage, page=study_page(study), found=found))
+        _write_trial_notes(
+            study,
+            {
+                ids[number]: trial_note(record, trial, storage=storage, found=found)
+                for number, trial in shown.items()
+            },
+        )
+
+
+def _winner(record: StudyRecord, found: Retrained | None) -> TrialRecord | None:
+    """The trial that was retrained; None if the model is of a study that had this name before."""
+    if found is None or found.data != (record.data or {}).get("name"):
+        return None
+    for trial in record.trials:
+        if (trial.number, trial.config_id) == (found.trial, found.config_id):
+            return trial if trial.value is not None else None
+    return None
+
+
+def _model_folder(storage: str, folder: str) -> ModelFolder | None:
+    """The retrained model of a study, if there is one and it is whole."""
+    with contextlib.suppress(Mc1optError):
+        return read_model_folder(models_folder(storage, folder))
+    return None
+
+
+def _files(trial: TrialRecord, found: Retrained | None, model: ModelFolder | None) -> Sequence[TrialFile]:
+    files = trial_files(trial)
+    if model is not None and found is not None and found.trial == trial.number:
+        files += retraining_files(model.metrics, misclassified_path(model.path, model.weights_sha256))
+    return files
+
+
+def _write_trial_notes(study: optuna.Study, notes: Mapping[int, str]) -> None:
+    """Writes the notes on trials, by their ids, and takes ours away from trials that have left the best."""
+    stored = study._storage.get_study_system_attrs(study._study_id)
+    begun = [match for key, text in stored.items() if text and (match := _NOTE.fullmatch(key))]
+    # A copy of a study has the notes on the original's trials besides; those are not its own.
+    own = {trial._trial_id for trial in study.get_trials(deepcopy=False)}
+    for trial_id in sorted(own & (notes.keys() | {int(match.group(1)) for match in begun})):
+        _write_note(optuna.trial.Trial(study, trial_id), notes.get(trial_id, ""))
+
+
+def _write_note(owner: optuna.Study | optuna.Trial, note: str) -> None:
+    from optuna_dashboard import get_note, save_note
+
+    stored = get_note(owner)
+    merged = merged_note(stored, note)
+    if merged != stored:
+        save_note(owner, merged)
+
+
+# ---- During a search -------------------------------------------------------------------------------------
+
+
+class StudyPages:
+    """A study that is brought up to date again and again, by the same connection.
+
+    Args:
+        storage: the study database.
+        study: the name of the study.
+    """
+
+    def __init__(self, storage: str, study: str) -> None:
+        self._storage = storage
+        self._name = study
+        self._database: StudyStorage | None = None
+        self._study: optuna.Study | None = None
+
+    def update(self, *, anew: bool) -> None:
+        """As `update_dashboard`.
+
+        Args:
+            anew: reads trials that have ended anew, too: they may have been confirmed since.
+        """
+        if self._database is None:
+            self._database = open_storage(self._storage, create=False)
+        if self._study is None or anew:
+            self._study = load_study(self._database, self._name)
+        update_study(self._study, self._database, self._storage)
+
+
+class DashboardWriter(Observer):
+    """Keeps a study's pages up to date while it is searched.
+
+    They are written after the first trial that counts, then after every fifth one and after each new best
+    trial, if all writing so far has taken less than a hundredth of the search's time, and at the end; not in
+    a search of a few seconds.
+
+    Args:
+        storage: the study database, as the search has it.
+        now: the clock, monotonic, in seconds.
+        busy: for how long the calling thread has kept a processor busy, in seconds. While the thread waits,
+            for a processor or for the disk, the trainings go on.
+        new_pages: makes what writes; tests put another one in its place.
+    """
+
+    def __init__(
+        self,
+        storage: str,
+        now: Callable[[], float] = time.monotonic,
+        busy: Callable[[], float] = time.thread_time,
+        new_pages: Callable[[str, str], StudyPages] = StudyPages,
+    ) -> None:
+        self._storage = storage
+        self._now = now
+        self._busy = busy
+        self._new_pages = new_pages
+        self._pages: StudyPages | None = None
+        self._started = now()
+        self._spent = 0.0
+        self._writes = 0
+        self._best: float | None = None
+        self._trials = 0  # since the last writing
+        self._better = False
+        self._thread: threading.Thread | None = None
+        self._error: Exception | None = None
+
+    def study_started(self, search: SearchStarted) -> None:
+        """See `Observer`."""
+        self._pages = self._new_pages(self._storage, search.study)
+        self._started = self._now()
+        self._best = None if search.record.best is None else search.record.best.value
+
+    def trial_ended(self, trial: TrialRecord) -> None:
+        """See `Observer`."""
+        self._trials += trial.outcome in ("complete", "pruned")
+        if trial.value is not None and (self._best is None or trial.value > self._best):
+            self._best = trial.value
+            self._better = True
+
+    def tick(self) -> None:
+        """See `Observer`."""
+        self._raise_error()
+        if self._is_due():
+            self._start(anew=False)
+
+    def study_ended(self, search: SearchEnded) -> None:
+        """See `Observer`."""
+        if self._now() - self._started < LEAST_SECONDS:
+            return
+        deadline = time.monotonic() + LAST_SECONDS
+        self._wait(deadline)
+        self._start(anew=True)
+        self._wait(deadline)
+        self._raise_error()
+
+    def _is_due(self) -> bool:
+        seconds = self._now() - self._started
+        if seconds < LEAST_SECONDS or (self._thread is not None and self._thread.is_alive()):
+            return False
+        if self._writes == 0:
+            return self._trials > 0
+        if self._trials < EVERY and not self._better:
+            return False
+        return self._spent <= SHARE * seconds
+
+    def _start(self, *, anew: bool) -> None:
+        self._trials, self._better = 0, False
+        self._writes += 1
+        self._thread = threading.Thread(target=self._write, args=(anew,), name="dashboard", daemon=True)
+        self._thread.start()
+
+    def _write(self, anew: bool) -> None:
+        assert self._pages is not None
+        before = self._busy()
+        try:
+            self._pages.update(anew=anew)
+        except Exception as error:  # becomes a warning, in the thread that observers are told in
+            self._error = error
+        self._spent += self._busy() - before
+
+    def _wait(self, deadline: float) -> None:
+        if self._thread is None:
+            return
+        self._thread.join(max(0.0, deadline - time.monotonic()))
+        if self._thread.is_alive():
+            raise TimeoutError(
+                f"the dashboard's notes and figures were not written within {LAST_SECONDS:.0f} seconds; "
+                "`mc1opt dashboard` writes them when it starts"
+            )
+
+    def _raise_error(self) -> None:
+        error, self._error = self._error, None
+        if error is not None:
+            raise error

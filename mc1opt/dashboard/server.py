@@ -1,0 +1,259 @@
+"""Serving optuna-dashboard on a study database, with the files of its trials.
+
+As its own command does, with a thread a request. What is different: finished trials are not read again for
+each page; attributes that a table has no room for are left out of the pages; requests are not logged.
+"""
+
+import errno
+import ipaddress
+import socket
+import sys
+import warnings
+import webbrowser
+from collections.abc import Callable, Collection
+from socketserver import ThreadingMixIn
+from typing import TYPE_CHECKING, Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import optuna
+from optuna.exceptions import StorageInternalError
+
+from mc1opt.dashboard.pages import study_page, update_or_warn
+from mc1opt.database import records
+from mc1opt.database.artifacts import artifacts_folder
+from mc1opt.database.identity import keep_folder
+from mc1opt.database.opening import open_storage
+from mc1opt.database.storage import StudyStorage
+from mc1opt.errors import UsageError
+from mc1opt.search.study import load_study
+
+if TYPE_CHECKING:
+    from bottle import Bottle
+
+THREADS = 8
+"""Requests at once for which the database keeps a connection."""
+LAST_PORT = 65535
+
+FIRST = (records.OUTCOME, records.PARAMETERS, records.MACS, records.EPOCH_SECONDS, records.SUMMARY)
+"""Attributes that come first."""
+LEFT_OUT = (
+    records.CONFIG,
+    records.SEED,
+    records.FIDELITY,
+    records.DATA,
+    records.LOSSES,
+    records.VERSIONS,
+    records.COMMIT,
+    records.OWNER,
+    records.STALLED,
+)
+"""Attributes that would fill the table of trials with JSON, or with the same in each line: not shown."""
+INFEASIBLE = ("too_large", "infeasible", "failed")
+"""Outcomes of pruned trials that violate a constraint."""
+LONGEST = 200
+"""Characters of an attribute that are shown, such as of a failure's message."""
+STUDY_DETAIL = "/api/studies/<study_id:int>"
+"""The dashboard's route that gives a study with its trials."""
+
+
+def serve_dashboard(
+    storage: str,
+    *,
+    study: str | None,
+    host: str,
+    port: int,
+    open_browser: bool,
+    write: Callable[[str], None],
+    warn: Callable[[str], None],
+) -> None:
+    """Brings the pages of stored studies up to date, and serves them until it is interrupted (SIGINT).
+
+    Args:
+        storage: the study database, a path or a URL.
+        study: the study whose page is named and opened; all of them if None.
+        host: a name or an address of this machine.
+        port: 0 takes a free one.
+        open_browser: whether the page is opened in a browser.
+        write: takes lines for people, the address among them.
+        warn: takes warnings.
+
+    Raises:
+        StorageError: there is no such database or study.
+        UsageError: the host or the port cannot be served on.
+    """
+    database = open_storage(storage, create=False, threads=THREADS)
+    cached = optuna.storages.get_storage(database)
+    page = "/dashboard" if study is None else study_page(load_study(database, study))
+    with _bind(host, port, dashboard_app(cached, storage)) as server:
+        try:
+            if not is_loopback(host):
+                warn(
+                    f"Warning: the dashboard has no login. Whoever reaches {host} can see, change and delete "
+                    "all studies; 127.0.0.1 serves this machine alone."
+                )
+            ours = _ours(database)
+            for name in ours:
+                _keep_folder(database, name, warn)
+            for name in ours if study is None else [study]:
+                update_or_warn(storage, name, warn)
+                # Read here, so that the first page need not wait for it.
+                optuna.load_study(study_name=name, storage=cached).get_trials(deepcopy=False)
+            shown = f"[{host}]" if ":" in host else host
+            address = f"http://{shown}:{server.server_port}{page}"
+            write(f"Dashboard:   {address}   (Ctrl-C ends it)")
+            if open_browser and not webbrowser.open(address):
+                warn("No browser could be opened here; open that address yourself.")
+            with warnings.catch_warnings():
+                # Each parameter that few trials have would be complained of at every look at the importances.
+                warnings.filterwarnings("ignore", module=r"optuna\.importance")
+                server.serve_forever()
+        except KeyboardInterrupt:
+            return
+
+
+def dashboard_app(cached: optuna.storages.BaseStorage, storage: str) -> "Bottle":
+    """The dashboard as a WSGI application.
+
+    Args:
+        cached: the opened study database, by `optuna.storages.get_storage`: it does not read finished trials
+            again for each page.
+        storage: what it was opened by, which says where the files of trials are.
+    """
+    from optuna.artifacts import FileSystemArtifactStore
+    from optuna_dashboard import wsgi
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    app: Bottle = wsgi(cached, artifact_store=FileSystemArtifactStore(artifacts_folder(storage)))
+    app.install(_ReadableTrials(cached))
+    return app
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a host name or address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _ours(database: StudyStorage) -> list[str]:
+    """The names of mc1opt's studies; other programs' are shown as they are."""
+    return [
+        study.study_name
+        for study in database.get_all_studies()
+        if records.STUDY_DEFINITION in study.user_attrs
+    ]
+
+
+def _keep_folder(database: StudyStorage, name: str, warn: Callable[[str], None]) -> None:
+    """Stores where a study's files lie: it can be renamed on its page."""
+    try:
+        keep_folder(load_study(database, name))
+    except StorageInternalError as error:  # it cannot be written, which is no reason to show nothing
+        warn(f"Warning: study {name!r} would lose its files if it were renamed: {error}")
+
+
+class _ReadableTrials:
+    """A plugin for Bottle: makes trials readable in what the page of a study gets of them.
+
+    In a study of mc1opt's, what another program wrote is marked, and is never the best.
+    """
+
+    name, api = "readable_trials", 2
+
+    def __init__(self, storage: optuna.storages.BaseStorage) -> None:
+        self._storage = storage
+
+    def apply(self, callback: Callable[..., Any], route: Any) -> Callable[..., Any]:
+        if (route.method, route.rule) != ("GET", STUDY_DETAIL):
+            return callback
+
+        def readable(*arguments: Any, **named: Any) -> Any:
+            detail = callback(*arguments, **named)
+            if isinstance(detail, dict) and "trials" in detail:
+                self._mark_foreign(detail, named["study_id"])
+                for trial in [*detail["trials"], *detail["best_trials"]]:
+                    _make_readable(trial)
+                columns = {column["key"]: column for column in detail["union_user_attrs"]}
+                detail["union_user_attrs"] = [columns[key] for key in _in_order(columns)]
+            return detail
+
+        return readable
+
+    def _mark_foreign(self, detail: dict[str, Any], study_id: int) -> None:
+        if records.STUDY_DEFINITION not in self._storage.get_study_user_attrs(study_id):
+            return
+        stored = self._storage.get_all_trials(study_id, deepcopy=False)
+        foreign = {trial.number: why for trial in stored if (why := records.foreign(trial))}
+        for trial in detail["trials"]:
+            if trial["number"] in foreign:
+                said = {"key": records.OUTCOME, "value": f"foreign: {foreign[trial['number']]}"}
+                trial["user_attrs"] = [*trial["user_attrs"], said]
+                trial["constraints"] = [1.0]
+        if any(trial["number"] in foreign for trial in detail["best_trials"]):
+            from optuna_dashboard._serializer import serialize_frozen_trial
+
+            best = records.best_trial(stored)
+            attributes = self._storage.get_study_system_attrs(study_id)
+            detail["best_trials"] = (
+                [] if best is None else [serialize_frozen_trial(study_id, best, attributes)]
+            )
+
+
+def _make_readable(trial: dict[str, Any]) -> None:
+    attributes = {attribute["key"]: attribute["value"] for attribute in trial["user_attrs"]}
+    trial["user_attrs"] = [{"key": key, "value": _shown(attributes[key])} for key in _in_order(attributes)]
+    if trial["state"] == "Pruned" and attributes.get(records.OUTCOME) in INFEASIBLE:
+        # They violate a constraint. The dashboard looks for that where Optuna had it before version 5.
+        trial["constraints"] = [1.0]
+
+
+def _in_order(keys: Collection[str]) -> list[str]:
+    """The keys of attributes that are shown; those that people look for come first."""
+    return [key for key in FIRST if key in keys] + [key for key in keys if key not in (*FIRST, *LEFT_OUT)]
+
+
+def _shown(value: str) -> str:
+    """Short, and without blanks at which a narrow column would break it into many lines."""
+    return (value if len(value) <= LONGEST else value[:LONGEST] + " ...").replace(" ", "\N{NO-BREAK SPACE}")
+
+
+# ---- The server ------------------------------------------------------------------------------------------
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True  # a request that still runs is no reason to go on
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that has gone away in the middle of an answer is none."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
+class _ServerIPv6(_Server):
+    address_family = socket.AF_INET6
+
+
+class _Handler(WSGIRequestHandler):
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """The page asks every few seconds; nobody reads that."""
+
+
+def _bind(host: str, port: int, app: "Bottle") -> WSGIServer:
+    if not 0 <= port <= LAST_PORT:
+        raise UsageError(
+            f"--port {port} is no port; give a number from 1 to {LAST_PORT}, or 0 for a free one."
+        )
+    server_class = _ServerIPv6 if ":" in host else _Server
+    try:
+        return make_server(host, port, app, server_class=server_class, handler_class=_Handler)
+    except socket.gaierror as error:
+        raise UsageError(f"--host {host!r} is no address of this machine: {error.strerror}.") from error
+    except OSError as error:
+        what_to_do = "Choose others with --host and --port"
+        if error.errno == errno.EADDRINUSE:
+            what_to_do = "Perhaps a dashboard runs there already. Choose another port with --port"
+        raise UsageError(
+            f"port {port} of {host} cannot be served on: {error.strerror}. {what_to_do}, such as 0 for a "
+            "free one."
+        ) from error

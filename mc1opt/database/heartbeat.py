@@ -1,0 +1,113 @@
+"""Signs of life: a search writes them for its running trials, and looks for those of others.
+
+On one machine a process's id and start time tell whether it lives (`ownership.py`). Of another machine only
+the database tells: a heartbeat that has not changed for long, by the clock of whoever looks. Optuna's own
+heartbeats end a silent trial as failed for good, and trust that all clocks agree; of them only the table is
+used.
+"""
+
+import json
+import logging
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from mc1opt.database import records
+from mc1opt.database.storage import StudyStorage
+from mc1opt.search.study import take_up_interrupted
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = 20.0
+"""How often a search writes a sign of life for each of its running trials, and looks for others'."""
+
+GRACE_SECONDS = 180.0
+"""How long an owner on another machine may be silent before its trial is taken up. Longer than a write that
+waits for a locked database or an absent server, all its tries together: a process that is taken for dead
+loses what it has trained."""
+
+STOP_SECONDS = 2.0
+"""How long the end of a search waits for a heartbeat that is being written."""
+
+
+class Watch:
+    """How long the owners of trials have been silent, by this machine's monotonic clock."""
+
+    def __init__(self) -> None:
+        self._last: dict[int, tuple[str, float]] = {}
+        self._heartbeats: dict[int, str] = {}
+
+    def look(self, heartbeats: dict[int, str]) -> None:
+        """Takes the heartbeats of all running trials, by trial id, as they are now."""
+        self._heartbeats = heartbeats
+
+    def is_silent(self, trial: FrozenTrial) -> bool:
+        """Whether neither heartbeat nor owner nor reports have changed since `GRACE_SECONDS` ago."""
+        seen = json.dumps(
+            [
+                self._heartbeats.get(trial._trial_id),
+                trial.user_attrs.get(records.OWNER),
+                len(trial.intermediate_values),
+            ]
+        )
+        now = time.monotonic()
+        before, since = self._last.setdefault(trial._trial_id, (seen, now))
+        if before != seen:
+            self._last[trial._trial_id] = seen, now
+            return False
+        return now - since >= GRACE_SECONDS
+
+
+class Heartbeat:
+    """A thread that writes heartbeats of a search's running trials, and takes up what dead owners left.
+
+    A context manager. What goes wrong with the database is a warning and is tried again at the next beat:
+    the search itself will find out if it cannot write.
+
+    Args:
+        study: of the search.
+        storage: with this process as owner.
+    """
+
+    def __init__(self, study: optuna.Study, storage: StudyStorage) -> None:
+        self._study = study
+        self._storage = storage
+        self._watch = Watch()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat_until_stopped, name="heartbeat", daemon=True)
+        self._warned: set[str] = set()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, place: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join(STOP_SECONDS)
+
+    def beat(self) -> None:
+        """Writes a heartbeat for each trial that this process trains, then takes up trials of the dead."""
+        for trial_id in self._storage.trials_in_training():
+            # A trial that another process has taken over is that one's to keep alive.
+            if self._storage.get_trial(trial_id).user_attrs.get(records.OWNER) == self._storage.owner:
+                self._storage.record_heartbeat(trial_id)
+        self._watch.look(self._storage.heartbeats(self._study._study_id))
+        take_up_interrupted(self._study, self._storage, self._watch.is_silent)
+
+    def _beat_until_stopped(self) -> None:
+        while True:
+            try:
+                self.beat()
+            except Exception as error:
+                text = str(error.__cause__ or error).split("\n")[0]
+                if text not in self._warned:
+                    self._warned.add(text)
+                    logger.warning("a heartbeat could not be written: %s", text)
+            if self._stop.wait(HEARTBEAT_SECONDS):
+                return

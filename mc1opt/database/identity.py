@@ -1,0 +1,118 @@
+"""Whose files are whose: each study that trains has a folder of its own, whatever it is called.
+
+optuna-dashboard renames a study by copying it and deleting the old one, and `optuna.copy_study` copies. Both
+take the user attributes along, and the name of the folder is one of them: a renamed study keeps its files,
+and a copy reads those of the original until it goes on.
+"""
+
+import itertools
+import secrets
+import shutil
+from typing import TYPE_CHECKING
+
+import optuna
+
+from mc1opt.database import records
+from mc1opt.database.location import STUDY_FOLDERS, files_folder, folder_name
+from mc1opt.database.records import study_folder_name
+from mc1opt.database.storage import StudyStorage
+from mc1opt.database.trial_files import copy_files
+from mc1opt.errors import StorageError
+
+if TYPE_CHECKING:
+    from optuna.study._frozen import FrozenStudy
+
+
+def name_folder(study: optuna.Study, database: StudyStorage) -> None:
+    """Gives a new study a folder: called as the study, if no other has it and nothing lies there.
+
+    The caller keeps other processes from making studies; see `StudyStorage.exclusive`.
+    """
+    if records.STUDY_FOLDER not in study.user_attrs:
+        study.set_user_attr(records.STUDY_FOLDER, _free_name(study, database))
+
+
+def keep_folder(study: optuna.Study) -> None:
+    """Stores the name of a study's folder, if it is of before: the study may be renamed from now on."""
+    if records.STUDY_FOLDER not in study.user_attrs:
+        study.set_user_attr(records.STUDY_FOLDER, _folder(study))
+
+
+def make_own(study: optuna.Study, database: StudyStorage) -> None:
+    """Gives a copied study files of its own, before it writes any: it must not overwrite the original's.
+
+    Of two studies that share a folder, the one that was made first keeps it. The copy gets the weights and
+    checkpoints of its trials, and what is recorded of retrainings and of the test images; not the retrained
+    model, which is the original's. In the mirror it is another study from now on.
+
+    Raises:
+        StorageError: files cannot be copied.
+    """
+    if not _originals(study, database):
+        return
+    with database.exclusive():
+        originals = _originals(study, database)
+        identity = study.user_attrs.get(records.STUDY_IDENTITY)
+        if identity in {each.user_attrs.get(records.STUDY_IDENTITY) for each in originals} - {None}:
+            study.set_user_attr(records.STUDY_IDENTITY, secrets.token_hex(16))
+        if _folder(study) in map(_folder, originals):
+            own = _free_name(study, database)
+            _copy(study, database, own)
+            # Last: a process that dies on the way leaves a folder of nobody's, and a copy that is still one.
+            study.set_user_attr(records.STUDY_FOLDER, own)
+
+
+def sharing_studies(study: optuna.Study, database: StudyStorage) -> "list[FrozenStudy]":
+    """The other studies of the database whose files lie in the same folder."""
+    folder = _folder(study)
+    return [each for each in _others(study, database) if _folder(each) == folder]
+
+
+def _originals(study: optuna.Study, database: StudyStorage) -> "list[FrozenStudy]":
+    """The earlier studies that have a study's folder, or its identity in the mirror."""
+    folder, identity = _folder(study), study.user_attrs.get(records.STUDY_IDENTITY)
+    return [
+        each
+        for each in _others(study, database)
+        if each._study_id < study._study_id
+        and (_folder(each) == folder or each.user_attrs.get(records.STUDY_IDENTITY, ...) == identity)
+    ]
+
+
+def _others(study: optuna.Study, database: StudyStorage) -> "list[FrozenStudy]":
+    return [each for each in database.get_all_studies() if each._study_id != study._study_id]
+
+
+def _folder(study: "optuna.Study | FrozenStudy") -> str:
+    return study_folder_name(study.study_name, study.user_attrs)
+
+
+def _copy(study: optuna.Study, database: StudyStorage, own: str) -> None:
+    files = files_folder(str(database.url))
+    weights, models = files / "checkpoints" / _folder(study), files / "models" / _folder(study)
+    try:
+        copy_files(weights, files / "checkpoints" / own, len(study.get_trials(deepcopy=False)))
+        for record in models.glob("*.jsonl"):
+            (files / "models" / own).mkdir(parents=True, exist_ok=True)
+            shutil.copy2(record, files / "models" / own)
+    except OSError as error:
+        raise StorageError(
+            f"study {study.study_name!r} is a copy, and cannot have a copy of the files in {weights}: "
+            f"{error.strerror or error}. Make room for it, and give the same command again."
+        ) from error
+
+
+def _free_name(study: optuna.Study, database: StudyStorage) -> str:
+    """A folder's name that no study has and at which nothing lies, such as files of a deleted study.
+
+    Where `cnn` is taken it is `cnn-2`, and so on. Names that differ only in case are one name on some disks.
+    """
+    files = files_folder(str(database.url))
+    taken = {_folder(each).casefold() for each in _others(study, database)}
+    plain = folder_name(study.study_name, "study")
+    numbered = (f"{plain}-{number}" for number in itertools.count(2))
+    return next(
+        name
+        for name in itertools.chain([plain], numbered)
+        if name.casefold() not in taken and not any((files / kind / name).exists() for kind in STUDY_FOLDERS)
+    )

@@ -1,0 +1,420 @@
+"""The study database: the few writes that must be atomic.
+
+Optuna's RDBStorage does the work. Ours adds what several threads and processes need: a waiting trial is
+taken by compare-and-swap, together with the name of its owner; an interrupted one is set back only by whoever
+sees the owner that died; and a process that was taken for dead finds that out when it writes.
+
+A SQLite file keeps its rollback journal. Write-ahead logging would let others read during a write, which they
+wait for milliseconds now; it would bring two more files without which the database is not whole, and a bug
+that damages databases in the SQLite of most Pythons (the WAL-reset bug, before 3.51.3).
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable, Container, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import optuna
+import sqlalchemy
+from optuna._typing import JSONSerializable
+from optuna.distributions import (
+    BaseDistribution,
+    check_distribution_compatibility,
+    json_to_distribution,
+)
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import RDBStorage
+from optuna.storages._rdb.models import TrialModel
+from optuna.storages._rdb.storage import _create_scoped_session
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from mc1opt.database import statements
+from mc1opt.database.location import locked_beside, locked_on_server, server_arguments, sqlite_path
+from mc1opt.database.records import CONFIG_ID, DUPLICATE_OF, OWNER
+from mc1opt.database.retry import DatabaseError, Outage, patiently, through_outages
+
+BUSY_TIMEOUT_SECONDS = 20.0
+"""How long a statement waits for another process's lock on a SQLite file."""
+
+
+class LostTrialError(Exception):
+    """A trial belongs to another process now, which took this one for dead. What that one does counts."""
+
+
+class NoRoomError(Exception):
+    """A study has begun as many trials as it may: those of other processes are among them."""
+
+
+class StudyStorage(RDBStorage):
+    """Optuna's database storage, with an owner for each running trial.
+
+    Args:
+        url: an SQLAlchemy URL.
+        owner: who runs the trials that this process takes, as JSON values; None for one that only reads.
+        threads: how many threads use it at once.
+    """
+
+    def __init__(self, url: str, owner: dict[str, Any] | None, threads: int) -> None:
+        self.owner = owner
+        self.outage = Outage(patient=owner is not None)
+        self._in_training: set[int] = set()
+        self._lock = threading.Lock()
+        self._drawn = threading.local()
+        self._noted = threading.local()
+        self._room = threading.local()
+        options: dict[str, Any] = {"pool_size": threads + 4, "connect_args": server_arguments(url)}
+        if make_url(url).get_backend_name() == "sqlite":
+            options["connect_args"] = {"timeout": BUSY_TIMEOUT_SECONDS}
+        else:
+            options["pool_pre_ping"] = True
+        super().__init__(url, engine_kwargs=options)
+
+    # What a search has Optuna's own methods do; those below are patient, too.
+    get_all_studies = patiently(RDBStorage.get_all_studies)
+    get_study_id_from_name = patiently(RDBStorage.get_study_id_from_name)
+    get_study_name_from_id = patiently(RDBStorage.get_study_name_from_id)
+    get_study_directions = patiently(RDBStorage.get_study_directions)
+    get_trial = patiently(RDBStorage.get_trial)
+    _get_trials = patiently(RDBStorage._get_trials)
+    get_study_user_attrs = patiently(RDBStorage.get_study_user_attrs)
+    get_study_system_attrs = patiently(RDBStorage.get_study_system_attrs)
+    create_new_study = patiently(RDBStorage.create_new_study)
+    set_study_user_attr = patiently(RDBStorage.set_study_user_attr)
+    set_trial_user_attr = patiently(RDBStorage.set_trial_user_attr)
+    set_trial_system_attr = patiently(RDBStorage.set_trial_system_attr)
+    record_heartbeat = patiently(RDBStorage.record_heartbeat)
+
+    @through_outages  # a lock Optuna waits for itself, as long
+    def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
+        """A new trial has its owner from its first moment, or a kill in between would leave it to nobody."""
+        if template_trial is None:
+            template_trial = optuna.trial.create_trial(state=TrialState.RUNNING)
+            template_trial.datetime_start = datetime.now()
+            template_trial.user_attrs = {OWNER: self.owner}
+        return super()._create_new_trial(study_id, template_trial)
+
+    def _get_prepared_new_trial(
+        self, study_id: int, template_trial: FrozenTrial | None, session: Session
+    ) -> TrialModel:
+        self._require_room(session.connection(), study_id)
+        return super()._get_prepared_new_trial(study_id, template_trial, session)
+
+    @contextlib.contextmanager
+    def room_for(self, begun: int) -> Iterator[None]:
+        """This thread takes a trial inside only where fewer of the study have begun, by whatever process.
+
+        It is counted and taken in one transaction, so that processes that count at the same time don't all
+        find room.
+
+        Args:
+            begun: trials in any state but WAITING, finished ones among them.
+
+        Raises:
+            NoRoomError: from what would have taken one.
+        """
+        self._room.most = begun
+        try:
+            yield
+        finally:
+            self._room.most = None
+
+    def _require_room(self, connection: sqlalchemy.Connection, study_id: int) -> None:
+        most = getattr(self._room, "most", None)
+        if most is not None:
+            statements.one_after_the_other(connection, study_id)
+            if statements.begun_trials(connection, study_id) >= most:
+                raise NoRoomError
+
+    @contextlib.contextmanager
+    def writing_parameters_together(self) -> Iterator[None]:
+        """The parameters that this thread sets inside are written at the end, in one transaction.
+
+        A search space has some 25 of them, and each transaction waits for the disk. A process that dies
+        inside leaves a trial without parameters, whose draws come out the same when it is taken up.
+
+        Raises:
+            ValueError: a parameter has another range than in earlier trials of the study, those of other
+                programs left out.
+        """
+        rows: list[Any] = []
+        self._drawn.rows = rows
+        try:
+            yield
+        finally:
+            self._drawn.rows = None
+            if rows:
+                self._write_parameters(rows)
+
+    @patiently
+    def _write_parameters(self, rows: list[Any]) -> None:
+        with _create_scoped_session(self.scoped_session, True) as session:
+            for trial_id, name, value, distribution, known in rows:
+                # Optuna compares with any trial's: one of another program would have all of ours refused.
+                before = known or self._own_distribution(session, trial_id, name) or distribution
+                self._set_trial_param_without_commit(session, trial_id, name, value, distribution, before)
+
+    @staticmethod
+    def _own_distribution(session: Session, trial_id: int, name: str) -> BaseDistribution | None:
+        stored = statements.own_distribution(session.connection(), trial_id, name)
+        return None if stored is None else json_to_distribution(stored)
+
+    def _set_trial_param(
+        self,
+        trial_id: int,
+        param_name: str,
+        param_value_internal: float,
+        distribution: BaseDistribution,
+        previous_distribution: BaseDistribution | None,
+    ) -> None:
+        row = (trial_id, param_name, param_value_internal, distribution, previous_distribution)
+        rows = getattr(self._drawn, "rows", None)
+        if rows is None:
+            super()._set_trial_param(*row)
+            return
+        # Now, because Optuna takes what raises no error for the study's, and compares later trials with it.
+        if previous_distribution is None:
+            previous_distribution = self._first_distribution(trial_id, param_name)
+        if previous_distribution is not None:
+            check_distribution_compatibility(previous_distribution, distribution)
+        rows.append(row)
+
+    @patiently
+    def _first_distribution(self, trial_id: int, param_name: str) -> BaseDistribution | None:
+        """What a parameter was drawn from in an earlier trial of ours; None if in none."""
+        with self._transaction() as connection:
+            row = connection.execute(
+                sqlalchemy.text(
+                    "SELECT distribution_json FROM trial_params JOIN trials USING (trial_id) "
+                    "WHERE study_id = (SELECT study_id FROM trials WHERE trial_id = :trial) "
+                    "AND param_name = :name AND EXISTS (SELECT 1 FROM trial_user_attributes AS attribute "
+                    "WHERE attribute.trial_id = trials.trial_id AND key = :owner) LIMIT 1"
+                ),
+                {"trial": trial_id, "name": param_name, "owner": OWNER},
+            ).fetchone()
+        return None if row is None else json_to_distribution(row[0])
+
+    @contextlib.contextmanager
+    def writing_study_attributes_together(self) -> Iterator[None]:
+        """The system attributes of studies that this thread sets inside are written at the end, all or none.
+
+        One transaction, and none for what is stored already. optuna-dashboard keeps notes and figures in
+        pieces of 2,045 characters, and writes one after the other: each would wait for the disk, and who
+        reads in between would get the pieces of two figures. What is read inside is as it was before.
+        """
+        attributes: dict[tuple[int, str], Any] = {}
+        self._noted.attributes = attributes
+        try:
+            yield
+        finally:
+            self._noted.attributes = None
+        stored = {study: self.get_study_system_attrs(study) for study in {study for study, _ in attributes}}
+        changed = {
+            (study, key): value
+            for (study, key), value in attributes.items()
+            if key not in stored[study] or stored[study][key] != value
+        }
+        if changed:
+            self._write_study_attributes(changed)
+
+    @patiently
+    def _write_study_attributes(self, attributes: dict[tuple[int, str], Any]) -> None:
+        with self._transaction() as connection:
+            for (study, key), value in attributes.items():
+                statements.write_study_attribute(connection, study, key, value)
+
+    @patiently
+    def set_study_system_attr(self, study_id: int, key: str, value: JSONSerializable) -> None:
+        """As Optuna's, but see `writing_study_attributes_together`."""
+        attributes = getattr(self._noted, "attributes", None)
+        if attributes is None:
+            super().set_study_system_attr(study_id, key, value)
+        else:
+            attributes[study_id, key] = value
+
+    @patiently
+    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+        """As Optuna's, for a trial of this process.
+
+        Raises:
+            LostTrialError: it is another one's by now.
+        """
+        with _create_scoped_session(self.scoped_session, True) as session:
+            self._require_own(session.connection(), trial_id)
+            self._set_trial_intermediate_value_without_commit(session, trial_id, step, intermediate_value)
+
+    @patiently
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        """As Optuna's, but WAITING -> RUNNING is one conditional UPDATE that names the owner too.
+
+        Optuna reads the state and then writes it; two processes that read WAITING at the same time would
+        both train the trial on SQLite, which has no SELECT FOR UPDATE.
+
+        Raises:
+            LostTrialError: a trial that shall end is another process's by now.
+        """
+        if state == TrialState.RUNNING and trial_id in self._in_training:
+            # It was set back because this process was silent. A thread of it still trains it, and finds that
+            # out when it writes; until then it would pass for the new owner.
+            return False
+        if state != TrialState.RUNNING:
+            with _create_scoped_session(self.scoped_session) as session:
+                self._require_own(session.connection(), trial_id)
+                # In the same session, and so in the same transaction: there is one for each thread.
+                return super().set_trial_state_values(trial_id, state, values)
+        now = datetime.now(UTC).replace(tzinfo=None)
+        with self._transaction() as connection:
+            self._require_room(connection, statements.study_of(connection, trial_id))
+            if statements.begin(connection, trial_id, now):
+                statements.write_attribute(connection, trial_id, OWNER, self.owner)
+                return True
+        if self.get_trial(trial_id).state.is_finished():
+            raise UpdateFinishedTrialError(f"trial {trial_id} is finished")
+        return False
+
+    @contextlib.contextmanager
+    def in_training(self, trial_id: int) -> Iterator[None]:
+        """While the block runs, this process does not take the trial again, and keeps it alive."""
+        with self._lock:
+            self._in_training.add(trial_id)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._in_training.discard(trial_id)
+
+    def trials_in_training(self) -> list[int]:
+        """The ids of the trials that this process trains now."""
+        with self._lock:
+            return sorted(self._in_training)
+
+    @patiently
+    def set_back_to_waiting(
+        self, trial_id: int, expected_owner: dict[str, Any] | None, attributes: dict[str, Any]
+    ) -> bool:
+        """RUNNING -> WAITING with `attributes`, if the trial still belongs to `expected_owner`.
+
+        One transaction: whoever comes second finds another owner and leaves the trial alone.
+        """
+        with self._transaction() as connection:
+            if not statements.change_owner(connection, trial_id, expected_owner, None):
+                return False
+            if not statements.set_back(connection, trial_id):
+                connection.rollback()
+                return False
+            for key, value in attributes.items():
+                statements.write_attribute(connection, trial_id, key, value)
+        return True
+
+    @patiently
+    def take_over(self, trial_id: int, expected_owner: dict[str, Any] | None) -> bool:
+        """Makes this process the owner of a trial, if it still belongs to `expected_owner`."""
+        with self._transaction() as connection:
+            return statements.change_owner(connection, trial_id, expected_owner, self.owner)
+
+    @patiently
+    def set_user_attributes(self, trial_id: int, attributes: dict[str, Any]) -> None:
+        """Writes several user attributes of any trial in one transaction: one wait for the disk."""
+        with self._transaction() as connection:
+            for key, value in attributes.items():
+                statements.write_attribute(connection, trial_id, key, value)
+
+    @patiently
+    def set_own_attributes(self, trial_id: int, attributes: dict[str, Any]) -> None:
+        """Writes several user attributes of a trial that this process runs, in one transaction.
+
+        Raises:
+            LostTrialError: it is another process's by now.
+        """
+        with self._transaction() as connection:
+            self._require_own(connection, trial_id)
+            for key, value in attributes.items():
+                statements.write_attribute(connection, trial_id, key, value)
+
+    @patiently
+    def claim_config(
+        self, trial_id: int, attributes: dict[str, Any], passed_over: Container[int] = ()
+    ) -> int | None:
+        """Writes attributes of a trial that this process runs, its config id among them, and its original.
+
+        In one transaction: of two processes that have drawn the same config one comes first, and a process
+        that dies leaves no trial waiting that others take for the original of its own original.
+
+        Args:
+            trial_id: the trial's.
+            attributes: what is written.
+            passed_over: ids of trials that are no original, whatever their attributes say.
+
+        Returns:
+            The number of the study's other trial that has trained this config or is to train it, if there is
+            one: one that the world's fault has ended is none, nor is a duplicate.
+
+        Raises:
+            LostTrialError: the trial is another process's by now.
+        """
+        with self._transaction() as connection:
+            study_id = statements.study_of(connection, trial_id)
+            statements.one_after_the_other(connection, study_id)
+            self._require_own(connection, trial_id)
+            config = attributes[CONFIG_ID]
+            original = statements.original_of(connection, study_id, trial_id, config, passed_over)
+            connection.execute(  # of an interrupted start, when there may have been another original
+                sqlalchemy.text("DELETE FROM trial_user_attributes WHERE trial_id = :trial AND key = :key"),
+                {"trial": trial_id, "key": DUPLICATE_OF},
+            )
+            mark = {} if original is None else {DUPLICATE_OF: original}
+            for key, value in (attributes | mark).items():
+                statements.write_attribute(connection, trial_id, key, value)
+        return original
+
+    @patiently
+    def change_user_attribute(self, trial_id: int, key: str, change: Callable[[Any], Any]) -> None:
+        """Replaces a user attribute of any trial by what `change` makes of it (None: there is none).
+
+        One transaction: what another process writes at the same time is not lost.
+        """
+        with self._transaction() as connection:
+            value = change(statements.read_attribute(connection, trial_id, key))
+            statements.write_attribute(connection, trial_id, key, value)
+
+    @patiently
+    def heartbeats(self, study_id: int) -> dict[int, str]:
+        """The last heartbeat of each running trial that has one, by trial id: a time in the database's words.
+
+        Only whether it changes says something: clocks of two machines differ, and jump.
+        """
+        with self._transaction() as connection:
+            return statements.heartbeats(connection, study_id)
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """One process at a time, for making a study with all that belongs to it: SQLite and PostgreSQL."""
+        path = sqlite_path(self.url)
+        try:
+            with locked_on_server(self.url) if path is None else locked_beside(path):
+                yield
+        except SQLAlchemyError as error:
+            raise DatabaseError(error) from error
+
+    def _require_own(self, connection: sqlalchemy.Connection, trial_id: int) -> None:
+        """Holds on to the trial's owner until the end of the transaction.
+
+        Raises:
+            LostTrialError: it is another one than this process.
+        """
+        if not statements.change_owner(connection, trial_id, self.owner, self.owner):
+            raise LostTrialError(f"trial {trial_id} belongs to another process")
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlalchemy.Connection]:
+        """A transaction whose errors are Optuna's, so that callers have one kind to handle."""
+        try:
+            with self.engine.begin() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            raise StorageInternalError(str(error)) from error

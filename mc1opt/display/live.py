@@ -1,0 +1,130 @@
+"""The live view of a terminal: what is in training, what is best, how long it still takes."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from mc1opt.database.records import UNTRAINED, TrialRecord
+from mc1opt.display.progress import RunningTrial, SearchProgress, duration, ending, plan_lines, record_summary
+from mc1opt.search.observers import Observer, SearchEnded, SearchStarted, TrialStarted
+from mc1opt.spec import EpochResult
+
+REDRAW_SECONDS = 0.2
+"""At least so much time is between two drawings of the view, however much happens."""
+RECENT = 4
+"""Ended trials that stay in view."""
+OTHER_LINES = 8
+"""Lines that are kept free for all but the running trials, on a terminal with more trials than lines."""
+
+
+class LiveProgress(Observer):
+    """A view that redraws itself: a line for each running trial, the counts, the best, the time left.
+
+    A context manager: at its end the terminal is as it was, also where the search raises.
+
+    Args:
+        console: the terminal.
+        now: the clock, monotonic, in seconds.
+    """
+
+    def __init__(self, console: Console, now: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._now = now
+        self._progress: SearchProgress | None = None
+        self._recent: list[str] = []
+        self._drawn = -math.inf
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+
+    def study_started(self, search: SearchStarted) -> None:
+        """See `Observer`."""
+        self._progress = SearchProgress(search, self._now)
+        for line in plan_lines(search):
+            self._console.print(Text(line))  # as it is: no markup, no emoji
+        self._live.start()
+
+    def trial_started(self, trial: TrialStarted) -> None:
+        """See `Observer`."""
+        assert self._progress is not None
+        self._progress.trial_started(trial)
+
+    def epoch(self, number: int, result: EpochResult) -> None:
+        """See `Observer`."""
+        assert self._progress is not None
+        self._progress.epoch(number, result)
+
+    def trial_ended(self, trial: TrialRecord) -> None:
+        """See `Observer`."""
+        assert self._progress is not None
+        self._progress.trial_ended(trial)
+        if trial.outcome not in UNTRAINED:
+            self._add_recent(f"#{trial.number} {ending(trial)}")
+
+    def confirmed(self, number: int, value: float | None) -> None:
+        """See `Observer`."""
+        assert self._progress is not None
+        self._progress.confirmed(number)
+        self._add_recent(f"#{number} again " + ("failed" if value is None else f"{value:.3f}"))
+
+    def tick(self) -> None:
+        """See `Observer`."""
+        if self._progress is not None and self._now() - self._drawn >= REDRAW_SECONDS:
+            self._drawn = self._now()
+            self._live.update(self._view(self._progress), refresh=True)
+
+    def study_ended(self, search: SearchEnded) -> None:
+        """See `Observer`."""
+        self._live.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def _add_recent(self, what: str) -> None:
+        """The newest comes first: a narrow terminal cuts off the end."""
+        self._recent = [what, *self._recent][:RECENT]
+
+    def _view(self, progress: SearchProgress) -> Group:
+        parts: list[Text | Table] = []
+        if self._recent:
+            last = "last   " + "   ".join(self._recent)
+            parts.append(Text(last, style="dim", no_wrap=True, overflow="ellipsis"))
+        parts.append(_running_table(progress, self._now(), max(self._console.height - OTHER_LINES, 1)))
+        counts = f"{progress.counted}/{progress.search.trials} trials"
+        shown = [counts, *(part for part in (progress.untrained(), progress.time_left()) if part)]
+        parts.append(Text(" | ".join(shown)))
+        if progress.best is not None:
+            best = f"{progress.best_line()}: {record_summary(progress.best)}"
+            parts.append(Text(best, style="bold green", no_wrap=True, overflow="ellipsis"))
+        return Group(*parts)
+
+
+def _running_table(progress: SearchProgress, now: float, rows: int) -> Table:
+    """Number, epoch, accuracy against the best, time and config of each running trial, `rows` at most."""
+    table = Table(box=None, pad_edge=False, show_header=bool(progress.running), header_style="dim")
+    for column in ("trial", "epoch", "accuracy", "to best", "time"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("config")  # may be wrapped, as far as the table knows: this column is the one to shrink
+    running = sorted(progress.running, key=lambda trial: trial.number)
+    for trial in running[:rows]:
+        summary = Text(trial.summary, no_wrap=True, overflow="ellipsis")
+        table.add_row(*_cells(progress, trial), duration(now - trial.started), summary)
+    if len(running) > rows:
+        table.add_row("", "", "", "", "", f"and {len(running) - rows} more")
+    return table
+
+
+def _cells(progress: SearchProgress, trial: RunningTrial) -> list[str]:
+    cells = [f"#{trial.number}", f"{trial.epochs}/{progress.search.fidelity.epochs}"]
+    if trial.result is None:
+        return [*cells, "", ""]
+    accuracy = trial.result.accuracy
+    best = progress.best.value if progress.best is not None else None
+    return [*cells, f"{accuracy:.3f}", "" if best is None else f"{accuracy - best:+.3f}"]

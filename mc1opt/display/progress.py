@@ -1,0 +1,324 @@
+"""What a search has done so far, and plain lines that say it.
+
+`SearchProgress` counts and estimates; `PlainProgress` prints a line for each finished trial. The live view of
+a terminal is in `mc1opt.display.live`, from the same counts.
+"""
+
+import itertools
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from mc1opt.config import config_from_json
+from mc1opt.database.records import UNTRAINED, Outcome, TrialRecord
+from mc1opt.describe import describe_config
+from mc1opt.search.observers import Observer, SearchEnded, SearchStarted, TrialStarted
+from mc1opt.spec import EpochResult
+
+PASSED_OVER = 5
+"""Numbers of trials that are passed over for one reason that are named."""
+SILENCE_SECONDS = 30.0
+"""Without a terminal, at least one line in so many seconds."""
+
+
+@dataclass
+class RunningTrial:
+    """A trial in training, or one whose config is trained again."""
+
+    number: int
+    summary: str
+    started: float
+    result: EpochResult | None = None
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that it has trained."""
+        return 0 if self.result is None else self.result.epoch + 1
+
+
+@dataclass
+class SearchProgress:
+    """The counts of a study, kept up to date from events.
+
+    Args:
+        search: what the search is about to do, with all trials that the study has already.
+        now: the clock, monotonic, in seconds.
+    """
+
+    search: SearchStarted
+    now: Callable[[], float] = time.monotonic
+    outcome_of: dict[int, Outcome] = field(default_factory=dict)
+    """The outcome of each trial of the study; a trial that waited may end, and then counts once."""
+    best: TrialRecord | None = None
+    running: list[RunningTrial] = field(default_factory=list)
+    """In the order of their starts. A number may be there twice: confirmation trains a config with two seeds,
+    and with several workers at the same time."""
+    finished_at: list[float] = field(default_factory=list)
+    """When each trial of this search that counts ended."""
+
+    def __post_init__(self) -> None:
+        self.started = self.now()
+        self.outcome_of.update((trial.number, trial.outcome) for trial in self.search.record.trials)
+        self.best = self.search.record.best
+
+    @property
+    def outcomes(self) -> Counter[Outcome]:
+        """How many trials there are of each outcome."""
+        return Counter(self.outcome_of.values())
+
+    @property
+    def counted(self) -> int:
+        """Trials that count towards the total."""
+        return self.outcomes["complete"] + self.outcomes["pruned"]
+
+    def trial_started(self, trial: TrialStarted) -> None:
+        """A worker begins a trial."""
+        self.running.append(RunningTrial(trial.number, trial.summary, self.now()))
+
+    def epoch(self, number: int, result: EpochResult) -> None:
+        """A trial has trained an epoch."""
+        # Of two trainings with the same number, it is the one that has come so far.
+        same = sorted(
+            (trial for trial in self.running if trial.number == number),
+            key=lambda trial: trial.epochs != result.epoch,
+        )
+        if same:
+            same[0].result = result
+
+    def trial_ended(self, trial: TrialRecord) -> None:
+        """A trial is in its last state, or waiting again."""
+        self._remove(trial.number)
+        self.outcome_of[trial.number] = trial.outcome
+        if trial.outcome in ("complete", "pruned"):
+            self.finished_at.append(self.now())
+        if trial.value is not None and (self.best is None or _rank(trial) > _rank(self.best)):
+            self.best = trial
+
+    def confirmed(self, number: int) -> None:
+        """A trial's config was trained again."""
+        self._remove(number)
+
+    def _remove(self, number: int) -> None:
+        """Takes a training off the running ones; of two with this number, the one that has come further."""
+        same = [trial for trial in self.running if trial.number == number]
+        if same:
+            self.running.remove(max(same, key=lambda trial: trial.epochs))
+
+    def seconds_left(self) -> tuple[float, float] | None:
+        """How long the rest will take, and its standard error, from the trials of this search so far.
+
+        None before three trials have ended. Trials end at random times, so n of them take n mean gaps, give
+        or take their spread times the square root of n, and the mean itself is only known so well.
+        """
+        ends = [self.started, *self.finished_at]
+        if len(ends) < 4:
+            return None
+        gaps = [later - earlier for earlier, later in itertools.pairwise(ends)]
+        left = max(self.search.trials - self.counted, 0)
+        spread = statistics.stdev(gaps)
+        return left * statistics.mean(gaps), spread * (left + left**2 / len(gaps)) ** 0.5
+
+    def time_left(self) -> str:
+        """The time left, as people read it; empty while it is unknown, and at the end."""
+        if self.counted >= self.search.trials:
+            return ""
+        estimate = self.seconds_left()
+        shown = []
+        if estimate is not None:
+            left, error = estimate
+            about = f"± {duration(2 * error)}" if 2 * error < left else f"up to {duration(left + 2 * error)}"
+            shown.append(f"{duration(left)} left" + (f" ({about})" if 2 * error >= 60 else ""))
+        if self.search.timeout is not None:
+            until_timeout = self.search.timeout - (self.now() - self.started)
+            if estimate is None or until_timeout < estimate[0]:
+                shown.append(f"{duration(until_timeout)} to --timeout")
+        return ", ".join(shown)
+
+    def untrained(self) -> str:
+        """Trials that don't count, in words; empty if there are none."""
+        outcomes = self.outcomes
+        keys: tuple[Outcome, ...] = ("duplicate", "too_large", "infeasible", "failed", "foreign")
+        return ", ".join(outcome_count(outcomes[key], key) for key in keys if outcomes[key])
+
+    def best_line(self) -> str:
+        """The best trial's value and number."""
+        return "no best yet" if self.best is None else f"best {self.best.value:.3f} (#{self.best.number})"
+
+
+def _rank(trial: TrialRecord) -> tuple[float, int]:
+    """The best is the highest value, and the earliest trial of equals, as in the study's record."""
+    return trial.value or 0.0, -trial.number
+
+
+def outcome_count(count: int, outcome: Outcome) -> str:
+    """A count of trials in words: "1 duplicate", "2 duplicates", "3 too large"."""
+    words: dict[Outcome, str] = {"too_large": "too large", "foreign": "passed over"}
+    return f"{count} {words.get(outcome, outcome)}{'s' if outcome == 'duplicate' and count != 1 else ''}"
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: "40 s", "19 min", "2 h 05 min"; what is past is "0 s"."""
+    if seconds < 90:
+        return f"{max(seconds, 0.0):.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def megabytes(size: int) -> str:
+    """A size in bytes as people say it: "22 MB", "1.5 GB"; at least "1 MB"."""
+    if size < 1_000_000:
+        return "1 MB"
+    return f"{size / 1e6:.0f} MB" if size < 1_000_000_000 else f"{size / 1e9:.1f} GB"
+
+
+def ending(trial: TrialRecord) -> str:
+    """What became of a trial, in words."""
+    if trial.outcome == "complete":
+        return f"complete, {trial.value:.3f}"
+    if trial.outcome == "pruned" and trial.values_by_epoch:
+        return f"pruned at epoch {len(trial.values_by_epoch)}, {trial.values_by_epoch[-1]:.3f}"
+    untrained: dict[Outcome, str] = {
+        "too_large": f"too large, {(trial.macs or 0) / 1e6:.1f} million multiply-accumulates",
+        "infeasible": f"infeasible: {trial.infeasible}" if trial.infeasible else "infeasible",
+        "duplicate": f"duplicate of #{trial.duplicate_of}",
+        "foreign": f"passed over: {trial.foreign}",
+    }
+    if trial.outcome in untrained:
+        return untrained[trial.outcome]
+    if trial.outcome == "failed" and trial.failure is not None:
+        message = trial.failure["message"].strip().split("\n")[0]
+        return f"failed ({trial.failure['kind']}): {message}"
+    waiting = "interrupted, waits for the next start" if trial.interrupted else "not begun yet"
+    return waiting if trial.outcome == "waiting" else trial.outcome
+
+
+def record_summary(trial: TrialRecord) -> str:
+    """The config of a stored trial in one line."""
+    return "" if trial.config is None else describe_config(config_from_json(trial.config))
+
+
+class PlainProgress(Observer):
+    """A line for each finished trial, and one at least every 30 s.
+
+    Args:
+        write: takes a line.
+        now: the clock, monotonic, in seconds.
+    """
+
+    def __init__(self, write: Callable[[str], None], now: Callable[[], float] = time.monotonic) -> None:
+        self._write = write
+        self._now = now
+        self._last = now()
+        self._progress: SearchProgress | None = None
+
+    def study_started(self, search: SearchStarted) -> None:
+        """See `Observer`."""
+        self._progress = SearchProgress(search, self._now)
+        for line in plan_lines(search):
+            self._line(line)
+
+    def trial_started(self, trial: TrialStarted) -> None:
+        """See `Observer`."""
+        assert self._progress is not None
+        self._progress.trial_started(trial)
+
+    def epoch(self, number: int, result: EpochResult) -> None:
+        """See `Observer`."""
+        assert self._progress is not None
+        self._progress.epoch(number, result)
+
+    def trial_ended(self, trial: TrialRecord) -> None:
+        """See `Observer`."""
+        assert self._progress is not None
+        self._progress.trial_ended(trial)
+        if trial.outcome in UNTRAINED:
+            return  # they are counted at the end of each line
+        self._status(f"#{trial.number} {ending(trial)}")
+
+    def confirmed(self, number: int, value: float | None) -> None:
+        """See `Observer`."""
+        assert self._progress is not None
+        self._progress.confirmed(number)
+        self._status(f"#{number} again, with a new seed: " + ("failed" if value is None else f"{value:.3f}"))
+
+    def tick(self) -> None:
+        """See `Observer`."""
+        if self._progress is None or self._now() - self._last < SILENCE_SECONDS:
+            return
+        epochs = self._progress.search.fidelity.epochs
+        running = [
+            f"#{t.number} {t.epochs}/{epochs} epochs" + (f" {t.result.accuracy:.3f}" if t.result else "")
+            for t in self._progress.running
+        ]
+        waiting = "waiting for a worker, or for trials of other processes"
+        self._status("training " + ", ".join(running) if running else waiting)
+
+    def study_ended(self, search: SearchEnded) -> None:
+        """See `Observer`."""
+
+    def _status(self, what: str) -> None:
+        assert self._progress is not None
+        progress = self._progress
+        parts = [f"{progress.counted}/{progress.search.trials}  {what}", progress.best_line()]
+        parts += [part for part in (progress.untrained(), progress.time_left()) if part]
+        self._line(" | ".join(parts))
+
+    def _line(self, line: str) -> None:
+        self._last = self._now()
+        self._write(line)
+
+
+def plan_lines(search: SearchStarted) -> list[str]:
+    """What a search is about to do, before it starts."""
+    fidelity = search.fidelity
+    left = max(search.trials - search.counted, 0)
+    done = f"{search.counted} of {plural(search.trials, 'trial')} done, " if search.counted else ""
+    size = f"{plural(fidelity.epochs, 'epoch')} of {plural(fidelity.train_images, 'image')}"
+    lines = [
+        f"Study {study_name(search.study, search.definition)}: {done}{plural(left, 'trial')} to train, each "
+        f"at most {size}, {plural(search.workers, 'worker')} on {search.device}. {_price(search)}"
+        "Ctrl-C keeps everything."
+    ]
+    # Also those that were interrupted in good order, and wait since.
+    taken_up = sum(trial.outcome == "waiting" and trial.interrupted > 0 for trial in search.record.trials)
+    if taken_up and left:
+        lines.append(f"{plural(taken_up, 'interrupted trial')} {'is' if taken_up == 1 else 'are'} taken up.")
+    return [*lines, *passed_over_lines(search.record.trials)]
+
+
+def passed_over_lines(trials: Iterable[TrialRecord]) -> list[str]:
+    """Which trials are not mc1opt's and why, in one line; none where all are."""
+    numbers: dict[str, list[str]] = {}
+    for trial in trials:
+        if trial.foreign:
+            numbers.setdefault(trial.foreign, []).append(f"#{trial.number}")
+    said = []
+    for why, group in numbers.items():
+        more = f" and {len(group) - PASSED_OVER} more" if len(group) > PASSED_OVER else ""
+        said.append(f"{plural(len(group), 'trial')} {why} ({', '.join(group[:PASSED_OVER])}{more})")
+    return [f"Passed over: {'; '.join(said)}."] if said else []
+
+
+def _price(search: SearchStarted) -> str:
+    """Minutes and disk of what is left; empty if nothing is."""
+    if search.counted >= search.trials:
+        return ""
+    parts = [f"about {megabytes(search.expected_bytes)} of disk"]
+    if search.timeout is not None:
+        parts.insert(0, f"at most {duration(search.timeout)} (--timeout)")
+    if search.expected_seconds is not None:
+        parts.insert(0, f"about {duration(search.expected_seconds)}")
+    price = ", ".join(parts)
+    return f"{price[0].upper()}{price[1:]}. "
+
+
+def study_name(study: str, definition: str | None) -> str:
+    """A study's name, with that of its definition where they differ."""
+    return study if definition in (None, study) else f"{study} ({definition})"
+
+
+def plural(count: int, noun: str) -> str:
+    """A count with its noun: "1 trial", "2,000 trials"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

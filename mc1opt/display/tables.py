@@ -1,0 +1,205 @@
+"""Studies and trials as lines of text, for `show` and for the end of a search."""
+
+import json
+import shlex
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+
+from mc1opt.database.location import DEFAULT_STORAGE, shown_storage
+from mc1opt.database.ranking import by_promise, by_value, confirmed_values, told_apart
+from mc1opt.database.records import Outcome, StudyRecord, TrialRecord
+from mc1opt.display.progress import (
+    duration,
+    ending,
+    outcome_count,
+    passed_over_lines,
+    record_summary,
+    study_name,
+)
+from mc1opt.program import program
+from mc1opt.search.observers import SearchEnded
+
+BEST = 5
+"""Trials in a table of the best."""
+
+
+def study_lines(record: StudyRecord) -> list[str]:
+    """A study: what it is, its counts, its best trials."""
+    fidelity = record.fidelity
+    lines = [f"Study {study_name(record.study, record.definition)}"]
+    if fidelity is not None:
+        lines.append(f"  fidelity   {fidelity.epochs} epochs of {fidelity.train_images:,} training images")
+    if record.data is not None:
+        lines.append(f"  data       {record.data['name']}")
+    lines += [f"  trials     {counts_line(record.trials)}", *passed_over_lines(record.trials)]
+    if record.best is None:
+        return [*lines, "No trial is complete yet."]
+    confirmed = confirmation_lines(record)
+    return [*lines, "", *best_lines(record), *(["", *confirmed] if confirmed else [])]
+
+
+def counts_line(trials: Sequence[TrialRecord]) -> str:
+    """How many trials there are of each outcome."""
+    order: tuple[Outcome, ...] = (
+        "complete", "pruned", "too_large", "infeasible", "duplicate", "failed",
+        "running", "waiting", "foreign",
+    )  # fmt: skip
+    counts = Counter(trial.outcome for trial in trials)
+    shown = [outcome_count(counts[outcome], outcome) for outcome in order if counts[outcome]]
+    return ", ".join(shown) if shown else "none yet"
+
+
+def best_lines(record: StudyRecord) -> list[str]:
+    """The table of the best trials: validation accuracy, size, time; below each, its config."""
+    lines = ["trial   accuracy  parameters  million MACs  seconds"]
+    for trial in by_value(record.trials)[:BEST]:
+        start = f"  starting point {trial.starting_point}" if trial.starting_point else ""
+        lines.append(
+            f"#{trial.number:<6} {trial.value:>8.4f}  {trial.parameters or 0:>10,}  "
+            f"{(trial.macs or 0) / 1e6:>12.1f}  {trial.seconds or 0.0:>7.0f}{start}"
+        )
+        # On lines of their own, so that a terminal of usual width need not wrap them.
+        lines += [f"        {part}" for part in record_summary(trial).split(" | ") if part]
+    return lines
+
+
+def trial_lines(trial: TrialRecord) -> list[str]:
+    """One trial in full."""
+    lines = [f"Trial #{trial.number}: {ending(trial)}"]
+    facts = {
+        "config id": trial.config_id,
+        "seed": trial.seed,
+        "parameters": None if trial.parameters is None else f"{trial.parameters:,}",
+        "MACs": None if trial.macs is None else f"{trial.macs:,}",
+        "seconds": None if trial.seconds is None else f"{trial.seconds:.1f}",
+        "starting point": trial.starting_point,
+        "interrupted": trial.interrupted or None,
+        "accuracy by epoch": " ".join(f"{value:.3f}" for value in trial.values_by_epoch) or None,
+        "with new seeds": " ".join(_again(trial)) or None,
+    }
+    lines += [f"  {name:<18} {value}" for name, value in facts.items() if value is not None]
+    if trial.failure is not None:
+        lines += ["  failure", *(f"    {line}" for line in trial.failure["message"].strip().split("\n"))]
+    if trial.params:
+        lines.append("  parameters drawn")
+        lines += [f"    {name:<24} {value}" for name, value in sorted(trial.params.items())]
+    if trial.config is not None:
+        lines += ["  config", *("    " + line for line in json.dumps(trial.config, indent=2).split("\n"))]
+    return lines
+
+
+def _again(trial: TrialRecord) -> list[str]:
+    said = []
+    for entry in trial.confirmations:
+        text = f"failed ({entry['failure']['kind']})" if entry["value"] is None else f"{entry['value']:.4f}"
+        steps = entry.get("accumulation", trial.accumulation)
+        said.append(text + (f" (each batch in {steps} steps)" if steps != trial.accumulation else ""))
+    return said
+
+
+def confirmation_lines(record: StudyRecord) -> list[str]:
+    """The trials that were trained again, and which of them cannot be told apart."""
+    values = confirmed_values(record.trials)
+    if not values:
+        return []
+    in_search = {trial.number: trial.value or 0.0 for trial in record.trials}
+    ranked = sorted(values, key=lambda number: -statistics.mean(values[number]))
+    lines = ["Trained again with new seeds:", "trial   in the search  again            mean"]
+    for number in ranked:
+        again = " ".join(f"{value:.4f}" for value in values[number])
+        mean = statistics.mean(values[number])
+        lines.append(f"#{number:<6} {in_search[number]:<14.4f} {again:<16} {mean:.4f}")
+    told = told_apart(record)
+    if told is not None:
+        points = f"{100 * told.noise:.1f} points"
+        if len(told.equal) > 1:
+            lines.append(f"{', '.join(f'#{number}' for number in told.equal)}: within seed noise ({points}).")
+        elif told.is_ahead:
+            lines.append(f"#{told.equal[0]} is ahead by more than seed noise ({points}).")
+    return lines
+
+
+def starting_point_line(record: StudyRecord) -> str:
+    """What the best starting point and the best sampled trial reached; empty without starting points."""
+    complete = [trial for trial in record.trials if trial.value is not None]
+    given = [trial for trial in complete if trial.starting_point]
+    sampled = [trial for trial in complete if not trial.starting_point]
+    if not given:
+        return ""
+    best = max(given, key=lambda trial: trial.value or 0.0)
+    line = (
+        f"Best starting point {best.value:.4f} (#{best.number}, {best.starting_point}); best sampled trial "
+    )
+    if not sampled:
+        return line + "none yet."
+    best = max(sampled, key=lambda trial: trial.value or 0.0)
+    return line + f"{best.value:.4f} (#{best.number})."
+
+
+def pruning_line(record: StudyRecord) -> str:
+    """How many epochs pruning saved; empty while nothing is trained."""
+    trained = [trial for trial in record.trials if trial.outcome in ("complete", "pruned")]
+    if not trained or record.fidelity is None:
+        return ""
+    whole = len(trained) * record.fidelity.epochs
+    saved = whole - sum(len(trial.values_by_epoch) for trial in trained)
+    return f"Pruning saved {saved} of {whole} epochs ({saved / whole:.0%})."
+
+
+def end_lines(ended: SearchEnded, storage: str) -> list[str]:
+    """What a search says when it ends.
+
+    Args:
+        ended: how.
+        storage: the study database, for the commands to copy; passwords are not shown.
+    """
+    record = ended.record
+    why = {
+        "finished": "Done",
+        "timeout": "Stopped, because the time is up",
+        "signal": f"Stopped by {ended.message}",
+        "exhausted": "Stopped, because nothing new is left",
+        "failures": "Stopped, because too many trials failed",
+    }[ended.reason]
+    planned = ""
+    if ended.expected_seconds and ended.reason in ("finished", "exhausted"):
+        planned = f" (planned: {duration(ended.expected_seconds)})"
+    lines = ["", f"{why}, after {duration(ended.seconds)}{planned}. Trials: {counts_line(record.trials)}."]
+    if ended.reason == "exhausted":
+        lines.append(ended.message)
+    lines += [line for line in (pruning_line(record), starting_point_line(record)) if line]
+    if record.best is not None:
+        lines += ["", *best_lines(record)]
+        confirmed = confirmation_lines(record)
+        lines += ["", *confirmed] if confirmed else []
+        if ended.importances:
+            shown = [f"{name} {share:.0%}" for name, share in list(ended.importances.items())[:BEST]]
+            lines += ["", "What matters most: " + ", ".join(shown)]
+        lines += ["", "All accuracies are on the validation images; the test images stay closed."]
+    commands = _commands(record, storage)
+    failed = [trial.number for trial in record.trials if trial.outcome == "failed"]
+    if ended.reason == "failures" and failed:
+        study = shlex.quote(record.study)
+        command = f"{program()} show --study {study} --trial {failed[-1]}{storage_option(storage)}"
+        commands.insert(0, f"Look at a failed one:     {command}")
+    return [*lines, "", *commands]
+
+
+def _commands(record: StudyRecord, storage: str) -> list[str]:
+    """Commands to copy: the best trial, by its new trainings where it has some, and the dashboard."""
+    study, place, called = shlex.quote(record.study), storage_option(storage), program()
+    commands = [f"Look at the study:        {called} show --study {study}{place}"]
+    if record.best is not None:
+        best = by_promise(record.trials)[0].number
+        commands = [
+            f"Look at the best trial:   {called} show --study {study} --trial {best}{place}",
+            f"Train the best again:     {called} retrain --study {study}{place}",
+            f"Export the best trial:    {called} export --study {study} --trial {best} --format onnx{place}",
+        ]
+    return [*commands, f"Watch in a browser:       {called} dashboard --study {study}{place}"]
+
+
+def storage_option(storage: str) -> str:
+    """The --storage of a command to copy, with a blank before it; empty where it is the default one."""
+    return "" if storage == DEFAULT_STORAGE else f" --storage {shlex.quote(shown_storage(storage))}"

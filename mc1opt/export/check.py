@@ -1,0 +1,114 @@
+"""Whether an exported file is the same model, and how fast it answers."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mc1opt.errors import ModelError
+from mc1opt.inference.open_model import Images, Outputs
+
+TOLERANCE = 1e-3
+"""The greatest difference of a logit, in float32: rounding differs between kernels, by far less."""
+RANDOM_IMAGES = 1_000
+"""Images of noise that are compared besides the validation images: they lead where no photograph leads."""
+BATCH_SIZES = (1, 2, 61, 256)
+"""Of the first batches that a file is asked; then `LAST_BATCH` each."""
+LAST_BATCH = 500
+LATENCY_BATCHES = (1, 256)
+LATENCY_SECONDS = 0.5
+"""How long each batch size is timed, at least."""
+LEAST_REPEATS = 5
+
+Run = Callable[[Images], Outputs]
+
+
+@dataclass(frozen=True)
+class Check:
+    """A file's answers beside the model's."""
+
+    images: int
+    max_logit_difference: float
+    """NaN where a logit is not finite."""
+    different_decisions: int
+    """Images whose greatest logit is another one."""
+
+    @property
+    def same(self) -> bool:
+        """Whether it is the same model as far as float32 can tell."""
+        return self.different_decisions == 0 and self.max_logit_difference <= TOLERANCE
+
+    @property
+    def finite(self) -> bool:
+        """Whether all logits are numbers."""
+        return bool(np.isfinite(self.max_logit_difference))
+
+
+def images_to_compare(validation_images: Images) -> Images:
+    """The validation images, then images of noise, always the same ones."""
+    generator = np.random.Generator(np.random.PCG64(0))
+    shape = (RANDOM_IMAGES, *validation_images.shape[1:])
+    noise = generator.integers(0, 256, shape, dtype=np.uint8)
+    return np.concatenate([np.ascontiguousarray(validation_images), noise])
+
+
+def all_logits(run: Run, images: Images) -> NDArray[np.float32]:
+    """The logits of all images (N x 10), asked in batches of different sizes, one of them a single image.
+
+    Raises:
+        ModelError: the outputs have other shapes, or the probabilities are not the softmax of the logits.
+    """
+    parts, first = [], 0
+    for size in _sizes(len(images)):
+        logits, probabilities = run(images[first : first + size])
+        if logits.shape != probabilities.shape or len(logits) != size:
+            raise ModelError(f"{size} images gave outputs {logits.shape} and {probabilities.shape}.")
+        # Logits that are not finite have no softmax; `compare` sees to them.
+        if np.isfinite(logits).all() and not np.allclose(probabilities, _softmax(logits), atol=1e-5):
+            raise ModelError("the probabilities are not the softmax of the logits.")
+        parts.append(logits)
+        first += size
+    return np.concatenate(parts)
+
+
+def compare(run: Run, images: Images, expected: NDArray[np.float32]) -> Check:
+    """Asks a model for all images and compares its logits with the expected ones (N x 10)."""
+    logits = all_logits(run, images)
+    with np.errstate(invalid="ignore"):  # infinity minus infinity
+        difference = float(np.abs(logits - expected).max())
+    return Check(
+        images=len(images),
+        max_logit_difference=difference,
+        different_decisions=int((logits.argmax(1) != expected.argmax(1)).sum()),
+    )
+
+
+def latency(run: Run, images: Images) -> dict[str, float]:
+    """Median milliseconds by batch size, after one batch that is not counted."""
+    milliseconds = {}
+    for size in LATENCY_BATCHES:
+        batch = np.resize(images, (size, *images.shape[1:]))
+        run(batch)
+        times: list[float] = []
+        while len(times) < LEAST_REPEATS or sum(times) < LATENCY_SECONDS:
+            started = time.perf_counter()
+            run(batch)
+            times.append(time.perf_counter() - started)
+        milliseconds[f"batch_{size}_ms"] = round(1000 * statistics.median(times), 4)
+    return milliseconds
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    softmax: NDArray[np.float32] = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return softmax
+
+
+def _sizes(count: int) -> list[int]:
+    sizes: list[int] = []
+    for size in (*BATCH_SIZES, *[LAST_BATCH] * (count // LAST_BATCH + 1)):
+        sizes.append(min(size, count - sum(sizes)))
+    return [size for size in sizes if size > 0]

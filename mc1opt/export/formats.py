@@ -1,0 +1,140 @@
+"""Writing a model as ONNX, as a program of `torch.export`, or as safetensors: one file each.
+
+Inputs are images (uint8, N x 3 x 32 x 32, RGB, any N), normalisation is in the graph, outputs are logits and
+probabilities. Not here: which model, and whether the file is the same model (`mc1opt.export.export`,
+`mc1opt.export.check`).
+"""
+
+import contextlib
+import importlib
+import io
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mc1opt.config import IMAGE_CHANNELS, IMAGE_SIZE, Config
+from mc1opt.errors import Mc1optError
+from mc1opt.training.model_folder import weights_model
+
+if TYPE_CHECKING:
+    import torch
+
+INPUT = "images"
+OUTPUTS = ("logits", "probabilities")
+BATCH = "batch"
+"""The name of the dimension whose size is free."""
+
+
+def onnx_package(name: str) -> Any:
+    """One of the packages onnx, onnxruntime and onnxscript.
+
+    Raises:
+        Mc1optError: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise Mc1optError(
+            f"ONNX needs the package {name}, which cannot be imported ({error}). Install it: "
+            "pip install 'mc1opt[export]'"
+        ) from error
+
+
+def write_onnx(path: Path, weights: Path, config: Config, metadata: dict[str, str], *, half: bool) -> None:
+    """An ONNX file; the texts go to its metadata. In `half`, weights and layers are float16.
+
+    Raises:
+        Mc1optError: packages are missing.
+    """
+    onnx = onnx_package("onnx")
+    onnx_package("onnxscript")
+    import torch
+
+    with _known_warnings():
+        program = torch.onnx.export(
+            _inference(weights, config, half=half),
+            (_sample(),),
+            dynamo=True,
+            input_names=[INPUT],
+            output_names=list(OUTPUTS),
+            dynamic_shapes={INPUT: {0: torch.export.Dim(BATCH, min=1)}},
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    # The exporter's notes on nodes and values hold stack traces, with the paths of this machine.
+    graph = model.graph
+    for part in (*graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    onnx.helper.set_model_props(model, metadata)
+    model.producer_name = "mc1opt"
+    model.producer_version = metadata["mc1opt"]
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def write_pt2(path: Path, weights: Path, config: Config, metadata: dict[str, str], *, half: bool) -> None:
+    """A program of `torch.export`, without code of mc1opt; the texts are its extra files."""
+    import torch
+
+    with torch.no_grad():
+        program = torch.export.export(
+            _inference(weights, config, half=half),
+            (_sample(),),
+            dynamic_shapes={INPUT: {0: torch.export.Dim(BATCH, min=1)}},
+        )
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # the paths of this machine
+    content = io.BytesIO()
+    with _known_warnings():
+        torch.export.save(program, content, extra_files=dict(metadata))
+    path.write_bytes(content.getvalue())
+
+
+def write_safetensors(
+    path: Path, weights: Path, config: Config, metadata: dict[str, str], *, half: bool
+) -> None:
+    """Weights and, in the file's header, the config as JSON: what `build_model` needs to make the network.
+
+    In `half`, all weights but those of the normalisation are float16.
+    """
+    from safetensors.torch import save
+
+    model = weights_model(weights, config)
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    if half:
+        tensors = {
+            name: tensor.half()
+            if tensor.is_floating_point() and not name.startswith("normalisation.")
+            else tensor
+            for name, tensor in tensors.items()
+        }
+    # `save_file` would let nobody but its owner read the file.
+    path.write_bytes(save(tensors, metadata={**metadata, "memory_format": "channels_last"}))
+
+
+def _inference(weights: Path, config: Config, *, half: bool) -> "torch.nn.Module":
+    from mc1opt.models.inference import Inference
+
+    return Inference(weights_model(weights, config), half=half)
+
+
+def _sample() -> "torch.Tensor":
+    """Two images: with one alone, the exporter would take its number for a constant."""
+    import torch
+
+    return torch.zeros(2, IMAGE_CHANNELS, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
+
+
+@contextlib.contextmanager
+def _known_warnings() -> Iterator[None]:
+    """Silences what torch says of weights in channels_last order; the check of the file sees to them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message="No complete tensor found in the group", category=UserWarning
+        )
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        yield

@@ -1,0 +1,177 @@
+"""A model on the test images: accuracy with its interval, by class, calibration, confusions.
+
+The test images are opened through their one door, and the opening is recorded beside the study's models.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mc1opt.config import CLASS_NAMES, CLASSES
+from mc1opt.data.openings import OPENINGS, past_openings
+from mc1opt.data.recorded import model_data
+from mc1opt.database.location import files_folder, folder_name
+from mc1opt.display.progress import plural
+from mc1opt.inference.export_record import EXPORTS, RECORD, export_record, recorded_hashes
+from mc1opt.inference.open_model import OpenModel, open_model
+from mc1opt.training.model_folder import file_sha256
+
+BINS = 15
+"""Of the calibration error (Guo et al., 2017)."""
+NORMAL_95 = 1.959963984540054
+"""The 97.5 % quantile of the normal distribution."""
+
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's results on test images."""
+
+    model: str
+    data: str
+    images: int
+    accuracy: float
+    interval: tuple[float, float]
+    """95 %, by Wilson's method: what the choice of test images leaves open, not that of the seed."""
+    by_class: dict[str, float | None]
+    """The share of each class's images that is recognised; None for a class without images."""
+    calibration_error: float
+    confusion: list[list[int]]
+    """Images by true class (row) and decision (column)."""
+    opened_before: int
+    """How often the record knew the test images opened before this time."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As `evaluate --json` prints it."""
+        return {**self.__dict__, "interval": list(self.interval), "labels": list(CLASS_NAMES)}
+
+
+def evaluate(path: Path, data_path: Path | None, *, storage: str, output: TextIO | None) -> Evaluation:
+    """Evaluates a model on the test images.
+
+    Args:
+        path: a model folder or an exported file.
+        data_path: files of images; None is those of the data set that it was trained on, CIFAR-10 where that
+            is not known.
+        storage: the study database, beside which models and exports lie.
+        output: where the progress of fetching is shown.
+
+    Raises:
+        ModelError: the model cannot be opened, or gives something else than numbers.
+        DataError: the images are missing or damaged.
+    """
+    from mc1opt.data.images import open_test_images
+
+    opened = open_model(path, export_record(storage))
+    data = model_data(f"model {path}", opened.data, data_path, output)
+    record = openings_record(opened, storage)
+    before = len(past_openings(record, data))
+    images, labels = open_test_images(data, f"evaluate model {path}", record, "cpu")
+    probabilities = opened.probabilities(images.numpy())
+    truth: Labels = labels.numpy()
+    decisions = probabilities.argmax(axis=1)
+    confusion = confusion_matrix(truth, decisions)
+    correct = int(confusion.trace())
+    counts = confusion.sum(axis=1)
+    return Evaluation(
+        model=str(path),
+        data=data.name,
+        images=len(truth),
+        accuracy=correct / len(truth),
+        interval=wilson_interval(correct, len(truth)),
+        by_class={
+            name: float(confusion[i, i] / counts[i]) if counts[i] else None
+            for i, name in enumerate(CLASS_NAMES)
+        },
+        calibration_error=expected_calibration_error(probabilities, truth),
+        confusion=confusion.tolist(),
+        opened_before=before,
+    )
+
+
+def openings_record(model: OpenModel, storage: str) -> Path:
+    """Where openings of the test images for this model are recorded.
+
+    In its folder; for an exported file in the folder of its study's models, so that all openings for a study
+    are counted together: the study of that name in the database whose record of exports knows the file, be
+    it `storage` or the one in whose folder of exports the file lies. A file that is known to neither has its
+    record beside it: another database may have a study of that name.
+    """
+    if model.format == "folder":
+        return model.path / OPENINGS
+    sha256 = file_sha256(model.path)
+    for files in (files_folder(storage), model.path.resolve().parent.parent.parent):
+        known = recorded_hashes(files / EXPORTS / RECORD, model.format)
+        if model.study and sha256 in known:
+            folder = known[sha256] or folder_name(model.study, "study")
+            return files / "models" / folder / OPENINGS
+    return model.path.parent / OPENINGS
+
+
+def confusion_matrix(labels: Labels, decisions: Labels) -> NDArray[np.int64]:
+    """Counts by true class (row) and decision (column), 10 x 10."""
+    pairs = labels * CLASSES + decisions
+    return np.bincount(pairs, minlength=CLASSES**2).reshape(CLASSES, CLASSES)
+
+
+def wilson_interval(correct: int, count: int) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson, 1927): right also near 0 and 1, and never outside them.
+
+    Raises:
+        ValueError: there are no images.
+    """
+    if not 0 <= correct <= count or count == 0:
+        raise ValueError(f"{correct} of {count} is no share")
+    share, z2 = correct / count, NORMAL_95**2
+    centre = (share + z2 / (2 * count)) / (1 + z2 / count)
+    half = NORMAL_95 / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
+    return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
+
+
+def expected_calibration_error(
+    probabilities: NDArray[np.float32], labels: Labels, *, bins: int = BINS
+) -> float:
+    """How far confidence and accuracy are apart on average: 0 is perfect, 1 the worst.
+
+    Images are put into bins of equal width by the probability of their decision; |accuracy - mean confidence|
+    is averaged over the bins, weighted by their images (Guo et al., "On Calibration of Modern Neural
+    Networks", 2017; Naeini et al., 2015). A bin includes its upper bound.
+
+    Args:
+        probabilities: N x 10.
+        labels: N.
+        bins: how many.
+    """
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    correct = probabilities.argmax(axis=1) == labels
+    # Integers rather than comparisons with bounds, so that each image is in exactly one bin.
+    place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    gaps = np.bincount(place, correct - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def evaluation_lines(result: Evaluation) -> list[str]:
+    """The evaluation as text."""
+    low, high = result.interval
+    before = result.opened_before
+    times = f"opened {plural(before, 'time')} before" if before else "opened for the first time"
+    lines = [
+        f"{result.model} on the {result.images:,} test images of {result.data} ({times})",
+        f"accuracy           {result.accuracy:.4f}, 95 % interval {low:.4f} to {high:.4f}",
+        f"calibration error  {result.calibration_error:.4f} ({BINS} bins)",
+        "",
+        "by class, and what each was taken for:",
+    ]
+    width = max(len(name) for name in CLASS_NAMES)
+    short = [name[:5] for name in CLASS_NAMES]
+    lines.append(f"{'':<{width}}  accuracy  " + " ".join(f"{name:>5}" for name in short))
+    for name, row in zip(CLASS_NAMES, result.confusion, strict=True):
+        share = result.by_class[name]
+        shown = "       -" if share is None else f"{share:8.4f}"
+        lines.append(f"{name:<{width}}  {shown}  " + " ".join(f"{count:>5}" for count in row))
+    return lines

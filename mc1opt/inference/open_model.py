@@ -1,0 +1,286 @@
+"""Opening a model with the program that runs it: a folder, ONNX, a program of `torch.export`, safetensors.
+
+Whatever the format, an opened model takes images as arrays and gives logits and probabilities. Files that
+could execute code are not opened: no pickle at all, and a pt2 file only if the record of exports knows it.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mc1opt.config import CLASS_NAMES, CLASSES, IMAGE_CHANNELS, IMAGE_SIZE
+from mc1opt.data.recorded import known_data
+from mc1opt.display.progress import plural
+from mc1opt.errors import ModelError
+from mc1opt.export.formats import INPUT, OUTPUTS, onnx_package
+from mc1opt.inference.export_record import recorded_hashes
+from mc1opt.machine.resources import available_cpus
+from mc1opt.program import program
+from mc1opt.spec import INFERENCE_BATCH
+from mc1opt.training.model_folder import CONFIG, check_labels, read_model_folder, stored_config, weights_model
+
+if TYPE_CHECKING:
+    import torch
+
+Images = NDArray[np.uint8]
+Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+METADATA = ("labels", "config", "config_id", "weights_sha256", "mc1opt", "study", "data", "precision")
+"""The texts that an exported file carries: labels, config, data as JSON; the study's name (may be empty)."""
+LARGEST = 1 << 30
+"""Bytes of the largest file that is opened; mc1opt's models have a thousandth of it."""
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """A model that can be asked."""
+
+    path: Path
+    format: str
+    study: str
+    """The study that it comes from; empty if that is not known."""
+    data: dict[str, str] | None
+    """Name and SHA-256 of the images that it was trained on; None if they are not known."""
+    run: Callable[[Images], Outputs]
+    """Images (uint8, N x 3 x 32 x 32, RGB) to logits and probabilities (float32, N x 10)."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the logits."""
+        return CLASS_NAMES
+
+    def probabilities(self, images: Images) -> NDArray[np.float32]:
+        """The probabilities (N x 10) of images (uint8, N x 3 x 32 x 32, RGB, at least one).
+
+        Raises:
+            ModelError: it cannot be run on them, or gives something else than N x 10 numbers.
+        """
+        parts = []
+        for first in range(0, len(images), INFERENCE_BATCH):
+            batch = images[first : first + INFERENCE_BATCH]
+            try:
+                _, probabilities = self.run(batch)
+            except Exception as error:  # whatever its own runtime raises
+                first_line = str(error).strip().split("\n")[0]
+                raise ModelError(
+                    f"{self.path} cannot be run on {plural(len(batch), 'image')}: {first_line}"
+                ) from error
+            if probabilities.shape != (len(batch), CLASSES) or not np.isfinite(probabilities).all():
+                raise ModelError(
+                    f"{self.path} gives probabilities that are not finite, or not {CLASSES} an image: it "
+                    "decides nothing."
+                )
+            parts.append(probabilities)
+        return np.concatenate(parts)
+
+
+def open_model(path: Path, record: Path) -> OpenModel:
+    """Opens a model folder or an exported file, and asks it about images of one colour, to see that it runs.
+
+    Args:
+        path: the folder or file; its ending says the format.
+        record: the record of exports, for pt2 files.
+
+    Raises:
+        ModelError: it is missing, damaged, of other classes, or no file that is opened; or it does not run.
+        Mc1optError: packages for ONNX are missing.
+    """
+    opened = _open(path, record)
+    for count in (1, 2):  # a batch size may be fixed
+        opened.probabilities(np.full((count, IMAGE_CHANNELS, IMAGE_SIZE, IMAGE_SIZE), 127, dtype=np.uint8))
+    return opened
+
+
+def _open(path: Path, record: Path) -> OpenModel:
+    if path.is_dir():
+        return _open_folder(path)
+    if not path.is_file():
+        raise ModelError(f"there is no model {path}: give a model folder or an exported file.")
+    if path.stat().st_size > LARGEST:
+        raise ModelError(f"{path} has {path.stat().st_size:,} bytes; at most {LARGEST:,} are opened.")
+    ending = path.suffix.lower()
+    if ending == ".onnx":
+        return open_onnx(path)
+    if ending == ".pt2":
+        return open_pt2(path, known=recorded_hashes(record, "pt2"), record=record)
+    if ending == ".safetensors":
+        return open_safetensors(path)
+    raise ModelError(
+        f"{path} is not opened: a model is a model folder, or a file .onnx, .safetensors or .pt2 that mc1opt "
+        "exported. Pickles (.pt, .pth, .pkl) can execute code when they are read."
+    )
+
+
+def _open_folder(path: Path) -> OpenModel:
+    folder = read_model_folder(path)
+    study = folder.metrics.get("study")
+    run = torch_runner(weights_model(folder.weights, folder.config))
+    data = known_data(folder.metrics.get("data"))
+    return OpenModel(path, "folder", study if isinstance(study, str) else "", data, run)
+
+
+def open_onnx(path: Path) -> OpenModel:
+    """An ONNX file that mc1opt exported, in onnxruntime on the CPU.
+
+    Raises:
+        ModelError: it is damaged, refers to other files, or has other inputs, outputs or classes.
+    """
+    onnx, onnxruntime = onnx_package("onnx"), onnx_package("onnxruntime")
+    content = _read(path)
+    try:
+        model = onnx.load_model_from_string(content)
+    except Exception as error:  # protobuf's own, which is no ValueError
+        raise ModelError(f"{path} is damaged, or no ONNX file: {error}") from error
+    for tensor in _tensors(model, onnx.TensorProto):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "?")
+            raise ModelError(
+                f"{path} keeps its weights in another file ({location}), which is not opened: mc1opt's "
+                "exports are one file. Export the model again."
+            )
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    _check_metadata(path, metadata)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = available_cpus()
+        options.log_severity_level = 3  # errors
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors have no base of their own
+        raise ModelError(f"{path} cannot be run by onnxruntime: {error}") from error
+    shapes = {value.name: (value.type, value.shape[1:]) for value in session.get_inputs()}
+    if shapes != {INPUT: ("tensor(uint8)", [IMAGE_CHANNELS, IMAGE_SIZE, IMAGE_SIZE])}:
+        raise ModelError(f"{path} is no model of mc1opt: its inputs are {shapes}.")
+    outputs = {value.name: (value.type, value.shape[1:]) for value in session.get_outputs()}
+    if outputs != dict.fromkeys(OUTPUTS, ("tensor(float)", [CLASSES])):
+        raise ModelError(f"{path} is no model of mc1opt: its outputs are {outputs}.")
+
+    def run(images: Images) -> Outputs:
+        logits, probabilities = session.run(list(OUTPUTS), {INPUT: images})
+        return logits, probabilities
+
+    return _exported(path, "onnx", metadata, run)
+
+
+def open_pt2(path: Path, *, known: Collection[str], record: Path | None = None) -> OpenModel:
+    """A program of `torch.export` that mc1opt exported: reading another one could execute its code.
+
+    Args:
+        path: the file.
+        known: the SHA-256 of the files that are opened.
+        record: where they were read, for the message.
+
+    Raises:
+        ModelError: the file's SHA-256 is not known, or it is of other classes.
+    """
+    content = _read(path)
+    digest = hashlib.sha256(content).hexdigest()
+    if digest not in known:
+        raise ModelError(
+            f"{path} (SHA-256 {digest[:12]}...) is not in the record of exports, {record}; reading a pt2 "
+            "file can execute code: it is not opened. --storage names the database beside which the record "
+            "lies; else export it here, or use its ONNX file or model folder."
+        )
+    import torch
+
+    metadata = dict.fromkeys(METADATA, "")
+    try:
+        program = torch.export.load(io.BytesIO(content), extra_files=metadata)
+    except Exception as error:  # torch's own; such as for a file of a newer torch
+        first_line = str(error).strip().split("\n")[0]
+        raise ModelError(f"{path} cannot be read by torch {torch.__version__}: {first_line}") from error
+    metadata = {key: value.decode() if isinstance(value, bytes) else value for key, value in metadata.items()}
+    _check_metadata(path, metadata)
+    return _exported(path, "pt2", metadata, _pair_runner(program.module()))
+
+
+def open_safetensors(path: Path) -> OpenModel:
+    """Exported weights with the config in their header; they are computed with in float32.
+
+    Raises:
+        ModelError: it is no safetensors file, or not one of ours.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    _read(path)  # safetensors would say "no such file" of one that may not be read
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(f"{path} is damaged, or no safetensors file: {error}") from error
+    if "labels" not in metadata and {"config", "seed"} <= metadata.keys():
+        if (path.parent / CONFIG).exists():
+            raise ModelError(f"{path} is part of a model folder: give the folder, {path.parent}.")
+        raise ModelError(
+            f"{path} holds the weights of a training alone. If a search has kept them for a trial, "
+            f"`{program()} export --study NAME --trial NUMBER` makes a model of them. The model of a "
+            "retraining is its folder."
+        )
+    _check_metadata(path, metadata)
+    config = stored_config(str(path), _json(metadata, "config"), metadata.get("config_id"))
+    return _exported(path, "safetensors", metadata, torch_runner(weights_model(path, config)))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def torch_runner(network: "torch.nn.Module") -> Callable[[Images], Outputs]:
+    """How to ask a network whose outputs are logits."""
+    from mc1opt.models.inference import Inference
+
+    return _pair_runner(Inference(network))
+
+
+def _pair_runner(module: "torch.nn.Module") -> Callable[[Images], Outputs]:
+    import torch
+
+    def run(images: Images) -> Outputs:
+        with torch.inference_mode():
+            logits, probabilities = module(torch.from_numpy(np.ascontiguousarray(images)))
+        return logits.numpy(), probabilities.numpy()
+
+    return run
+
+
+def _exported(
+    path: Path, format_: str, metadata: dict[str, str], run: Callable[[Images], Outputs]
+) -> OpenModel:
+    data = known_data(_json(metadata, "data"))
+    return OpenModel(path, format_, metadata.get("study", ""), data, run)
+
+
+def _check_metadata(path: Path, metadata: dict[str, str]) -> None:
+    labels = _json(metadata, "labels")
+    if labels is None:
+        raise ModelError(f"{path} is no model of mc1opt: it does not say the names of its classes.")
+    check_labels(labels, str(path))
+
+
+def _json(metadata: dict[str, str], key: str) -> Any:
+    """A text's content; None if there is none, or no JSON."""
+    try:
+        return json.loads(metadata.get(key, ""))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _tensors(message: Any, kind: type) -> Iterator[Any]:
+    """All tensors in an ONNX model, wherever they are: initialisers, attributes, subgraphs, functions."""
+    if isinstance(message, kind):
+        yield message
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for item in value if hasattr(value, "__len__") else (value,):
+                yield from _tensors(item, kind)

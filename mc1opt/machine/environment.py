@@ -1,0 +1,82 @@
+"""What a trial was trained with: the last bits of a curve depend on versions and the CPU's capability."""
+
+import contextlib
+import functools
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from mc1opt import __version__
+from mc1opt.machine.devices import bfloat16_instructions, cpu_flags
+from mc1opt.spec import Device, Precision
+
+
+def versions(threads: int, precision: Precision, device: Device = "cpu") -> dict[str, str | int]:
+    """mc1opt, Python, torch, Optuna; the CPU's capability, the threads a worker, the precision; the GPU.
+
+    torch is not imported for it: that takes seconds, and the main process does without.
+    """
+    gpu = gpu_model() if device == "cuda" else None
+    return {
+        "mc1opt": __version__,
+        "python": platform.python_version(),
+        "torch": _version("torch"),
+        "optuna": _version("optuna"),
+        "cpu": cpu_capability() + bfloat16_instructions(device, precision),
+        "threads": threads,
+        "precision": precision,
+        **({"gpu": gpu} if gpu is not None else {}),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+@functools.cache
+def cpu_capability() -> str:
+    """The vector instructions that torch's kernels choose between: AVX512, AVX2, or the machine's name."""
+    forced = os.environ.get("ATEN_CPU_CAPABILITY")
+    if forced:
+        return forced.upper()
+    flags = cpu_flags()
+    if {"avx512f", "avx512dq", "avx512vl", "avx512bw"} <= flags:
+        return "AVX512"
+    return "AVX2" if {"avx2", "fma"} <= flags else platform.machine()
+
+
+def gpu_model(folder: Path = Path("/proc/driver/nvidia/gpus")) -> str | None:
+    """The model of NVIDIA's GPU, or their models; None where the driver does not tell.
+
+    Args:
+        folder: where the driver describes each of them.
+    """
+    models = set()
+    for path in folder.glob("*/information"):
+        with contextlib.suppress(OSError):
+            models |= {
+                value.strip()
+                for name, _, value in (line.partition(":") for line in path.read_text().splitlines())
+                if name == "Model"
+            }
+    return ", ".join(sorted(models)) or None
+
+
+@functools.cache
+def commit() -> str | None:
+    """The commit of the checkout that mc1opt runs from; None for an installed package."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        result = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip()

@@ -1,0 +1,89 @@
+"""The memory that a training takes, before it starts: weights, gradients, optimizer, activations, images.
+
+Estimates from the config, without torch, rather too high than too low: a network of 54 million parameters
+that does not fit is refused with words, not by the kernel. Tested against what a worker really takes.
+Not here: how much memory is free (`mc1opt.machine.resources`).
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+from mc1opt.config import IMAGE_CHANNELS, IMAGE_SIZE, SGD, Config
+from mc1opt.models.cost import cost, layers
+from mc1opt.spec import INFERENCE_BATCH, Device, Precision
+
+FLOAT_BYTES = 4
+IMAGE_BYTES = IMAGE_CHANNELS * IMAGE_SIZE**2
+"""Of an image as the trainer holds it: uint8."""
+PROCESS_BYTES = 800 << 20
+"""Of a worker before its first step: torch, and the images in float that mean and deviation come from."""
+CONTEXT_BYTES = 700 << 20
+"""Of a process's context on a GPU: kernels and libraries' workspaces."""
+CUDA_PROCESS_BYTES = 3 << 30
+"""Of a worker in the machine's own memory, while it trains on a GPU: torch with CUDA's libraries."""
+ACTIVATION_BYTES = 20
+"""Of a value that a layer puts out, in training: itself, what its activation and its pooling keep beside it,
+its gradient, and a share of what a convolution copies into the order that it computes in."""
+
+
+@dataclass(frozen=True)
+class MemoryNeed:
+    """Bytes that one training takes."""
+
+    host: int
+    """Of the machine's memory."""
+    device: int
+    """Of the GPU's own memory; 0 on a CPU, and on Apple's GPU, which shares the machine's."""
+
+
+def training_memory(
+    config: Config, *, train_images: int, validation_images: int, device: Device, precision: Precision
+) -> MemoryNeed:
+    """What one worker takes while it trains a config.
+
+    Args:
+        config: what is trained.
+        train_images: that the trainer holds.
+        validation_images: that it holds besides; 0 if it does not validate.
+        device: where.
+        precision: what is computed in.
+    """
+    parameters = cost(config.architecture).parameters
+    values_an_image = sum(prod(layer.output) for layer in layers(config.architecture)) + IMAGE_BYTES
+    # Weights and the optimizer's running means; of both a copy for the next checkpoint, and another one while
+    # that is written.
+    state = (1 + _running_means(config)) * FLOAT_BYTES * parameters
+    tensors = 2 * state + FLOAT_BYTES * parameters  # and gradients
+    if precision == "bfloat16":
+        tensors += 2 * 2 * parameters  # autocast's copies of the weights, and their gradients
+    step = config.batch_size * values_an_image * ACTIVATION_BYTES
+    validation = INFERENCE_BATCH * values_an_image * FLOAT_BYTES if validation_images else 0
+    work = tensors + max(step, validation) + (train_images + validation_images) * IMAGE_BYTES
+    if device == "cuda":
+        return MemoryNeed(host=CUDA_PROCESS_BYTES + 2 * state, device=CONTEXT_BYTES + work)
+    return MemoryNeed(host=PROCESS_BYTES + work + state, device=0)
+
+
+def evaluation_memory(config: Config, test_images: int, device: Device) -> MemoryNeed:
+    """What measuring a trained network on the test images takes, in float32.
+
+    Args:
+        config: what was trained.
+        test_images: how many.
+        device: where.
+    """
+    parameters = cost(config.architecture).parameters
+    values_an_image = sum(prod(layer.output) for layer in layers(config.architecture)) + IMAGE_BYTES
+    # The weights as they are read, and in the network.
+    work = 2 * FLOAT_BYTES * parameters + test_images * IMAGE_BYTES
+    work += INFERENCE_BATCH * values_an_image * FLOAT_BYTES
+    if device == "cuda":
+        return MemoryNeed(host=CUDA_PROCESS_BYTES + FLOAT_BYTES * parameters, device=CONTEXT_BYTES + work)
+    return MemoryNeed(host=PROCESS_BYTES + work, device=0)
+
+
+def _running_means(config: Config) -> int:
+    """Values that the optimizer keeps for each parameter: the momentum, or Adam's two means."""
+    if isinstance(config.optimizer, SGD):
+        return 1 if config.optimizer.momentum > 0.0 else 0
+    return 2

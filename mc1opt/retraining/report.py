@@ -1,0 +1,317 @@
+"""What a retraining has found: as JSON, and as lines of text."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mc1opt.config import CLASS_NAMES
+from mc1opt.display.progress import duration, plural
+from mc1opt.display.tables import storage_option
+from mc1opt.measurement.final_test import Confusion, FinalTest
+from mc1opt.measurement.folds import fold_images
+from mc1opt.models.cost import cost
+from mc1opt.program import program
+from mc1opt.retraining.comparison import LEAST_SEEDS, LEVEL, TEST_NAME, Comparison, Standing
+from mc1opt.retraining.plan import Progress, RetrainPlan
+from mc1opt.spec import DataSet
+from mc1opt.uncertainty import Spread, spread
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """All that a finished retraining has found."""
+
+    study: str
+    storage: str
+    command: str
+    """As it was given."""
+    plan: RetrainPlan
+    comparison: Comparison
+    winner: Standing
+    test: FinalTest
+    fold_values: list[float]
+    """Validation accuracy by fold; empty without folds."""
+    model: Path
+    planned_seconds: float | None
+    """Expected for what was left to train at this start."""
+    seconds: float
+    """What the start took that ended it."""
+    training_seconds: float
+    """Of all its trainings, those of earlier starts too."""
+    smaller_steps: dict[str, int]
+    """The trainings that memory made take each batch in several steps, by their names, and in how many:
+    batch norm saw parts of batches there."""
+    accumulation: int
+    """The steps for each batch in the training of the kept model; 1 where it was taken whole."""
+    versions: dict[str, str | int]
+    commit: str | None
+
+    @property
+    def retrained(self) -> Spread:
+        """The winner's validation accuracy over the seeds."""
+        return spread(list(self.winner.counted().values()))
+
+    @property
+    def over_folds(self) -> Spread | None:
+        """The winner's validation accuracy over the folds."""
+        return spread(self.fold_values) if self.fold_values else None
+
+    def to_json(self) -> dict[str, Any]:
+        """As `retrain --json` prints it."""
+        plan, candidate = self.plan, self.winner.candidate
+        size = cost(candidate.config.architecture)
+        return {
+            "study": self.study,
+            "stopped": None,
+            "retraining": plan.identity,
+            "candidates": [self._standing_json(entry) for entry in self.comparison.standings.values()],
+            "early_stopping": TEST_NAME,
+            "winner": {
+                "trial": candidate.trial,
+                "config_id": candidate.config_id,
+                "parameters": size.parameters,
+                "macs": size.macs,
+                **self.retrained.to_json(),
+            },
+            "test": self.test.to_json(),
+            "optimism": {
+                "validation_in_search": candidate.in_search,
+                "validation_retrained": self.retrained.mean,
+                "test": self.test.spread.mean,
+            },
+            "folds": self._folds_json(),
+            "model": str(self.model),
+            "kept_seed": plan.seeds[0],
+            "epochs": plan.epochs,
+            "train_images": {"comparison": plan.train_images, "final": plan.data.train_images},
+            "data": data_json(plan.data),
+            "device": plan.device,
+            "precision": plan.precision,
+            "workers": plan.workers,
+            "planned_seconds": self.planned_seconds,
+            "seconds": self.seconds,
+            "training_seconds": self.training_seconds,
+            "smaller_steps": self.smaller_steps,
+            "accumulation": self.accumulation,
+            "command": self.command,
+            "versions": self.versions,
+            "commit": self.commit,
+        }
+
+    def _standing_json(self, standing: Standing) -> dict[str, Any]:
+        values = standing.counted()
+        stopped = None
+        if standing.stopped_by is not None:
+            leader, test = standing.stopped_by
+            stopped = {"after_seeds": standing.stopped_after, "leader": leader, "t": test.t, "p": test.p}
+        return {
+            "trial": standing.candidate.trial,
+            "config_id": standing.candidate.config_id,
+            "summary": standing.candidate.summary,
+            "validation_in_search": standing.candidate.in_search,
+            "validation": {str(self.plan.seeds[index]): value for index, value in values.items()},
+            **(spread(list(values.values())).to_json() if values else {}),
+            "stopped": stopped,
+            "failures": {str(self.plan.seeds[i]): message for i, message in standing.failures.items()},
+        }
+
+    def _folds_json(self) -> dict[str, Any] | None:
+        if self.over_folds is None:
+            return None
+        return {
+            "validation": self.fold_values,
+            **self.over_folds.to_json(),
+            "seed": self.plan.seeds[0],
+            "train_images": fold_images(self.plan.folds, self.plan.data),
+            "std_over_seeds": self.retrained.std,
+        }
+
+
+def stopped_json(study: str, reason: str) -> dict[str, Any]:
+    """What `retrain --json` prints of one that was stopped: nothing was chosen or tested."""
+    nothing = dict.fromkeys(("candidates", "winner", "test", "model"))
+    return {"study": study, "stopped": reason, **nothing}
+
+
+def data_json(data: DataSet) -> dict[str, Any]:
+    """Which images, without where they lie on this machine."""
+    return data.model_dump(mode="json", exclude={"folder"})
+
+
+# ---- Lines -----------------------------------------------------------------------------------------------
+
+
+def plan_line(study: str, plan: RetrainPlan, progress: Progress) -> str:
+    """What is about to be trained, before it is."""
+    seeds = plural(len(plan.seeds), "seed")
+    parts = [
+        f"{plural(len(plan.candidates), 'candidate')}, {seeds} each, on {plan.train_images:,} images",
+        f"the winner, {seeds}, on all {plan.data.train_images:,}",
+    ]
+    if plan.folds:
+        parts.append(f"the winner in {plan.folds} folds")
+    done = ""
+    if progress.stored:
+        done = f" Of them stored already: {progress.stored}"
+        spared = plan.trainings - progress.stored - progress.left
+        done += f"; spared by early stopping: {spared}." if spared else "."
+    seconds = progress.seconds
+    left = "how long they take is not known" if seconds is None else f"about {duration(seconds)}"
+    if progress.left == 0:
+        left = "nothing is left to train"
+    return (
+        f"Retraining study {study}: {'; '.join(parts)}. {plural(plan.trainings, 'training')} of "
+        f"{plural(plan.epochs, 'epoch')}, {plural(plan.workers, 'worker')} on {plan.device} "
+        f"({plan.precision}); {left}.{done} Ctrl-C keeps every finished training."
+    )
+
+
+def standing_line(standing: Standing) -> str:
+    """Why a candidate is out, or in again."""
+    name = f"#{standing.candidate.trial}"
+    if standing.is_active:
+        return f"{name} competes again: the one that it was clearly worse than is out"
+    if standing.stopped_by is None:
+        return f"{name} is out: a training of it failed ({_failure(standing)})"
+    leader, test = standing.stopped_by
+    return (
+        f"{name} stops early: clearly worse than #{leader} over {plural(test.n, 'seed')} "
+        f"(difference {test.difference:.4f}, p {test.p:.3f}; {TEST_NAME})"
+    )
+
+
+def result_lines(result: Retraining) -> list[str]:
+    """What a retraining says at its end."""
+    test, plan = result.test, result.plan
+    winner, validation = result.winner.candidate, result.retrained
+    lines = [
+        "",
+        *candidate_lines(result.comparison, result.winner, plan.data.validation_images),
+        "",
+        f"Winner: #{winner.trial} (config {winner.config_id}), trained on all {plan.data.train_images:,} "
+        f"images, {plural(len(plan.seeds), 'seed')}, {plural(plan.epochs, 'epoch')}.",
+        f"Test accuracy: {test.spread.line()}",
+        "  by seed      " + " ".join(f"{value:.4f}" for value in test.by_seed.values()),
+        "  by class     " + ", ".join(_class(name, share) for name, share in test.by_class.items()),
+        optimism_line(result),
+        *smaller_steps_lines(result),
+    ]
+    if result.over_folds is not None:
+        lines.append(folds_line(result.over_folds, validation))
+    lines += ["", *confusion_lines(test.kept)]
+    planned = "" if result.planned_seconds is None else f" (planned: {duration(result.planned_seconds)})"
+    return [
+        *lines,
+        "",
+        f"Done, after {duration(result.seconds)}{planned}. The model of the first seed is in {result.model}.",
+        *command_lines(result),
+    ]
+
+
+def optimism_line(result: Retraining) -> str:
+    """Accuracies of the winner beside each other, each with what it was trained on: that differs as well."""
+    plan, epochs = result.plan, plural(result.plan.epochs, "epoch")
+    search = ""
+    if plan.search is not None:
+        search = f" ({plural(plan.search.epochs, 'epoch')} of {plan.search.train_images:,} images)"
+    return (
+        f"Optimism: validation {result.winner.candidate.in_search:.4f} in the search{search}, "
+        f"{result.retrained.mean:.4f} retrained ({epochs} of {plan.train_images:,}), test "
+        f"{result.test.spread.mean:.4f} ({epochs} of {plan.data.train_images:,})."
+    )
+
+
+def smaller_steps_lines(result: Retraining) -> list[str]:
+    """Which trainings did not take their batches whole; none where all did."""
+    if not result.smaller_steps:
+        return []
+    steps = ", ".join(f"{name} in {parts}" for name, parts in result.smaller_steps.items())
+    return [f"Memory was short. Each batch was taken in several steps, which batch norm notices: {steps}."]
+
+
+def candidate_lines(comparison: Comparison, winner: Standing, validation_images: int) -> list[str]:
+    """The table of candidates; below each, its config."""
+    lines = [
+        f"Validation accuracy on {validation_images:,} images, over seeds ({TEST_NAME}):",
+        "trial   mean    std     95 % interval     by seed",
+    ]
+    ranked = sorted(
+        comparison.standings.values(),
+        key=lambda entry: (entry is not winner, -_mean(entry), entry.candidate.trial),
+    )
+    for entry in ranked:
+        values = list(entry.counted().values())
+        numbers = spread(values) if values else None
+        mean = "-" if numbers is None else f"{numbers.mean:.4f}"
+        std = "-" if numbers is None or numbers.std is None else f"{numbers.std:.4f}"
+        interval = "-"
+        if numbers is not None and numbers.interval is not None:
+            interval = "{:.4f} to {:.4f}".format(*numbers.interval)
+        by_seed = " ".join(f"{value:.4f}" for value in values)
+        verdict = _verdict(comparison, winner, entry)
+        lines.append(
+            f"#{entry.candidate.trial:<6} {mean:<7} {std:<7} {interval:<17} {by_seed}  {verdict}".rstrip()
+        )
+        lines += [f"        {part}" for part in entry.candidate.summary.split(" | ")]
+    return lines
+
+
+def folds_line(folds: Spread, seeds: Spread) -> str:
+    """The spread over folds, and that over seeds beside it."""
+    over_seeds = "" if seeds.std is None else f"; over seeds on one split it is {seeds.std:.4f}"
+    std = "" if folds.std is None else f"standard deviation {folds.std:.4f} over folds with one seed"
+    return f"Cross-validation, {folds.n} stratified folds: mean {folds.mean:.4f}, {std}{over_seeds}."
+
+
+def confusion_lines(confusion: Confusion) -> list[str]:
+    """The confusion matrix as text: rows are the true classes."""
+    width = max(len(str(count)) for row in confusion for count in row)
+    width = max(width, 5)
+    names = [name[:width].rjust(width) for name in CLASS_NAMES]
+    lines = ["Confusion matrix of the kept model (rows true, columns decided):"]
+    lines.append(" " * 11 + " ".join(names))
+    for name, row in zip(CLASS_NAMES, confusion, strict=True):
+        lines.append(f"{name:<10} " + " ".join(str(count).rjust(width) for count in row))
+    return lines
+
+
+def command_lines(result: Retraining) -> list[str]:
+    """What to do next, to copy."""
+    place = storage_option(result.storage)
+    model = shlex.quote(str(result.model))
+    study = shlex.quote(result.study)
+    return [
+        f"Export it:    {program()} export --study {study} --model {model} --format onnx{place}",
+        f"Use it:       {program()} predict {model} IMAGE{place}",
+        f"Look again:   {program()} evaluate {model}{place}   (opens the test images, which is recorded)",
+    ]
+
+
+def _verdict(comparison: Comparison, winner: Standing, entry: Standing) -> str:
+    if entry is winner:
+        return "winner"
+    if entry.stopped_by is not None:
+        leader, test = entry.stopped_by
+        return f"stopped after {plural(test.n, 'seed')}: clearly worse than #{leader}, p {test.p:.3f}"
+    if entry.failures:
+        return f"failed: {_failure(entry)}"
+    test_of = comparison.against(winner, entry)
+    if test_of is None:
+        return f"not tested: fewer than {LEAST_SEEDS} common seeds"
+    worse = "clearly worse than" if test_of.p < LEVEL else "not told apart from"
+    return f"{worse} the winner, p {test_of.p:.3f}"
+
+
+def _failure(standing: Standing) -> str:
+    message = next(iter(standing.failures.values()), "failed")
+    return message.strip().split("\n")[0]
+
+
+def _mean(standing: Standing) -> float:
+    values = list(standing.counted().values())
+    return spread(values).mean if values else 0.0
+
+
+def _class(name: str, share: float | None) -> str:
+    return f"{name} -" if share is None else f"{name} {share:.3f}"

@@ -1,0 +1,306 @@
+"""Study definitions: finding and loading them.
+
+A study definition is a Python file with a function `search_space(trial) -> Config`, which may raise
+`optuna.TrialPruned("why")` for a combination that is no network. It may set:
+
+    EPOCHS, TRAIN_IMAGES    the default fidelity
+    MAX_MACS                the default of --max-macs: multiply-accumulates an image, above which a network
+                            is too large to be trained
+    STARTING_POINTS         name -> parameters, which are tried first, in this order
+    SAMPLER, PRUNER         the defaults of --sampler and --pruner
+    GRID                    parameter -> its values, for the sampler "grid": every combination is tried once
+    PRESETS                 name -> parameters of the published models that lie in the search space
+
+It may import modules that lie beside it. NumPy's values in all of these become Python's.
+"""
+
+import contextlib
+import functools
+import importlib.resources
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from optuna import TrialPruned
+from optuna.trial import BaseTrial
+from pydantic import ValidationError
+
+from mc1opt.config import (
+    Config,
+    describe_validation_error,
+)
+from mc1opt.errors import StudyFileError
+from mc1opt.paths import user_path
+from mc1opt.search.storable import ALLOWED_VALUES, as_python, as_stored, suggesting_as_stored
+from mc1opt.spec import Fidelity
+
+DEFAULT_FIDELITY = Fidelity(train_images=18_000, epochs=5)
+"""Few epochs of many images: at the same price about a point and a half better than many epochs of few, with
+half as many validations to pay for (`benchmarks/LOG.md`)."""
+DEFAULT_MAX_MACS = 20_000_000
+DEFAULT_SAMPLER = "tpe"
+DEFAULT_PRUNER = "narrowing"
+
+
+@dataclass(frozen=True)
+class StudyDefinition:
+    """What to search, as loaded from its file."""
+
+    name: str
+    path: Path
+    description: str
+    """The first line of the file's docstring."""
+    search_space: Callable[[BaseTrial], Config]
+    fidelity: Fidelity = DEFAULT_FIDELITY
+    max_macs: int = DEFAULT_MAX_MACS
+    starting_points: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    sampler: str = DEFAULT_SAMPLER
+    pruner: str = DEFAULT_PRUNER
+    grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """Values by parameter; empty without a grid."""
+
+    def config(self, trial: BaseTrial) -> Config:
+        """The config that a trial's parameters give.
+
+        Raises:
+            StudyFileError: the search space raised, or gave something else than a config.
+            TrialPruned: the search space says that the parameters make no network.
+        """
+        try:
+            with suggesting_as_stored(trial):
+                config = self.search_space(trial)
+        except TrialPruned:
+            raise
+        except StudyFileError as error:  # of a suggestion
+            raise StudyFileError(
+                f"the search space of {self.path}{_where(error, self.path)}: {error}"
+            ) from error
+        except ValidationError as error:
+            raise StudyFileError(
+                f"the search space of {self.path} made an impossible config from {trial.params}: "
+                f"{describe_validation_error(error)}"
+            ) from error
+        except Exception as error:
+            raise StudyFileError(
+                f"the search space of {self.path} raised {_what(error, self.path)} for {trial.params}"
+            ) from error
+        if not isinstance(config, Config):
+            raise StudyFileError(
+                f"the search space of {self.path} returned {type(config).__name__}; it must return a Config"
+            )
+        return config
+
+
+# ---- Finding and loading ---------------------------------------------------------------------------------
+
+
+def shipped_folder() -> Path:
+    """The folder of the study definitions that come with the package."""
+    return Path(str(importlib.resources.files("mc1opt.studies")))
+
+
+def list_definitions(folder: Path | None = None) -> dict[str, Path]:
+    """All study definitions by name: those in ./studies first, then the shipped ones.
+
+    Args:
+        folder: where "./studies" is looked for; the current folder if None.
+    """
+    found: dict[str, Path] = {}
+    for place in ((folder or Path()) / "studies", shipped_folder()):
+        for path in sorted(place.glob("[!._]*.py")):  # nothing hidden, such as macOS's ._mine.py
+            if not path.is_dir():
+                found.setdefault(path.stem, path)
+    return found
+
+
+def load_definition(study: str, folder: Path | None = None) -> StudyDefinition:
+    """Loads the study definition that `--study` names: a name, or the path of a Python file.
+
+    Raises:
+        StudyFileError: there is no such file, or it cannot be used; with the line that is at fault.
+    """
+    if study.endswith(".py") or "/" in study:
+        path = user_path(study)
+    else:
+        known = list_definitions(folder)
+        if study not in known:
+            raise StudyFileError(
+                f"unknown study {study!r}. Known: {', '.join(sorted(known))}. Or give the path of a file, "
+                "such as --study path/to/mine.py; `mc1opt studies` lists them."
+            )
+        path = known[study]
+    if not path.is_file():  # a pipe would be waited for
+        raise StudyFileError(f"there is no study file {path}. Give the path of a Python file, or a name.")
+    neighbours = _Neighbours(path)
+    with neighbours.importable():
+        module = _load_module(path)
+    return _from_module(module, path, neighbours)
+
+
+class _Neighbours(MetaPathFinder):
+    """The modules beside a study file: importable while its code runs, wherever that is started.
+
+    They are looked for last, so that a neighbour called torch.py hides nothing that is installed. They are
+    that file's alone: others may have neighbours of the same names.
+    """
+
+    def __init__(self, study: Path) -> None:
+        self._folder = str(study.resolve().parent)
+        self._names = {_module_name(study)}
+        self._modules: dict[str, ModuleType] = {}
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Asked by Python for a module that nobody else has found."""
+        if path is not None:  # within a package, which finds it itself
+            return None
+        spec = PathFinder.find_spec(fullname, [self._folder], target)
+        if spec is not None:
+            self._names.add(fullname)
+        return spec
+
+    @contextlib.contextmanager
+    def importable(self) -> Iterator[None]:
+        """While the block runs, they can be imported, and those that were before are there."""
+        sys.modules.update(self._modules)
+        sys.meta_path.append(self)
+        # Bytecode tells its source by the second and the size, and would lie beside people's files.
+        written, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+        try:
+            yield
+        finally:
+            sys.dont_write_bytecode = written
+            sys.meta_path.remove(self)
+            own = [name for name in list(sys.modules) if name.partition(".")[0] in self._names]
+            self._modules = {name: sys.modules.pop(name) for name in own}
+
+    def with_them(self, search_space: Callable[[BaseTrial], Config]) -> Callable[[BaseTrial], Config]:
+        """The study file's search space, which may import them when it is called."""
+
+        @functools.wraps(search_space)
+        def call(trial: BaseTrial) -> Config:
+            with self.importable():
+                return search_space(trial)
+
+        return call
+
+
+def _module_name(path: Path) -> str:
+    return f"mc1opt_study_{path.stem.replace('.', '_')}"
+
+
+def _load_module(path: Path) -> Any:
+    name = _module_name(path)
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    if spec is None or spec.loader is None:
+        raise StudyFileError(f"{path} cannot be loaded as a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # so that dataclasses and the like in the file find their module
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # standard output is the command's, and may be JSON
+            spec.loader.exec_module(module)
+    except SyntaxError as error:
+        where = error.filename if error.filename not in (None, str(path.resolve())) else path
+        raise StudyFileError(
+            f"{where}, line {error.lineno}: {error.msg}: {(error.text or '').strip()}"
+        ) from error
+    except (Exception, SystemExit) as error:  # a script that is no study definition may end itself
+        raise StudyFileError(f"{path} raised {_what(error, path)} when it was loaded") from error
+    return module
+
+
+def _from_module(module: Any, path: Path, neighbours: _Neighbours) -> StudyDefinition:
+    search_space = getattr(module, "search_space", None)
+    if not callable(search_space):
+        raise StudyFileError(
+            f"{path} has no search space. Define a function `search_space(trial)` that returns a Config; "
+            f"{shipped_folder() / 'cnn.py'} is an example to copy."
+        )
+    try:
+        fidelity = Fidelity(
+            train_images=as_python(getattr(module, "TRAIN_IMAGES", DEFAULT_FIDELITY.train_images)),
+            epochs=as_python(getattr(module, "EPOCHS", DEFAULT_FIDELITY.epochs)),
+        )
+    except ValidationError as error:
+        raise StudyFileError(f"{path}: {describe_validation_error(error)}") from error
+    return StudyDefinition(
+        name=path.stem,
+        path=path,
+        description=(module.__doc__ or "").strip().split("\n", 1)[0],
+        search_space=neighbours.with_them(search_space),
+        fidelity=fidelity,
+        max_macs=as_python(getattr(module, "MAX_MACS", DEFAULT_MAX_MACS)),
+        starting_points=_starting_points(module, path),
+        presets=getattr(module, "PRESETS", {}),
+        sampler=as_python(getattr(module, "SAMPLER", DEFAULT_SAMPLER)),
+        pruner=as_python(getattr(module, "PRUNER", DEFAULT_PRUNER)),
+        grid=_grid(module, path),
+    )
+
+
+def _starting_points(module: Any, path: Path) -> Mapping[str, Mapping[str, Any]]:
+    points = as_python(getattr(module, "STARTING_POINTS", {}))
+    if not isinstance(points, Mapping) or not all(isinstance(point, Mapping) for point in points.values()):
+        raise StudyFileError(
+            f"{path}: STARTING_POINTS must give each name a dict of parameters, such as "
+            '{"wide": {"width": 512}}.'
+        )
+    return {
+        name: {
+            key: _storable(value, f"{key!r} of starting point {name!r}", path) for key, value in point.items()
+        }
+        for name, point in points.items()
+    }
+
+
+def _grid(module: Any, path: Path) -> Mapping[str, Sequence[Any]]:
+    grid = as_python(getattr(module, "GRID", {}))
+    if not isinstance(grid, Mapping) or not all(
+        isinstance(values, list | tuple) and values for values in grid.values()
+    ):
+        raise StudyFileError(
+            f"{path}: GRID must give each parameter a list of at least one value, such as "
+            '{"batch_size": [50, 100]}.'
+        )
+    return {
+        parameter: [_storable(value, f"{parameter!r} of GRID", path) for value in values]
+        for parameter, values in grid.items()
+    }
+
+
+def _storable(value: Any, what: str, path: Path) -> Any:
+    try:
+        return as_stored(value)
+    except ValueError as error:
+        raise StudyFileError(f"{path}: {what} cannot be stored: {error}. {ALLOWED_VALUES}") from error
+
+
+def _what(error: BaseException, path: Path) -> str:
+    """An exception in one line, with the line of people's code that it came from."""
+    return f"{type(error).__name__}: {error}{_where(error, path)}"
+
+
+def _where(error: BaseException, path: Path) -> str:
+    """The last line of the study file, or of a module beside it, that an exception came through."""
+    study = path.resolve()
+    where = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        file = Path(frame.f_code.co_filename)
+        module = study.parent.joinpath(*str(frame.f_globals.get("__name__")).split("."))
+        if file == study:
+            where = f" (line {line})"
+        elif module.relative_to(study.parent).parts[0] != "mc1opt" and file in (
+            module.with_suffix(".py"),
+            module / "__init__.py",
+        ):
+            where = f" ({file.relative_to(study.parent)}, line {line})"
+    return where

@@ -1,0 +1,261 @@
+"""Creating a study, or going on with one: the same study, or none."""
+
+import hashlib
+import itertools
+import json
+import shlex
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.exceptions import DuplicatedStudyError
+from optuna.trial import FixedTrial, FrozenTrial, TrialState
+
+from mc1opt.config import canonical_json
+from mc1opt.database import records
+from mc1opt.database.identity import keep_folder, name_folder
+from mc1opt.database.location import DEFAULT_STORAGE, shown_storage, sqlite_path, storage_url
+from mc1opt.database.ownership import is_dead
+from mc1opt.database.storage import StudyStorage
+from mc1opt.errors import StorageError, StudyFileError, UsageError
+from mc1opt.program import program
+from mc1opt.search.definition import StudyDefinition
+from mc1opt.search.sampling import make_pruner, make_sampler
+from mc1opt.spec import DataSet, Fidelity
+
+SPACE_DRAWS = 64
+"""Random draws by which two search spaces are compared."""
+MAX_STALLED = 5
+"""Deaths of a trial's owners, one after the other and without a new epoch, after which the trial fails."""
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """What makes a study that study, and how it is sampled."""
+
+    name: str
+    fidelity: Fidelity
+    seed: int
+    max_macs: int
+    sampler: str
+    pruner: str
+
+
+def space_fingerprint(definition: StudyDefinition) -> str:
+    """What a search space gives, as a hash: the configs of fixed random draws, and their distributions.
+
+    Comments, formatting and names of functions don't count; a range or a choice does, and whether a draw is
+    infeasible.
+
+    Raises:
+        StudyFileError: the search space raises, none of the draws is feasible, or its starting points or its
+            grid don't fit it.
+    """
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    digest = hashlib.sha256()
+    infeasible = []
+    for _ in range(SPACE_DRAWS):
+        trial = study.ask()
+        try:
+            digest.update(canonical_json(definition.config(trial)).encode())
+        except optuna.TrialPruned as reason:
+            infeasible.append(str(reason))
+            digest.update(b"infeasible;")
+        for name, distribution in sorted(trial.distributions.items()):
+            digest.update(f"{name}={optuna.distributions.distribution_to_json(distribution)};".encode())
+    if len(infeasible) == SPACE_DRAWS:
+        said = f" (the last one: {infeasible[-1]})" if infeasible[-1] else ""
+        raise StudyFileError(
+            f"the search space of {definition.path} raised TrialPruned for each of {SPACE_DRAWS} random "
+            f"draws{said}, so a search would train nothing. Suggest only what fits together."
+        )
+    for name, params in definition.starting_points.items():
+        what = f"starting point {name!r}"
+        _warn_of_no_effect(definition, what, params.keys() - _asked_for(definition, what, params))
+    if definition.grid:
+        digest.update(json.dumps(definition.grid, sort_keys=True).encode())
+        asked: set[str] = set()
+        for values in itertools.product(*definition.grid.values()):
+            point = dict(zip(definition.grid, values, strict=True))
+            asked |= _asked_for(definition, f"point {point} of GRID", point)
+        _warn_of_no_effect(definition, "GRID", definition.grid.keys() - asked)
+    return digest.hexdigest()[:16]
+
+
+def _asked_for(definition: StudyDefinition, what: str, params: Mapping[str, Any]) -> set[str]:
+    """The names of the parameters that the search space asks for at a point."""
+    trial = FixedTrial(dict(params))
+    try:
+        definition.config(trial)
+    except optuna.TrialPruned:  # its trial is infeasible, and done; what else it would ask for is not known
+        return set(params)
+    except StudyFileError as error:
+        raise StudyFileError(f"the {what} of {definition.path} does not fit: {error}") from error
+    return set(trial.params)
+
+
+def _warn_of_no_effect(definition: StudyDefinition, what: str, names: Iterable[str]) -> None:
+    for name in sorted(names):
+        warnings.warn(
+            f"{name!r} in {what} of {definition.path} has no effect: the search space does not ask for it "
+            "there.",
+            stacklevel=1,
+        )
+
+
+def open_study(
+    definition: StudyDefinition, settings: StudySettings, storage: StudyStorage, data: DataSet
+) -> optuna.Study:
+    """Creates a study with its starting points, or loads the one of that name if it is the same.
+
+    Raises:
+        UsageError: there is a study of that name with another fidelity, data, seed, limit or search space.
+    """
+    wanted = {
+        records.STUDY_DEFINITION: definition.name,
+        records.STUDY_SEED: settings.seed,
+        records.STUDY_MAX_MACS: settings.max_macs,
+        records.FIDELITY: settings.fidelity.model_dump(),
+        records.DATA: {"name": data.name, "sha256": data.sha256},
+        records.STUDY_SPACE: space_fingerprint(definition),
+    }
+    how = {records.STUDY_SAMPLER: settings.sampler, records.STUDY_PRUNER: settings.pruner}
+    sampler = make_sampler(settings.sampler, settings.seed, definition.grid)
+    pruner = make_pruner(settings.pruner)
+    with storage.exclusive():
+        try:
+            study = optuna.create_study(
+                storage=storage,
+                study_name=settings.name,
+                direction="maximize",
+                sampler=sampler,
+                pruner=pruner,
+            )
+        except DuplicatedStudyError:
+            study = optuna.load_study(
+                study_name=settings.name, storage=storage, sampler=sampler, pruner=pruner
+            )
+        stored = study.user_attrs
+        if records.STUDY_STARTED in stored:
+            _refuse_another_study(settings.name, stored, wanted, storage.url)
+            keep_folder(study)
+            for name, chosen in how.items():  # which may change from start to start
+                if stored.get(name) != chosen:
+                    study.set_user_attr(name, chosen)
+            return study
+        foreign = study.directions != [optuna.study.StudyDirection.MAXIMIZE] or any(
+            records.STARTING_POINT not in trial.user_attrs for trial in study.get_trials(deepcopy=False)
+        )
+        if foreign:
+            raise UsageError(
+                f"study {settings.name!r} is not one of mc1opt's. Choose another name with --name."
+            )
+        name_folder(study, storage)
+        for key, value in (wanted | how).items():
+            study.set_user_attr(key, value)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(["validation accuracy"])
+        for name, params in list(definition.starting_points.items())[len(study.get_trials(deepcopy=False)) :]:
+            study.enqueue_trial(dict(params), user_attrs={records.STARTING_POINT: name})
+        # Last, so that a process that dies on the way leaves a study that is begun again.
+        study.set_user_attr(records.STUDY_STARTED, True)
+    return study
+
+
+def _refuse_another_study(name: str, stored: dict[str, Any], wanted: dict[str, Any], url: str) -> None:
+    words = {
+        records.STUDY_DEFINITION: "the study definition",
+        records.STUDY_SEED: "the seed",
+        records.STUDY_MAX_MACS: "--max-macs",
+        records.FIDELITY: "the fidelity",
+        records.DATA: "the data",
+        records.STUDY_SPACE: "the search space",
+    }
+    for key, what in words.items():
+        same = stored.get(key) == wanted[key]
+        if key == records.DATA and isinstance(stored.get(key), dict):
+            same = stored[key].get("name") == wanted[key]["name"]  # what is hashed has changed; names say all
+        if not same:
+            values = ""
+            if key != records.STUDY_SPACE:
+                values = f": stored {json.dumps(stored.get(key))}, given {json.dumps(wanted[key])}"
+            delete = f"{program()} studies delete {shlex.quote(name)}{_option(url)}"
+            raise UsageError(
+                f"study {name!r} exists, and {what} differs{values}. Trials of both could not be compared.\n"
+                f"To start another study, add:      --name {shlex.quote(f'{name}-2')}\n"
+                f"To delete the stored one, run:    {delete}"
+            )
+
+
+def _option(url: str) -> str:
+    """The --storage that a command to copy needs: none where the database is the default one."""
+    if url == storage_url(DEFAULT_STORAGE):
+        return ""
+    shown = str(sqlite_path(url) or shown_storage(url))
+    return f" --storage {shlex.quote(shown)}"
+
+
+def load_study(storage: StudyStorage, name: str) -> optuna.Study:
+    """Loads a stored study for reading.
+
+    Raises:
+        StorageError: there is no study of that name.
+    """
+    try:
+        return optuna.load_study(study_name=name, storage=storage)
+    except KeyError as error:
+        known = sorted(study.study_name for study in storage.get_all_studies())
+        listed = f"It has: {', '.join(known)}." if known else "It has none yet."
+        raise StorageError(f"there is no study {name!r} in this database. {listed}") from error
+
+
+def take_up_interrupted(
+    study: optuna.Study,
+    storage: StudyStorage,
+    is_silent: Callable[[FrozenTrial], bool] = lambda _trial: False,
+) -> int:
+    """Sets trials back to waiting whose owner has died, so that they are asked for again.
+
+    Optuna's own check of stale trials is not used: it ends them as FAIL for good. Those that another program
+    runs are left to it.
+
+    Args:
+        study: whose running trials are looked at.
+        storage: with this process as owner.
+        is_silent: whether a trial's owner, of another machine, has shown no sign of life for long.
+
+    Returns:
+        How many were set back.
+    """
+    taken = 0
+    for trial in records.own_trials(study, (TrialState.RUNNING,)):
+        owner = trial.user_attrs.get(records.OWNER)
+        dead = is_dead(owner)
+        if dead is False or (dead is None and not is_silent(trial)):
+            continue
+        epochs = len(trial.intermediate_values)
+        stalled = trial.user_attrs.get(records.STALLED, {"times": 0, "epochs": 0})
+        times = stalled["times"] + 1 if stalled["epochs"] == epochs else 1
+        attributes = {
+            records.INTERRUPTED: trial.user_attrs.get(records.INTERRUPTED, 0) + 1,
+            records.STALLED: {"times": times, "epochs": epochs},
+        }
+        if times < MAX_STALLED:
+            taken += storage.set_back_to_waiting(trial._trial_id, owner, attributes)
+            continue
+        if not storage.take_over(trial._trial_id, owner):
+            continue
+        message = f"its process died {times} times without a new epoch"
+        storage.set_own_attributes(
+            trial._trial_id,
+            {
+                **attributes,
+                records.FAILURE: {"kind": "killed", "message": message},
+                records.OUTCOME: "failed",
+            },
+        )
+        study.tell(trial.number, state=TrialState.FAIL)
+    return taken

@@ -1,0 +1,53 @@
+"""Suggestions that search spaces share: optimizers, schedules, augmentation. Study files import them."""
+
+from typing import TYPE_CHECKING
+
+from mc1opt.config import SGD, Adam, AdamW, Augmentation, Constant, Cosine, OneCycle
+
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
+
+
+def suggest_optimizer(trial: "BaseTrial") -> SGD | Adam | AdamW:
+    """SGD, Adam or AdamW, each with its own learning rate and the parameters that only it has."""
+    kind = trial.suggest_categorical("optimizer", ["sgd", "adam", "adamw"])
+    if kind == "sgd":
+        momentum_kind = trial.suggest_categorical("sgd_momentum_kind", ["none", "classical", "nesterov"])
+        return SGD(
+            learning_rate=trial.suggest_float("sgd_learning_rate", 0.003, 0.3, log=True),
+            momentum=0.0 if momentum_kind == "none" else trial.suggest_float("sgd_momentum", 0.5, 0.98),
+            nesterov=momentum_kind == "nesterov",
+            weight_decay=_suggest_weight_decay(trial, "sgd", 1e-5, 1e-2),
+        )
+    learning_rate = trial.suggest_float("adam_learning_rate", 1e-4, 2e-2, log=True)
+    beta2 = trial.suggest_float("adam_beta2", 0.9, 0.999)
+    if kind == "adam":
+        weight_decay = _suggest_weight_decay(trial, "adam", 1e-6, 1e-3)
+        return Adam(learning_rate=learning_rate, beta2=beta2, weight_decay=weight_decay)
+    weight_decay = _suggest_weight_decay(trial, "adamw", 1e-3, 0.5)
+    return AdamW(learning_rate=learning_rate, beta2=beta2, weight_decay=weight_decay)
+
+
+def _suggest_weight_decay(trial: "BaseTrial", optimizer: str, low: float, high: float) -> float:
+    if not trial.suggest_categorical("use_weight_decay", [False, True]):
+        return 0.0
+    return trial.suggest_float(f"{optimizer}_weight_decay", low, high, log=True)
+
+
+def suggest_schedule(trial: "BaseTrial") -> Constant | Cosine | OneCycle:
+    """A constant learning rate, half a cosine, or one cycle with its own warm-up."""
+    kind = trial.suggest_categorical("schedule", ["constant", "cosine", "one_cycle"])
+    if kind == "constant":
+        return Constant()
+    if kind == "cosine":
+        return Cosine()
+    return OneCycle(warmup=trial.suggest_float("one_cycle_warmup", 0.1, 0.5))
+
+
+def suggest_augmentation(trial: "BaseTrial") -> Augmentation:
+    """Flip, crop and cutout; 0 pixels are none."""
+    return Augmentation(
+        flip=trial.suggest_categorical("flip", [False, True]),
+        crop=trial.suggest_int("crop", 0, 4),
+        cutout=trial.suggest_int("cutout", 0, 12, step=4),
+    )

@@ -1,0 +1,190 @@
+"""The notes on a study and on its best trials: what they say, to whom, and what they leave to people."""
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from mc1opt.dashboard.notes import (
+    BEST,
+    END,
+    Retrained,
+    best_trials,
+    merged_note,
+    retrained,
+    study_note,
+    trial_note,
+)
+from mc1opt.database.records import StudyRecord
+from mc1opt.describe import describe_config
+from tests.support.display import CONFIG, again, study, trial
+from tests.support.studies import run_study
+
+STORAGE = "my folder/s.db"
+PAGE = "/dashboard/studies/7"
+FOUND = Retrained(
+    trial=1,
+    config_id="0" * 12,
+    seeds=3,
+    epochs=20,
+    validation=0.93,
+    test=0.92,
+    interval=(0.915, 0.925),
+    model="storage/models/cnn",
+    data="cifar10",
+)
+
+
+def note(record: StudyRecord, **options: Any) -> str:
+    return study_note(record, **({"storage": STORAGE, "page": PAGE} | options))
+
+
+def commands(text: str) -> list[str]:
+    (block,) = re.findall(r"```bash\n(.*?)\n```", text, re.DOTALL)
+    return block.split("\n")
+
+
+# ---- On a study ------------------------------------------------------------------------------------------
+
+
+def test_a_study_without_trials_says_what_it_is_and_that_nothing_is_complete() -> None:
+    text = note(study())
+    assert "A search for an image classifier on `cifar10`" in text
+    assert "study definition `cnn`" in text
+    assert "at most 5 epochs of 20,000 images" in text
+    assert "No trial is complete yet." in text
+    assert commands(text) == ["mc1opt show --study cnn --storage 'my folder/s.db'"]
+
+
+def test_the_best_trial_comes_first_with_its_config_in_words_and_a_link() -> None:
+    text = note(study(trial(0, value=0.6), trial(1, value=0.8125), trial(2, "pruned")))
+    assert f"## Best so far: 0.8125, trial [#1]({PAGE}/trials?numbers=1)" in text
+    architecture, recipe = describe_config(CONFIG).split(" | ")
+    assert f"\n- {architecture}\n- {recipe}\n" in text
+    assert "Trials: 2 complete, 1 pruned." in text
+
+
+def test_the_table_has_the_best_trials_in_order_and_no_cell_too_many() -> None:
+    values = [0.5, 0.9, 0.7, 0.6, 0.8, 0.4, 0.3]
+    text = note(study(*(trial(number, value=value) for number, value in enumerate(values))))
+    rows = [line for line in text.split("\n") if line.startswith("| [#")]
+    assert [int(re.findall(r"#(\d+)", row)[0]) for row in rows] == [1, 4, 2, 3, 0]
+    assert len(rows) == BEST
+    header = next(line for line in text.split("\n") if line.startswith("| trial"))
+    assert {row.count("|") for row in rows} == {header.count("|")}
+
+
+def test_the_ranking_says_what_seed_noise_leaves_of_it() -> None:
+    assert "One training is one draw" in note(study(trial(0)))
+    close = study(
+        trial(0, value=0.81, confirmations=again(0.80, 0.79)),
+        trial(1, value=0.80, confirmations=again(0.79, 0.81)),
+    )
+    assert "these are not told apart: #1 (0.8000), #0 (0.7950); seed noise is" in note(close)
+    apart = study(
+        trial(0, value=0.81, confirmations=again(0.800, 0.801)),
+        trial(1, value=0.80, confirmations=again(0.600, 0.601)),
+    )
+    assert "#0 is ahead (0.8005) by more than seed noise" in note(apart)
+    alone = study(trial(0, value=0.81, confirmations=again(0.800, 0.801)), trial(1, value=0.8))
+    assert "ahead" not in note(alone)
+    assert "Trained again with new seeds: #0 (0.8005). No other was" in note(alone)
+
+
+def test_the_commands_name_study_and_database_and_quote_both() -> None:
+    odd = "my `study`; rm -rf"
+    text = note(study(trial(0), study=odd))
+    quoted, place = "'my `study`; rm -rf'", "--storage 'my folder/s.db'"
+    assert commands(text) == [
+        f"mc1opt show --study {quoted} {place}",
+        f"mc1opt retrain --study {quoted} {place}",
+        f"mc1opt export --study {quoted} --trial 0 --format onnx {place}",
+    ]
+    assert text.startswith("# ``my `study`; rm -rf``\n")
+    assert "--storage" not in note(study(trial(0)), storage="storage/mc1opt.db")
+
+
+def test_a_password_is_not_shown() -> None:
+    assert "secret" not in note(study(trial(0)), storage="postgresql+psycopg://me:secret@host/db")
+
+
+def test_a_retraining_is_said_with_its_test_accuracy_and_its_model() -> None:
+    text = note(study(trial(0), trial(1)), found=FOUND)
+    assert "## Retrained: test accuracy 0.9200" in text
+    assert "95 % interval 0.9150 to 0.9250" in text
+    assert any(command.startswith("mc1opt predict storage/models/cnn IMAGE") for command in commands(text))
+    assert "interval" not in note(study(trial(1)), found=replace(FOUND, seeds=1, interval=None))
+
+
+def test_a_config_of_a_newer_mc1opt_is_left_out_and_nothing_else() -> None:
+    newer = {**(trial(0).config or {}), "schema_version": 99}
+    record = study(trial(0, value=0.8, config=newer))
+    assert "Best so far: 0.8000" in note(record)
+    assert "# Trial 0: 0.8000" in trial_note(record, record.trials[0], storage=STORAGE)
+
+
+def test_notes_of_a_real_search_name_its_best_trial() -> None:
+    record = run_study(6, confirm=2).record
+    best = best_trials(record)
+    assert best[0] == record.best
+    text = note(record)
+    assert f"## Best so far: {best[0].value:.4f}, trial [#{best[0].number}]" in text
+    assert "Best starting point" in text
+    assert "Pruning saved" in text
+
+
+# ---- On a trial ------------------------------------------------------------------------------------------
+
+
+def test_a_trials_note_says_its_rank_size_new_seeds_and_commands() -> None:
+    confirmed = trial(1, value=0.7, parameters=1234, confirmations=again(0.69, 0.71), starting_point="wide")
+    record = study(trial(0, value=0.8), confirmed)
+    text = trial_note(record, confirmed, storage=STORAGE)
+    assert text.startswith("# Trial 1: 0.7000, number 2 of its study\n")
+    assert "- parameters: 1,234\n" in text
+    assert "- starting point: `wide`\n" in text
+    assert "Trained again with new seeds: 0.6900, 0.7100; mean 0.7000." in text
+    assert [command.split()[1] for command in commands(text)] == ["show", "retrain", "replay", "export"]
+    assert all("--study cnn --trial 1" in command for command in commands(text))
+
+
+def test_only_the_winner_is_said_to_be_retrained() -> None:
+    record = study(trial(0, value=0.8), trial(1, value=0.7))
+    winner, other = record.trials[1], record.trials[0]
+    assert "test 0.9200" in trial_note(record, winner, storage=STORAGE, found=FOUND)
+    assert "test" not in trial_note(record, other, storage=STORAGE, found=FOUND)
+    assert "mc1opt retrain" in trial_note(record, winner, storage=STORAGE)
+    assert "mc1opt retrain" not in trial_note(record, winner, storage=STORAGE, found=FOUND)  # refused
+    assert "mc1opt retrain" not in note(record, found=FOUND)
+
+
+# ---- What a retraining says ------------------------------------------------------------------------------
+
+
+def test_metrics_of_another_origin_are_no_retraining() -> None:
+    for metrics in ({}, {"test": {"mean": 0.5}}, {"test": None}, {"winner": {"trial": "x"}}):
+        assert retrained(metrics) is None
+
+
+# ---- Over an older note ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("theirs", ["", "\n\nMy own words.\n\n---\nand more"])
+def test_what_a_person_wrote_below_our_line_stays(theirs: str) -> None:
+    assert merged_note("old" + END + theirs, "new") == "new" + END + theirs
+    assert merged_note("new" + END + theirs, "new") == "new" + END + theirs
+
+
+def test_a_note_that_a_person_wrote_alone_stays_as_it_is() -> None:
+    assert merged_note("Mine.", "new") == "Mine."
+    assert merged_note("Mine.", "") == "Mine."
+
+
+def test_a_trial_that_leaves_the_best_keeps_what_a_person_wrote() -> None:
+    assert merged_note("", "") == ""
+    assert merged_note("old" + END, "") == ""
+    left = merged_note("old" + END + "\nMine.", "")
+    assert "old" not in left
+    assert left.endswith("\nMine.")
+    assert merged_note(left, "new") == "new" + END + "\nMine."

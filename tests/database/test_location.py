@@ -1,0 +1,135 @@
+"""A path or a URL."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mc1opt.database.location import (
+    SERVER_ARGUMENTS,
+    checkpoints_folder,
+    files_folder,
+    server_arguments,
+    shown_storage,
+    sqlite_path,
+    storage_url,
+    user_storage,
+)
+from mc1opt.database.opening import open_storage
+from mc1opt.errors import UsageError
+
+
+def test_a_path_is_a_sqlite_file_and_a_url_is_a_url() -> None:
+    assert storage_url("a/b.db") == "sqlite:///a/b.db"
+    for path in ("a?b#c.db", "100%.db", "a%20b.db", "'quote\".db", "🐈.db"):
+        assert sqlite_path(storage_url(path)) == Path(path)
+    assert storage_url("sqlite:////tmp/x.db") == "sqlite:////tmp/x.db"
+
+
+def test_files_of_the_default_database_lie_beside_it() -> None:
+    assert files_folder("storage/mc1opt.db") == Path("storage")
+    assert files_folder("sqlite:////x/mc1opt.db") == Path("/x")
+    assert files_folder("mc1opt.db") == Path()
+
+
+def test_each_other_database_has_a_folder_of_its_own() -> None:
+    assert files_folder("a/b.db") == Path("a/b.db.files")
+    assert files_folder("sqlite:////x/b.db") == Path("/x/b.db.files")
+    assert checkpoints_folder("a/b.db") == Path("a/b.db.files/checkpoints")
+    assert re.fullmatch(r"host-db-[0-9a-f]{8}\.files", files_folder("postgresql+psycopg://host/db").name)
+
+
+def test_no_two_databases_of_servers_share_a_folder() -> None:
+    servers = [
+        "postgresql+psycopg://host/db",
+        "postgresql+psycopg://host:5433/db",
+        "postgresql+psycopg://host/other",
+        "postgresql+psycopg://another/db",
+        "postgresql+psycopg://host/d:b",
+        "postgresql+psycopg:///db",
+        "postgresql+psycopg:///db?host=one",
+        "postgresql+psycopg:///db?host=two",
+        "postgresql+psycopg://a-b/c",
+        "postgresql+psycopg://a/b-c",
+        "postgresql+psycopg://host/db?options=-csearch_path%3Dother",
+        "mysql+pymysql://host/db",
+    ]
+    assert len({files_folder(url) for url in servers}) == len(servers)
+    assert all(files_folder(url).parent == Path("storage") for url in servers)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg://me:secret@host/db",
+        "postgresql://HOST:5432/db",
+        "postgresql+psycopg://host/db?sslmode=require&connect_timeout=10",
+    ],
+)
+def test_a_database_has_one_folder_whoever_opens_it_and_how(url: str) -> None:
+    assert files_folder(url) == files_folder("postgresql+psycopg://host/db")
+
+
+@pytest.mark.parametrize(
+    ("storage", "shown"),
+    [
+        ("/home/me@here/s.db", "/home/me@here/s.db"),
+        ("sqlite:////x/s.db", "sqlite:////x/s.db"),
+        ("postgresql+psycopg://me:secret@host/db", "postgresql+psycopg://me:***@host/db"),
+        ("postgresql:///db?user=me&password=secret", "postgresql:///db?password=hidden&user=me"),
+    ],
+)
+def test_a_password_is_not_shown_and_a_path_stays_as_it_is(storage: str, shown: str) -> None:
+    assert shown_storage(storage) == shown
+
+
+@pytest.mark.parametrize("text", ["nothing://host/x", "://"])
+def test_an_unknown_url_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="no database that SQLAlchemy knows"):
+        open_storage(text, create=True)
+
+
+def test_a_database_in_memory_is_refused() -> None:
+    with pytest.raises(UsageError, match="lost with the process"):
+        open_storage("sqlite://", create=True)
+
+
+def test_connections_to_a_server_that_has_vanished_end_and_the_url_may_say_when() -> None:
+    silent = server_arguments("postgresql+psycopg://somewhere/studies?connect_timeout=3")
+    assert silent.keys() == SERVER_ARGUMENTS.keys() - {"connect_timeout"}
+    assert server_arguments("sqlite:///s.db") == {}
+    assert server_arguments("postgresql+pg8000://somewhere/studies") == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("~/x.db", "HOME/x.db"),
+        ("~/my studies/x.db", "HOME/my studies/x.db"),
+        ("sqlite:///~/x.db", "sqlite:///HOME/x.db"),
+        ("sqlite+pysqlite:///~/x.db?timeout=3", "sqlite+pysqlite:///HOME/x.db?timeout=3"),
+        ("~root/x.db", "/root/x.db"),
+        ("./~/x.db", "HERE/~/x.db"),
+        ("sqlite:///./~/x.db", "sqlite:///HERE/~/x.db"),
+        ("sqlite:////~/x.db", "sqlite:////~/x.db"),
+        ("x.db", "x.db"),
+        ("./x.db", "./x.db"),
+        ("", ""),
+        ("sqlite://", "sqlite://"),
+        ("postgresql+psycopg://me:secret@host/~db", "postgresql+psycopg://me:secret@host/~db"),
+        ("nothing://~/x", "nothing://~/x"),
+    ],
+)
+def test_a_tilde_is_the_home_folder_also_in_a_url(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, meant: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    meant = meant.replace("HOME", str(tmp_path / "home")).replace("HERE", str(tmp_path))
+    assert user_storage(given) == meant
+
+
+def test_a_sqlite_url_with_two_slashes_is_told_of_the_third(tmp_path: Path) -> None:
+    for url in ("sqlite://~/x.db", "sqlite://folder/x.db"):
+        with pytest.raises(UsageError, match="behind three slashes"):
+            open_storage(url, create=True)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,112 @@
+"""Opening the study database: what is refused, and what is waited for."""
+
+import contextlib
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+
+from mc1opt.database import opening
+from mc1opt.database.opening import open_storage
+from mc1opt.errors import StorageError
+from tests.database.test_storage import locked, new_storage, new_study
+
+
+def test_reading_never_creates_a_database() -> None:
+    with pytest.raises(StorageError, match="there is no study database"):
+        open_storage("missing/s.db", create=False)
+    assert not Path("missing").exists()
+
+
+def write_foreign(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE recipes (name TEXT)")
+    connection.commit()
+    connection.close()
+
+
+def write_truncated(path: Path) -> None:
+    new_study(new_storage(name=str(path)))
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def write_older_tables(path: Path) -> None:
+    """Those of a time before the table of heartbeats, which RDBStorage would add."""
+    new_study(new_storage(name=str(path)))
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DROP TABLE trial_heartbeats")
+        connection.execute("UPDATE alembic_version SET version_num = 'v2.4.0.a'")
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda path: path.write_bytes(b""), "is empty"),
+        (lambda path: path.write_bytes(b"GIF89a" + b"x" * 5000), "no SQLite database"),
+        (write_foreign, r"database of another program \(its tables: recipes\)"),
+        (write_truncated, "damaged|cannot be read"),
+        (write_older_tables, r"optuna storage upgrade --storage sqlite:///s\.db"),
+    ],
+    ids=["empty", "no database", "foreign", "truncated", "older tables"],
+)
+@pytest.mark.parametrize("create", [True, False])
+def test_what_is_no_study_database_is_refused_and_untouched(
+    write: object, message: str, create: bool
+) -> None:
+    path = Path("s.db")
+    write(path)  # type: ignore[operator]
+    before = path.read_bytes()
+    with pytest.raises(StorageError, match=message):
+        open_storage("s.db", create=create)
+    assert path.read_bytes() == before
+    assert {p.name for p in Path().iterdir()} <= {"s.db", ".s.db.lock"}
+
+
+def test_a_folder_is_refused() -> None:
+    Path("folder").mkdir()
+    with pytest.raises(StorageError, match="is a folder"):
+        open_storage("folder", create=True)
+
+
+def test_a_place_that_cannot_be_written_is_named() -> None:
+    Path("file").write_text("not a folder")
+    with pytest.raises(StorageError, match="cannot be made"):
+        open_storage("file/s.db", create=True)
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_a_database_that_is_locked_is_waited_for(create: bool) -> None:
+    new_study(new_storage())
+    with locked(0.3):
+        assert open_storage("s.db", create=create).get_all_studies()[0].study_name == "s"
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_a_database_that_stays_locked_is_called_locked(create: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    new_study(new_storage())
+    monkeypatch.setattr(opening, "BUSY_TIMEOUT_SECONDS", 0.1)
+    with contextlib.closing(sqlite3.connect("s.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StorageError, match=r"s\.db is locked by another process.* same command again"):
+            open_storage("s.db", create=create)
+
+
+def test_many_processes_may_open_a_new_database_at_once() -> None:
+    code = (
+        "from mc1opt.database.opening import open_storage\n"
+        "import optuna\n"
+        "s = open_storage('new/s.db', create=True, threads=1)\n"
+        "optuna.create_study(storage=s, study_name='s', load_if_exists=True).ask()\n"
+    )
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(4)
+    ]
+    for process in processes:
+        _, error = process.communicate(timeout=60)
+        assert process.returncode == 0, error
+    study = optuna.load_study(study_name="s", storage=open_storage("new/s.db", create=False))
+    assert sorted(trial.number for trial in study.trials) == [0, 1, 2, 3]

@@ -1,0 +1,196 @@
+"""What studies there are; reading one and deleting one."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+
+from mc1opt.database.location import checkpoints_folder
+from mc1opt.database.opening import open_storage
+from mc1opt.database.ownership import is_dead
+from mc1opt.database.studies import (
+    StudyToDelete,
+    catalogue,
+    catalogue_lines,
+    delete_study,
+    open_for_deletion,
+    read_study,
+)
+from mc1opt.database.trial_files import kept_weights, study_folder
+from mc1opt.errors import StorageError, UsageError
+from mc1opt.search.definition import shipped_folder
+from tests.support.studies import SECONDS, run_study, stored
+
+OWN = '"""[red]Mine[/red] :smile:."""\ndef search_space(trial):\n    return None\n'
+
+
+def write_study_file(name: str, text: str) -> None:
+    path = Path("studies") / f"{name}.py"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+
+
+def new_foreign_study() -> None:
+    """A study of another program, with two objectives, in the same database."""
+    foreign = optuna.create_study(
+        storage=open_storage("s.db", create=True), study_name="theirs", directions=["minimize", "maximize"]
+    )
+    foreign.tell(foreign.ask(), [1.0, 2.0])
+
+
+# ---- Listing ---------------------------------------------------------------------------------------------
+
+
+def test_definitions_of_the_own_folder_come_before_the_shipped_ones() -> None:
+    write_study_file("mlp", OWN)
+    found = {entry.name: entry for entry in catalogue("s.db").definitions}
+    assert Path(found["mlp"].path).resolve() == Path("studies/mlp.py").resolve()
+    assert found["mlp"].description == "[red]Mine[/red] :smile:."
+    assert found["cnn"].path == str(shipped_folder() / "cnn.py")
+    assert [line for line in catalogue_lines(catalogue("s.db")) if "[red]Mine[/red] :smile:." in line]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("def search_space(trial:\n", "line 1"),
+        ("import nothing_of_that_name\n", "ModuleNotFoundError"),
+        ("EPOCHS = 3\n", "has no search space"),
+    ],
+)
+def test_a_broken_study_file_is_listed_with_the_reason(text: str, reason: str) -> None:
+    write_study_file("broken", text)
+    found = catalogue("s.db")
+    (entry,) = (entry for entry in found.definitions if entry.name == "broken")
+    assert entry.description.startswith("cannot be used: ")
+    assert reason in entry.description
+    assert {"cnn", "mlp"} <= {entry.name for entry in found.definitions}
+
+
+def test_a_missing_database_holds_no_studies_and_is_not_made() -> None:
+    found = catalogue("missing/s.db")
+    assert found.studies == []
+    assert catalogue_lines(found)[-1] == "No stored studies yet."
+    assert not Path("missing").exists()
+
+
+def test_stored_studies_are_listed_with_their_counts_and_best() -> None:
+    run_study(3)
+    run_study(1, study="[red] 'x' 🙂")  # its other starting point waits
+    record = stored()
+    one, other = catalogue("s.db").studies
+    assert (one.name, one.definition, one.trials) == ("s", "small", len(record.trials))
+    assert one.complete == sum(trial.outcome == "complete" for trial in record.trials)
+    assert record.best is not None
+    assert one.best == record.best.value
+    lines = catalogue_lines(catalogue("s.db"))
+    assert lines[-1].startswith("  [red] 'x' 🙂  2 trials, 1 complete, best ")
+    assert (other.trials, other.complete) == (2, 1)
+
+
+def test_a_study_of_another_program_is_listed_as_that_and_cannot_be_read() -> None:
+    new_foreign_study()
+    assert catalogue_lines(catalogue("s.db"))[-1] == "  theirs  1 trial, 1 complete (not one of mc1opt's)"
+    with pytest.raises(StorageError, match="'theirs' is not one of mc1opt's: it has 2 objectives"):
+        read_study("s.db", "theirs")
+
+
+# ---- Reading ---------------------------------------------------------------------------------------------
+
+
+def test_a_study_is_read_with_all_trials_or_one() -> None:
+    run_study(2)
+    assert [trial.number for trial in read_study("s.db", "s").trials] == [0, 1]
+    assert [trial.number for trial in read_study("s.db", "s", 1).trials] == [1]
+    with pytest.raises(UsageError, match=r"'s' has no trial 2; its trials are 0 to 1\."):
+        read_study("s.db", "s", 2)
+
+
+def test_an_unknown_study_names_the_known_ones() -> None:
+    run_study(1)
+    run_study(1, study="a")
+    for act in (read_study, open_for_deletion):
+        with pytest.raises(StorageError, match=r"no study 'b' in this database\. It has: a, s\."):
+            act("s.db", "b")
+
+
+def test_reading_and_deleting_make_no_database() -> None:
+    for act in (read_study, open_for_deletion):
+        with pytest.raises(StorageError, match="there is no study database"):
+            act("missing/s.db", "s")
+    assert not Path("missing").exists()
+
+
+# ---- Deleting --------------------------------------------------------------------------------------------
+
+
+def test_deleting_takes_trials_and_weights_and_leaves_other_studies() -> None:
+    run_study(3)
+    run_study(2, study="other")
+    folders = [study_folder(checkpoints_folder("s.db"), name) for name in ("s", "other")]
+    assert all(kept_weights(folder) for folder in folders)
+    victim = open_for_deletion("s.db", "s")
+    assert victim.trials == len(stored().trials)
+    delete_study(victim)
+    assert [study.name for study in catalogue("s.db").studies] == ["other"]
+    assert not folders[0].exists()
+    assert kept_weights(folders[1])
+    assert len(stored(name="other").trials) == 2
+
+
+def test_a_study_without_weights_can_be_deleted() -> None:
+    run_study(1)
+    delete_study(open_for_deletion("s.db", "s"))
+    assert catalogue("s.db").studies == []
+
+
+@pytest.fixture
+def runner() -> Iterator[subprocess.Popen[str]]:
+    """A process that owns a running trial of study "s"."""
+    code = (
+        "import optuna, sys, time\n"
+        "from mc1opt.database.ownership import this_owner\n"
+        "from mc1opt.database.opening import open_storage\n"
+        "storage = open_storage('s.db', create=True, owner=this_owner())\n"
+        "optuna.create_study(storage=storage, study_name='s').ask()\n"
+        "print('running', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "running\n"
+        yield process
+        process.kill()
+
+
+@pytest.mark.timeout(SECONDS)
+def test_a_study_whose_best_trials_are_being_trained_again_is_not_deleted(
+    runner: subprocess.Popen[str],
+) -> None:
+    storage = open_storage("s.db", create=False)
+    (trial,) = storage.get_all_trials(1)
+    owner = trial.user_attrs["owner"]
+    victim = StudyToDelete(storage, "s.db", "s", 1, "s")
+    storage.set_user_attributes(trial._trial_id, {"confirming": [{"seed": 1, "owner": owner}]})
+    storage.set_back_to_waiting(trial._trial_id, owner, {})
+    for look in (lambda: open_for_deletion("s.db", "s"), lambda: delete_study(victim)):
+        with pytest.raises(StorageError, match=f"is being run by process {runner.pid}"):
+            look()
+    runner.kill()
+    runner.wait()
+    delete_study(open_for_deletion("s.db", "s"))
+
+
+@pytest.mark.timeout(SECONDS)
+def test_a_study_that_a_living_process_runs_is_not_deleted(runner: subprocess.Popen[str]) -> None:
+    with pytest.raises(StorageError, match=f"'s' is being run by process {runner.pid} on .*; stop it first"):
+        open_for_deletion("s.db", "s")
+    runner.kill()
+    runner.wait()
+    (trial,) = open_storage("s.db", create=False).get_all_trials(1)
+    assert is_dead(trial.user_attrs["owner"])
+    delete_study(open_for_deletion("s.db", "s"))
+    assert catalogue("s.db").studies == []

@@ -1,0 +1,393 @@
+"""Counts, the time that is left, and plain lines."""
+
+import statistics
+from dataclasses import replace
+
+import pytest
+
+from mc1opt.database.records import TrialRecord
+from mc1opt.display.progress import (
+    PlainProgress,
+    SearchProgress,
+    duration,
+    ending,
+    megabytes,
+    plan_lines,
+    plural,
+)
+from mc1opt.search.observers import Observer, SearchEnded, SearchStarted, TrialStarted
+from mc1opt.spec import EpochResult
+from tests.support.curves import Switches
+from tests.support.display import Clock, epoch, progress_with_gaps, started, trial
+from tests.support.studies import fail_some, run_study, stored
+
+
+class Lines:
+    """Plain progress on a clock that the test sets, and the lines that it wrote."""
+
+    def __init__(self, search: SearchStarted) -> None:
+        self.lines: list[str] = []
+        self.clock = Clock()
+        self.progress = PlainProgress(self.lines.append, self.clock)
+        self.progress.study_started(search)
+        self.lines.clear()
+
+    def pass_time(self, seconds: int) -> None:
+        """Ticks once a second."""
+        for _ in range(seconds):
+            self.clock.seconds += 1
+            self.progress.tick()
+
+
+# ---- Lines -----------------------------------------------------------------------------------------------
+
+
+def test_a_line_has_the_counts_the_trial_the_best_what_does_not_count_and_the_time_left() -> None:
+    trials = [
+        trial(7, value=0.791),
+        *(trial(number, "duplicate") for number in range(20, 32)),
+        *(trial(number, "too_large") for number in range(50, 59)),
+    ]
+    lines = Lines(started(*trials))
+    for number in range(100, 136):
+        lines.clock.seconds += 19 * 60 / 62.5
+        lines.progress.trial_ended(trial(number if number < 135 else 41, "pruned", value=0.512))
+    assert (
+        lines.lines[-1]
+        == "37/100  #41 pruned at epoch 3, 0.512 | best 0.791 (#7) | 12 duplicates, 9 too large | 19 min left"
+    )
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        (trial(3, "complete", 0.8125), "complete, 0.812"),
+        (trial(3, "pruned", 0.5), "pruned at epoch 3, 0.500"),
+        (trial(3, "pruned", values_by_epoch=[]), "pruned"),
+        (trial(3, "too_large", macs=20_275_350), "too large, 20.3 million multiply-accumulates"),
+        (trial(3, "duplicate", duplicate_of=1), "duplicate of #1"),
+        (
+            trial(3, "failed", failure={"kind": "diverged", "message": "the loss is nan\nat step 7"}),
+            "failed (diverged): the loss is nan",
+        ),
+        (trial(3, "waiting", interrupted=1), "interrupted, waits for the next start"),
+        (trial(3, "waiting"), "not begun yet"),
+    ],
+    ids=lambda value: value.outcome if isinstance(value, TrialRecord) else "",
+)
+def test_each_end_of_a_trial_has_its_words(record: TrialRecord, words: str) -> None:
+    assert ending(record) == words
+
+
+def test_only_trials_that_were_trained_have_a_line() -> None:
+    lines = Lines(started())
+    lines.progress.trial_ended(trial(0, "duplicate"))
+    lines.progress.trial_ended(trial(1, "too_large"))
+    assert lines.lines == []
+    for number, outcome in enumerate(("complete", "pruned", "failed", "waiting"), start=2):
+        lines.progress.trial_ended(trial(number, outcome))
+        assert f"#{number} " in lines.lines[-1]
+    assert len(lines.lines) == 4
+
+
+def test_one_duplicate_is_no_plural() -> None:
+    progress = SearchProgress(started(trial(0), trial(1, "duplicate")))
+    assert progress.untrained() == "1 duplicate"
+
+
+def test_there_is_a_line_at_least_every_30_seconds() -> None:
+    lines = Lines(started())
+    lines.pass_time(29)
+    assert lines.lines == []
+    lines.pass_time(301)
+    assert len(lines.lines) == 11
+
+
+def test_a_line_for_a_trial_breaks_the_silence_too() -> None:
+    lines = Lines(started())
+    lines.pass_time(20)
+    lines.progress.trial_ended(trial(0))
+    lines.pass_time(29)
+    assert len(lines.lines) == 1
+    lines.pass_time(1)
+    assert len(lines.lines) == 2
+
+
+def test_the_line_in_between_says_how_far_each_trial_is() -> None:
+    lines = Lines(started())
+    lines.pass_time(30)
+    assert lines.lines[-1] == "0/100  waiting for a worker, or for trials of other processes | no best yet"
+    lines.progress.trial_started(TrialStarted(0, "mlp"))
+    lines.progress.trial_started(TrialStarted(1, "mlp"))
+    lines.progress.epoch(1, epoch(0, 0.25))
+    lines.pass_time(30)
+    assert lines.lines[-1] == "0/100  training #0 0/5 epochs, #1 1/5 epochs 0.250 | no best yet"
+
+
+def test_a_config_that_was_trained_again_has_a_line() -> None:
+    lines = Lines(started(trial(4, value=0.75), trials=1))
+    lines.progress.confirmed(4, 0.7375)
+    lines.progress.confirmed(4, None)
+    assert lines.lines == [
+        "1/1  #4 again, with a new seed: 0.738 | best 0.750 (#4)",
+        "1/1  #4 again, with a new seed: failed | best 0.750 (#4)",
+    ]
+
+
+# ---- The plan --------------------------------------------------------------------------------------------
+
+
+def test_the_plan_says_trials_images_time_disk_and_that_nothing_is_lost() -> None:
+    assert plan_lines(started()) == [
+        "Study cnn: 100 trials to train, each at most 5 epochs of 20,000 images, 2 workers on cpu. "
+        "About 12 min, about 22 MB of disk. Ctrl-C keeps everything."
+    ]
+
+
+def test_the_plan_names_the_definition_if_the_study_has_another_name() -> None:
+    assert plan_lines(started(study="cnn-2"))[0].startswith("Study cnn-2 (cnn): ")
+
+
+def test_the_plan_of_a_resumed_study_says_what_is_done() -> None:
+    search = started(trial(0), trial(1, "pruned"), trial(2, "too_large"), trials=3, workers=1)
+    assert plan_lines(search)[0].startswith("Study cnn: 2 of 3 trials done, 1 trial to train, ")
+
+
+def test_the_plan_of_a_finished_study_has_no_price() -> None:
+    (line,) = plan_lines(started(trial(0), trials=1, expected_seconds=0.0))
+    assert line.startswith("Study cnn: 1 of 1 trial done, 0 trials to train, ")
+    assert "About" not in line
+
+
+def test_the_plan_shows_the_timeout_and_no_time_that_nobody_knows() -> None:
+    assert (
+        "At most 8 min (--timeout), about 22 MB of disk. "
+        in plan_lines(started(timeout=480.0, expected_seconds=None))[0]
+    )
+    assert (
+        "About 12 min, at most 8 min (--timeout), about 22 MB of disk. "
+        in plan_lines(started(timeout=480.0))[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("interrupted", "line"),
+    [
+        (0, None),
+        (1, "1 interrupted trial is taken up."),
+        (2, "2 interrupted trials are taken up."),
+    ],
+)
+def test_the_plan_counts_the_interrupted_trials_and_no_starting_points(
+    interrupted: int, line: str | None
+) -> None:
+    waiting = [trial(number, "waiting", interrupted=1) for number in range(interrupted)]
+    starting_point = trial(9, "waiting", starting_point="tuned")
+    assert plan_lines(started(*waiting, starting_point))[1:] == ([line] if line else [])
+
+
+def test_the_plan_names_what_is_passed_over_and_why_in_one_line() -> None:
+    why = ["written by another program"] * 7 + ["with a damaged config"]
+    trials = [trial(number, "foreign", foreign=reason) for number, reason in enumerate(why)]
+    assert plan_lines(started(*trials))[1:] == [
+        "Passed over: 7 trials written by another program (#0, #1, #2, #3, #4 and 2 more); "
+        "1 trial with a damaged config (#7)."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ended", "words"),
+    [
+        (trial(1, "infeasible", infeasible="too deep"), "infeasible: too deep"),
+        (trial(1, "infeasible", infeasible=""), "infeasible"),
+        (trial(1, "foreign", foreign="ended by another program"), "passed over: ended by another program"),
+    ],
+    ids=["with a reason", "without one", "foreign"],
+)
+def test_an_end_without_training_in_words(ended: TrialRecord, words: str) -> None:
+    assert ending(ended) == words
+
+
+def test_an_infeasible_trial_has_no_line_and_is_counted_in_the_next() -> None:
+    lines = Lines(started())
+    lines.progress.trial_ended(trial(0, "infeasible"))
+    assert len(lines.lines) == 0
+    lines.progress.trial_ended(trial(1, value=0.5))
+    assert lines.lines[-1] == "1/100  #1 complete, 0.500 | best 0.500 (#1) | 1 infeasible"
+
+
+def test_names_are_printed_as_they_are() -> None:
+    name = "[red]x[/red] 'y' \"z\" :smile: 🙂 <b>"
+    assert plan_lines(started(study=name))[0].startswith(f"Study {name} (cnn): ")
+
+
+# ---- The time left ---------------------------------------------------------------------------------------
+
+
+def test_the_time_left_is_unknown_before_three_trials_have_ended() -> None:
+    for count in (0, 1, 2):
+        progress, _ = progress_with_gaps([10.0] * count)
+        assert progress.seconds_left() is None
+        assert progress.time_left() == ""
+    progress, _ = progress_with_gaps([10.0] * 3)
+    assert progress.seconds_left() == (970.0, 0.0)
+
+
+def test_the_time_left_and_its_standard_error_come_from_the_gaps() -> None:
+    gaps = [10.0, 30.0, 20.0, 60.0]
+    progress, _ = progress_with_gaps(gaps)
+    left, error = progress.seconds_left() or (0.0, 0.0)
+    assert left == pytest.approx(96 * 30.0)
+    # The sum of 96 gaps varies by 96 variances, and 96 times the mean of four by 96**2 / 4.
+    assert error == pytest.approx(statistics.stdev(gaps) * (96 + 96**2 / 4) ** 0.5)
+
+
+def test_the_uncertainty_is_shown_as_two_standard_errors() -> None:
+    progress, _ = progress_with_gaps([50.0, 70.0] * 10, trials=60)
+    left, error = progress.seconds_left() or (0.0, 0.0)
+    assert (left, round(2 * error)) == (2400.0, 225)
+    assert progress.time_left() == "40 min left (± 4 min)"
+
+
+def test_an_uncertainty_above_the_time_itself_is_shown_as_a_bound() -> None:
+    progress, _ = progress_with_gaps([10.0, 200.0, 30.0], trials=63)
+    left, error = progress.seconds_left() or (0.0, 0.0)
+    assert (left, round(2 * error)) == (4800.0, 7412)
+    assert progress.time_left() == "80 min left (up to 3 h 24 min)"
+
+
+def test_an_uncertainty_below_a_minute_is_not_worth_a_word() -> None:
+    progress, _ = progress_with_gaps([50.0, 51.0] * 10, trials=60)
+    assert progress.time_left() == "34 min left"
+
+
+def test_trials_that_do_not_count_leave_the_time_left_alone() -> None:
+    progress, clock = progress_with_gaps([10.0, 30.0, 20.0])
+    before = progress.seconds_left()
+    for number, outcome in enumerate(("too_large", "duplicate", "failed", "waiting"), start=50):
+        clock.seconds += 1
+        progress.trial_ended(trial(number, outcome))
+    assert progress.seconds_left() == before
+
+
+def test_only_trials_of_this_search_say_how_fast_it_is() -> None:
+    clock = Clock()
+    progress = SearchProgress(started(*(trial(number) for number in range(50))), clock)
+    assert progress.seconds_left() is None
+    for number in range(50, 53):
+        clock.seconds += 20
+        progress.trial_ended(trial(number))
+    assert progress.seconds_left() == (47 * 20.0, 0.0)
+
+
+def test_nothing_is_left_when_the_total_is_reached_or_passed() -> None:
+    for total in (4, 3):
+        progress, _ = progress_with_gaps([10.0, 30.0, 20.0, 60.0], trials=total)
+        assert progress.seconds_left() == (0.0, 0.0)
+        assert progress.time_left() == ""
+
+
+def test_the_deadline_is_shown_where_it_comes_first_and_never_negative() -> None:
+    progress, clock = progress_with_gaps([10.0] * 3, timeout=600.0)
+    assert progress.time_left() == "16 min left, 10 min to --timeout"
+    clock.seconds += 700
+    assert progress.time_left() == "16 min left, 0 s to --timeout"
+    progress, _ = progress_with_gaps([10.0] * 3, timeout=1200.0)
+    assert progress.time_left() == "16 min left"
+
+
+def test_the_deadline_is_shown_while_the_time_left_is_unknown() -> None:
+    progress, _ = progress_with_gaps([10.0], timeout=600.0)
+    assert progress.time_left() == "10 min to --timeout"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(-5, "0 s"), (0, "0 s"), (89, "89 s"), (90, "2 min"), (1140, "19 min"), (7500, "2 h 05 min")],
+)
+def test_times_are_said_as_people_say_them(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(("size", "words"), [(200, "1 MB"), (21_600_000, "22 MB"), (1_540_000_000, "1.5 GB")])
+def test_sizes_are_said_as_people_say_them(size: int, words: str) -> None:
+    assert megabytes(size) == words
+
+
+def test_one_of_a_kind_is_no_plural() -> None:
+    assert [plural(1, "trial"), plural(0, "trial"), plural(2000, "image")] == [
+        "1 trial",
+        "0 trials",
+        "2,000 images",
+    ]
+
+
+# ---- Counts ----------------------------------------------------------------------------------------------
+
+
+def test_the_earliest_of_equals_is_the_best() -> None:
+    progress = SearchProgress(started())
+    for number in (3, 1, 2):
+        progress.trial_ended(trial(number, value=0.75))
+    assert progress.best_line() == "best 0.750 (#1)"
+
+
+def test_a_trial_that_waited_counts_once() -> None:
+    progress = SearchProgress(started(trial(0, "waiting", interrupted=1)))
+    progress.trial_ended(trial(0))
+    assert progress.outcomes == {"complete": 1}
+
+
+def test_two_trainings_of_the_same_config_are_told_apart() -> None:
+    progress = SearchProgress(started(trial(4)))
+    for _ in range(2):
+        progress.trial_started(TrialStarted(4, "again, with a new seed"))
+    for index in (0, 0, 1, 2, 1, 3, 4):
+        progress.epoch(4, epoch(index, 0.5))
+    assert [running.epochs for running in progress.running] == [5, 2]
+    progress.confirmed(4)
+    assert [running.epochs for running in progress.running] == [2]
+
+
+class CountsAgainstRecords(Observer):
+    """Keeps the counts of a search, and compares them with what it was told."""
+
+    def __init__(self) -> None:
+        self.ends: list[TrialRecord] = []
+        self.epochs = 0
+
+    def study_started(self, search: SearchStarted) -> None:
+        self.progress = SearchProgress(search)
+
+    def trial_started(self, trial: TrialStarted) -> None:
+        self.progress.trial_started(trial)
+
+    def epoch(self, number: int, result: EpochResult) -> None:
+        self.epochs += 1
+        self.progress.epoch(number, result)
+
+    def trial_ended(self, trial: TrialRecord) -> None:
+        self.ends.append(trial)
+        self.progress.trial_ended(trial)
+
+    def confirmed(self, number: int, value: float | None) -> None:
+        self.progress.confirmed(number)
+
+    def study_ended(self, search: SearchEnded) -> None:
+        self.record = search.record
+
+
+def test_the_counts_agree_with_the_records(switches: Switches) -> None:
+    fail_some(switches)
+    for trials in (7, 11):  # the second search resumes
+        seen = CountsAgainstRecords()
+        run_study(trials, workers=2, observers=(seen,), confirm=2)
+        record, progress = stored(), seen.progress
+        outcomes = [trial.outcome for trial in record.trials]
+        assert progress.outcome_of == {trial.number: trial.outcome for trial in record.trials}
+        assert progress.counted == trials == outcomes.count("complete") + outcomes.count("pruned")
+        assert progress.best is not None
+        assert record.best is not None
+        assert replace(progress.best, confirmations=[]) == replace(record.best, confirmations=[])
+        assert progress.running == []
+    assert {"complete", "pruned", "failed", "duplicate", "too_large"} <= set(outcomes)

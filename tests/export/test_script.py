@@ -1,0 +1,287 @@
+"""The training script: the same network, the same training, without mc1opt."""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from mc1opt.config import (
+    MLP,
+    SGD,
+    Adam,
+    AdamW,
+    Architecture,
+    Augmentation,
+    Config,
+    ConvBlock,
+    ConvNet,
+    Cosine,
+    LinearLayer,
+    OneCycle,
+    Pooling,
+    WhitenedStem,
+)
+from mc1opt.errors import ModelError
+from mc1opt.export.script import run_script_network, training_script
+from mc1opt.export.source import ExportSource
+from mc1opt.models.build import build_model
+from mc1opt.presets import PRESETS
+from mc1opt.spec import DataSet, Fidelity
+from mc1opt.training.checkpoint import save_weights
+from tests.support.images import SMALL_CONVNET
+from tests.support.trained import Trained, logits_of, random_images, train_small
+
+RUN = """
+import importlib.abc, runpy, sys
+
+class NoMc1opt(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.split(".")[0] == "mc1opt":
+            raise ImportError("mc1opt is not here")
+
+sys.meta_path.insert(0, NoMc1opt())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+CIFAR10 = DataSet(name="cifar10", folder="", sha256="0" * 64, train_images=50_000, validation_images=5_000)
+OWN = CIFAR10.model_copy(update={"name": "own-0123456789ab"})
+EVERYTHING = ConvNet(
+    stem=WhitenedStem(kernel_size=3, activation="silu"),
+    blocks=(
+        ConvBlock(width=4, padding=1, norm="batch", pooling=Pooling(kind="max", size=3, stride=2)),
+        ConvBlock(width=6, kernel_size=2, stride=2, dropout=0.25, activation="gelu"),
+        ConvBlock(width=5, padding=1, norm="batch", pooling=Pooling(kind="average"), activation="silu"),
+    ),
+    order="norm_activation_pool",
+    global_pooling="max",
+    head=(LinearLayer(width=7, norm="batch", dropout=0.5), LinearLayer(width=6, activation="gelu")),
+)
+ARCHITECTURES: dict[str, Architecture] = {
+    "small convnet": SMALL_CONVNET,
+    "everything": EVERYTHING,
+    "everything, flat": EVERYTHING.model_copy(update={"global_pooling": "none", "head": ()}),
+    "no hidden layer": MLP(layers=()),
+    **{name: PRESETS[name].config.architecture for name in ("mlp-128-64", "cnn-32-128-pool-dropout")},
+}
+CONFIGS = {
+    "plain": Config(architecture=MLP(layers=()), optimizer=SGD(learning_rate=0.1), batch_size=200),
+    "full": Config(
+        architecture=EVERYTHING,
+        optimizer=SGD(learning_rate=0.123456, momentum=0.9, nesterov=True, weight_decay=5e-4),
+        schedule=OneCycle(warmup=0.3),
+        batch_size=64,
+        label_smoothing=0.1,
+        augmentation=Augmentation(flip=True, crop=2, cutout=6),
+    ),
+    "cosine": Config(
+        architecture=MLP(layers=(LinearLayer(width=8),)),
+        optimizer=AdamW(learning_rate=1e-05),
+        schedule=Cosine(),
+        batch_size=64,
+        augmentation=Augmentation(cutout=5),
+    ),
+    **{name: preset.config for name, preset in PRESETS.items()},
+}
+
+
+def source_of(config: Config, weights: Path = Path("none"), **changes: object) -> ExportSource:
+    fields = {
+        "title": "trial 3 of study cnn",
+        "quality": "validation 0.8012, one seed (0.7988 with 2 other seeds), not tested",
+        "stem": "trial-3",
+        "folder": "cnn",
+        "study": "cnn",
+        "study_folder": "cnn",
+        "weights": weights,
+        "config": config,
+        "data": {"name": CIFAR10.name, "sha256": CIFAR10.sha256},
+        "fidelity": Fidelity(train_images=20_000, epochs=10),
+        "seed": 2**62 + 1,
+    }
+    return ExportSource(**(fields | changes))
+
+
+def run_script(path: Path, *arguments: str) -> list[str]:
+    """The lines that a script prints in a process that cannot import mc1opt."""
+    command = [sys.executable, "-c", RUN, str(path), *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # as the trainings of mc1opt have it
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.splitlines()
+
+
+@pytest.mark.parametrize("ending", ['"""', '\\"""', '"\\""', "\\N", "\n\r\u2028"])
+def test_a_studys_name_is_text_in_the_script_and_nothing_else(trained: Trained, ending: str) -> None:
+    name = f'cnn{ending}\nPath("executed").write_text("")\n{ending}'
+    source = source_of(trained.config, trained.weights, study=name)
+    Path("script.py").write_text(training_script(source, trained.data, "script.py"))
+    run_script_network(Path("script.py"), source)
+    assert not Path("executed").exists()
+    assert "study cnn" in Path("script.py").read_text()
+
+
+# ---- The same network ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_equal_weights_give_equal_logits(name: str) -> None:
+    config = CONFIGS["plain"].model_copy(update={"architecture": ARCHITECTURES[name]})
+    torch.manual_seed(0)
+    network = build_model(config.architecture, mean=torch.full((3,), 120.0), std=torch.full((3,), 60.0))
+    with torch.no_grad():
+        for tensor in network.state_dict().values():  # batch norms and the whitened stem, too
+            if tensor.is_floating_point() and tensor.ndim != 2:
+                tensor.add_(torch.rand(tensor.shape))
+    save_weights(network, Path("w.safetensors"), {})
+    source = source_of(config, Path("w.safetensors"))
+    Path("script.py").write_text(training_script(source, CIFAR10, "script.py"))
+    images = random_images(20)
+    script_network = run_script_network(Path("script.py"), source)
+    torch.testing.assert_close(logits_of(script_network, images), logits_of(network, images))
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_an_untrained_network_has_the_same_weights_from_the_same_seed(name: str) -> None:
+    config = CONFIGS["plain"].model_copy(update={"architecture": ARCHITECTURES[name]})
+    names = {"__name__": "script"}
+    exec(training_script(source_of(config), CIFAR10, "script.py"), names)
+    arguments = [torch.zeros(3), torch.ones(3)]
+    stem = getattr(config.architecture, "stem", None)
+    if isinstance(stem, WhitenedStem):
+        arguments.append(torch.zeros(stem.width, 3, stem.kernel_size, stem.kernel_size))
+    torch.manual_seed(5)
+    expected = build_model(config.architecture).state_dict().values()
+    torch.manual_seed(5)
+    for ours, scripts in zip(expected, names["build_network"](*arguments).state_dict().values(), strict=True):
+        assert torch.equal(ours, scripts)
+
+
+# ---- The same training -----------------------------------------------------------------------------------
+
+EPOCH = re.compile(r"epoch +(\d+)  loss ([\d.]+)  validation ([\d.]+)  [\d.]+ s")
+VARIANTS = {
+    "adam, constant": {"architecture": MLP(layers=()), "optimizer": Adam(learning_rate=1e-3), "crop": 3},
+    "adamw, cosine": {"optimizer": AdamW(learning_rate=1e-3), "schedule": Cosine(), "flip": True},
+    "drawn as PyTorch does": {"initialisation": "torch"},
+    "values from -1 to 1": {"normalisation": "symmetric"},
+    "in bfloat16": {"precision": "bfloat16"},
+}
+
+
+def assert_same_curve(trained: Trained) -> None:
+    """The script of this training prints the same losses and validation accuracies."""
+    training = trained.training
+    known = {name: getattr(training, name) for name in ("fidelity", "seed", "device", "precision")}
+    known["data"] = {"name": trained.data.name, "sha256": trained.data.sha256}
+    source = source_of(trained.config, trained.weights, **known)
+    Path("script.py").write_text(training_script(source, trained.data, "script.py"))
+    *lines, last = run_script(Path("script.py"), "--data", trained.data.folder)
+    epochs = [EPOCH.fullmatch(line) for line in lines]
+    assert len(epochs) == len(trained.results)
+    for match, result in zip(epochs, trained.results, strict=True):
+        assert match is not None, lines
+        assert int(match[1]) == result.epoch + 1
+        assert float(match[2]) == pytest.approx(result.loss, abs=1e-4)
+        assert float(match[3]) == pytest.approx(result.validation_accuracy, abs=0.026)  # one image of 40
+    assert last == f"validation accuracy {float(epochs[-1][3]):.4f} (40 images)"
+
+
+def test_the_script_trains_the_same_epochs_without_mc1opt(trained: Trained) -> None:
+    assert_same_curve(trained)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VARIANTS)
+def test_so_it_does_with_other_recipes(name: str, tmp_path: Path) -> None:
+    fields = dict(VARIANTS[name])
+    augmentation = {key: fields.pop(key) for key in ("flip", "crop") if key in fields}
+    folder = tmp_path / "images"
+    folder.mkdir()
+    assert_same_curve(train_small(folder, augmentation=Augmentation(**augmentation), **fields))
+
+
+@pytest.mark.slow
+def test_with_test_it_trains_on_all_images_and_looks_at_the_test_images_once(trained: Trained) -> None:
+    source = source_of(trained.config, fidelity=Fidelity(train_images=100, epochs=1))
+    Path("script.py").write_text(training_script(source, trained.data, "script.py"))
+    *lines, last = run_script(Path("script.py"), "--data", trained.data.folder, "--test")
+    assert len(lines) == 1
+    assert "validation" not in lines[0]
+    assert re.fullmatch(r"test accuracy [01]\.\d{4} \(50 images\)", last)
+
+
+# ---- To be read ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("data", [CIFAR10, OWN], ids=["cifar10", "own"])
+def test_the_script_is_formatted(name: str, data: DataSet) -> None:
+    source = source_of(CONFIGS[name], data={"name": data.name, "sha256": data.sha256})
+    text = training_script(source, data, "trial-3.py")
+    path = Path("trial-3.py")
+    path.write_text(text)
+    ruff = [sys.executable, "-m", "ruff"]
+    for command in (["format", "--check"], ["check", "--select", "E,F,W,I,B"]):
+        arguments = [*ruff, *command, "--isolated", "--line-length", "88", str(path)]
+        result = subprocess.run(arguments, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_script_says_what_it_is_and_how_good() -> None:
+    text = training_script(source_of(CONFIGS["full"]), CIFAR10, "trial-3.py")
+    assert "    python trial-3.py --test " in text
+    assert "validation 0.8012, one seed (0.7988 with 2 other seeds), not tested." in text
+    assert "study cnn, config " in text
+    assert "Trained" not in text
+    assert "mc1opt" not in text.partition('"""\n\nimport')[2]
+    assert "SEED = 4611686018427387905\nEPOCHS = 10\nTRAIN_IMAGES = 20_000  #" in text
+
+
+def test_a_script_for_own_images_speaks_of_them_and_fetches_no_others() -> None:
+    source = source_of(CONFIGS["full"], data={"name": OWN.name, "sha256": OWN.sha256})
+    text = training_script(source, OWN, "trial-3.py")
+    assert text.startswith('"""A network for the images own-0123456789ab and its training. It')
+    assert "CIFAR10" not in text
+    assert "torchvision" not in text
+
+
+@pytest.mark.parametrize(
+    ("known", "line"),
+    [
+        (
+            ("cpu", "bfloat16"),
+            "Trained on cpu in bfloat16, with one thread: OMP_NUM_THREADS=1 gives the same",
+        ),
+        (("cuda", "bfloat16"), 'Trained on cuda in bfloat16.\n"""'),
+        (("cpu", '"""\nimport this'), None),
+        ((None, "float32"), None),
+    ],
+)
+def test_the_script_says_where_it_was_trained_and_what_gives_the_same_numbers(
+    known: tuple[str | None, str], line: str | None
+) -> None:
+    source = source_of(CONFIGS["full"], device=known[0], precision=known[1])
+    text = training_script(source, CIFAR10, "trial-3.py")
+    assert ("Trained on" in text) == (line is not None)
+    assert line is None or line in text
+    assert "import this" not in text
+    assert "Trained" not in training_script(replace(source, data=None), CIFAR10, "trial-3.py")
+    if line is not None:
+        split = training_script(replace(source, accumulation=4), CIFAR10, "trial-3.py")
+        assert "where memory was short: each batch in 4 steps" in split
+        assert "same numbers" not in split
+
+
+def test_a_model_that_was_trained_on_all_images_validates_on_the_rest_of_fewer() -> None:
+    source = source_of(CONFIGS["plain"], fidelity=Fidelity(train_images=50_000, epochs=3))
+    assert "TRAIN_IMAGES = 45_000" in training_script(source, CIFAR10, "model.py")
+
+
+def test_a_model_whose_epochs_are_not_known_has_no_script() -> None:
+    with pytest.raises(ModelError, match="does not say its epochs"):
+        training_script(source_of(CONFIGS["plain"], fidelity=None), CIFAR10, "model.py")

@@ -1,0 +1,230 @@
+"""What can be exported, and what is said where it cannot."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from mc1opt.config import config_to_json
+from mc1opt.database.identity import keep_folder
+from mc1opt.database.location import checkpoints_folder, files_folder
+from mc1opt.database.opening import open_storage
+from mc1opt.database.studies import claim_study, delete_study, open_for_deletion
+from mc1opt.database.trial_files import kept_weights, study_folder
+from mc1opt.errors import ModelError, StorageError, UsageError
+from mc1opt.export.source import folder_source, trial_source
+from mc1opt.search.study import load_study
+from mc1opt.spec import Fidelity
+from mc1opt.training.tensor_file import read_tensors, write_tensors
+from tests.support.trained import BEST, STORAGE, STUDY, Trained, train_small, write_model, write_study
+
+
+@pytest.fixture
+def study(trained: Trained) -> None:
+    write_study(trained)
+
+
+@pytest.mark.usefixtures("study")
+def test_without_a_number_it_is_the_best_trial_and_its_kept_weights(trained: Trained) -> None:
+    source = trial_source(STORAGE, STUDY, None)
+    assert source.title == f"trial {BEST} of study s"
+    assert source.quality == "validation 0.7500, one seed (0.7100 with 2 other seeds), not tested"
+    assert (source.stem, source.folder, source.study) == ("trial-1", "s", "s")
+    assert source.config == trained.config
+    assert source.weights.read_bytes() == trained.weights.read_bytes()
+    assert source.fidelity == trained.training.fidelity
+    assert source.seed == trained.training.seed
+
+
+def test_new_trainings_say_which_trial_is_the_best(trained: Trained) -> None:
+    again = {0: [0.49, 0.48], 1: [0.44, 0.45]}
+    write_study(trained, again=again)
+    assert trial_source(STORAGE, STUDY, None).stem == "trial-0"
+
+
+def test_the_best_is_one_with_kept_weights(trained: Trained) -> None:
+    write_study(trained, again={2: [0.9, 0.9]})
+    assert trial_source(STORAGE, STUDY, None).stem == f"trial-{BEST}"
+
+
+@pytest.mark.usefixtures("study")
+def test_another_trial_can_be_chosen() -> None:
+    source = trial_source(STORAGE, STUDY, 0)
+    assert source.stem == "trial-0"
+    assert source.quality == "validation 0.5000, one seed, not tested"
+
+
+@pytest.mark.usefixtures("study")
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (2, r"trial 2 of study 's' has no kept weights: .* Trials with kept weights: 0, 1\."),
+        (3, r"trial 3 of study 's' was not trained to its end \(failed \(diverged\): the training loss of"),
+        (9, r"study 's' has no trial 9; its trials are 0 to 4\."),
+    ],
+    ids=["not kept", "failed", "none"],
+)
+def test_a_trial_without_kept_weights_is_refused_with_those_that_have_them(number: int, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        trial_source(STORAGE, STUDY, number)
+
+
+@pytest.mark.usefixtures("study")
+def test_a_config_of_a_newer_mc1opt_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"trial 4 .* passed over: it is one with a config that a newer"):
+        trial_source(STORAGE, STUDY, 4)
+
+
+@pytest.mark.usefixtures("study")
+def test_a_study_that_does_not_exist_is_named() -> None:
+    with pytest.raises(StorageError, match=r"there is no study 'other' in this database. It has: s\."):
+        trial_source(STORAGE, "other", None)
+
+
+def test_a_study_without_finished_trials_has_nothing_to_export(trained: Trained) -> None:
+    from mc1opt.database.opening import open_storage
+    from mc1opt.database.ownership import this_owner
+
+    open_storage(STORAGE, create=True, owner=this_owner(), threads=1)
+    optuna.create_study(study_name="empty", storage=open_storage(STORAGE, create=False), direction="maximize")
+    with pytest.raises(
+        UsageError, match="study 'empty' has no finished trial, so there is nothing to export"
+    ):
+        trial_source(STORAGE, "empty", None)
+
+
+# ---- Kept weights that are not the trial's ---------------------------------------------------------------
+
+
+def test_studies_of_one_name_in_two_databases_of_a_folder_have_their_own_weights(
+    trained: Trained, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    other = train_small(tmp_path / "other", seed=trained.training.seed + 1)
+    for storage, training in (("runs/a.db", trained), ("runs/b.db", other), ("runs/mc1opt.db", trained)):
+        write_study(training, storage=storage)
+    for storage, training in (("runs/a.db", trained), ("runs/b.db", other), ("runs/mc1opt.db", trained)):
+        assert trial_source(storage, STUDY, None).weights.read_bytes() == training.weights.read_bytes()
+    delete_study(open_for_deletion("runs/a.db", STUDY))
+    delete_study(open_for_deletion("runs/mc1opt.db", STUDY))
+    assert trial_source("runs/b.db", STUDY, None).seed == other.training.seed
+
+
+@pytest.mark.usefixtures("study")
+@pytest.mark.parametrize("change", [{"seed": 5}, {"label_smoothing": 0.2}, {"config": "{}"}])
+def test_weights_of_another_training_are_refused(trained: Trained, change: dict[str, Any]) -> None:
+    path = kept_weights(study_folder(checkpoints_folder(STORAGE), STUDY))[BEST]
+    file = read_tensors(path)
+    config = config_to_json(trained.config) | change
+    config.pop("seed", None)
+    metadata = file.metadata | {"config": json.dumps(config)}
+    metadata |= {key: str(value) for key, value in change.items() if key in metadata}
+    write_tensors(path, file.tensors, metadata)
+    with pytest.raises(ModelError, match=r"holds the weights of another training than that of trial 1"):
+        trial_source(STORAGE, STUDY, None)
+
+
+@pytest.mark.usefixtures("study")
+def test_damaged_weights_are_refused() -> None:
+    path = kept_weights(study_folder(checkpoints_folder(STORAGE), STUDY))[BEST]
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"cannot be used: it is damaged: its checksum"):
+        trial_source(STORAGE, STUDY, None)
+
+
+@pytest.mark.usefixtures("study")
+def test_weights_that_cannot_be_read_are_named() -> None:
+    path = kept_weights(study_folder(checkpoints_folder(STORAGE), STUDY))[BEST]
+    path.unlink()
+    path.mkdir()  # the superuser may read everything else
+    with pytest.raises(ModelError, match=r"trial-00001.safetensors cannot be read: Is a directory"):
+        trial_source(STORAGE, STUDY, None)
+
+
+# ---- Model folders ---------------------------------------------------------------------------------------
+
+
+def test_a_model_folder_says_how_it_was_trained_and_tested(trained: Trained) -> None:
+    source = folder_source(write_model(Path("models/m"), trained))
+    assert source.quality == "test 0.6250, mean of 2 seeds 0.5000"
+    assert (source.stem, source.folder, source.study, source.seed) == ("model", "m", "s", 1)
+    assert source.fidelity == Fidelity(train_images=300, epochs=2)
+    assert source.data == {"name": trained.data.name, "sha256": trained.data.sha256}
+
+
+def test_a_model_folder_without_measurements_is_not_tested(trained: Trained) -> None:
+    source = folder_source(write_model(Path("models/m"), trained, test=None, epochs=None, study=None))
+    assert (source.quality, source.fidelity, source.study) == ("not tested", None, "")
+
+
+def test_a_damaged_model_folder_is_refused(trained: Trained) -> None:
+    write_model(Path("models/m"), trained)
+    Path("models/m/model.safetensors").write_bytes(b"x")
+    with pytest.raises(ModelError, match="is damaged"):
+        folder_source(Path("models/m"))
+
+
+# ---- Renamed, copied, moved ------------------------------------------------------------------------------
+
+
+def in_database(storage: str = STORAGE) -> str:
+    return f"sqlite:///{storage}"
+
+
+def test_a_copy_exports_the_originals_weights_into_its_folder(trained: Trained) -> None:
+    write_study(trained)
+    keep_folder(load_study(open_storage(STORAGE, create=False), STUDY))
+    place = in_database()
+    optuna.copy_study(from_study_name=STUDY, from_storage=place, to_storage=place, to_study_name="copy")
+    source = trial_source(STORAGE, "copy", None)
+    assert source.weights == trial_source(STORAGE, STUDY, None).weights
+    assert (source.study, source.study_folder) == ("copy", STUDY)
+
+
+def test_a_study_copied_before_it_kept_its_folder_is_told_where_its_weights_are(trained: Trained) -> None:
+    write_study(trained)
+    place = in_database()
+    optuna.copy_study(from_study_name=STUDY, from_storage=place, to_storage=place, to_study_name="a copy")
+    with pytest.raises(UsageError, match="has weights of the same config and seed") as caught:
+        trial_source(STORAGE, "a copy", None)
+    weights = checkpoints_folder(STORAGE)
+    missing, command = str(caught.value).splitlines()
+    assert f"they would be in {study_folder(weights, 'a copy')}, which is not there." in missing
+    subprocess.run(command, shell=True, check=True)
+    assert trial_source(STORAGE, "a copy", None).weights.parent == study_folder(weights, "a copy")
+
+
+def test_weights_of_others_are_not_taken_for_those_of_a_copy(trained: Trained, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    write_study(train_small(tmp_path / "other", seed=trained.training.seed + 1), name="other")
+    write_study(trained)
+    shutil.rmtree(study_folder(checkpoints_folder(STORAGE), STUDY))
+    with pytest.raises(UsageError, match=r"which is not there\. Weights lie beside the database"):
+        trial_source(STORAGE, STUDY, None)
+
+
+def test_a_copy_in_another_database_is_told_where_its_weights_would_be(trained: Trained) -> None:
+    write_study(trained)
+    claim_study(STORAGE, STUDY)
+    optuna.copy_study(from_study_name=STUDY, from_storage=in_database(), to_storage=in_database("away.db"))
+    with pytest.raises(UsageError) as caught:
+        trial_source("away.db", STUDY, None)
+    message, command = str(caught.value).splitlines()
+    assert f"they would be in away.db.files/checkpoints/{STUDY}, which is not there." in message
+    assert command == f"  mc1opt retrain --study {STUDY} --trial {BEST} --storage away.db"
+    shutil.copytree(files_folder(STORAGE), files_folder("away.db"))
+    assert trial_source("away.db", STUDY, None).weights.exists()
+
+
+def test_an_empty_folder_is_called_so(trained: Trained) -> None:
+    write_study(trained)
+    for path in kept_weights(study_folder(checkpoints_folder(STORAGE), STUDY)).values():
+        path.unlink()
+    with pytest.raises(UsageError, match=f"checkpoints/{STUDY}, which has none"):
+        trial_source(STORAGE, STUDY, None)

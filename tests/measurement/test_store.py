@@ -1,0 +1,89 @@
+"""Finished trainings in a file: found again by what they were, and by nothing else."""
+
+from pathlib import Path
+
+import pytest
+
+from mc1opt.errors import StorageError
+from mc1opt.measurement.store import Failure, StoredTraining, TrainingKey, TrainingStore
+from mc1opt.spec import Fold, Training
+from tests.support.curves import curve, example_training
+
+PATH = Path("models/trainings.jsonl")
+
+
+def finished(training: Training, **changes: object) -> StoredTraining:
+    """A training that has ended; `changes` are further fields of its record."""
+    fields = {
+        "key": TrainingKey.of(training),
+        "curve": tuple(curve(training)),
+        "seconds": 1.5,
+        "versions": {"torch": "2.0", "threads": 1},
+        "commit": None,
+        "ended": "2026-01-01T00:00:00+00:00",
+    }
+    return StoredTraining(**(fields | changes))
+
+
+def test_what_is_added_is_found_by_this_store_and_by_the_next_one() -> None:
+    store = TrainingStore(PATH)
+    assert store.find(example_training()) is None
+    fold = example_training(fold=Fold(index=1, count=5))
+    for training in (example_training(), fold):
+        store.add(finished(training))
+        assert store.find(training) == finished(training)
+    for training in (example_training(), fold):
+        assert TrainingStore(PATH).find(training) == finished(training)
+
+
+def test_of_several_trainings_with_one_key_the_last_one_counts() -> None:
+    for seconds in (1.0, 2.0):
+        TrainingStore(PATH).add(finished(example_training(), seconds=seconds))
+    assert TrainingStore(PATH).find(example_training()).seconds == 2.0
+
+
+def test_a_failure_has_no_value_and_no_weights() -> None:
+    training = example_training(weights="none.safetensors")
+    failure = Failure(kind="diverged", message="the training loss is nan")
+    stored = finished(training, failure=failure)
+    assert stored.value is None
+    assert finished(training).value == curve(training)[-1].accuracy
+    TrainingStore(PATH).add(stored)
+    assert TrainingStore(PATH).find(training) == stored
+
+
+OTHERS = {
+    "seed": {"seed": 9},
+    "config": {"learning_rate": 0.2},
+    "epochs": {"epochs": 2},
+    "images": {"train_images": 500},
+    "fold": {"fold": Fold(index=0, count=5)},
+    "another fold": {"fold": Fold(index=1, count=5)},
+    "precision": {"precision": "bfloat16"},
+    "device": {"device": "cuda"},
+    "threads": {"threads": 2},
+}
+
+
+@pytest.mark.parametrize("changes", OTHERS.values(), ids=OTHERS)
+def test_another_training_is_another_entry(changes: dict[str, object]) -> None:
+    store = TrainingStore(PATH)
+    store.add(finished(example_training()))
+    assert store.find(example_training()) is not None
+    assert store.find(example_training(**changes)) is None
+
+
+def test_where_the_images_lie_and_where_weights_go_makes_no_other_training() -> None:
+    training = example_training()
+    moved = training.model_copy(
+        update={"data": training.data.model_copy(update={"folder": "/elsewhere"}), "weights": "w"}
+    )
+    assert TrainingKey.of(moved) == TrainingKey.of(training)
+
+
+@pytest.mark.parametrize("line", ["{}\n", '{"key": 7}\n', "half\n" * 2], ids=["empty", "no key", "no record"])
+def test_a_damaged_store_is_named_with_its_line(line: str) -> None:
+    TrainingStore(PATH).add(finished(example_training()))
+    PATH.write_text(PATH.read_text() + line)
+    with pytest.raises(StorageError, match=r"trainings\.jsonl, line 2 is"):
+        TrainingStore(PATH)

@@ -1,0 +1,231 @@
+"""A trial trained again: equal, different from an epoch on, or not to be compared here."""
+
+import io
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mc1opt.database import records
+from mc1opt.database.opening import open_storage
+from mc1opt.database.records import StudyRecord
+from mc1opt.errors import DataError, Mc1optError, StorageError, UsageError
+from mc1opt.machine import environment
+from mc1opt.machine.devices import bfloat16_instructions
+from mc1opt.machine.environment import cpu_capability
+from mc1opt.retraining import replay as replay_module
+from mc1opt.retraining.replay import Replay, replay
+from mc1opt.search.study import load_study
+from mc1opt.seeds import derive_seed
+from tests.support.curves import SWITCHES_VARIABLE, CurvePool, Switches
+from tests.support.image_sets import write_arrays_folder
+from tests.support.retraining import STORAGE, STUDY, curve_study, retrainable, retrainable_folder
+from tests.support.studies import EPOCHS, SEED, stored
+
+__all__ = ["retrainable", "retrainable_folder"]
+
+
+def replayed(number: int, **changes: Any) -> Replay:
+    fields: dict[str, Any] = {"data": None, "output": io.StringIO(), "new_pool": CurvePool}
+    return replay(STORAGE, STUDY, number, **(fields | changes))
+
+
+def change(number: int, key: str, value: Any) -> None:
+    """Changes an attribute of a stored trial, as if it had been trained otherwise."""
+    storage = open_storage(STORAGE, create=False)
+    trial = load_study(storage, STUDY).get_trials()[number]
+    storage.set_user_attributes(trial._trial_id, {key: value})
+
+
+def change_version(number: int, name: str, value: Any) -> None:
+    trial = load_study(open_storage(STORAGE, create=False), STUDY).get_trials()[number]
+    change(number, records.VERSIONS, trial.user_attrs[records.VERSIONS] | {name: value})
+
+
+@pytest.fixture(scope="session")
+def on_cpu_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a study on the CPU, with complete, pruned and diverged trials: not to be changed."""
+    folder = tmp_path_factory.mktemp("on-cpu")
+    rules = tmp_path_factory.mktemp("rules")
+    Switches(rules).add("diverge", seed=derive_seed(SEED, 4), epoch=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MC1OPT_DATA", str(folder / "cache"))
+        patch.setenv(SWITCHES_VARIABLE, str(rules))
+        curve_study(trials=16, pruner="median", device="cpu")
+    return folder
+
+
+@pytest.fixture
+def on_cpu(on_cpu_folder: Path, switches: Switches, tmp_path: Path) -> StudyRecord:
+    """That study in the test's own folder, and its record."""
+    shutil.copytree(on_cpu_folder, tmp_path, dirs_exist_ok=True)
+    return stored(STORAGE, STUDY)
+
+
+def first_with(record: StudyRecord, outcome: str) -> int:
+    return next(trial.number for trial in record.trials if trial.outcome == outcome)
+
+
+# ---- Equal or not ----------------------------------------------------------------------------------------
+
+
+def test_a_complete_trial_has_the_same_curve_again(on_cpu: StudyRecord, switches: Switches) -> None:
+    number = first_with(on_cpu, "complete")
+    result = replayed(number)
+    assert result == Replay(STUDY, number, True, EPOCHS, None, None)
+    assert "equal, bit for bit, over 4 epochs" in result.line()
+    assert [epoch["seed"] for epoch in switches.epochs()] == [derive_seed(SEED, number)] * EPOCHS
+
+
+def test_a_pruned_trial_is_trained_as_far_as_it_came(on_cpu: StudyRecord, switches: Switches) -> None:
+    number = first_with(on_cpu, "pruned")
+    epochs = len(on_cpu.trials[number].values_by_epoch)
+    assert epochs < EPOCHS
+    assert replayed(number) == Replay(STUDY, number, True, epochs, None, None)
+    assert len(switches.epochs()) == epochs
+
+
+def test_a_trial_that_diverged_must_diverge_in_the_same_epoch(
+    on_cpu: StudyRecord, switches: Switches
+) -> None:
+    switches.add("diverge", seed=derive_seed(SEED, 4), epoch=2)
+    again = replayed(4)
+    assert again.equal
+    assert again.line().endswith("equal, bit for bit, over 2 epochs; it diverges again in epoch 3.")
+    switches.clear()
+    went_well = replayed(4)
+    assert (went_well.equal, went_well.difference.epoch, went_well.difference.stored) == (False, 3, None)
+    switches.add("diverge", seed=derive_seed(SEED, 4), epoch=1)
+    sooner = replayed(4)
+    assert (sooner.equal, sooner.difference.epoch, sooner.difference.replayed) == (False, 2, None)
+    assert "the replay failed: the training loss is nan" in sooner.line()
+
+
+def test_of_a_trial_that_diverged_at_once_no_curve_is_called_equal(
+    on_cpu: StudyRecord, switches: Switches
+) -> None:
+    replay = Replay(STUDY, 4, True, 0, None, None, diverged=True)
+    assert replay.line() == f"Trial 4 of study {STUDY}: it diverges again in epoch 1."
+
+
+def test_the_first_epoch_that_differs_is_named_with_both_values(on_cpu: StudyRecord) -> None:
+    number = first_with(on_cpu, "complete")
+    trial = load_study(open_storage(STORAGE, create=False), STUDY).get_trials()[number]
+    losses = list(trial.user_attrs[records.LOSSES])
+    losses[2] += 1e-15
+    change(number, records.LOSSES, losses)
+    result = replayed(number)
+    assert result.equal is False
+    assert result.difference.epoch == 3
+    assert result.difference.stored["loss"] == losses[2] != result.difference.replayed["loss"]
+    assert result.difference.stored["accuracy"] == result.difference.replayed["accuracy"]
+    assert "the curves differ from epoch 3 on" in result.line()
+    assert result.to_json()["difference"]["epoch"] == 3
+
+
+def test_another_seed_is_noticed_in_the_first_epoch(on_cpu: StudyRecord) -> None:
+    number = first_with(on_cpu, "complete")
+    change(number, records.SEED, 1)
+    assert replayed(number).difference.epoch == 1
+
+
+def test_what_else_changed_since_is_said_where_curves_differ(on_cpu: StudyRecord) -> None:
+    number = first_with(on_cpu, "complete")
+    change(number, records.SEED, 1)
+    change_version(number, "mc1opt", "0.0.1")
+    assert "mc1opt was 0.0.1, is " in replayed(number).line()
+
+
+def test_the_stored_precision_and_threads_are_used(on_cpu: StudyRecord) -> None:
+    number = first_with(on_cpu, "complete")
+    change_version(number, "precision", "bfloat16")
+    change_version(number, "threads", 3)
+    change_version(number, "cpu", cpu_capability() + bfloat16_instructions("cpu", "bfloat16"))
+    seen = []
+
+    class Pool(CurvePool):
+        def train(self, training, on_epoch):
+            seen.append((training.precision, training.threads))
+            return super().train(training, on_epoch)
+
+    def new_pool(threads: int) -> Pool:
+        seen.append(threads)
+        return Pool()
+
+    replayed(number, new_pool=new_pool)
+    assert seen == [3, ("bfloat16", 3)]
+
+
+# ---- Not to be compared ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("torch", "1.0", "it was trained with torch 1.0, and this is torch "),
+        ("cpu", "VAX", "it was trained on a CPU with VAX, and this one has "),
+    ],
+)
+def test_on_another_torch_or_cpu_it_says_so_instead_of_training(
+    on_cpu: StudyRecord, switches: Switches, name: str, value: str, reason: str
+) -> None:
+    number = first_with(on_cpu, "complete")
+    change_version(number, name, value)
+    result = replayed(number)
+    assert result.equal is None
+    assert reason in result.line()
+    assert switches.epochs() == []
+
+
+def test_on_another_gpu_it_says_so(on_cpu: StudyRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is none here: that there is one, and which, is told by others."""
+    number = first_with(on_cpu, "complete")
+    change(number, records.DEVICE, "cuda")
+    change_version(number, "gpu", "NVIDIA A100")
+    monkeypatch.setattr(replay_module, "resolve_device", lambda name: name)
+    monkeypatch.setattr(environment, "gpu_model", lambda: "NVIDIA H100")
+    result = replayed(number)
+    assert (result.equal, result.reason) == (None, "it was trained on NVIDIA A100, and here is NVIDIA H100")
+    monkeypatch.setattr(environment, "gpu_model", lambda: "NVIDIA A100")
+    assert replayed(number).equal
+
+
+def test_on_a_machine_without_the_trials_device_it_says_so(retrainable: StudyRecord) -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("the device is here")
+    result = replayed(0)  # these curves were recorded as those of CUDA
+    assert (result.equal, result.reason) == (None, "it was trained on cuda, which is not here")
+
+
+# ---- Wrong use -------------------------------------------------------------------------------------------
+
+
+def test_a_trial_without_a_curve_is_refused() -> None:
+    curve_study(trials=2, max_macs=1_000_000)
+    record = load_study(open_storage(STORAGE, create=False), STUDY).get_trials()
+    number = next(trial.number for trial in record if records.outcome(trial) == "too_large")
+    with pytest.raises(UsageError, match=rf"trial {number} of study 's' has no curve .*too large"):
+        replayed(number)
+
+
+def test_a_trial_or_study_that_there_is_not_is_refused(retrainable: StudyRecord) -> None:
+    with pytest.raises(UsageError, match="study 's' has no trial 99; its trials are 0 to 5"):
+        replayed(99)
+    with pytest.raises(StorageError, match="there is no study 'x'"):
+        replay(STORAGE, "x", 0, data=None, output=io.StringIO())
+
+
+def test_other_images_are_refused(on_cpu: StudyRecord, switches: Switches) -> None:
+    write_arrays_folder(Path("others"), train_images=100)
+    with pytest.raises(DataError, match="and these images are own-"):
+        replayed(first_with(on_cpu, "complete"), data=Path("others"))
+    assert switches.epochs() == []
+
+
+def test_a_worker_that_dies_is_an_error_and_no_difference(on_cpu: StudyRecord, switches: Switches) -> None:
+    switches.add("kill")
+    with pytest.raises(Mc1optError, match=r"the replay failed \(killed\)"):
+        replayed(first_with(on_cpu, "complete"))

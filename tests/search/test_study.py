@@ -1,0 +1,532 @@
+"""Going on with a study: the same one or none, and the trials that dead processes have left."""
+
+import dataclasses
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna import TrialPruned
+from optuna.trial import BaseTrial, TrialState
+
+from mc1opt.config import Config
+from mc1opt.database import ownership, records
+from mc1opt.database.location import DEFAULT_STORAGE
+from mc1opt.database.ownership import this_owner
+from mc1opt.database.records import TrialRecord
+from mc1opt.database.storage import StudyStorage
+from mc1opt.errors import StorageError, StudyFileError, UsageError
+from mc1opt.search.definition import StudyDefinition, load_definition
+from mc1opt.search.observers import Observer
+from mc1opt.search.run import StopFlag
+from mc1opt.search.study import (
+    MAX_STALLED,
+    SPACE_DRAWS,
+    StudySettings,
+    load_study,
+    open_study,
+    space_fingerprint,
+    take_up_interrupted,
+)
+from mc1opt.spec import DataSet, Fidelity
+from tests.support.forking import fork_searches
+from tests.support.studies import (
+    DATA,
+    STARTING_POINTS,
+    counted,
+    dead_owner,
+    definition_of,
+    new_storage,
+    run_study,
+    small_definition,
+    smooth_space,
+    stored,
+    tiny_space,
+)
+
+SETTINGS = StudySettings(
+    name="s",
+    fidelity=Fidelity(train_images=1000, epochs=4),
+    seed=0,
+    max_macs=6_000_000,
+    sampler="tpe",
+    pruner="narrowing",
+)
+
+
+def opened(
+    definition: StudyDefinition | None = None,
+    storage: StudyStorage | None = None,
+    data: DataSet = DATA,
+    **changes: Any,
+) -> optuna.Study:
+    settings = dataclasses.replace(SETTINGS, **changes)
+    return open_study(definition or small_definition(), settings, storage or new_storage(), data)
+
+
+# ---- The same study, or none -----------------------------------------------------------------------------
+
+
+def test_a_study_is_created_with_what_makes_it_that_study() -> None:
+    study = opened()
+    record = stored()
+    assert (record.definition, record.seed, record.direction) == ("small", 0, "maximize")
+    assert record.fidelity == SETTINGS.fidelity
+    assert record.data == {"name": DATA.name, "sha256": DATA.sha256}
+    assert study.metric_names == ["validation accuracy"]
+    assert [trial.starting_point for trial in record.trials] == ["narrow", "wide"]
+    assert {trial.outcome for trial in record.trials} == {"waiting"}
+
+
+def test_opening_it_again_adds_nothing() -> None:
+    opened()
+    assert len(opened().trials) == 2
+    assert len(opened(sampler="random", pruner="none").trials) == 2
+
+
+def test_own_data_is_known_by_its_name_which_holds_its_hash() -> None:
+    """What is hashed besides has changed once; studies from before go on."""
+    storage = new_storage()
+    first = opened(storage=storage)
+    again = opened(storage=storage, data=DATA.model_copy(update={"sha256": "1" * 64}))
+    assert again._study_id == first._study_id
+    assert stored().data == {"name": DATA.name, "sha256": DATA.sha256}
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"fidelity": Fidelity(train_images=1000, epochs=5)}, r'the fidelity differs: stored .*"epochs": 4'),
+        ({"seed": 1}, "the seed differs: stored 0, given 1"),
+        ({"max_macs": 7_000_000}, "--max-macs differs: stored 6000000, given 7000000"),
+        ({"data": DATA.model_copy(update={"name": "own-1"})}, "the data differs: stored"),
+        ({"definition": small_definition(name="other")}, 'definition differs: stored "small", given "other"'),
+        ({"definition": definition_of(smooth_space)}, "the search space differs"),
+    ],
+    ids=["fidelity", "seed", "max_macs", "data", "definition", "search space"],
+)
+def test_another_study_of_that_name_is_refused_with_both_ways_out(changes: dict[str, Any], what: str) -> None:
+    opened()
+    before = stored()
+    with pytest.raises(UsageError, match=what) as caught:
+        opened(**changes)
+    assert "add:      --name s-2\n" in str(caught.value)
+    assert "run:    mc1opt studies delete s --storage s.db" in str(caught.value)
+    assert stored() == before
+
+
+def test_the_commands_to_copy_name_the_storage_where_it_is_not_the_default_and_are_quoted() -> None:
+    for path, option in ((DEFAULT_STORAGE, ""), ("a b.db", " --storage 'a b.db'")):
+        storage = new_storage(path)
+        opened(storage=storage, name="my study")
+        with pytest.raises(UsageError) as caught:
+            opened(storage=storage, name="my study", seed=1)
+        assert "--name 'my study-2'\n" in str(caught.value)
+        assert str(caught.value).endswith(f"mc1opt studies delete 'my study'{option}")
+
+
+STUDY_FILE = '''"""A study."""
+from mc1opt.config import MLP, SGD, Config, LinearLayer
+def search_space(trial):
+    width = trial.suggest_int("width", 16, 64)
+    norm = trial.suggest_categorical("norm", ["none", "batch"])
+    layer = LinearLayer(width=width, norm=norm)
+    return Config(architecture=MLP(layers=(layer,)), optimizer=SGD(learning_rate=0.1), batch_size=64)
+'''
+
+
+GRID_FILE = STUDY_FILE + "GRID = {'width': [16, 32], 'norm': ['none']}\n"
+
+
+def test_another_grid_is_another_search_space() -> None:
+    def fingerprint(text: str) -> str:
+        Path("study.py").write_text(text)
+        return space_fingerprint(load_definition("study.py"))
+
+    assert fingerprint(GRID_FILE) == fingerprint(GRID_FILE)
+    assert fingerprint(GRID_FILE) != fingerprint(STUDY_FILE)
+    assert fingerprint(GRID_FILE) != fingerprint(GRID_FILE.replace("32]", "33]"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[16, 32]", "[16, 128]", r"point {'width': 128, 'norm': 'none'} of GRID of study.py does not fit"),
+        ("'norm': ['none']", "'norm': ['layer']", r"'layer'} of GRID of study.py does not fit"),
+        (", 'norm': ['none']", "", r"point {'width': 16} of GRID of study.py does not fit.*norm"),
+    ],
+    ids=["out of range", "no such choice", "a parameter left out"],
+)
+def test_a_grid_that_does_not_fit_the_search_space_is_refused(old: str, new: str, message: str) -> None:
+    Path("study.py").write_text(GRID_FILE.replace(old, new))
+    with pytest.raises(StudyFileError, match=message):
+        space_fingerprint(load_definition("study.py"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ("    width =", "    # How wide.\n\n    width  =", True),
+        ('"""A study."""', '"""Another text."""', True),
+        ("layer", "hidden", True),
+        ("64)\n    norm", "65)\n    norm", False),
+        ('["none", "batch"]', '["batch", "none"]', False),
+        ('["none", "batch"]', '["none"]', False),
+        ("16, 64", "16, 64, log=True", False),
+        ("learning_rate=0.1", "learning_rate=0.2", False),
+        ('"width", 16', '"size", 16', False),
+    ],
+    ids=["comment", "docstring", "name", "range", "order", "choice", "scale", "constant", "parameter"],
+)
+def test_what_a_search_space_gives_counts_and_not_how_it_is_written(old: str, new: str, same: bool) -> None:
+    def fingerprint(text: str) -> str:
+        Path("mine.py").write_text(text)
+        return space_fingerprint(load_definition("./mine.py"))
+
+    changed = STUDY_FILE.replace("search_space", "SPACE").replace(old, new).replace("SPACE", "search_space")
+    changed = changed.replace("Linearhidden", "LinearLayer").replace("hiddens=", "layers=")
+    assert changed != STUDY_FILE
+    assert (fingerprint(changed) == fingerprint(STUDY_FILE)) == same
+
+
+@pytest.mark.parametrize(
+    ("point", "why"),
+    [
+        ({"width": 65}, "65"),
+        ({"width": 16, "norm": "group"}, "group"),
+        ({"layers": 0}, "0"),
+    ],
+)
+def test_a_starting_point_that_does_not_fit_is_refused_by_name(point: dict[str, Any], why: str) -> None:
+    points = {**STARTING_POINTS, "odd": STARTING_POINTS["narrow"] | point}
+    with pytest.raises(StudyFileError, match=f"the starting point 'odd' of .* does not fit(.|\n)*{why}"):
+        opened(small_definition(starting_points=points))
+
+
+def never(trial: BaseTrial) -> Config:
+    trial.suggest_int("width", 1, 2)
+    raise TrialPruned("it never fits")
+
+
+@pytest.mark.parametrize("points", [{}, {"narrow": {"width": 1}}], ids=["none", "a starting point"])
+def test_a_space_in_which_nothing_is_feasible_is_refused_with_the_reason(points: dict[str, Any]) -> None:
+    with pytest.raises(StudyFileError, match=rf"each of {SPACE_DRAWS} random draws \(.* it never fits\)"):
+        opened(definition_of(never, starting_points=points))
+
+
+def test_which_draws_are_infeasible_is_compared_and_not_the_words_for_it() -> None:
+    def limited(limit: int, words: str) -> StudyDefinition:
+        def space(trial: BaseTrial) -> Config:
+            config = smooth_space(trial)
+            if config.batch_size > limit:
+                raise TrialPruned(words)
+            return config
+
+        return definition_of(space)
+
+    fingerprint = space_fingerprint(limited(100, "too large"))
+    assert space_fingerprint(limited(100, "larger than 100")) == fingerprint
+    assert space_fingerprint(limited(200, "too large")) != fingerprint
+    assert space_fingerprint(definition_of(smooth_space)) != fingerprint
+
+
+def test_the_fingerprints_of_stored_studies_stay() -> None:
+    assert space_fingerprint(definition_of(smooth_space)) == "dede74c0828e7dc6"
+    assert space_fingerprint(small_definition()) == "282fa9894b84e486"
+
+
+def test_a_search_space_that_warns_is_searched_from_its_starting_points() -> None:
+    """A step that does not divide its range, a library of which a function will go."""
+
+    def space(trial: BaseTrial) -> Config:
+        warnings.warn("old", DeprecationWarning, stacklevel=1)
+        warnings.warn("slow", RuntimeWarning, stacklevel=1)
+        trial.suggest_int("unused", 1, 9, step=3)
+        trial.suggest_float("unused too", 0.0, 1.0, step=0.3)
+        return tiny_space(trial)
+
+    point = {"width": 16, "unused": 4, "unused too": 0.9}
+    with pytest.warns() as seen:
+        study = opened(definition_of(space, starting_points={"a": point}))
+    assert {warning.category for warning in seen} == {DeprecationWarning, RuntimeWarning, UserWarning}
+    assert [trial.starting_point for trial in stored().trials] == ["a"]
+    assert study.trials[0].system_attrs["fixed_params"] == point
+
+
+def test_a_helper_that_changes_is_a_change_of_the_search_space() -> None:
+    def fingerprint(helper: str) -> str:
+        Path("helper.py").write_text(helper)
+        return space_fingerprint(load_definition("./mine.py"))
+
+    Path("mine.py").write_text(
+        "import helper\n" + STUDY_FILE.replace('"width", 16, 64', '"width", *helper.WIDTHS')
+    )
+    same = fingerprint("WIDTHS = (16, 64)\n")
+    assert fingerprint("# How wide.\nWIDTHS = (16, 64)\n") == same
+    assert fingerprint("WIDTHS = (16, 65)\n") != same
+
+
+@pytest.mark.parametrize("name", ["widht", "adam_step", "a"])
+def test_a_name_in_a_starting_point_that_is_not_asked_for_is_warned_of(name: str) -> None:
+    """One that no branch knows, and one that another branch asks for."""
+    points = {**STARTING_POINTS, "odd": STARTING_POINTS["narrow"] | {name: 2}}
+    with pytest.warns(UserWarning, match=f"'{name}' in starting point 'odd' of .* has no effect") as seen:
+        opened(small_definition(starting_points=points))
+    assert len(seen) == 1
+
+
+def test_a_name_in_a_grid_is_warned_of_where_no_point_asks_for_it() -> None:
+    def space(trial: BaseTrial) -> Config:
+        config = tiny_space(trial)
+        if config.architecture.layers[0].width == 16:
+            trial.suggest_int("for the narrow", 1, 2)
+        return config
+
+    grid: dict[str, list[Any]] = {"width": [16, 32], "for the narrow": [1, 2]}
+    space_fingerprint(definition_of(space, grid=grid))
+    with pytest.warns(UserWarning, match="'depht' in GRID of .* has no effect") as seen:
+        space_fingerprint(definition_of(space, grid=grid | {"depht": [1, 2]}))
+    assert len(seen) == 1
+
+
+def test_choices_that_differ_from_trial_to_trial_are_refused_by_name() -> None:
+    def space(trial: BaseTrial) -> Config:
+        config = tiny_space(trial)
+        trial.suggest_categorical("depth", [1, 2] if config.architecture.layers[0].width == 16 else [1, 2, 3])
+        return config
+
+    with pytest.raises(StudyFileError, match="'depth'"):
+        opened(definition_of(space))
+    assert new_storage().get_all_studies() == []
+
+
+def test_a_starting_point_that_lacks_a_parameter_is_refused() -> None:
+    point = {key: value for key, value in STARTING_POINTS["narrow"].items() if key != "sgd_step"}
+    with pytest.raises(StudyFileError, match=r"'odd'(.|\n)*sgd_step"):
+        opened(small_definition(starting_points={"odd": point}))
+    assert new_storage().get_all_studies() == []
+
+
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_a_study_of_plain_optuna_is_refused_and_untouched(direction: str) -> None:
+    foreign = optuna.create_study(storage=new_storage(), study_name="s", direction=direction)
+    foreign.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    with pytest.raises(UsageError, match=r"'s' is not one of mc1opt's\. Choose another name with --name"):
+        opened()
+    study = load_study(new_storage(), "s")
+    assert len(study.trials) == 1
+    assert study.user_attrs == {}
+
+
+def test_a_study_with_two_goals_is_refused() -> None:
+    optuna.create_study(storage=new_storage(), study_name="s", directions=["maximize", "minimize"])
+    with pytest.raises(UsageError, match="not one of mc1opt's"):
+        opened()
+
+
+def test_a_study_whose_process_died_while_it_was_made_is_begun_again() -> None:
+    """The steps of the making, each time one more of them."""
+    opened(name="complete")
+    expected = dataclasses.replace(stored(name="complete"), study="s", folder="s")
+    storage = new_storage()
+    for points in range(3):
+        study = optuna.create_study(storage=storage, study_name="s", direction="maximize")
+        study.set_user_attr(records.STUDY_SEED, SETTINGS.seed)
+        for name, params in list(STARTING_POINTS.items())[:points]:
+            study.enqueue_trial(params, user_attrs={records.STARTING_POINT: name})
+        opened()
+        assert stored() == expected
+        optuna.delete_study(study_name="s", storage=storage)
+
+
+def test_loading_a_study_that_does_not_exist_names_those_that_do() -> None:
+    with pytest.raises(StorageError, match=r"there is no study 'x' in this database\. It has none yet"):
+        load_study(new_storage(), "x")
+    opened()
+    with pytest.raises(StorageError, match="It has: s"):
+        load_study(new_storage(), "x")
+
+
+# ---- Interrupted trials ----------------------------------------------------------------------------------
+
+
+def leave_running(owner: dict[str, Any], epochs: int = 0) -> int:
+    """A process with this owner asks for a trial, draws, reports up to so many epochs and is gone."""
+    definition = small_definition(starting_points={})
+    study = opened(definition, new_storage(owner=owner))
+    trial = study.ask()
+    definition.config(trial)
+    for epoch in range(len(study.trials[trial.number].intermediate_values), epochs):
+        trial.report(0.1 * epoch, epoch)
+    return trial.number
+
+
+def take_up() -> int:
+    storage = new_storage()
+    return take_up_interrupted(load_study(storage, "s"), storage)
+
+
+def test_a_trial_that_a_dead_process_left_is_trained_with_its_number_and_parameters() -> None:
+    leave_running(dead_owner(), epochs=2)
+    before = stored().trials[0]
+    record = run_study(2, small_definition(starting_points={}), seed=0, max_macs=SETTINGS.max_macs).record
+    after = record.trials[0]
+    assert after.outcome == "complete"
+    assert (after.number, after.params) == (0, before.params)
+    assert after.value == after.values_by_epoch[-1]
+    assert after.interrupted == 1
+    assert load_study(new_storage(), "s").trials[0].user_attrs[records.OWNER] == this_owner()
+    assert len(record.trials) == 2
+
+
+def test_a_taken_up_trial_waits_without_an_owner_and_says_how_often_it_was_interrupted() -> None:
+    for times in (1, 2):
+        assert leave_running(dead_owner(), epochs=times) == 0
+        assert take_up() == 1
+        assert take_up() == 0
+        trial = load_study(new_storage(), "s").trials[0]
+        assert trial.state == TrialState.WAITING
+        assert trial.user_attrs[records.OWNER] is None
+        assert trial.user_attrs[records.INTERRUPTED] == times
+
+
+def living_owner() -> dict[str, Any]:
+    """Another process that lives: the parent of this one."""
+    parent = os.getppid()
+    return {**this_owner(), "pid": parent, "started": ownership._start_time(parent)}
+
+
+@pytest.mark.parametrize(
+    "owner",
+    [living_owner(), {**dead_owner(), "host": "elsewhere.example"}],
+    ids=["a living process", "another host"],
+)
+def test_a_trial_whose_owner_may_live_is_let_alone_and_waited_for(owner: dict[str, Any]) -> None:
+    leave_running(owner)
+    assert take_up() == 0
+    stop = StopFlag()
+
+    class StopsLater(Observer):
+        """When it has waited for a second longer than it had something to do."""
+
+        def trial_ended(self, trial: TrialRecord) -> None:
+            threading.Timer(1.5, stop.set, ("signal", "SIGINT")).start()
+
+    options = {"seed": 0, "max_macs": SETTINGS.max_macs, "observers": (StopsLater(),), "stop": stop}
+    ended = run_study(2, small_definition(starting_points={}), **options)
+    assert ended.reason == "signal"
+    assert ended.record.trials[0].outcome == "running"
+    assert len(counted(ended.record)) == 1
+    assert load_study(new_storage(), "s").trials[0].user_attrs[records.OWNER] == owner
+
+
+def test_a_trial_of_this_process_that_no_thread_of_it_trains_is_trained() -> None:
+    """As where the answer of a database server was lost: the trial was made twice."""
+    leave_running(this_owner())
+    assert take_up() == 0
+    record = run_study(2, small_definition(starting_points={}), seed=0, max_macs=SETTINGS.max_macs).record
+    assert [trial.outcome for trial in record.trials[:1]] == ["complete"]
+    assert len(counted(record)) == 2
+
+
+def test_a_silent_owner_on_another_host_is_dead_and_a_living_process_of_this_one_is_not() -> None:
+    elsewhere = {**dead_owner(), "host": "elsewhere.example"}
+    numbers = [leave_running(owner) for owner in (elsewhere, this_owner())]
+    storage = new_storage()
+    assert take_up_interrupted(load_study(storage, "s"), storage, lambda trial: True) == 1
+    states = [stored().trials[number].outcome for number in numbers]
+    assert states == ["waiting", "running"]
+
+
+def test_five_deaths_without_a_new_epoch_fail_the_trial() -> None:
+    for death in range(1, MAX_STALLED + 1):
+        leave_running(dead_owner(), epochs=1)
+        assert take_up() == (1 if death < MAX_STALLED else 0)
+    trial = stored().trials[0]
+    assert (trial.state, trial.outcome) == ("FAIL", "failed")
+    assert trial.failure == {"kind": "killed", "message": "its process died 5 times without a new epoch"}
+    assert trial.interrupted == MAX_STALLED
+    assert take_up() == 0
+
+
+def test_a_new_epoch_begins_the_count_of_deaths_anew() -> None:
+    for epochs in (0, 0, 0, 0, 1):
+        leave_running(dead_owner(), epochs=epochs)
+        assert take_up() == 1
+    assert stored().trials[0].interrupted == 5
+
+
+def test_a_trial_that_an_interrupted_search_left_waiting_comes_before_new_ones() -> None:
+    leave_running(dead_owner())
+    take_up()
+    study = opened(small_definition(starting_points={}))
+    assert [study.ask().number for _ in range(2)] == [0, 1]
+
+
+def test_the_seconds_of_an_enqueued_trial_are_those_that_it_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Optuna stores UTC and gives local time; a mixture is hours off, but not where local time is UTC."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        definition = definition_of(tiny_space, starting_points={"a": {"width": 16}})
+        trials = run_study(2, definition).record.trials
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert [trial.starting_point for trial in trials[:2]] == ["a", None]
+    for trial in trials:
+        assert trial.seconds is not None
+        assert 0 <= trial.seconds < 600
+
+
+# ---- Databases that dead processes have left -------------------------------------------------------------
+
+WRITER = """
+import os, signal, sqlite3, sys
+connection = sqlite3.connect("s.db", isolation_level=None)
+connection.execute("PRAGMA cache_size = 1")  # so that pages are written before the end of the transaction
+connection.execute("BEGIN")
+for number in range(2000):
+    connection.execute(sys.argv[1], (f"{number} " * 100,))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def kill_within_a_write(insert: str) -> None:
+    before = Path("s.db").stat().st_size
+    subprocess.run([sys.executable, "-c", WRITER, insert], check=False)
+    assert Path("s.db-journal").stat().st_size > 0
+    assert Path("s.db").stat().st_size > before
+
+
+def test_a_database_whose_writer_was_killed_is_opened_with_what_was_finished() -> None:
+    opened()
+    before = stored()
+    insert = "INSERT INTO study_user_attributes (study_id, key, value_json) VALUES (1, ?, '1')"
+    kill_within_a_write(insert)
+    assert stored() == before
+    kill_within_a_write(insert)
+    assert len(opened().trials) == 2
+    assert len(opened().user_attrs) < 20
+
+
+def test_a_database_of_another_program_whose_writer_was_killed_stays_untouched() -> None:
+    connection = sqlite3.connect("s.db")
+    connection.execute("CREATE TABLE recipes (name TEXT)")
+    connection.close()
+    kill_within_a_write("INSERT INTO recipes VALUES (?)")
+    before = {path.name: path.read_bytes() for path in Path().glob("s.db*")}
+    with pytest.raises(StorageError, match="database of another program"):
+        new_storage()
+    assert {path.name: path.read_bytes() for path in Path().glob("s.db*")} == before
+
+
+def test_a_database_whose_process_was_killed_while_it_was_made_is_made_again() -> None:
+    fork_searches("create", 8)

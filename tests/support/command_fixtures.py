@@ -1,0 +1,94 @@
+"""Images, a search that has ended, and the command in this process for what needs no process of its own."""
+
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mc1opt.cli.main import main
+from tests.support.command import COMMAND, SECONDS, TINY, TINY_SEARCH
+from tests.support.image_sets import write_binary_folder
+
+
+@pytest.fixture(scope="session")
+def finished_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a search of 3 trials has ended: its database, images, output. Not to be changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    write_binary_folder(folder / "images")
+    (folder / "studies").mkdir()
+    (folder / "studies/tiny.py").write_text(TINY)
+    with (folder / "stdout").open("w") as stdout, (folder / "stderr").open("w") as stderr:
+        subprocess.run(
+            [COMMAND, *TINY_SEARCH, "--trials", "3", "--confirm", "1", "--json"],
+            cwd=folder,
+            env={**os.environ, "MC1OPT_DATA": str(folder / "cache")},
+            stdout=stdout,
+            stderr=stderr,
+            timeout=SECONDS,
+            check=False,
+        )
+    return folder
+
+
+@pytest.fixture
+def finished(finished_folder: Path, tmp_path: Path) -> Path:
+    """The test's own copy of that folder, and its current folder."""
+    shutil.copytree(finished_folder, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """The current folder, with images and the study definition, but without a database."""
+    write_binary_folder(tmp_path / "images")
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies/tiny.py").write_text(TINY)
+    return tmp_path
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+    """Starts a command, which ends with the test at the latest.
+
+    What it prints fits into the pipes, so that it may be read at the end.
+    """
+    started = []
+
+    def start_one(*arguments: str) -> "subprocess.Popen[str]":
+        pipe = subprocess.PIPE
+        started.append(subprocess.Popen([COMMAND, *arguments], stdout=pipe, stderr=pipe, text=True))
+        return started[-1]
+
+    yield start_one
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+
+
+@pytest.fixture
+def mc1opt_here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., "subprocess.CompletedProcess[str]"]]:
+    """Gives a command to `main` in this process: a process of its own takes a second to start."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def give(*arguments: str, answer: str = "") -> "subprocess.CompletedProcess[str]":
+        monkeypatch.setattr(sys, "argv", ["mc1opt", *arguments])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        stdout, stderr = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), stdout, stderr)
+
+    yield give
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

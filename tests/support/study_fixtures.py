@@ -1,0 +1,43 @@
+"""What searches in tests have in common: switches, one study to compare with, databases that don't sync."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy.event
+from sqlalchemy.engine import Engine
+
+from tests.support.curves import SWITCHES_VARIABLE, Switches
+from tests.support.studies import WHOLE, fail_some, run_study, without_syncs
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_syncs() -> Iterator[None]:
+    """Real files and locks, but a slow disk would be most of the time, and only power cuts need syncs."""
+    sqlalchemy.event.listen(Engine, "connect", without_syncs)
+    yield
+    sqlalchemy.event.remove(Engine, "connect", without_syncs)
+
+
+@pytest.fixture(scope="session")
+def whole(_no_syncs: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a study of WHOLE trials, trained in one go by one worker; not to be changed.
+
+    In it: the database s.db, the weights, and the switches that made some of its trials fail.
+    """
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "switches").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(SWITCHES_VARIABLE, str(folder / "switches"))
+        fail_some(Switches(folder / "switches"))
+        run_study(WHOLE, path=str(folder / "s.db"), keep=3)
+    return folder
+
+
+@pytest.fixture
+def switches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Switches:
+    """Rules for the learning curves, in force for this test and the processes that it starts."""
+    folder = tmp_path / "switches"
+    folder.mkdir()
+    monkeypatch.setenv(SWITCHES_VARIABLE, str(folder))
+    return Switches(folder)

@@ -1,0 +1,232 @@
+"""A model folder: written, read back, loaded, and refused where it is not whole."""
+
+import json
+import pickle
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import mc1opt
+from mc1opt.config import CLASS_NAMES, MLP, Config, LinearLayer, config_id
+from mc1opt.errors import ModelError, UsageError
+from mc1opt.models.build import build_model
+from mc1opt.training.checkpoint import load_weights
+from mc1opt.training.model_folder import (
+    check_labels,
+    file_sha256,
+    load_model,
+    read_model_folder,
+    weights_model,
+    write_model_folder,
+)
+from tests.support.command import files_below
+from tests.support.images import SMALL_MLP
+from tests.support.trained import Trained, logits_of, random_images, write_model
+
+MODEL = Path("models/m")
+METRICS = {"accuracy": 0.5}
+
+
+@pytest.fixture
+def model(trained: Trained) -> Path:
+    return write_model(MODEL, trained)
+
+
+# ---- Whole -----------------------------------------------------------------------------------------------
+
+
+def test_what_is_written_is_read_back(trained: Trained) -> None:
+    written = write_model_folder(MODEL, trained.weights, trained.config, METRICS, "# A card\n")
+    read = read_model_folder(MODEL)
+    assert read == written
+    assert (read.config, read.labels, read.metrics) == (trained.config, CLASS_NAMES, METRICS)
+    assert read.weights.read_bytes() == trained.weights.read_bytes()
+    assert read.weights_sha256 == file_sha256(trained.weights)
+    assert (MODEL / "model_card.md").read_text() == "# A card\n"
+    assert json.loads((MODEL / "config.json").read_text())["config_id"] == config_id(trained.config)
+    assert [path.name for path in MODEL.parent.iterdir()] == ["m"]
+
+
+@pytest.mark.parametrize("load", [load_model, mc1opt.load_model], ids=["results", "package"])
+def test_a_loaded_model_answers_as_the_trained_network(
+    model: Path, trained: Trained, load: Callable[[Path | str], torch.nn.Module]
+) -> None:
+    network = build_model(trained.config.architecture)
+    load_weights(network, trained.weights)
+    images = random_images(7)
+    loaded = load(str(model))
+    assert not any(module.training for module in loaded.modules())
+    np.testing.assert_array_equal(logits_of(loaded, images), logits_of(network, images))
+    assert logits_of(loaded, images[:1]).shape == (1, 10)
+
+
+def test_importing_the_package_does_not_import_torch() -> None:
+    code = "import mc1opt, sys; assert callable(mc1opt.load_model); print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "False\n"
+
+
+# ---- A model that is there already -----------------------------------------------------------------------
+
+
+def test_a_model_is_replaced_only_by_force_and_other_files_stay(model: Path, trained: Trained) -> None:
+    (model / "trainings.jsonl").write_text("a record\n")
+    before = files_below(model)
+    with pytest.raises(UsageError, match=r"models/m holds a model already .*--force replaces it"):
+        write_model_folder(MODEL, trained.weights, trained.config, METRICS, "")
+    assert files_below(model) == before
+    write_model_folder(MODEL, trained.weights, trained.config, METRICS, "", force=True)
+    assert read_model_folder(model).metrics == METRICS
+    assert (model / "trainings.jsonl").read_text() == "a record\n"
+    assert [path.name for path in MODEL.parent.iterdir()] == ["m"]
+
+
+def test_a_folder_with_records_alone_gets_its_model(trained: Trained) -> None:
+    MODEL.mkdir(parents=True)
+    (MODEL / "trainings.jsonl").write_text("a record\n")
+    write_model_folder(MODEL, trained.weights, trained.config, METRICS, "")
+    assert read_model_folder(MODEL).metrics == METRICS
+
+
+def test_weights_that_do_not_exist_leave_nothing_behind(trained: Trained) -> None:
+    with pytest.raises(ModelError, match="models/m cannot be written"):
+        write_model_folder(MODEL, Path("none.safetensors"), trained.config, METRICS, "")
+    assert files_below(Path("models")) == {}
+
+
+def test_a_write_that_was_cut_off_is_noticed(model: Path, trained: Trained, other: Trained) -> None:
+    """The weights are put into place before the config: between the two, they don't belong together."""
+    (model / "model.safetensors").write_bytes(other.weights.read_bytes())
+    with pytest.raises(ModelError, match="is damaged, or of another model"):
+        read_model_folder(model)
+
+
+@pytest.fixture(scope="module")
+def other(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Weights of the same shapes."""
+    weights = tmp_path_factory.mktemp("other") / "other.safetensors"
+    content = bytearray(trained.weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    return Trained(trained.training, trained.results, weights)
+
+
+# ---- Not whole, or not ours ------------------------------------------------------------------------------
+
+
+def change_json(name: str, change: Callable[[dict], object]) -> Callable[[Path], None]:
+    def act(folder: Path) -> None:
+        content = json.loads((folder / name).read_text())
+        change(content)
+        (folder / name).write_text(json.dumps(content))
+
+    return act
+
+
+def truncate(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "model.safetensors").unlink(), r"model\.safetensors missing"),
+        (lambda folder: (folder / "labels.json").unlink(), r"labels\.json missing"),
+        (lambda folder: (folder / "config.json").write_text("{"), r"config\.json is damaged"),
+        (lambda folder: (folder / "config.json").write_text("[]"), r"config\.json is damaged"),
+        (
+            lambda folder: (folder / "config.json").write_text("{}"),
+            r"damaged, or of no model .*no config",
+        ),
+        (lambda folder: (folder / "metrics.json").write_bytes(b"\xff"), r"metrics\.json is damaged"),
+        (truncate, r"model\.safetensors is damaged"),
+        (
+            change_json("config.json", lambda content: content["config"].update(schema_version=2)),
+            r"config\.json: a stored config has schema version 2; this mc1opt reads 1 to 1\. Install",
+        ),
+        (
+            change_json("config.json", lambda content: content["config"].update(batch_size=0)),
+            "batch_size: .*greater than or equal to 1",
+        ),
+        (
+            change_json("config.json", lambda content: content["config"].update(batch_size=65)),
+            r"config\.json is damaged, or was changed: its config is [0-9a-f]{12}, and not [0-9a-f]{12}",
+        ),
+        (change_json("config.json", lambda content: content.pop("config_id")), "and not None"),
+        (change_json("config.json", lambda content: content.update(config=[])), "holds no config"),
+        (lambda folder: (folder / "config.json").write_text("[" * 100_000), r"config\.json is damaged"),
+        (
+            change_json("labels.json", lambda labels: labels.__setitem__(0, "zebra")),
+            r"a model of other classes \(10: zebra, automobile",
+        ),
+        (change_json("labels.json", lambda labels: labels.pop()), r"other classes \(9: airplane"),
+    ],
+)
+def test_a_folder_that_is_not_whole_is_refused(
+    model: Path, damage: Callable[[Path], object], message: str
+) -> None:
+    damage(model)
+    with pytest.raises(ModelError, match=message):
+        load_model(model)
+
+
+def test_a_folder_that_does_not_exist_is_named() -> None:
+    with pytest.raises(ModelError, match="there is no model folder models/none"):
+        load_model("models/none")
+
+
+class Trap:
+    """Leaves a file behind when it is unpickled."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (Path("executed"),))
+
+
+def test_a_pickle_in_place_of_the_weights_is_not_executed(model: Path) -> None:
+    content = pickle.dumps(Trap())
+    pickle.loads(content)
+    Path("executed").unlink()  # it would be
+    weights = model / "model.safetensors"
+    weights.write_bytes(content)
+    change_json("config.json", lambda known: known.update(weights_sha256=file_sha256(weights)))(model)
+    with pytest.raises(ModelError, match=r"cannot be read as safetensors .*pickles, are not opened"):
+        load_model(model)
+    assert not Path("executed").exists()
+
+
+def test_weights_of_another_config_are_refused(trained: Trained) -> None:
+    config = trained.config.model_copy(update={"architecture": SMALL_MLP})
+    assert isinstance(config, Config)
+    with pytest.raises(ModelError, match="are not of this config"):
+        weights_model(trained.weights, config)
+
+
+def test_a_network_much_larger_than_its_weights_is_not_even_made(trained: Trained) -> None:
+    """16 layers of 16,384 would take 17 GB."""
+    huge = MLP(layers=(LinearLayer(width=16_384),) * 16)
+    config = trained.config.model_copy(update={"architecture": huge})
+    with pytest.raises(ModelError, match=r"not of this config: [\d,]+ numbers for 4,[\d,]+ parameters"):
+        weights_model(trained.weights, config)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(trained: Trained, value: float) -> None:
+    tensors = load_file(trained.weights)
+    name = next(name for name, tensor in tensors.items() if tensor.ndim == 4)
+    tensors[name][0, 0, 0, 0] = value
+    save_file(tensors, "broken.safetensors")
+    with pytest.raises(ModelError, match=rf"are damaged: {re.escape(name)} is not finite"):
+        weights_model(Path("broken.safetensors"), trained.config)
+
+
+def test_many_other_classes_are_not_all_listed() -> None:
+    with pytest.raises(ModelError, match=r"\(1000: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, \.\.\.\)"):
+        check_labels(list(range(1000)), "model.onnx")

@@ -31,7 +31,6 @@ from mc1opt.config import config_id
 from mc1opt.data.sources import find_data
 from mc1opt.database.location import DEFAULT_STORAGE, user_storage
 from mc1opt.database.studies import read_study
-from mc1opt.display.progress import duration
 from mc1opt.errors import Mc1optError, UsageError, WorkerError
 from mc1opt.exclusive import exclusive
 from mc1opt.files import append_line, read_lines
@@ -44,9 +43,10 @@ from mc1opt.published.measure import busy_line, run_ladder, stopped_line
 from mc1opt.published.plan import Entry, LadderPlan, first_seeds, make_plan
 from mc1opt.published.results import SeedResult, presets_folder
 from mc1opt.search.definition import load_definition
-from mc1opt.search.run import StopFlag
 from mc1opt.search.sampling import grid_size
 from mc1opt.spec import CAUSED_BY_CONFIG, DataSet, Device, Precision
+from mc1opt.text import duration
+from mc1opt.workers.stop import StopFlag
 
 # ---- What is missing -------------------------------------------------------------------------------------
 

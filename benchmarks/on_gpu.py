@@ -50,14 +50,14 @@ from mc1opt.cli.signals import Signals
 from mc1opt.cli.values import parse_duration
 from mc1opt.data.cache import CIFAR10, open_entry
 from mc1opt.data.sources import find_data
-from mc1opt.display.progress import duration
 from mc1opt.errors import DataError, Mc1optError, UsageError
 from mc1opt.files import read_lines
 from mc1opt.machine.devices import resolve_device, resolve_precision
 from mc1opt.paths import user_path
 from mc1opt.published.measure import OVERHEAD_MACS
-from mc1opt.search.run import TICK_SECONDS, StopFlag
 from mc1opt.spec import DEVICES
+from mc1opt.text import duration
+from mc1opt.workers.stop import TICK_SECONDS, StopFlag
 
 ROOT = Path(__file__).parents[1]
 START_SECONDS = 30.0

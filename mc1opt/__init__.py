@@ -15,6 +15,8 @@ The ground, which all packages may import:
     seeds        every random draw's seed
     errors       the errors that people see
     suggest      suggestions that search spaces share
+    text         numbers as people read them
+    text         numbers as people read them
 """
 
 from pathlib import Path

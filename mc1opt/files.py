@@ -1,5 +1,6 @@
 """JSON in files: records, a line each, appended for good and read back whatever a crash left; an object."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -67,3 +68,16 @@ def read_object(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Deletes a checkpoint that is of no use any more, and what killed processes have left of it."""
+    for left in (path, *path.parent.glob(f".{path.name}.*.tmp")):
+        delete(left)
+
+
+def delete(path: Path) -> None:
+    """Deletes a file, if it is there and can be."""
+    # A file that cannot be deleted costs disk, not results.
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)

@@ -11,3 +11,8 @@ def derive_seed(*parts: int | str) -> int:
     """
     text = "".join(f"{type(part).__name__}:{len(str(part))}:{part};" for part in parts)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def retrain_seed(study_seed: int, index: int) -> int:
+    """The seed of a study's retrainings with an index, counted from 0."""
+    return derive_seed(study_seed, "retrain", index)

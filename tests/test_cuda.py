@@ -15,10 +15,10 @@ from mc1opt.config import ConvNet
 from mc1opt.database.studies import read_study
 from mc1opt.export.export import ExportCommand, export
 from mc1opt.search.command import SearchCommand, search
-from mc1opt.search.run import StopFlag
 from mc1opt.spec import DataSet, EpochResult, Precision, Training
 from mc1opt.training.loop import Trainer, train
 from mc1opt.workers.pool import ProcessPool
+from mc1opt.workers.stop import StopFlag
 from tests.support.image_sets import write_binary_folder
 from tests.support.images import ALL_AUGMENTATION, SMALL_CONVNET, small_training, write_images
 

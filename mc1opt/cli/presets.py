@@ -105,7 +105,7 @@ def run(
     from mc1opt.presets import PRESETS, get_recipe
     from mc1opt.published.measure import LadderCommand, run_presets, stopped_line
     from mc1opt.published.report import preset_json, result_lines
-    from mc1opt.search.run import StopFlag
+    from mc1opt.workers.stop import StopFlag
 
     chosen = get_recipe(recipe)
     as_json = _json(context, as_json)

@@ -69,7 +69,7 @@ def retrain(
     from mc1opt.retraining.report import stopped_json
     from mc1opt.retraining.retrain import RetrainCommand
     from mc1opt.retraining.retrain import retrain as run_retraining
-    from mc1opt.search.run import StopFlag
+    from mc1opt.workers.stop import StopFlag
 
     stop = StopFlag()
     signals = Signals(stop)

@@ -89,10 +89,13 @@ def run(
     mode = wandb_mode(wandb)
 
     from mc1opt.dashboard.pages import DashboardWriter
+    from mc1opt.display.live import display
+    from mc1opt.display.tables import end_lines
     from mc1opt.mirror.observer import mirrored_search
     from mc1opt.search.command import SearchCommand, search
-    from mc1opt.search.run import StopFlag
+    from mc1opt.workers.stop import StopFlag
 
+    output = sys.stderr if as_json else sys.stdout
     stop = StopFlag()
     signals = Signals(stop)
     mirrored = mirrored_search(mode, storage, lambda line: typer.echo(line, err=as_json))
@@ -120,9 +123,12 @@ def run(
             ),
             stop=stop,
             on_start=signals.leave_to_the_work,
-            output=sys.stderr if as_json else sys.stdout,
+            output=output,
+            display=display(output),
             observers=(DashboardWriter(storage), *mirrors),
         )
+        for line in end_lines(ended, storage):
+            print(line, file=output, flush=True)
     if as_json:
         print_json(ended.record.to_json())
     if ended.reason == "failures":

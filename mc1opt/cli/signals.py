@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from mc1opt.program import program
 
 if TYPE_CHECKING:
-    from mc1opt.search.run import StopFlag
+    from mc1opt.workers.stop import StopFlag
 
 ECHO_SECONDS = 0.1
 """Within which the same signal again is the same request: timeout(1) signals its child, then its group."""

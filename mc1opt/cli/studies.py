@@ -21,7 +21,7 @@ def studies(context: typer.Context, storage: Storage = DEFAULT_STORAGE, as_json:
     """
     if context.invoked_subcommand is not None:
         return
-    from mc1opt.database.studies import catalogue, catalogue_lines
+    from mc1opt.search.catalogue import catalogue, catalogue_lines
 
     found = catalogue(storage)
     if as_json:
@@ -45,8 +45,8 @@ def delete(
       mc1opt studies delete cnn
       mc1opt studies delete cnn --yes
     """
+    from mc1opt.database.location import models_folder
     from mc1opt.database.studies import delete_study, open_for_deletion
-    from mc1opt.training.model_folder import models_folder
 
     if context.parent is not None and storage == DEFAULT_STORAGE:
         # `studies --storage PATH delete NAME` must not delete from another database than it names.

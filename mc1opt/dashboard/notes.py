@@ -14,7 +14,7 @@ from mc1opt.config import config_from_json
 from mc1opt.database.ranking import by_promise, by_value, confirmed_values, told_apart
 from mc1opt.database.records import StudyRecord, TrialRecord
 from mc1opt.describe import describe_config
-from mc1opt.display.progress import duration, passed_over_lines, plural
+from mc1opt.display.progress import passed_over_lines
 from mc1opt.display.tables import (
     counts_line,
     pruning_line,
@@ -22,6 +22,7 @@ from mc1opt.display.tables import (
     storage_option,
 )
 from mc1opt.errors import ConfigError
+from mc1opt.text import duration, plural
 
 BEST = 5
 """Trials that have notes, files and a line in the study's note."""

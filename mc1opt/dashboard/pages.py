@@ -20,15 +20,15 @@ from mc1opt.dashboard.files import TrialFile, keep_files, retraining_files, tria
 from mc1opt.dashboard.notes import Retrained, best_trials, merged_note, retrained, study_note, trial_note
 from mc1opt.database import records
 from mc1opt.database.artifacts import artifacts_folder
-from mc1opt.database.opening import open_storage
+from mc1opt.database.location import models_folder
+from mc1opt.database.opening import load_study, open_storage
 from mc1opt.database.records import StudyRecord, TrialRecord, study_record
 from mc1opt.database.storage import StudyStorage
 from mc1opt.describe import describe_config
 from mc1opt.errors import ConfigError, Mc1optError
 from mc1opt.measurement.final_test import misclassified_path
 from mc1opt.search.observers import Observer, SearchEnded, SearchStarted
-from mc1opt.search.study import load_study
-from mc1opt.training.model_folder import ModelFolder, models_folder, read_model_folder
+from mc1opt.training.model_folder import ModelFolder, read_model_folder
 
 SHARE = 0.01
 """Of a search's time that a processor may be kept busy by writing, but for the first and the last time."""

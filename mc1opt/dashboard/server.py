@@ -22,10 +22,9 @@ from mc1opt.dashboard.pages import study_page, update_or_warn
 from mc1opt.database import records
 from mc1opt.database.artifacts import artifacts_folder
 from mc1opt.database.identity import keep_folder
-from mc1opt.database.opening import open_storage
+from mc1opt.database.opening import load_study, open_storage
 from mc1opt.database.storage import StudyStorage
 from mc1opt.errors import UsageError
-from mc1opt.search.study import load_study
 
 if TYPE_CHECKING:
     from bottle import Bottle

@@ -17,8 +17,8 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from mc1opt.database import records
+from mc1opt.database.interrupted import take_up_interrupted
 from mc1opt.database.storage import StudyStorage
-from mc1opt.search.study import take_up_interrupted
 
 logger = logging.getLogger(__name__)
 

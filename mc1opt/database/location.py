@@ -185,3 +185,16 @@ def locked_on_server(url: str) -> Iterator[None]:
     with engine.connect() as connection:
         connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK_KEY})
         yield
+
+
+def models_folder(storage: str, folder: str) -> Path:
+    """Where the models of a study are.
+
+    Args:
+        storage: the study database.
+        folder: the study's; see `mc1opt.database.records.study_folder_name`.
+    """
+    # Here, because who loads a model needs no study database.
+    from mc1opt.database.location import files_folder
+
+    return files_folder(storage) / "models" / folder

@@ -49,6 +49,7 @@ def open_storage(
         StorageError: it is missing (without `create`), empty, damaged, foreign or not writable; whatever is
             there stays untouched.
     """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # of its lines people need none beside ours
     url = storage_url(storage)
     path = sqlite_path(url)
     if path is None:
@@ -234,3 +235,17 @@ def _make_folder(path: Path) -> None:
             f"the folder {path.parent} for the study database cannot be made: {error.strerror}. "
             "Name a place that you may write to with --storage."
         ) from error
+
+
+def load_study(storage: StudyStorage, name: str) -> optuna.Study:
+    """Loads a stored study for reading.
+
+    Raises:
+        StorageError: there is no study of that name.
+    """
+    try:
+        return optuna.load_study(study_name=name, storage=storage)
+    except KeyError as error:
+        known = sorted(study.study_name for study in storage.get_all_studies())
+        listed = f"It has: {', '.join(known)}." if known else "It has none yet."
+        raise StorageError(f"there is no study {name!r} in this database. {listed}") from error

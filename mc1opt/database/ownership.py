@@ -90,3 +90,11 @@ def _start_time(pid: int) -> int | None:
     # The second field is the command in parentheses, and may hold blanks and parentheses itself.
     fields = stat.rpartition(")")[2].split()
     return ENDED if fields[0] == "Z" else int(fields[19])
+
+
+class LostTrialError(Exception):
+    """A trial belongs to another process now, which took this one for dead. What that one does counts."""
+
+
+class NoRoomError(Exception):
+    """A study has begun as many trials as it may: those of other processes are among them."""

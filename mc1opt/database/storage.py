@@ -18,11 +18,7 @@ from typing import Any
 import optuna
 import sqlalchemy
 from optuna._typing import JSONSerializable
-from optuna.distributions import (
-    BaseDistribution,
-    check_distribution_compatibility,
-    json_to_distribution,
-)
+from optuna.distributions import BaseDistribution, check_distribution_compatibility, json_to_distribution
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb.models import TrialModel
@@ -34,19 +30,12 @@ from sqlalchemy.orm import Session
 
 from mc1opt.database import statements
 from mc1opt.database.location import locked_beside, locked_on_server, server_arguments, sqlite_path
+from mc1opt.database.ownership import LostTrialError, NoRoomError
 from mc1opt.database.records import CONFIG_ID, DUPLICATE_OF, OWNER
 from mc1opt.database.retry import DatabaseError, Outage, patiently, through_outages
 
 BUSY_TIMEOUT_SECONDS = 20.0
 """How long a statement waits for another process's lock on a SQLite file."""
-
-
-class LostTrialError(Exception):
-    """A trial belongs to another process now, which took this one for dead. What that one does counts."""
-
-
-class NoRoomError(Exception):
-    """A study has begun as many trials as it may: those of other processes are among them."""
 
 
 class StudyStorage(RDBStorage):
@@ -66,11 +55,9 @@ class StudyStorage(RDBStorage):
         self._drawn = threading.local()
         self._noted = threading.local()
         self._room = threading.local()
-        options: dict[str, Any] = {"pool_size": threads + 4, "connect_args": server_arguments(url)}
-        if make_url(url).get_backend_name() == "sqlite":
-            options["connect_args"] = {"timeout": BUSY_TIMEOUT_SECONDS}
-        else:
-            options["pool_pre_ping"] = True
+        is_sqlite = make_url(url).get_backend_name() == "sqlite"
+        arguments = {"timeout": BUSY_TIMEOUT_SECONDS} if is_sqlite else server_arguments(url)
+        options = {"pool_size": threads + 4, "connect_args": arguments, "pool_pre_ping": not is_sqlite}
         super().__init__(url, engine_kwargs=options)
 
     # What a search has Optuna's own methods do; those below are patient, too.
@@ -186,16 +173,8 @@ class StudyStorage(RDBStorage):
     def _first_distribution(self, trial_id: int, param_name: str) -> BaseDistribution | None:
         """What a parameter was drawn from in an earlier trial of ours; None if in none."""
         with self._transaction() as connection:
-            row = connection.execute(
-                sqlalchemy.text(
-                    "SELECT distribution_json FROM trial_params JOIN trials USING (trial_id) "
-                    "WHERE study_id = (SELECT study_id FROM trials WHERE trial_id = :trial) "
-                    "AND param_name = :name AND EXISTS (SELECT 1 FROM trial_user_attributes AS attribute "
-                    "WHERE attribute.trial_id = trials.trial_id AND key = :owner) LIMIT 1"
-                ),
-                {"trial": trial_id, "name": param_name, "owner": OWNER},
-            ).fetchone()
-        return None if row is None else json_to_distribution(row[0])
+            stored = statements.first_distribution(connection, trial_id, param_name)
+        return None if stored is None else json_to_distribution(stored)
 
     @contextlib.contextmanager
     def writing_study_attributes_together(self) -> Iterator[None]:

@@ -16,6 +16,7 @@ from mc1opt.database import records
 from mc1opt.database.location import folder_name
 from mc1opt.database.ownership import is_dead
 from mc1opt.database.ranking import by_promise, by_value
+from mc1opt.files import delete
 
 _WEIGHTS = re.compile(r"trial-(\d+)\.safetensors")
 _CHECKPOINT = re.compile(r"trial-(\d+)(?:-again-(\d+))?\.checkpoint")
@@ -43,12 +44,6 @@ def confirmation_checkpoint_path(folder: Path, number: int, seed: int) -> Path:
     return folder / f"trial-{number:05d}-again-{seed}.checkpoint"
 
 
-def remove_checkpoint(path: Path) -> None:
-    """Deletes a checkpoint that is of no use any more, and what killed processes have left of it."""
-    for left in (path, *path.parent.glob(f".{path.name}.*.tmp")):
-        _delete(left)
-
-
 def keep_best_weights(folder: Path, trials: Iterable[FrozenTrial], keep: int) -> None:
     """Deletes the weights of completed trials but for the best; those of running trials stay.
 
@@ -59,7 +54,7 @@ def keep_best_weights(folder: Path, trials: Iterable[FrozenTrial], keep: int) ->
     best = {trial.number for ranked in (by_value(complete), by_promise(complete)) for trial in ranked[:keep]}
     for trial in complete:
         if trial.number not in best:
-            _delete(weights_path(folder, trial.number))
+            delete(weights_path(folder, trial.number))
 
 
 def kept_weights(folder: Path) -> dict[int, Path]:
@@ -93,7 +88,7 @@ def tidy(folder: Path, trials: Sequence[FrozenTrial], keep: int) -> None:
             and not records.foreign(trials[number])
             and _is_left(trials[number], match, unfinished is not None)
         ):
-            _delete(path)
+            delete(path)
     keep_best_weights(folder, trials, keep)
 
 
@@ -144,9 +139,3 @@ def _is_claimed(trial: FrozenTrial, name: re.Match[str]) -> bool:
         str(claim["seed"]) == seed and is_dead(claim["owner"]) is not True
         for claim in trial.user_attrs.get(records.CONFIRMING, [])
     )
-
-
-def _delete(path: Path) -> None:
-    # A file that cannot be deleted costs disk, not results.
-    with contextlib.suppress(OSError):
-        path.unlink(missing_ok=True)

@@ -1,9 +1,11 @@
 """The live view of a terminal: what is in training, what is best, how long it still takes."""
 
+import contextlib
 import math
+import os
 import time
-from collections.abc import Callable
-from typing import Self
+from collections.abc import Callable, Iterator
+from typing import Self, TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -11,9 +13,17 @@ from rich.table import Table
 from rich.text import Text
 
 from mc1opt.database.records import UNTRAINED, TrialRecord
-from mc1opt.display.progress import RunningTrial, SearchProgress, duration, ending, plan_lines, record_summary
+from mc1opt.display.progress import (
+    PlainProgress,
+    RunningTrial,
+    SearchProgress,
+    ending,
+    plan_lines,
+    record_summary,
+)
 from mc1opt.search.observers import Observer, SearchEnded, SearchStarted, TrialStarted
 from mc1opt.spec import EpochResult
+from mc1opt.text import duration
 
 REDRAW_SECONDS = 0.2
 """At least so much time is between two drawings of the view, however much happens."""
@@ -128,3 +138,13 @@ def _cells(progress: SearchProgress, trial: RunningTrial) -> list[str]:
     accuracy = trial.result.accuracy
     best = progress.best.value if progress.best is not None else None
     return [*cells, f"{accuracy:.3f}", "" if best is None else f"{accuracy - best:+.3f}"]
+
+
+@contextlib.contextmanager
+def display(output: TextIO) -> Iterator[Observer]:
+    """Shows a search: the live view on a terminal, plain lines elsewhere."""
+    if output.isatty() and os.environ.get("TERM") != "dumb":
+        with LiveProgress(Console(file=output)) as live:
+            yield live
+    else:
+        yield PlainProgress(lambda line: print(line, file=output, flush=True))

@@ -16,11 +16,10 @@ from mc1opt.database.records import UNTRAINED, Outcome, TrialRecord
 from mc1opt.describe import describe_config
 from mc1opt.search.observers import Observer, SearchEnded, SearchStarted, TrialStarted
 from mc1opt.spec import EpochResult
+from mc1opt.text import SILENCE_SECONDS, duration, megabytes, plural
 
 PASSED_OVER = 5
 """Numbers of trials that are passed over for one reason that are named."""
-SILENCE_SECONDS = 30.0
-"""Without a terminal, at least one line in so many seconds."""
 
 
 @dataclass
@@ -156,21 +155,6 @@ def outcome_count(count: int, outcome: Outcome) -> str:
     """A count of trials in words: "1 duplicate", "2 duplicates", "3 too large"."""
     words: dict[Outcome, str] = {"too_large": "too large", "foreign": "passed over"}
     return f"{count} {words.get(outcome, outcome)}{'s' if outcome == 'duplicate' and count != 1 else ''}"
-
-
-def duration(seconds: float) -> str:
-    """A time as people say it: "40 s", "19 min", "2 h 05 min"; what is past is "0 s"."""
-    if seconds < 90:
-        return f"{max(seconds, 0.0):.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def megabytes(size: int) -> str:
-    """A size in bytes as people say it: "22 MB", "1.5 GB"; at least "1 MB"."""
-    if size < 1_000_000:
-        return "1 MB"
-    return f"{size / 1e6:.0f} MB" if size < 1_000_000_000 else f"{size / 1e9:.1f} GB"
 
 
 def ending(trial: TrialRecord) -> str:
@@ -317,8 +301,3 @@ def _price(search: SearchStarted) -> str:
 def study_name(study: str, definition: str | None) -> str:
     """A study's name, with that of its definition where they differ."""
     return study if definition in (None, study) else f"{study} ({definition})"
-
-
-def plural(count: int, noun: str) -> str:
-    """A count with its noun: "1 trial", "2,000 trials"."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -9,16 +9,10 @@ from collections.abc import Sequence
 from mc1opt.database.location import DEFAULT_STORAGE, shown_storage
 from mc1opt.database.ranking import by_promise, by_value, confirmed_values, told_apart
 from mc1opt.database.records import Outcome, StudyRecord, TrialRecord
-from mc1opt.display.progress import (
-    duration,
-    ending,
-    outcome_count,
-    passed_over_lines,
-    record_summary,
-    study_name,
-)
+from mc1opt.display.progress import ending, outcome_count, passed_over_lines, record_summary, study_name
 from mc1opt.program import program
 from mc1opt.search.observers import SearchEnded
+from mc1opt.text import duration
 
 BEST = 5
 """Trials in a table of the best."""

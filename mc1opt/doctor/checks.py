@@ -20,7 +20,6 @@ from packaging.requirements import Requirement
 
 from mc1opt.data.libraries import check_libraries, importing_torchvision
 from mc1opt.database.location import sqlite_path, storage_url
-from mc1opt.display.progress import megabytes, plural
 from mc1opt.doctor.database import check_database, check_trials
 from mc1opt.doctor.diagnosis import Check, Diagnosis
 from mc1opt.doctor.storage import check_data, check_disk, check_sqlite
@@ -28,6 +27,7 @@ from mc1opt.errors import Mc1optError
 from mc1opt.machine.devices import resolve_device, resolve_precision
 from mc1opt.machine.environment import cpu_capability
 from mc1opt.machine.resources import WORKER_MEMORY, available_cpus, available_memory, default_workers
+from mc1opt.text import megabytes, plural
 
 OLDEST_PYTHON = (3, 11)
 TESTED_OPTUNA = 5

@@ -25,12 +25,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from mc1opt.database import records
 from mc1opt.database.heartbeat import GRACE_SECONDS
+from mc1opt.database.interrupted import MAX_STALLED
 from mc1opt.database.location import DEFAULT_STORAGE, shown_storage, sqlite_path, storage_url
 from mc1opt.database.opening import STUDY_TABLES, other_schema
 from mc1opt.database.ownership import is_dead
-from mc1opt.display.progress import duration, plural
 from mc1opt.doctor.diagnosis import Check, Status
-from mc1opt.search.study import MAX_STALLED
+from mc1opt.text import duration, plural
 
 LOCKED_SECONDS = 5.0
 """How long another process's lock on the database is waited for."""

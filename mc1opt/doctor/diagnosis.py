@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from mc1opt.display.progress import plural
+from mc1opt.text import plural
 
 Status = Literal["ok", "warning", "problem"]
 """A problem keeps a command from working; a warning is something to know or to do."""

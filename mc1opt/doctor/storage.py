@@ -22,10 +22,10 @@ from mc1opt.data.cache import (
 )
 from mc1opt.data.sources import look_at_files
 from mc1opt.database.location import checkpoints_folder, files_folder, sqlite_path, storage_url
-from mc1opt.display.progress import megabytes
 from mc1opt.doctor.database import has_wal
 from mc1opt.doctor.diagnosis import Check, Status
 from mc1opt.errors import DataError
+from mc1opt.text import megabytes
 
 LITTLE_DISK = 2_000_000_000
 """Bytes: below this a long search with its checkpoints, models and exports may fill the disk."""

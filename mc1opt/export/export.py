@@ -19,16 +19,23 @@ from typing import Any, TextIO
 from mc1opt import __version__
 from mc1opt.config import CLASS_NAMES, config_id, config_to_json
 from mc1opt.data.recorded import model_data
-from mc1opt.display.progress import plural
 from mc1opt.errors import ModelError, UsageError
 from mc1opt.export.check import TOLERANCE, Check, all_logits, compare, images_to_compare, latency
-from mc1opt.export.formats import onnx_package, write_onnx, write_pt2, write_safetensors
+from mc1opt.export.formats import write_onnx, write_pt2, write_safetensors
 from mc1opt.export.script import run_script_network, training_script
 from mc1opt.export.source import ExportSource, folder_source, trial_source
 from mc1opt.inference.export_record import EXPORTS, RECORD, exports_folder, record_export
-from mc1opt.inference.open_model import Images, open_onnx, open_pt2, open_safetensors, torch_runner
+from mc1opt.inference.open_model import (
+    Images,
+    onnx_package,
+    open_onnx,
+    open_pt2,
+    open_safetensors,
+    torch_runner,
+)
 from mc1opt.measurement.store import TRAININGS
 from mc1opt.spec import DataSet
+from mc1opt.text import plural
 from mc1opt.training.model_folder import file_sha256, weights_model
 
 FORMATS = {"onnx": ".onnx", "pt2": ".pt2", "safetensors": ".safetensors", "python": ".py"}

@@ -6,39 +6,21 @@ probabilities. Not here: which model, and whether the file is the same model (`m
 """
 
 import contextlib
-import importlib
 import io
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mc1opt.config import IMAGE_CHANNELS, IMAGE_SIZE, Config
-from mc1opt.errors import Mc1optError
+from mc1opt.inference.open_model import INPUT, OUTPUTS, onnx_package
 from mc1opt.training.model_folder import weights_model
 
 if TYPE_CHECKING:
     import torch
 
-INPUT = "images"
-OUTPUTS = ("logits", "probabilities")
 BATCH = "batch"
 """The name of the dimension whose size is free."""
-
-
-def onnx_package(name: str) -> Any:
-    """One of the packages onnx, onnxruntime and onnxscript.
-
-    Raises:
-        Mc1optError: it is not installed.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise Mc1optError(
-            f"ONNX needs the package {name}, which cannot be imported ({error}). Install it: "
-            "pip install 'mc1opt[export]'"
-        ) from error
 
 
 def write_onnx(path: Path, weights: Path, config: Config, metadata: dict[str, str], *, half: bool) -> None:

@@ -18,11 +18,12 @@ from mc1opt.database.ranking import by_promise
 from mc1opt.database.records import StudyRecord, TrialRecord
 from mc1opt.database.studies import read_study
 from mc1opt.database.trial_files import kept_weights, weights_path
-from mc1opt.display.progress import ending, passed_over_lines, plural
+from mc1opt.display.progress import ending, passed_over_lines
 from mc1opt.display.tables import storage_option
 from mc1opt.errors import ConfigError, ModelError, UsageError
 from mc1opt.program import program
 from mc1opt.spec import Fidelity
+from mc1opt.text import plural
 from mc1opt.training.model_folder import read_model_folder
 
 

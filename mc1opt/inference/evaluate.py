@@ -11,21 +11,20 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from mc1opt.config import CLASS_NAMES, CLASSES
+from mc1opt.config import CLASS_NAMES
 from mc1opt.data.openings import OPENINGS, past_openings
 from mc1opt.data.recorded import model_data
 from mc1opt.database.location import files_folder, folder_name
-from mc1opt.display.progress import plural
 from mc1opt.inference.export_record import EXPORTS, RECORD, export_record, recorded_hashes
 from mc1opt.inference.open_model import OpenModel, open_model
+from mc1opt.text import plural
+from mc1opt.training.evaluate import Labels, confusion_matrix
 from mc1opt.training.model_folder import file_sha256
 
 BINS = 15
 """Of the calibration error (Guo et al., 2017)."""
 NORMAL_95 = 1.959963984540054
 """The 97.5 % quantile of the normal distribution."""
-
-Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -111,12 +110,6 @@ def openings_record(model: OpenModel, storage: str) -> Path:
             folder = known[sha256] or folder_name(model.study, "study")
             return files / "models" / folder / OPENINGS
     return model.path.parent / OPENINGS
-
-
-def confusion_matrix(labels: Labels, decisions: Labels) -> NDArray[np.int64]:
-    """Counts by true class (row) and decision (column), 10 x 10."""
-    pairs = labels * CLASSES + decisions
-    return np.bincount(pairs, minlength=CLASSES**2).reshape(CLASSES, CLASSES)
 
 
 def wilson_interval(correct: int, count: int) -> tuple[float, float]:

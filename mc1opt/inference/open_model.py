@@ -5,6 +5,7 @@ could execute code are not opened: no pickle at all, and a pt2 file only if the 
 """
 
 import hashlib
+import importlib
 import io
 import json
 from collections.abc import Callable, Collection, Iterator
@@ -17,13 +18,12 @@ from numpy.typing import NDArray
 
 from mc1opt.config import CLASS_NAMES, CLASSES, IMAGE_CHANNELS, IMAGE_SIZE
 from mc1opt.data.recorded import known_data
-from mc1opt.display.progress import plural
-from mc1opt.errors import ModelError
-from mc1opt.export.formats import INPUT, OUTPUTS, onnx_package
+from mc1opt.errors import Mc1optError, ModelError
 from mc1opt.inference.export_record import recorded_hashes
 from mc1opt.machine.resources import available_cpus
 from mc1opt.program import program
 from mc1opt.spec import INFERENCE_BATCH
+from mc1opt.text import plural
 from mc1opt.training.model_folder import CONFIG, check_labels, read_model_folder, stored_config, weights_model
 
 if TYPE_CHECKING:
@@ -284,3 +284,24 @@ def _tensors(message: Any, kind: type) -> Iterator[Any]:
         if field.message_type is not None:
             for item in value if hasattr(value, "__len__") else (value,):
                 yield from _tensors(item, kind)
+
+
+INPUT = "images"
+
+
+OUTPUTS = ("logits", "probabilities")
+
+
+def onnx_package(name: str) -> Any:
+    """One of the packages onnx, onnxruntime and onnxscript.
+
+    Raises:
+        Mc1optError: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise Mc1optError(
+            f"ONNX needs the package {name}, which cannot be imported ({error}). Install it: "
+            "pip install 'mc1opt[export]'"
+        ) from error

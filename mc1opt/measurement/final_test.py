@@ -19,9 +19,9 @@ from mc1opt.config import CLASS_NAMES, Config, describe_validation_error
 from mc1opt.data.openings import OPENINGS, past_openings
 from mc1opt.errors import ModelError, StorageError
 from mc1opt.files import append_line, read_lines
-from mc1opt.inference.evaluate import confusion_matrix
 from mc1opt.measurement.store import StoredTraining
 from mc1opt.spec import INFERENCE_BATCH, DataSet, Device
+from mc1opt.training.evaluate import confusion_matrix
 from mc1opt.training.model_folder import weights_model
 from mc1opt.uncertainty import Spread, spread
 

@@ -14,15 +14,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from mc1opt.display.progress import SILENCE_SECONDS, duration
 from mc1opt.errors import WorkerError
 from mc1opt.machine.environment import commit, versions
 from mc1opt.measurement.store import REPEATABLE, Failure, StoredTraining, TrainingKey, TrainingStore
-from mc1opt.search.run import TICK_SECONDS, StopFlag
 from mc1opt.spec import EpochResult, Training, TrainingFailed
+from mc1opt.text import SILENCE_SECONDS, duration
 from mc1opt.training.model_folder import file_sha256
 from mc1opt.workers.pool import Pool
 from mc1opt.workers.protocol import TrainingInterrupted
+from mc1opt.workers.stop import TICK_SECONDS, StopFlag
 
 
 @dataclass(frozen=True)

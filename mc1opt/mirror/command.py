@@ -14,12 +14,12 @@ from typing import Any
 
 from mc1opt.database import records
 from mc1opt.database.identity import make_own
-from mc1opt.database.location import checkpoints_folder, files_folder
-from mc1opt.database.opening import open_storage
+from mc1opt.database.location import checkpoints_folder, files_folder, models_folder
+from mc1opt.database.opening import load_study, open_storage
 from mc1opt.database.records import StudyRecord
 from mc1opt.database.studies import read_study
 from mc1opt.database.trial_files import kept_weights
-from mc1opt.display.progress import passed_over_lines, plural
+from mc1opt.display.progress import passed_over_lines
 from mc1opt.display.tables import storage_option
 from mc1opt.errors import StorageError
 from mc1opt.measurement.final_test import stored_accuracies
@@ -36,8 +36,8 @@ from mc1opt.mirror.messages import AttachedFile, MirroredRun, MirrorTask, Mode
 from mc1opt.mirror.process import Limits, MirrorOutcome, MirrorProcess
 from mc1opt.mirror.runs import Retrained, Selection, mirrored_runs
 from mc1opt.program import program
-from mc1opt.search.study import load_study
-from mc1opt.training.model_folder import CARD, METRICS, WEIGHTS, file_sha256, models_folder
+from mc1opt.text import plural
+from mc1opt.training.model_folder import CARD, METRICS, WEIGHTS, file_sha256
 
 TOP = 5
 """Trials, if nobody says how many."""

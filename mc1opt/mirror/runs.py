@@ -17,12 +17,13 @@ from typing import Any
 from mc1opt.data.cache import own_name
 from mc1opt.database.ranking import by_value
 from mc1opt.database.records import Outcome, StudyRecord, TrialRecord
-from mc1opt.display.progress import plural, record_summary
+from mc1opt.display.progress import record_summary
 from mc1opt.errors import ConfigError
 from mc1opt.measurement.store import StoredTraining
 from mc1opt.mirror.ledger import short_identity
 from mc1opt.mirror.messages import AttachedFile, Leaderboard, MirroredRun, Row, Scalar
-from mc1opt.retraining.plan import retrain_seed
+from mc1opt.seeds import retrain_seed
+from mc1opt.text import plural
 
 LEADERBOARD = 100
 """Trials in the table of the study's run."""

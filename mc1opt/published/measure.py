@@ -15,7 +15,6 @@ from typing import TextIO
 
 from mc1opt.data.libraries import check_libraries
 from mc1opt.data.sources import find_data
-from mc1opt.display.progress import duration, megabytes, plural
 from mc1opt.errors import UsageError
 from mc1opt.exclusive import exclusive
 from mc1opt.machine.devices import resolve_device, resolve_precision
@@ -27,10 +26,10 @@ from mc1opt.presets import PRESETS, Preset, Recipe, get_preset
 from mc1opt.published.plan import Entry, LadderJob, LadderPlan, entry_folder, make_plan, preset_entry
 from mc1opt.published.results import Measurement, SeedResult, measurement, presets_folder
 from mc1opt.search.command import resolve_workers
-from mc1opt.search.observers import StopReason
-from mc1opt.search.run import StopFlag
 from mc1opt.spec import Training
+from mc1opt.text import duration, megabytes, plural
 from mc1opt.workers.pool import Pool, ProcessPool
+from mc1opt.workers.stop import StopFlag, StopReason
 
 OVERHEAD_MACS = 2_000_000
 """What an image costs beside its multiply-accumulates, in their unit: it dominates in small networks."""

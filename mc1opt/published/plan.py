@@ -11,7 +11,6 @@ from pathlib import Path
 
 from mc1opt.config import Config, config_id
 from mc1opt.database.trial_files import study_folder
-from mc1opt.display.progress import megabytes
 from mc1opt.errors import Mc1optError, UsageError
 from mc1opt.machine.memory import MemoryNeed, evaluation_memory, training_memory
 from mc1opt.machine.resources import available_memory
@@ -22,6 +21,7 @@ from mc1opt.presets import Preset, Recipe
 from mc1opt.search.command import resolve_workers
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import DataSet, Device, Fidelity, Fold, Precision, Training
+from mc1opt.text import megabytes
 
 MAX_SEEDS = 1000
 CHECKPOINT_SECONDS = 60.0

@@ -5,12 +5,12 @@ from typing import Any
 
 from mc1opt.config import ConvNet, config_to_json
 from mc1opt.describe import describe_config
-from mc1opt.display.progress import duration
 from mc1opt.models.cost import LayerCost, cost, layers
 from mc1opt.presets import OPEN_VALUES, PRESETS, RECIPES, SOURCE, Preset, Recipe
 from mc1opt.program import program
 from mc1opt.published.plan import Entry
 from mc1opt.published.results import Measurement
+from mc1opt.text import duration
 
 NUMBERED = ("Conv2d", "Linear", "Dropout", "BatchNorm1d", "BatchNorm2d")
 """The layers that the source numbers in its tables; poolings are seen in the outputs behind them."""

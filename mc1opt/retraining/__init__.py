@@ -1,10 +1,10 @@
 """The finalists over several seeds, the winner on all images, one look at the test images.
 
-    retrain     the finalists over several seeds, the winner on all images, one look at the test images
-    epochs      how long its epochs take, and how many fit into an hour
-    plan        what a retraining will train, and how long that takes
-    comparison  which configs are trained again, and which of them is the best
-    report      what a retraining has found, as JSON and as text
-    card        the model card
-    replay      a trial trained again: is its curve the same?
+retrain     the finalists over several seeds, the winner on all images, one look at the test images
+epochs      how long its epochs take, and how many fit into an hour
+plan        what a retraining will train, and how long that takes
+comparison  which configs are trained again, and which of them is the best
+report      what a retraining has found, as JSON and as text
+card        the model card
+replay      a trial trained again: is its curve the same?
 """

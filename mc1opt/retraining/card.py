@@ -3,7 +3,6 @@
 import json
 
 from mc1opt.config import CLASS_NAMES, config_to_json
-from mc1opt.display.progress import duration, plural
 from mc1opt.models.cost import cost
 from mc1opt.retraining.comparison import LEAST_SEEDS, TEST_NAME
 from mc1opt.retraining.report import (
@@ -14,6 +13,7 @@ from mc1opt.retraining.report import (
     optimism_line,
     smaller_steps_lines,
 )
+from mc1opt.text import duration, plural
 
 
 def model_card(result: Retraining, weights_sha256: str) -> str:

@@ -17,7 +17,7 @@ from mc1opt.measurement.store import TrainingStore
 from mc1opt.measurement.trainings import Job
 from mc1opt.retraining.comparison import Candidate, Comparison
 from mc1opt.retraining.epochs import default_epochs, epoch_costs, makespan, remembered_epochs
-from mc1opt.seeds import derive_seed
+from mc1opt.seeds import retrain_seed
 from mc1opt.spec import DataSet, Device, Fidelity, Fold, Precision, Training
 
 
@@ -162,11 +162,6 @@ class RetrainPlan:
 
     def _how(self) -> dict[str, Any]:
         return {"epochs": self.epochs, "device": self.device, "precision": self.precision}
-
-
-def retrain_seed(study_seed: int, index: int) -> int:
-    """The seed of a study's retrainings with an index, counted from 0."""
-    return derive_seed(study_seed, "retrain", index)
 
 
 def make_plan(

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, TextIO, cast, get_args
 from mc1opt.config import config_from_json
 from mc1opt.data.libraries import check_libraries
 from mc1opt.database import records
-from mc1opt.database.opening import open_storage
+from mc1opt.database.opening import load_study, open_storage
 from mc1opt.database.records import study_record
-from mc1opt.display.progress import ending, passed_over_lines, plural
+from mc1opt.display.progress import ending, passed_over_lines
 from mc1opt.errors import Mc1optError, UsageError
 from mc1opt.machine.devices import resolve_device
 from mc1opt.machine.environment import versions
 from mc1opt.measurement.store import REPEATABLE, Failure
 from mc1opt.retraining.comparison import study_data
-from mc1opt.search.study import load_study
 from mc1opt.spec import DataSet, Device, EpochResult, Fidelity, Precision, Training, TrainingFailed
+from mc1opt.text import plural
 from mc1opt.workers.pool import Pool, ProcessPool
 
 if TYPE_CHECKING:
@@ -100,9 +100,6 @@ def replay(
         DataError: the images are missing, or not the study's.
         Mc1optError: the worker failed.
     """
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     check_libraries()
     loaded = load_study(open_storage(storage, create=False), study)
     for line in passed_over_lines(study_record(loaded).trials):

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from mc1opt.config import CLASS_NAMES
-from mc1opt.display.progress import duration, plural
 from mc1opt.display.tables import storage_option
 from mc1opt.measurement.final_test import Confusion, FinalTest
 from mc1opt.measurement.folds import fold_images
@@ -15,6 +14,7 @@ from mc1opt.program import program
 from mc1opt.retraining.comparison import LEAST_SEEDS, LEVEL, TEST_NAME, Comparison, Standing
 from mc1opt.retraining.plan import Progress, RetrainPlan
 from mc1opt.spec import DataSet
+from mc1opt.text import duration, plural
 from mc1opt.uncertainty import Spread, spread
 
 

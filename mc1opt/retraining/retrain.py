@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mc1opt.data.libraries import check_libraries
+from mc1opt.database.location import models_folder
 from mc1opt.database.records import StudyRecord
 from mc1opt.database.studies import claim_study, read_study
-from mc1opt.display.progress import duration, passed_over_lines
+from mc1opt.display.progress import passed_over_lines
 from mc1opt.errors import Mc1optError, ModelError, UsageError
 from mc1opt.exclusive import exclusive
 from mc1opt.files import read_object
@@ -27,18 +28,17 @@ from mc1opt.retraining.epochs import remember_epochs, with_seconds_of_this_machi
 from mc1opt.retraining.plan import CandidateJob, RetrainPlan, make_plan
 from mc1opt.retraining.report import Retraining, plan_line, result_lines, standing_line
 from mc1opt.search.command import resolve_workers
-from mc1opt.search.observers import StopReason
-from mc1opt.search.run import StopFlag
+from mc1opt.text import duration
 from mc1opt.training.model_folder import (
     CARD,
     METRICS,
     WEIGHTS,
     file_sha256,
-    models_folder,
     read_model_folder,
     write_model_folder,
 )
 from mc1opt.workers.pool import Pool, ProcessPool
+from mc1opt.workers.stop import StopFlag, StopReason
 
 TOP = 3
 """Candidates, if nobody says how many."""
@@ -101,9 +101,6 @@ def retrain(
     def write(line: str) -> None:
         print(line, file=output, flush=True)
 
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     check_libraries()
     if command.top is not None and command.trial is not None:
         raise UsageError("--top and --trial exclude each other: a trial is retrained alone.")

@@ -1,16 +1,17 @@
 """The search: proposing, pruning, confirming.
 
-    command     from the options of `run` to a running search
-    run         a search from its beginning to its end: threads, totals, deadlines
-    objective   one trial: ask, config, train, report, prune, tell
-    endings     what ends a search early: nothing new, or too many failures
-    confirm     the best trials trained again with new seeds
-    definition  study definitions: finding and loading them
-    storable    what a search space suggests, as the database gives it back
-    sampling    samplers with a seed for every draw; pruners
-    study       creating a study or going on with the same one; interrupted trials
-    observers   who is told what happens in a search
-    plan        what a search will cost, before it starts
-    importance  which parameters matter
-    space       where study files of before import suggestions from
+command     from the options of `run` to a running search
+run         a search from its beginning to its end: threads, totals, deadlines
+objective   one trial: ask, config, train, report, prune, tell
+endings     what ends a search early: nothing new, or too many failures
+confirm     the best trials trained again with new seeds
+definition  study definitions: finding and loading them
+storable    what a search space suggests, as the database gives it back
+sampling    samplers with a seed for every draw; pruners
+study       creating a study or going on with the same one; interrupted trials
+observers   who is told what happens in a search
+plan        what a search will cost, before it starts
+importance  which parameters matter
+space       where study files of before import suggestions from
+catalogue   what there is: study definitions and stored studies
 """

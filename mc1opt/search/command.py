@@ -1,8 +1,8 @@
 """From what a user asked for to a running search: definition, data, device, workers, database, display."""
 
 import contextlib
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -15,18 +15,17 @@ from mc1opt.database import records
 from mc1opt.database.opening import open_storage
 from mc1opt.database.ownership import this_owner
 from mc1opt.database.storage import StudyStorage
-from mc1opt.display.progress import PlainProgress
-from mc1opt.display.tables import end_lines
 from mc1opt.errors import UsageError
 from mc1opt.machine.devices import resolve_device, resolve_precision
 from mc1opt.machine.resources import WORKER_MEMORY, default_workers, workers_in_memory
 from mc1opt.search.definition import StudyDefinition, load_definition
 from mc1opt.search.observers import Observer, SearchEnded
-from mc1opt.search.run import SearchSettings, StopFlag, run_search
+from mc1opt.search.run import SearchSettings, run_search
 from mc1opt.search.sampling import GRID_SAMPLER, grid_trials, make_pruner, make_sampler
 from mc1opt.search.study import space_fingerprint
 from mc1opt.spec import DataSet, Device, Fidelity
 from mc1opt.workers.pool import ProcessPool
+from mc1opt.workers.stop import StopFlag
 
 MAX_WORKERS = 256
 
@@ -63,6 +62,7 @@ def search(
     output: TextIO,
     on_start: Callable[[], None] = lambda: None,
     trainer: str = "mc1opt.training.loop:train",
+    display: AbstractContextManager[Observer] | None = None,
     observers: tuple[Observer, ...] = (),
 ) -> SearchEnded:
     """Runs a search as the command line asks for it.
@@ -70,10 +70,11 @@ def search(
     Args:
         command: the options.
         stop: signals set it; it is looked at only when the search has begun.
-        output: where progress and results are shown.
+        output: where is said what happens before the search begins.
         on_start: called when the search begins, with images and database at hand.
         trainer: "module:function" that the workers train with; tests put a cheap one in its place.
-        observers: who is told what happens, beside the display.
+        display: shows the search as it runs.
+        observers: who is told what happens, behind the display.
 
     Raises:
         Mc1optError: wrong use, or what went wrong.
@@ -104,19 +105,16 @@ def search(
     on_start()
     limit = command.max_trial_seconds
     pool = ProcessPool(workers, trainer=trainer, max_training_seconds=limit)
-    with pool, _display(output) as display:
-        ended = run_search(
+    with pool, display or contextlib.nullcontext(Observer()) as shown:
+        return run_search(
             definition,
             settings,
             storage,
             data,
             pool,
-            observers=(display, *observers),
+            observers=(shown, *observers),
             stop=stop,
         )
-    for line in end_lines(ended, command.storage):
-        write(line)
-    return ended
 
 
 def resolve_workers(text: str, device: Device, memory_each: int = WORKER_MEMORY) -> int:
@@ -186,17 +184,3 @@ def _check_train_images(what: str, wanted: int, data: DataSet) -> None:
             f"{what} is too many: {data.name} has {data.train_images} training images, of which "
             f"{data.validation_images} are kept for validation, so at most {available} are left."
         )
-
-
-@contextlib.contextmanager
-def _display(output: TextIO) -> Iterator[Observer]:
-    """The live view on a terminal, plain lines elsewhere."""
-    if output.isatty() and os.environ.get("TERM") != "dumb":
-        from rich.console import Console
-
-        from mc1opt.display.live import LiveProgress
-
-        with LiveProgress(Console(file=output)) as live:
-            yield live
-    else:
-        yield PlainProgress(lambda line: print(line, file=output, flush=True))

@@ -14,7 +14,8 @@ from optuna.trial import FrozenTrial
 from mc1opt.config import config_from_json
 from mc1opt.database import records
 from mc1opt.database.ownership import is_dead
-from mc1opt.database.trial_files import confirmation_checkpoint_path, remove_checkpoint
+from mc1opt.database.trial_files import confirmation_checkpoint_path
+from mc1opt.files import remove_checkpoint
 from mc1opt.search.objective import Confirmed, EpochEvent, Objective
 from mc1opt.search.observers import TrialStarted
 from mc1opt.seeds import derive_seed

@@ -19,10 +19,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mc1opt.config import Config, config_id, config_to_json
 from mc1opt.database import records
-from mc1opt.database.storage import LostTrialError, StudyStorage
-from mc1opt.database.trial_files import checkpoint_path, keep_best_weights, remove_checkpoint, weights_path
+from mc1opt.database.ownership import LostTrialError
+from mc1opt.database.storage import StudyStorage
+from mc1opt.database.trial_files import checkpoint_path, keep_best_weights, weights_path
 from mc1opt.describe import describe_config
 from mc1opt.errors import StudyFileError, WorkerError
+from mc1opt.files import remove_checkpoint
 from mc1opt.machine.environment import commit, versions
 from mc1opt.models.cost import cost
 from mc1opt.search.definition import StudyDefinition

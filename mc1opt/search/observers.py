@@ -3,14 +3,12 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from mc1opt.database.records import StudyRecord, TrialRecord
 from mc1opt.spec import EpochResult, Fidelity
+from mc1opt.workers.stop import StopReason
 
 logger = logging.getLogger(__name__)
-
-StopReason = Literal["finished", "timeout", "signal", "exhausted", "failures"]
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,18 @@
 """What a search will cost, said before it starts: minutes and disk."""
 
+import contextlib
 import statistics
+from collections.abc import Callable
 
+import optuna
+
+from mc1opt.config import Config
 from mc1opt.database.records import StudyRecord, TrialRecord
-from mc1opt.spec import Fidelity
+from mc1opt.models.cost import cost
+from mc1opt.search.definition import StudyDefinition
+from mc1opt.spec import DataSet, Device, Fidelity, Precision
+from mc1opt.workers.pool import Pool
+from mc1opt.workers.speed import epoch_seconds
 
 SHARE_TRAINED = 0.45
 """Of the epochs of 100 trials, what the default pruner leaves to be trained (`benchmarks/LOG.md`)."""
@@ -80,3 +89,67 @@ def _seconds_by_trial(record: StudyRecord) -> list[float]:
     return [
         trial.epoch_seconds * len(trial.values_by_epoch) for trial in _trained(record) if trial.epoch_seconds
     ]
+
+
+DRAWS = 64
+"""Random configs, from which the typical one is taken."""
+
+
+def typical_config(definition: StudyDefinition, max_macs: int) -> Config:
+    """The random config whose cost is nearest to the mean of those that are not too large.
+
+    The draws are among those of `space_fingerprint`, which has made sure that some are feasible.
+    """
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    configs = []
+    for _ in range(DRAWS):
+        with contextlib.suppress(optuna.TrialPruned):
+            configs.append(definition.config(study.ask()))
+    macs = {config: cost(config.architecture).macs for config in configs}
+    affordable = [config for config in configs if macs[config] <= max_macs]
+    if not affordable:
+        return min(configs, key=macs.__getitem__)
+    mean = sum(macs[config] for config in affordable) / len(affordable)
+    return min(affordable, key=lambda config: abs(macs[config] - mean))
+
+
+def typical_epoch_seconds(
+    definition: StudyDefinition,
+    pool: Pool,
+    *,
+    data: DataSet,
+    fidelity: Fidelity,
+    max_macs: int,
+    device: Device,
+    precision: Precision,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> float | None:
+    """Seconds that an epoch of the typical config takes while all workers train; see `epoch_seconds`.
+
+    Takes about 3 seconds on a CPU, and the workers' start, which a search waits for anyway.
+
+    Args:
+        definition: what is searched.
+        pool: who trains, with nothing else to do yet.
+        data: the images.
+        fidelity: of the epoch that is asked for.
+        max_macs: above which a network is not trained.
+        device: where.
+        precision: in which.
+        interrupted: whether to give up; the pool is interrupted then.
+
+    Returns:
+        None if a training failed, or was given up.
+
+    Raises:
+        WorkerError: no worker can be started.
+    """
+    return epoch_seconds(
+        typical_config(definition, max_macs),
+        pool,
+        data=data,
+        fidelity=fidelity,
+        device=device,
+        precision=precision,
+        interrupted=interrupted,
+    )

@@ -21,24 +21,25 @@ from optuna.trial import FrozenTrial
 from mc1opt.database import records
 from mc1opt.database.heartbeat import Heartbeat
 from mc1opt.database.identity import make_own
+from mc1opt.database.interrupted import take_up_interrupted
 from mc1opt.database.location import checkpoints_folder
+from mc1opt.database.opening import load_study
+from mc1opt.database.ownership import NoRoomError
 from mc1opt.database.retry import DatabaseError
-from mc1opt.database.storage import NoRoomError, StudyStorage
+from mc1opt.database.storage import StudyStorage
 from mc1opt.database.trial_files import tidy
 from mc1opt.search.confirm import SEEDS, Confirmation, missing_repetitions
 from mc1opt.search.definition import StudyDefinition
 from mc1opt.search.endings import Endings
 from mc1opt.search.importance import importances
 from mc1opt.search.objective import Confirmed, EpochEvent, Event, Objective, Proposal
-from mc1opt.search.observers import Observer, Observers, SearchEnded, SearchStarted, StopReason, TrialStarted
-from mc1opt.search.plan import expected_bytes, expected_seconds, knows_its_speed
-from mc1opt.search.study import StudySettings, load_study, open_study, take_up_interrupted
+from mc1opt.search.observers import Observer, Observers, SearchEnded, SearchStarted, TrialStarted
+from mc1opt.search.plan import expected_bytes, expected_seconds, knows_its_speed, typical_epoch_seconds
+from mc1opt.search.study import StudySettings, open_study
 from mc1opt.spec import CHECKPOINT_SECONDS, DataSet, Device, Fidelity, Precision
 from mc1opt.workers.pool import Pool
 from mc1opt.workers.protocol import TrainingInterrupted
-from mc1opt.workers.speed import typical_epoch_seconds
-
-TICK_SECONDS = 0.2
+from mc1opt.workers.stop import TICK_SECONDS, StopFlag
 
 
 @dataclass(frozen=True)
@@ -66,32 +67,6 @@ class SearchSettings:
     """How many of the best trials keep their weights, by value and as many by promise."""
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     """How often a running trial's state is written, at most."""
-
-
-class StopFlag:
-    """Why a search shall stop; the first reason counts. Signals and threads set it."""
-
-    def __init__(self) -> None:
-        # No lock: a signal handler may come while its own thread holds it. `setdefault` is atomic.
-        self._stops: dict[str, tuple[StopReason, str]] = {}
-
-    def set(self, reason: StopReason, message: str) -> None:
-        """Asks the search to stop."""
-        self._stops.setdefault("first", (reason, message))
-
-    def is_set(self) -> bool:
-        """Whether the search shall stop."""
-        return bool(self._stops)
-
-    @property
-    def reason(self) -> StopReason:
-        """Why; "finished" until it is set."""
-        return self._stops["first"][0] if self._stops else "finished"
-
-    @property
-    def message(self) -> str:
-        """Why, in words; empty until it is set."""
-        return self._stops["first"][1] if self._stops else ""
 
 
 def run_search(
@@ -149,7 +124,6 @@ class _Search:
         self.lock = threading.Condition()
         self.in_training: set[int] = set()  # ids of this process's trials
         self.error: BaseException | None = None
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.study: optuna.Study = open_study(
             definition,
             StudySettings(

@@ -5,21 +5,20 @@ import itertools
 import json
 import shlex
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
 from optuna.exceptions import DuplicatedStudyError
-from optuna.trial import FixedTrial, FrozenTrial, TrialState
+from optuna.trial import FixedTrial
 
 from mc1opt.config import canonical_json
 from mc1opt.database import records
 from mc1opt.database.identity import keep_folder, name_folder
 from mc1opt.database.location import DEFAULT_STORAGE, shown_storage, sqlite_path, storage_url
-from mc1opt.database.ownership import is_dead
 from mc1opt.database.storage import StudyStorage
-from mc1opt.errors import StorageError, StudyFileError, UsageError
+from mc1opt.errors import StudyFileError, UsageError
 from mc1opt.program import program
 from mc1opt.search.definition import StudyDefinition
 from mc1opt.search.sampling import make_pruner, make_sampler
@@ -27,8 +26,6 @@ from mc1opt.spec import DataSet, Fidelity
 
 SPACE_DRAWS = 64
 """Random draws by which two search spaces are compared."""
-MAX_STALLED = 5
-"""Deaths of a trial's owners, one after the other and without a new epoch, after which the trial fails."""
 
 
 @dataclass(frozen=True)
@@ -196,66 +193,3 @@ def _option(url: str) -> str:
         return ""
     shown = str(sqlite_path(url) or shown_storage(url))
     return f" --storage {shlex.quote(shown)}"
-
-
-def load_study(storage: StudyStorage, name: str) -> optuna.Study:
-    """Loads a stored study for reading.
-
-    Raises:
-        StorageError: there is no study of that name.
-    """
-    try:
-        return optuna.load_study(study_name=name, storage=storage)
-    except KeyError as error:
-        known = sorted(study.study_name for study in storage.get_all_studies())
-        listed = f"It has: {', '.join(known)}." if known else "It has none yet."
-        raise StorageError(f"there is no study {name!r} in this database. {listed}") from error
-
-
-def take_up_interrupted(
-    study: optuna.Study,
-    storage: StudyStorage,
-    is_silent: Callable[[FrozenTrial], bool] = lambda _trial: False,
-) -> int:
-    """Sets trials back to waiting whose owner has died, so that they are asked for again.
-
-    Optuna's own check of stale trials is not used: it ends them as FAIL for good. Those that another program
-    runs are left to it.
-
-    Args:
-        study: whose running trials are looked at.
-        storage: with this process as owner.
-        is_silent: whether a trial's owner, of another machine, has shown no sign of life for long.
-
-    Returns:
-        How many were set back.
-    """
-    taken = 0
-    for trial in records.own_trials(study, (TrialState.RUNNING,)):
-        owner = trial.user_attrs.get(records.OWNER)
-        dead = is_dead(owner)
-        if dead is False or (dead is None and not is_silent(trial)):
-            continue
-        epochs = len(trial.intermediate_values)
-        stalled = trial.user_attrs.get(records.STALLED, {"times": 0, "epochs": 0})
-        times = stalled["times"] + 1 if stalled["epochs"] == epochs else 1
-        attributes = {
-            records.INTERRUPTED: trial.user_attrs.get(records.INTERRUPTED, 0) + 1,
-            records.STALLED: {"times": times, "epochs": epochs},
-        }
-        if times < MAX_STALLED:
-            taken += storage.set_back_to_waiting(trial._trial_id, owner, attributes)
-            continue
-        if not storage.take_over(trial._trial_id, owner):
-            continue
-        message = f"its process died {times} times without a new epoch"
-        storage.set_own_attributes(
-            trial._trial_id,
-            {
-                **attributes,
-                records.FAILURE: {"kind": "killed", "message": message},
-                records.OUTCOME: "failed",
-            },
-        )
-        study.tell(trial.number, state=TrialState.FAIL)
-    return taken

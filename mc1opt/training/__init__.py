@@ -1,9 +1,9 @@
 """One training, and a trained network on disk.
 
-    model_folder  a model in a folder: writing, checking, loading
-    loop          PyTorch's training loop: a training in, a result an epoch out
-    optim         optimizers and learning rates
-    evaluate      accuracy of a network on images
-    checkpoint    weights, and the checkpoint from which a training goes on
-    tensor_file   named tensors in a file, with a checksum
+model_folder  a model in a folder: writing, checking, loading
+loop          PyTorch's training loop: a training in, a result an epoch out
+optim         optimizers and learning rates
+evaluate      accuracy of a network on images
+checkpoint    weights, and the checkpoint from which a training goes on
+tensor_file   named tensors in a file, with a checksum
 """

@@ -1,8 +1,11 @@
 """Accuracy of a network on images."""
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
+from mc1opt.config import CLASSES
 from mc1opt.spec import INFERENCE_BATCH
 
 
@@ -23,3 +26,12 @@ def accuracy(
         correct += (logits.argmax(1) == target).sum()
         finite &= logits.isfinite().all()
     return correct.item() / len(images) if finite.item() else float("nan")
+
+
+Labels = NDArray[np.int64]
+
+
+def confusion_matrix(labels: Labels, decisions: Labels) -> NDArray[np.int64]:
+    """Counts by true class (row) and decision (column), 10 x 10."""
+    pairs = labels * CLASSES + decisions
+    return np.bincount(pairs, minlength=CLASSES**2).reshape(CLASSES, CLASSES)

@@ -169,19 +169,6 @@ def stored_config(what: str, content: Any, identity: Any) -> Config:
     return config
 
 
-def models_folder(storage: str, folder: str) -> Path:
-    """Where the models of a study are.
-
-    Args:
-        storage: the study database.
-        folder: the study's; see `mc1opt.database.records.study_folder_name`.
-    """
-    # Here, because who loads a model needs no study database.
-    from mc1opt.database.location import files_folder
-
-    return files_folder(storage) / "models" / folder
-
-
 def load_model(path: str | Path) -> "nn.Module":
     """The model of a folder: in evaluation mode, on the CPU, in channels_last memory format.
 

@@ -4,21 +4,14 @@ A product of matrices would be cheaper, but says little: convolutions of few cha
 validation reach another share of a CPU's peak on each machine, and two workers slow each other down.
 """
 
-import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 
-import optuna
-
 from mc1opt.config import Config
-from mc1opt.models.cost import cost
-from mc1opt.search.definition import StudyDefinition
 from mc1opt.spec import DataSet, Device, EpochResult, Fidelity, Precision, Training, TrainingFailed
 from mc1opt.workers.pool import Pool
 from mc1opt.workers.protocol import TrainingInterrupted
 
-DRAWS = 64
-"""Random configs, from which the typical one is taken."""
 SPEED_SEED = 2**63 - 1
 """Of the trainings that measure, which belong to no study."""
 IMAGES = 1024
@@ -29,66 +22,6 @@ MOST_WORKERS = 8
 """Workers that measure at once: enough to see how they slow each other down."""
 TICK_SECONDS = 0.2
 """How often it is asked whether to give up."""
-
-
-def typical_config(definition: StudyDefinition, max_macs: int) -> Config:
-    """The random config whose cost is nearest to the mean of those that are not too large.
-
-    The draws are among those of `space_fingerprint`, which has made sure that some are feasible.
-    """
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    configs = []
-    for _ in range(DRAWS):
-        with contextlib.suppress(optuna.TrialPruned):
-            configs.append(definition.config(study.ask()))
-    macs = {config: cost(config.architecture).macs for config in configs}
-    affordable = [config for config in configs if macs[config] <= max_macs]
-    if not affordable:
-        return min(configs, key=macs.__getitem__)
-    mean = sum(macs[config] for config in affordable) / len(affordable)
-    return min(affordable, key=lambda config: abs(macs[config] - mean))
-
-
-def typical_epoch_seconds(
-    definition: StudyDefinition,
-    pool: Pool,
-    *,
-    data: DataSet,
-    fidelity: Fidelity,
-    max_macs: int,
-    device: Device,
-    precision: Precision,
-    interrupted: Callable[[], bool] = lambda: False,
-) -> float | None:
-    """Seconds that an epoch of the typical config takes while all workers train; see `epoch_seconds`.
-
-    Takes about 3 seconds on a CPU, and the workers' start, which a search waits for anyway.
-
-    Args:
-        definition: what is searched.
-        pool: who trains, with nothing else to do yet.
-        data: the images.
-        fidelity: of the epoch that is asked for.
-        max_macs: above which a network is not trained.
-        device: where.
-        precision: in which.
-        interrupted: whether to give up; the pool is interrupted then.
-
-    Returns:
-        None if a training failed, or was given up.
-
-    Raises:
-        WorkerError: no worker can be started.
-    """
-    return epoch_seconds(
-        typical_config(definition, max_macs),
-        pool,
-        data=data,
-        fidelity=fidelity,
-        device=device,
-        precision=precision,
-        interrupted=interrupted,
-    )
 
 
 def epoch_seconds(

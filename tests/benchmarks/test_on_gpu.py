@@ -17,7 +17,7 @@ from mc1opt.config import config_id
 from mc1opt.data.cache import CIFAR10
 from mc1opt.errors import UsageError
 from mc1opt.files import append_line, read_lines
-from mc1opt.search.run import StopFlag
+from mc1opt.workers.stop import StopFlag
 from tests.support.command import SECONDS
 from tests.support.image_sets import write_binary_folder
 

@@ -10,8 +10,7 @@ import pytest
 from optuna_dashboard import get_note
 
 from mc1opt.dashboard import pages as dashboard
-from mc1opt.database.opening import open_storage
-from mc1opt.search.study import load_study
+from mc1opt.database.opening import load_study, open_storage
 from tests.support.command import TINY_SEARCH, files_below, finish
 
 STOP_SECONDS = 30.0

@@ -9,14 +9,13 @@ import pytest
 import sqlalchemy
 
 from mc1opt.database import retry as patience
-from mc1opt.database.opening import open_storage
+from mc1opt.database.opening import load_study, open_storage
 from mc1opt.database.ownership import this_owner
 from mc1opt.database.records import TrialRecord, study_record
 from mc1opt.errors import StorageError
 from mc1opt.search.observers import Observer, SearchEnded
-from mc1opt.search.run import StopFlag
-from mc1opt.search.study import load_study
 from mc1opt.spec import EpochResult
+from mc1opt.workers.stop import StopFlag
 from tests.contracts.conftest import new_database
 from tests.support.postgresql import Server, new_server
 from tests.support.studies import counted, facts, run_study

@@ -9,12 +9,11 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from mc1opt.database.opening import open_storage
-from mc1opt.database.ownership import this_owner
+from mc1opt.database.opening import load_study, open_storage
+from mc1opt.database.ownership import NoRoomError, this_owner
 from mc1opt.database.records import StudyRecord, study_record
-from mc1opt.database.storage import NoRoomError, StudyStorage
-from mc1opt.search.run import StopFlag
-from mc1opt.search.study import load_study
+from mc1opt.database.storage import StudyStorage
+from mc1opt.workers.stop import StopFlag
 from tests.contracts.test_storages import ME, YOU, close
 from tests.support.curves import Switches
 from tests.support.forking import fork_searches

@@ -12,11 +12,12 @@ import pytest
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
-from mc1opt.database.opening import open_storage
+from mc1opt.database.opening import load_study, open_storage
+from mc1opt.database.ownership import LostTrialError
 from mc1opt.database.records import OWNER, STARTING_POINT, STUDY_SEED
-from mc1opt.database.storage import LostTrialError, StudyStorage
+from mc1opt.database.storage import StudyStorage
 from mc1opt.errors import StorageError, UsageError
-from mc1opt.search.study import StudySettings, load_study, open_study
+from mc1opt.search.study import StudySettings, open_study
 from mc1opt.spec import Fidelity
 from tests.contracts.conftest import new_database, tables_of
 from tests.support.postgresql import execute

@@ -13,8 +13,8 @@ from PIL import Image
 from mc1opt.config import config_from_json
 from mc1opt.dashboard.files import TrialFile, history_csv, keep_files, retraining_files, trial_files
 from mc1opt.database.artifacts import artifact_names
+from mc1opt.database.opening import load_study
 from mc1opt.database.records import study_record
-from mc1opt.search.study import load_study
 from tests.support.display import trial
 from tests.support.studies import EPOCHS, new_storage
 from tests.support.two_studies import database, study

@@ -27,10 +27,10 @@ from mc1opt.dashboard.pages import (
     update_or_warn,
 )
 from mc1opt.database.artifacts import artifacts_folder
+from mc1opt.database.opening import load_study
 from mc1opt.database.records import StudyRecord
 from mc1opt.database.studies import delete_study, open_for_deletion
 from mc1opt.errors import StorageError
-from mc1opt.search.study import load_study
 from tests.support.display import Clock, ended, started, study, trial
 from tests.support.pages import Pages
 from tests.support.retraining import MODELS, STORAGE, STUDY, retrain_curves, retrainable_folder

@@ -14,10 +14,9 @@ from mc1opt.config import Config
 from mc1opt.dashboard.server import LEFT_OUT, LONGEST, is_loopback, serve_dashboard
 from mc1opt.database import records
 from mc1opt.database.location import checkpoints_folder
-from mc1opt.database.opening import open_storage
+from mc1opt.database.opening import load_study, open_storage
 from mc1opt.database.trial_files import kept_weights
 from mc1opt.errors import StorageError, UsageError
-from mc1opt.search.study import load_study
 from tests.support.command import wait_until
 from tests.support.pages import Pages
 from tests.support.studies import WHOLE, definition_of, new_storage, run_study, smooth_space, stored

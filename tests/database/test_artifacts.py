@@ -13,8 +13,8 @@ from mc1opt.database.artifacts import (
     remove_artifacts,
 )
 from mc1opt.database.location import files_folder
+from mc1opt.database.opening import load_study
 from mc1opt.database.studies import delete_study, open_for_deletion
-from mc1opt.search.study import load_study
 from tests.support.studies import new_storage
 from tests.support.two_studies import database, study
 

@@ -13,10 +13,10 @@ from mc1opt.database import heartbeat as heartbeat_module
 from mc1opt.database import records
 from mc1opt.database.heartbeat import GRACE_SECONDS, HEARTBEAT_SECONDS, Heartbeat, Watch
 from mc1opt.database.location import SERVER_ARGUMENTS
+from mc1opt.database.opening import load_study
 from mc1opt.database.ownership import this_owner
 from mc1opt.database.retry import LOCKED_RETRIES, OUTAGE_SECONDS
 from mc1opt.database.storage import BUSY_TIMEOUT_SECONDS, StudyStorage
-from mc1opt.search.study import load_study
 from tests.support.studies import (
     SECONDS,
     Clock,

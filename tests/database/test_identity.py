@@ -8,9 +8,9 @@ from sqlalchemy import text
 
 from mc1opt.database import records
 from mc1opt.database.location import checkpoints_folder, files_folder
+from mc1opt.database.opening import load_study
 from mc1opt.database.studies import claim_study, delete_study, open_for_deletion
 from mc1opt.database.trial_files import kept_weights
-from mc1opt.search.study import load_study
 from tests.support.command import files_below
 from tests.support.pages import Pages
 from tests.support.studies import new_storage, run_study, stored

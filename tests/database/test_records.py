@@ -12,10 +12,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mc1opt.config import config_from_json, config_id
 from mc1opt.database import records
+from mc1opt.database.opening import load_study
 from mc1opt.database.ownership import this_owner
 from mc1opt.database.records import best_trial, is_counted, outcome, trial_record, untrained_in_a_row
 from mc1opt.models.cost import cost
-from mc1opt.search.study import load_study
 from mc1opt.seeds import derive_seed
 from tests.support.studies import (
     DATA,

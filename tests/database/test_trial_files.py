@@ -13,11 +13,11 @@ from mc1opt.database.trial_files import (
     confirmation_checkpoint_path,
     keep_best_weights,
     kept_weights,
-    remove_checkpoint,
     study_folder,
     tidy,
     weights_path,
 )
+from mc1opt.files import remove_checkpoint
 from tests.support.studies import own_trial, run_study, stored
 
 FOLDER = Path("s.db.files/checkpoints/s")

@@ -8,8 +8,8 @@ from rich.cells import cell_len
 
 from mc1opt.describe import describe_config
 from mc1opt.display.live import LiveProgress
-from mc1opt.display.progress import duration
 from mc1opt.search.observers import TrialStarted
+from mc1opt.text import duration
 from tests.support.display import CONFIG, Clock, Terminal, ended, epoch, started, study, trial
 from tests.support.studies import run_study, stored
 

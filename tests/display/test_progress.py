@@ -6,15 +6,7 @@ from dataclasses import replace
 import pytest
 
 from mc1opt.database.records import TrialRecord
-from mc1opt.display.progress import (
-    PlainProgress,
-    SearchProgress,
-    duration,
-    ending,
-    megabytes,
-    plan_lines,
-    plural,
-)
+from mc1opt.display.progress import PlainProgress, SearchProgress, ending, plan_lines
 from mc1opt.search.observers import Observer, SearchEnded, SearchStarted, TrialStarted
 from mc1opt.spec import EpochResult
 from tests.support.curves import Switches
@@ -299,27 +291,6 @@ def test_the_deadline_is_shown_where_it_comes_first_and_never_negative() -> None
 def test_the_deadline_is_shown_while_the_time_left_is_unknown() -> None:
     progress, _ = progress_with_gaps([10.0], timeout=600.0)
     assert progress.time_left() == "10 min to --timeout"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(-5, "0 s"), (0, "0 s"), (89, "89 s"), (90, "2 min"), (1140, "19 min"), (7500, "2 h 05 min")],
-)
-def test_times_are_said_as_people_say_them(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
-
-
-@pytest.mark.parametrize(("size", "words"), [(200, "1 MB"), (21_600_000, "22 MB"), (1_540_000_000, "1.5 GB")])
-def test_sizes_are_said_as_people_say_them(size: int, words: str) -> None:
-    assert megabytes(size) == words
-
-
-def test_one_of_a_kind_is_no_plural() -> None:
-    assert [plural(1, "trial"), plural(0, "trial"), plural(2000, "image")] == [
-        "1 trial",
-        "0 trials",
-        "2,000 images",
-    ]
 
 
 # ---- Counts ----------------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ from mc1opt.display.tables import (
     study_lines,
     trial_lines,
 )
-from mc1opt.search.observers import StopReason
 from mc1opt.spec import Fidelity
+from mc1opt.workers.stop import StopReason
 from tests.support.display import again, ended, study, trial
 from tests.support.studies import STARTING_POINTS, run_study, stored
 

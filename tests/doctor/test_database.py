@@ -13,14 +13,15 @@ import optuna
 import pytest
 
 from mc1opt.database import records
+from mc1opt.database.interrupted import MAX_STALLED
 from mc1opt.database.location import DEFAULT_STORAGE
-from mc1opt.database.opening import open_storage
+from mc1opt.database.opening import load_study, open_storage
 from mc1opt.database.ownership import this_owner
 from mc1opt.doctor import database as doctor_database
 from mc1opt.doctor.database import check_database, check_trials
 from mc1opt.doctor.diagnosis import Check
-from mc1opt.search.study import MAX_STALLED, load_study
-from tests.search.test_study import kill_within_a_write, opened, take_up
+from tests.database.test_interrupted import take_up
+from tests.search.test_study import kill_within_a_write, opened
 from tests.support.studies import dead_owner, new_storage
 
 STORAGE = "s.db"

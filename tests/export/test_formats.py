@@ -14,7 +14,8 @@ from safetensors import safe_open
 import mc1opt
 from mc1opt.config import CLASS_NAMES, config_from_json, config_id
 from mc1opt.errors import Mc1optError
-from mc1opt.export.formats import onnx_package, write_onnx, write_pt2, write_safetensors
+from mc1opt.export.formats import write_onnx, write_pt2, write_safetensors
+from mc1opt.inference.open_model import onnx_package
 from mc1opt.training.model_folder import file_sha256
 from tests.support.trained import Trained, logits_of, random_images
 

@@ -12,12 +12,11 @@ import pytest
 from mc1opt.config import config_to_json
 from mc1opt.database.identity import keep_folder
 from mc1opt.database.location import checkpoints_folder, files_folder
-from mc1opt.database.opening import open_storage
+from mc1opt.database.opening import load_study, open_storage
 from mc1opt.database.studies import claim_study, delete_study, open_for_deletion
 from mc1opt.database.trial_files import kept_weights, study_folder
 from mc1opt.errors import ModelError, StorageError, UsageError
 from mc1opt.export.source import folder_source, trial_source
-from mc1opt.search.study import load_study
 from mc1opt.spec import Fidelity
 from mc1opt.training.tensor_file import read_tensors, write_tensors
 from tests.support.trained import BEST, STORAGE, STUDY, Trained, train_small, write_model, write_study

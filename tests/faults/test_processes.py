@@ -6,8 +6,8 @@ import time
 
 import pytest
 
+from mc1opt.database.interrupted import MAX_STALLED
 from mc1opt.database.records import StudyRecord
-from mc1opt.search.study import MAX_STALLED
 from mc1opt.seeds import derive_seed
 from tests.faults.checker import Expected, check, processes_of, wait_for_processes
 from tests.faults.conftest import CURVES, TRIALS, Commands

@@ -17,7 +17,6 @@ from mc1opt.data.sources import find_data
 from mc1opt.errors import DataError, ModelError
 from mc1opt.export.export import ExportCommand, export
 from mc1opt.inference.evaluate import (
-    confusion_matrix,
     evaluate,
     evaluation_lines,
     expected_calibration_error,
@@ -26,7 +25,7 @@ from mc1opt.inference.evaluate import (
 )
 from mc1opt.inference.export_record import export_record, record_export
 from mc1opt.inference.open_model import open_model
-from mc1opt.training.evaluate import accuracy
+from mc1opt.training.evaluate import accuracy, confusion_matrix
 from mc1opt.training.model_folder import file_sha256, weights_model
 from tests.support.image_sets import change_a_bit, write_arrays_folder
 from tests.support.trained import STORAGE, Trained, write_model

@@ -11,9 +11,9 @@ from mc1opt.config import config_id
 from mc1opt.errors import StorageError, WorkerError
 from mc1opt.measurement.store import StoredTraining, TrainingStore
 from mc1opt.measurement.trainings import Job, StoredTrainings
-from mc1opt.search.run import StopFlag
 from mc1opt.spec import Fold, Training
 from mc1opt.workers.pool import ProcessPool
+from mc1opt.workers.stop import StopFlag
 from tests.support.curves import TRAINER, CurvePool, Switches, curve, example_training
 
 PATH = Path("models/trainings.jsonl")

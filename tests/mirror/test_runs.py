@@ -13,7 +13,7 @@ from mc1opt.database.records import Outcome, StudyRecord
 from mc1opt.measurement.store import Failure, TrainingKey
 from mc1opt.mirror.messages import MirroredRun
 from mc1opt.mirror.runs import Retrained, Selection, best_trials, flat, mirrored_runs
-from mc1opt.retraining.plan import retrain_seed
+from mc1opt.seeds import retrain_seed
 from mc1opt.spec import Fold
 from tests.measurement.test_store import finished
 from tests.support.curves import curve, example_training

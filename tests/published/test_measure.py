@@ -18,8 +18,8 @@ from mc1opt.presets import PRESETS
 from mc1opt.published.measure import _LadderTrainings, chosen_presets, stopped_line
 from mc1opt.published.plan import LadderPlan, preset_entry, seed_value
 from mc1opt.published.results import Measurement
-from mc1opt.search.run import StopFlag
 from mc1opt.spec import DataSet, Fold
+from mc1opt.workers.stop import StopFlag
 from tests.support.curves import CurvePool, Switches, curve
 from tests.support.image_sets import change_without_a_trace
 from tests.support.measuring import (

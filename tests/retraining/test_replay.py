@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mc1opt.database import records
-from mc1opt.database.opening import open_storage
+from mc1opt.database.opening import load_study, open_storage
 from mc1opt.database.records import StudyRecord
 from mc1opt.errors import DataError, Mc1optError, StorageError, UsageError
 from mc1opt.machine import environment
@@ -16,7 +16,6 @@ from mc1opt.machine.devices import bfloat16_instructions
 from mc1opt.machine.environment import cpu_capability
 from mc1opt.retraining import replay as replay_module
 from mc1opt.retraining.replay import Replay, replay
-from mc1opt.search.study import load_study
 from mc1opt.seeds import derive_seed
 from tests.support.curves import SWITCHES_VARIABLE, CurvePool, Switches
 from tests.support.image_sets import write_arrays_folder

@@ -26,10 +26,10 @@ from mc1opt.measurement.store import TRAININGS, TrainingStore
 from mc1opt.retraining import epochs as retrain_epochs
 from mc1opt.retraining.comparison import choose_candidates
 from mc1opt.retraining.report import Retraining, command_lines
-from mc1opt.search.run import StopFlag
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import Fidelity, Fold, Precision, Training
 from mc1opt.training.model_folder import read_model_folder
+from mc1opt.workers.stop import StopFlag
 from tests.support.command import files_below
 from tests.support.curves import Switches, curve
 from tests.support.image_sets import change_without_a_trace

@@ -21,14 +21,15 @@ from mc1opt.database import records
 from mc1opt.database.location import checkpoints_folder
 from mc1opt.database.opening import open_storage
 from mc1opt.database.trial_files import kept_weights, study_folder
-from mc1opt.display.tables import counts_line
+from mc1opt.display.live import display
+from mc1opt.display.tables import counts_line, end_lines
 from mc1opt.errors import StudyFileError, UsageError
 from mc1opt.machine.resources import default_workers
 from mc1opt.search import command as command_module
 from mc1opt.search.command import SearchCommand, resolve_workers, search
 from mc1opt.search.observers import SearchEnded
-from mc1opt.search.run import StopFlag
 from mc1opt.seeds import derive_seed
+from mc1opt.workers.stop import StopFlag
 from tests.support.curves import TRAINER, Switches
 from tests.support.display import plain
 from tests.support.image_sets import write_arrays_folder
@@ -47,7 +48,11 @@ def run(output: TextIO | None = None, stop: StopFlag | None = None, **options: A
     """A search with workers that train learning curves."""
     given = {"study": "mlp", "trials": 2, "storage": "s.db", "workers": "1", "device": "cpu", "confirm": 0}
     command = SearchCommand(data=Path("images"), **(given | options))
-    return search(command, stop=stop or StopFlag(), output=output or io.StringIO(), trainer=TRAINER)
+    output = output or io.StringIO()
+    ended = search(command, stop=stop or StopFlag(), output=output, display=display(output), trainer=TRAINER)
+    for line in end_lines(ended, command.storage):
+        print(line, file=output, flush=True)
+    return ended
 
 
 class PseudoTerminal:

@@ -10,6 +10,7 @@ import pytest
 
 from mc1opt.config import config_from_json
 from mc1opt.database import ownership, records
+from mc1opt.database.opening import load_study
 from mc1opt.database.ownership import this_owner
 from mc1opt.database.records import StudyRecord, TrialRecord
 from mc1opt.database.storage import StudyStorage
@@ -17,11 +18,10 @@ from mc1opt.display.tables import trial_lines
 from mc1opt.search import run as run_module
 from mc1opt.search.confirm import SEEDS, Confirmation, missing_repetitions
 from mc1opt.search.observers import Observer, TrialStarted
-from mc1opt.search.run import StopFlag
-from mc1opt.search.study import load_study
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import EpochResult, Fidelity, Training
 from mc1opt.workers.speed import SPEED_SEED
+from mc1opt.workers.stop import StopFlag
 from tests.search.test_objective import objective
 from tests.support.curves import CurvePool, Switches, curve
 from tests.support.studies import (

@@ -12,7 +12,8 @@ from optuna.trial import BaseTrial, FrozenTrial, TrialState
 
 from mc1opt.config import Config, config_from_json
 from mc1opt.database import records
-from mc1opt.database.opening import open_storage
+from mc1opt.database.interrupted import take_up_interrupted
+from mc1opt.database.opening import load_study, open_storage
 from mc1opt.database.ownership import this_owner
 from mc1opt.database.storage import StudyStorage
 from mc1opt.describe import describe_config
@@ -20,7 +21,7 @@ from mc1opt.errors import WorkerError
 from mc1opt.search.definition import StudyDefinition
 from mc1opt.search.objective import EpochEvent, Event, Objective, Proposal, TrialEnded
 from mc1opt.search.observers import TrialStarted
-from mc1opt.search.study import StudySettings, load_study, open_study, take_up_interrupted
+from mc1opt.search.study import StudySettings, open_study
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import EpochResult, Fidelity, Training
 from tests.support.curves import CurvePool, Switches, curve

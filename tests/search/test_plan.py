@@ -3,9 +3,12 @@
 import statistics
 from typing import Any
 
+import optuna
 import pytest
 
 from mc1opt.database.records import StudyRecord
+from mc1opt.models.cost import cost
+from mc1opt.search.definition import load_definition
 from mc1opt.search.plan import (
     LEAST_TRIALS,
     SHARE_TRAINED,
@@ -13,10 +16,11 @@ from mc1opt.search.plan import (
     expected_bytes,
     expected_seconds,
     knows_its_speed,
+    typical_config,
 )
 from mc1opt.spec import Fidelity
 from tests.support.display import study, trial
-from tests.support.studies import run_study, stored
+from tests.support.studies import choosy_space, definition_of, run_study, stored
 
 SECONDS = [1.0, 2.0, 3.0, 4.0, 5.0]
 """Of an epoch, in five complete trials of five epochs."""
@@ -102,3 +106,19 @@ def test_a_study_takes_about_as_much_disk_as_expected(tmp_path_factory: pytest.T
     run_study(4, path=str(path))
     expected = expected_bytes(len(stored(str(path)).trials), 0, study())
     assert expected / 5 < path.stat().st_size < expected * 2
+
+
+CNN = load_definition("cnn")
+
+
+def test_the_typical_config_costs_about_the_mean_of_those_that_are_affordable() -> None:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    macs = [cost(CNN.config(study.ask()).architecture).macs for _ in range(200)]
+    for limit in (5_000_000, 20_000_000):
+        mean = statistics.mean(value for value in macs if value <= limit)
+        assert 0.5 * mean < cost(typical_config(CNN, limit).architecture).macs < min(2 * mean, limit)
+
+
+def test_the_typical_config_is_a_feasible_one() -> None:
+    definition = definition_of(choosy_space)
+    assert typical_config(definition, 10**9).batch_size <= 200

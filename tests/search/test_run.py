@@ -16,15 +16,15 @@ from optuna.trial import BaseTrial, FrozenTrial, TrialState, create_trial
 from mc1opt.config import Config
 from mc1opt.database import records
 from mc1opt.database import storage as storage_module
+from mc1opt.database.opening import load_study
 from mc1opt.database.records import TrialRecord
 from mc1opt.errors import StorageError, WorkerError
 from mc1opt.search import endings
 from mc1opt.search import run as run_module
-from mc1opt.search.observers import Observer, SearchEnded, SearchStarted, StopReason, TrialStarted
-from mc1opt.search.run import StopFlag
-from mc1opt.search.study import load_study
+from mc1opt.search.observers import Observer, SearchEnded, SearchStarted, TrialStarted
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import EpochResult, Fidelity, Training
+from mc1opt.workers.stop import StopFlag
 from tests.support.curves import CurvePool, Switches
 from tests.support.forking import POINTS, fork_searches
 from tests.support.studies import (
@@ -564,15 +564,6 @@ def test_a_search_that_is_stopped_before_it_starts_trains_nothing(switches: Swit
     assert (ended.reason, ended.message) == ("signal", "SIGTERM")
     assert switches.epochs() == []
     assert ended.record.trials == []
-
-
-def test_the_first_reason_to_stop_counts() -> None:
-    stop = StopFlag()
-    assert (stop.is_set(), stop.reason, stop.message) == (False, "finished", "")
-    reasons: list[tuple[StopReason, str]] = [("timeout", "the time is up"), ("signal", "SIGINT")]
-    for reason, message in reasons:
-        stop.set(reason, message)
-        assert (stop.is_set(), stop.reason, stop.message) == (True, "timeout", "the time is up")
 
 
 # ---- Observers -------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mc1opt.database import records
+from mc1opt.database.opening import load_study
 from mc1opt.errors import UsageError
 from mc1opt.search.sampling import (
     KEPT_BY_EPOCH,
@@ -21,7 +22,6 @@ from mc1opt.search.sampling import (
     make_pruner,
     make_sampler,
 )
-from mc1opt.search.study import load_study
 from tests.support.studies import SEED, new_storage, own_attributes, own_trial, small_space
 
 # ---- Sampler ---------------------------------------------------------------------------------------------

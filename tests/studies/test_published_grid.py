@@ -11,8 +11,8 @@ from mc1opt.database.records import StudyRecord
 from mc1opt.presets import get_preset
 from mc1opt.search.definition import load_definition
 from mc1opt.search.observers import SearchEnded
-from mc1opt.search.run import StopFlag
 from mc1opt.seeds import derive_seed
+from mc1opt.workers.stop import StopFlag
 from tests.support.curves import Switches
 from tests.support.studies import SEED, facts, run_study, stored
 

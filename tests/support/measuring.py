@@ -15,8 +15,8 @@ from mc1opt.presets import get_preset
 from mc1opt.published.measure import LadderCommand, LadderEnded, run_presets
 from mc1opt.published.plan import seed_value
 from mc1opt.published.results import Measurement
-from mc1opt.search.run import StopFlag
 from mc1opt.spec import DataSet, Fidelity, Fold, Training
+from mc1opt.workers.stop import StopFlag
 from tests.support.curves import CurvePool, curve
 from tests.support.image_sets import write_arrays_folder
 

@@ -14,8 +14,8 @@ from mc1opt.data.sources import find_data
 from mc1opt.database.records import StudyRecord
 from mc1opt.measurement.final_test import Decisions
 from mc1opt.retraining.retrain import RetrainCommand, RetrainEnded, retrain
-from mc1opt.search.run import StopFlag
 from mc1opt.spec import DataSet
+from mc1opt.workers.stop import StopFlag
 from tests.support.curves import CurvePool
 from tests.support.image_sets import write_arrays_folder
 from tests.support.studies import definition_of, run_study, smooth_space, stored

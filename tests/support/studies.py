@@ -12,17 +12,17 @@ from optuna.trial import BaseTrial, FrozenTrial, TrialState, create_trial
 
 from mc1opt.config import MLP, SGD, Adam, Config, LinearLayer, config_id, config_to_json
 from mc1opt.database import records
-from mc1opt.database.opening import open_storage
+from mc1opt.database.opening import load_study, open_storage
 from mc1opt.database.ownership import this_owner
 from mc1opt.database.records import StudyRecord, TrialRecord, study_record
 from mc1opt.database.storage import StudyStorage
 from mc1opt.search.definition import StudyDefinition
 from mc1opt.search.observers import Observer, SearchEnded
-from mc1opt.search.run import SearchSettings, StopFlag, run_search
-from mc1opt.search.study import load_study
+from mc1opt.search.run import SearchSettings, run_search
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import DataSet, Fidelity
 from mc1opt.workers.pool import Pool
+from mc1opt.workers.stop import StopFlag
 from tests.support.curves import CurvePool, Switches
 
 DATA = DataSet(name="curves", folder="", sha256="0" * 64, train_images=50_000, validation_images=5_000)

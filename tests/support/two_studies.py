@@ -6,7 +6,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from mc1opt.search.study import load_study
+from mc1opt.database.opening import load_study
 from tests.support.studies import new_storage, run_study
 
 

@@ -1,0 +1,62 @@
+"""Trials whose owner has died: set back to waiting, so that they are asked for again."""
+
+from collections.abc import Callable
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from mc1opt.database import records
+from mc1opt.database.ownership import is_dead
+from mc1opt.database.storage import StudyStorage
+
+MAX_STALLED = 5
+"""Deaths of a trial's owners, one after the other and without a new epoch, after which the trial fails."""
+
+
+def take_up_interrupted(
+    study: optuna.Study,
+    storage: StudyStorage,
+    is_silent: Callable[[FrozenTrial], bool] = lambda _trial: False,
+) -> int:
+    """Sets trials back to waiting whose owner has died, so that they are asked for again.
+
+    Optuna's own check of stale trials is not used: it ends them as FAIL for good. Those that another program
+    runs are left to it.
+
+    Args:
+        study: whose running trials are looked at.
+        storage: with this process as owner.
+        is_silent: whether a trial's owner, of another machine, has shown no sign of life for long.
+
+    Returns:
+        How many were set back.
+    """
+    taken = 0
+    for trial in records.own_trials(study, (TrialState.RUNNING,)):
+        owner = trial.user_attrs.get(records.OWNER)
+        dead = is_dead(owner)
+        if dead is False or (dead is None and not is_silent(trial)):
+            continue
+        epochs = len(trial.intermediate_values)
+        stalled = trial.user_attrs.get(records.STALLED, {"times": 0, "epochs": 0})
+        times = stalled["times"] + 1 if stalled["epochs"] == epochs else 1
+        attributes = {
+            records.INTERRUPTED: trial.user_attrs.get(records.INTERRUPTED, 0) + 1,
+            records.STALLED: {"times": times, "epochs": epochs},
+        }
+        if times < MAX_STALLED:
+            taken += storage.set_back_to_waiting(trial._trial_id, owner, attributes)
+            continue
+        if not storage.take_over(trial._trial_id, owner):
+            continue
+        message = f"its process died {times} times without a new epoch"
+        storage.set_own_attributes(
+            trial._trial_id,
+            {
+                **attributes,
+                records.FAILURE: {"kind": "killed", "message": message},
+                records.OUTCOME: "failed",
+            },
+        )
+        study.tell(trial.number, state=TrialState.FAIL)
+    return taken

@@ -1,0 +1,26 @@
+"""Suggestions that search spaces share: which parameters they ask for, and where study files find them."""
+
+from optuna.trial import FixedTrial
+
+from mc1opt import suggest
+from mc1opt.config import SGD, AdamW, Augmentation, OneCycle
+
+
+def test_only_the_parameters_of_the_chosen_kind_are_asked_for() -> None:
+    sgd = {
+        "optimizer": "sgd",
+        "sgd_momentum_kind": "none",
+        "sgd_learning_rate": 0.1,
+        "use_weight_decay": False,
+    }
+    assert suggest.suggest_optimizer(FixedTrial(sgd)) == SGD(learning_rate=0.1)
+    adamw = {"optimizer": "adamw", "adam_learning_rate": 0.001, "adam_beta2": 0.95, "use_weight_decay": True}
+    expected = AdamW(learning_rate=0.001, beta2=0.95, weight_decay=0.1)
+    assert suggest.suggest_optimizer(FixedTrial({**adamw, "adamw_weight_decay": 0.1})) == expected
+
+
+def test_schedule_and_augmentation_are_what_was_suggested() -> None:
+    cycle = FixedTrial({"schedule": "one_cycle", "one_cycle_warmup": 0.2})
+    assert suggest.suggest_schedule(cycle) == OneCycle(warmup=0.2)
+    augmentation = suggest.suggest_augmentation(FixedTrial({"flip": True, "crop": 2, "cutout": 8}))
+    assert augmentation == Augmentation(flip=True, crop=2, cutout=8)

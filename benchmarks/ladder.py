@@ -32,8 +32,7 @@ from mc1opt.data.sources import find_data
 from mc1opt.database.location import DEFAULT_STORAGE, user_storage
 from mc1opt.database.studies import read_study
 from mc1opt.errors import Mc1optError, UsageError, WorkerError
-from mc1opt.exclusive import exclusive
-from mc1opt.files import append_line, read_lines
+from mc1opt.files import append_line, exclusive, read_lines
 from mc1opt.machine.devices import resolve_device, resolve_precision
 from mc1opt.measurement.store import StoredTraining
 from mc1opt.models.cost import cost

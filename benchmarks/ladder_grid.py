@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.common import markdown_table
 from benchmarks.ladder_lines import Line
 from mc1opt.files import read_lines
-from mc1opt.noise import not_told_apart, seed_noise
+from mc1opt.uncertainty import not_told_apart, seed_noise
 
 SOURCES_WINNER = (200, 0.1)
 """Batch size and learning rate."""

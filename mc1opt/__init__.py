@@ -2,16 +2,14 @@
 
 The ground, which all packages may import:
 
-    exclusive    one process at a time in a folder
-    uncertainty  intervals, and the paired test
+    uncertainty  intervals, the paired test, seed noise
     describe     a config in one line
-    noise        which configs seed noise cannot tell apart
     presets      the published models
     spec         a training as data: config, fidelity, seed, data; and its results
     config       the config: its models, JSON, identity and shape arithmetic
     paths        paths as people write them: `~`
     program      how the program was called, for commands to copy; the start of the machine it runs in
-    files        JSON in files: records, a line each; an object
+    files        JSON in files: records, a line each; one process at a time in a folder
     seeds        every random draw's seed
     errors       the errors that people see
     suggest      suggestions that search spaces share

@@ -1,13 +1,14 @@
-"""JSON in files: records, a line each, appended for good and read back whatever a crash left; an object."""
+"""Files: JSON records, a line each, that a crash leaves whole; an object; one process at a time in a folder."""
 
 import contextlib
 import fcntl
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mc1opt.errors import StorageError
+from mc1opt.errors import StorageError, UsageError
 
 
 def append_line(path: Path, record: dict[str, Any]) -> None:
@@ -81,3 +82,28 @@ def delete(path: Path) -> None:
     # A file that cannot be deleted costs disk, not results.
     with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path, busy: str) -> Iterator[None]:
+    """Holds a folder, which is made if need be; the lock ends with the process, however it ends.
+
+    Args:
+        folder: which one.
+        busy: what to tell people where another process holds it.
+
+    Raises:
+        UsageError: another process holds it.
+        StorageError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("a")
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be written: {error.strerror}.") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(busy) from error
+        yield

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mc1opt.errors import StorageError
-from mc1opt.files import append_line, read_lines, read_object
+from mc1opt.errors import StorageError, UsageError
+from mc1opt.files import append_line, exclusive, read_lines, read_object
 
 PATH = Path("folder/records.jsonl")
 RECORDS = [{"seed": 2**63 - 1, "value": 0.1 + 0.2}, {"text": "line\nfeed, é"}]
@@ -74,3 +74,31 @@ def test_an_object_that_is_not_there_or_damaged_is_empty(content: bytes | None) 
     assert read_object(path) == {}
     path.write_text('{"a": 1}')
     assert read_object(path) == {"a": 1}
+
+
+FOLDER = Path("a/b")
+
+
+def test_a_folder_that_another_process_holds_is_refused_and_free_afterwards() -> None:
+    FOLDER.mkdir(parents=True)
+    with (FOLDER / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UsageError, match="they are busy"), exclusive(FOLDER, "they are busy"):
+            pass
+    with exclusive(FOLDER, "they are busy"):
+        pass
+
+
+def test_it_is_made_if_need_be_and_held_within_the_context_only() -> None:
+    with exclusive(FOLDER, "busy"):
+        assert FOLDER.is_dir()
+        with pytest.raises(UsageError), exclusive(FOLDER, "busy"):
+            pass
+    with exclusive(FOLDER, "busy"):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_named() -> None:
+    Path("a").write_text("")
+    with pytest.raises(StorageError, match="a/b cannot be written"), exclusive(FOLDER, "busy"):
+        pass

@@ -5,8 +5,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from mc1opt.database.records import StudyRecord, TrialRecord
-from mc1opt.noise import not_told_apart, seed_noise
 from mc1opt.spec import CAUSED_BY_CONFIG
+from mc1opt.uncertainty import not_told_apart, seed_noise
 
 
 def by_value(trials: Iterable[TrialRecord]) -> list[TrialRecord]:

@@ -16,7 +16,7 @@ from typing import TextIO
 from mc1opt.data.libraries import check_libraries
 from mc1opt.data.sources import find_data
 from mc1opt.errors import UsageError
-from mc1opt.exclusive import exclusive
+from mc1opt.files import exclusive
 from mc1opt.machine.devices import resolve_device, resolve_precision
 from mc1opt.measurement.final_test import Final, Measure, run_final_test, stored_accuracies
 from mc1opt.measurement.store import TRAININGS, StoredTraining, TrainingStore

@@ -14,8 +14,7 @@ from mc1opt.database.records import StudyRecord
 from mc1opt.database.studies import claim_study, read_study
 from mc1opt.display.progress import passed_over_lines
 from mc1opt.errors import Mc1optError, ModelError, UsageError
-from mc1opt.exclusive import exclusive
-from mc1opt.files import read_object
+from mc1opt.files import exclusive, read_object
 from mc1opt.machine.devices import resolve_device, resolve_precision
 from mc1opt.machine.memory import training_memory
 from mc1opt.measurement.final_test import Final, FinalTest, Measure, run_final_test

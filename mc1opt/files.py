@@ -1,4 +1,4 @@
-"""Files: JSON records, a line each, that a crash leaves whole; an object; one process at a time in a folder."""
+"""Files: JSON records, a line each, which a crash leaves whole; an object; one process at a time."""
 
 import contextlib
 import fcntl

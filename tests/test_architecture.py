@@ -130,6 +130,17 @@ def test_heavy_packages_stay_where_they_belong(path: Path) -> None:
             assert name == file, name
 
 
+def test_only_three_packages_import_torch_when_they_are_imported() -> None:
+    """It takes seconds, which the process that searches does not wait for."""
+    modules = ["mc1opt." + name_of(path)[:-3].replace("/", ".") for path in MODULES]
+    others = [
+        module for module in modules if package(module) not in TORCH and module != "mc1opt.workers.process"
+    ]
+    load = f"for name in {others}: importlib.import_module(name)"
+    code = f"import importlib, sys\n{load}\nsys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_optunas_private_members_are_named_in_the_database_alone() -> None:
     outside = [
         f"{name_of(path)}: {line.strip()}"

@@ -82,7 +82,7 @@ def test_no_other_module_adds_to_the_tree():
                 if bases & classes().keys():
                     found.add((path.name, node.name, frozenset(bases)))
     both = frozenset({"StorageError", "StorageInternalError"})
-    assert found == {("patience.py", "DatabaseError", both)}
+    assert found == {("retry.py", "DatabaseError", both)}
 
 
 def test_a_training_that_failed_is_not_an_error_of_the_program():

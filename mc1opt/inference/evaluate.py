@@ -18,7 +18,6 @@ from mc1opt.database.location import files_folder, folder_name
 from mc1opt.inference.export_record import EXPORTS, RECORD, export_record, recorded_hashes
 from mc1opt.inference.open_model import OpenModel, open_model
 from mc1opt.text import plural
-from mc1opt.training.evaluate import Labels, confusion_matrix
 from mc1opt.training.model_folder import file_sha256
 
 BINS = 15
@@ -65,6 +64,7 @@ def evaluate(path: Path, data_path: Path | None, *, storage: str, output: TextIO
         DataError: the images are missing or damaged.
     """
     from mc1opt.data.images import open_test_images
+    from mc1opt.training.evaluate import confusion_matrix
 
     opened = open_model(path, export_record(storage))
     data = model_data(f"model {path}", opened.data, data_path, output)
@@ -72,7 +72,7 @@ def evaluate(path: Path, data_path: Path | None, *, storage: str, output: TextIO
     before = len(past_openings(record, data))
     images, labels = open_test_images(data, f"evaluate model {path}", record, "cpu")
     probabilities = opened.probabilities(images.numpy())
-    truth: Labels = labels.numpy()
+    truth = labels.numpy()
     decisions = probabilities.argmax(axis=1)
     confusion = confusion_matrix(truth, decisions)
     correct = int(confusion.trace())
@@ -127,7 +127,7 @@ def wilson_interval(correct: int, count: int) -> tuple[float, float]:
 
 
 def expected_calibration_error(
-    probabilities: NDArray[np.float32], labels: Labels, *, bins: int = BINS
+    probabilities: NDArray[np.float32], labels: NDArray[np.int64], *, bins: int = BINS
 ) -> float:
     """How far confidence and accuracy are apart on average: 0 is perfect, 1 the worst.
 

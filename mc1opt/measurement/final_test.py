@@ -21,7 +21,6 @@ from mc1opt.errors import ModelError, StorageError
 from mc1opt.files import append_line, read_lines
 from mc1opt.measurement.store import StoredTraining
 from mc1opt.spec import INFERENCE_BATCH, DataSet, Device
-from mc1opt.training.evaluate import confusion_matrix
 from mc1opt.training.model_folder import weights_model
 from mc1opt.uncertainty import Spread, spread
 
@@ -129,6 +128,7 @@ def run_final_test(
         StorageError: the stored results cannot be read, or no result can be stored.
     """
     from mc1opt.data.images import open_test_images
+    from mc1opt.training.evaluate import confusion_matrix
 
     results = folder / RESULTS
     known = _known(folder)

@@ -67,7 +67,7 @@ def test_auto_asks_torch_where_linux_shows_the_node_of_a_driver(monkeypatch, nod
 def test_the_cpu_is_found_without_torch():
     code = (
         "import sys\n"
-        "from mc1opt.training import devices\n"
+        "from mc1opt.machine import devices\n"
         "devices._may_have_accelerator = lambda: False\n"
         "assert devices.resolve_device('cpu') == devices.resolve_device('auto') == 'cpu'\n"
         "sys.exit('torch' in sys.modules)\n"

@@ -156,16 +156,3 @@ def _write(connection: Connection, table: str, column: str, owner_id: int, key: 
             sqlalchemy.text(f"INSERT INTO {table} ({column}, key, value_json) VALUES (:id, :key, :value)"),
             values,
         )
-
-
-def first_distribution(connection: Connection, trial_id: int, name: str) -> str | None:
-    """What a parameter was drawn from in an earlier trial of ours, as JSON; None if in none."""
-    statement = sqlalchemy.text(
-        "SELECT distribution_json FROM trial_params JOIN trials USING (trial_id) "
-        "WHERE study_id = (SELECT study_id FROM trials WHERE trial_id = :trial) "
-        "AND param_name = :name AND EXISTS (SELECT 1 FROM trial_user_attributes AS attribute "
-        "WHERE attribute.trial_id = trials.trial_id AND key = :owner) LIMIT 1"
-    )
-    values = {"trial": trial_id, "name": name, "owner": OWNER}
-    row = connection.execute(statement, values).fetchone()
-    return None if row is None else str(row[0])

@@ -141,13 +141,8 @@ class StudyStorage(RDBStorage):
         with _create_scoped_session(self.scoped_session, True) as session:
             for trial_id, name, value, distribution, known in rows:
                 # Optuna compares with any trial's: one of another program would have all of ours refused.
-                before = known or self._own_distribution(session, trial_id, name) or distribution
+                before = known or _own_distribution(session.connection(), trial_id, name) or distribution
                 self._set_trial_param_without_commit(session, trial_id, name, value, distribution, before)
-
-    @staticmethod
-    def _own_distribution(session: Session, trial_id: int, name: str) -> BaseDistribution | None:
-        stored = statements.own_distribution(session.connection(), trial_id, name)
-        return None if stored is None else json_to_distribution(stored)
 
     def _set_trial_param(
         self,
@@ -164,17 +159,15 @@ class StudyStorage(RDBStorage):
             return
         # Now, because Optuna takes what raises no error for the study's, and compares later trials with it.
         if previous_distribution is None:
-            previous_distribution = self._first_distribution(trial_id, param_name)
+            previous_distribution = self._read_own_distribution(trial_id, param_name)
         if previous_distribution is not None:
             check_distribution_compatibility(previous_distribution, distribution)
         rows.append(row)
 
     @patiently
-    def _first_distribution(self, trial_id: int, param_name: str) -> BaseDistribution | None:
-        """What a parameter was drawn from in an earlier trial of ours; None if in none."""
+    def _read_own_distribution(self, trial_id: int, name: str) -> BaseDistribution | None:
         with self._transaction() as connection:
-            stored = statements.first_distribution(connection, trial_id, param_name)
-        return None if stored is None else json_to_distribution(stored)
+            return _own_distribution(connection, trial_id, name)
 
     @contextlib.contextmanager
     def writing_study_attributes_together(self) -> Iterator[None]:
@@ -397,3 +390,9 @@ class StudyStorage(RDBStorage):
                 yield connection
         except SQLAlchemyError as error:
             raise StorageInternalError(str(error)) from error
+
+
+def _own_distribution(connection: sqlalchemy.Connection, trial_id: int, name: str) -> BaseDistribution | None:
+    """What a parameter was drawn from in another trial of ours; None if in none."""
+    stored = statements.own_distribution(connection, trial_id, name)
+    return None if stored is None else json_to_distribution(stored)

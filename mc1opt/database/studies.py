@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mc1opt.database import records
 from mc1opt.database.artifacts import artifacts_folder, remove_artifacts
-from mc1opt.database.identity import make_own, sharing_studies
+from mc1opt.database.identity import keep_folder, make_own, sharing_studies
 from mc1opt.database.location import checkpoints_folder
 from mc1opt.database.opening import load_study, open_storage
 from mc1opt.database.ownership import is_dead
@@ -38,7 +38,7 @@ def read_study(storage: str, name: str, trial: int | None = None) -> StudyRecord
 
 
 def claim_study(storage: str, name: str) -> None:
-    """Prepares a stored study for new files of it; see `mc1opt.database.identity.make_own`.
+    """Prepares a stored study for new files of it: they are its own, and it may be renamed afterwards.
 
     Raises:
         StorageError: there is no such database or study, or files cannot be copied.
@@ -48,6 +48,7 @@ def claim_study(storage: str, name: str) -> None:
         study = load_study(database, name)
         if records.STUDY_DEFINITION in study.user_attrs:  # else it is another program's
             make_own(study, database)
+            keep_folder(study)
     finally:
         database.remove_session()
         database.engine.dispose()

@@ -10,9 +10,8 @@ import optuna
 import pytest
 
 from mc1opt.config import config_to_json
-from mc1opt.database.identity import keep_folder
 from mc1opt.database.location import checkpoints_folder, files_folder
-from mc1opt.database.opening import load_study, open_storage
+from mc1opt.database.opening import open_storage
 from mc1opt.database.studies import claim_study, delete_study, open_for_deletion
 from mc1opt.database.trial_files import kept_weights, study_folder
 from mc1opt.errors import ModelError, StorageError, UsageError
@@ -85,7 +84,6 @@ def test_a_study_that_does_not_exist_is_named() -> None:
 
 
 def test_a_study_without_finished_trials_has_nothing_to_export(trained: Trained) -> None:
-    from mc1opt.database.opening import open_storage
     from mc1opt.database.ownership import this_owner
 
     open_storage(STORAGE, create=True, owner=this_owner(), threads=1)
@@ -178,7 +176,7 @@ def in_database(storage: str = STORAGE) -> str:
 
 def test_a_copy_exports_the_originals_weights_into_its_folder(trained: Trained) -> None:
     write_study(trained)
-    keep_folder(load_study(open_storage(STORAGE, create=False), STUDY))
+    claim_study(STORAGE, STUDY)
     place = in_database()
     optuna.copy_study(from_study_name=STUDY, from_storage=place, to_storage=place, to_study_name="copy")
     source = trial_source(STORAGE, "copy", None)

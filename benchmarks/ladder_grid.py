@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.common import markdown_table
 from benchmarks.ladder_lines import Line
 from mc1opt.files import read_lines
-from mc1opt.uncertainty import not_told_apart, seed_noise
+from mc1opt.uncertainty import indistinguishable, seed_noise
 
 SOURCES_WINNER = (200, 0.1)
 """Batch size and learning rate."""
@@ -59,7 +59,7 @@ def _winner(lines: Sequence[Line], again: Mapping[int, Sequence[float]]) -> str:
     noise = seed_noise(again)
     if noise is None:
         return f"{said} None was trained again with new seeds, so that nothing can be said beyond that."
-    within = [lines[number] for number in not_told_apart(again)]
+    within = [lines[number] for number in indistinguishable(again)]
     points = "; ".join("batch {}, learning rate {}".format(*_point(line)) for line in within)
     verdict = "it is not told apart from the best" if source in within else "another one is better"
     if within == [source]:

@@ -23,7 +23,6 @@ The ground, which all packages may import:
     errors       the errors that people see
     suggest      suggestions that search spaces share
     text         numbers as people read them
-    text         numbers as people read them
 """
 
 from pathlib import Path

@@ -137,7 +137,7 @@ def seed_noise(values: Mapping[int, Sequence[float]]) -> float | None:
 
     Fisher's least significant difference: one standard deviation is pooled over all configs, because two
     trainings each say little. Where configs have different numbers of trainings, their harmonic mean stands
-    for each; `not_told_apart` goes by those of the two.
+    for each; `indistinguishable` goes by those of the two.
 
     Args:
         values: accuracies of a config's trainings, by the number of its trial.
@@ -150,7 +150,7 @@ def seed_noise(values: Mapping[int, Sequence[float]]) -> float | None:
     return None if pooled is None else pooled * math.sqrt(2.0 / statistics.harmonic_mean(counts))
 
 
-def not_told_apart(values: Mapping[int, Sequence[float]]) -> list[int]:
+def indistinguishable(values: Mapping[int, Sequence[float]]) -> list[int]:
     """The numbers of the best config and of those within seed noise of it, the best first."""
     pooled = _pooled(values)
     means = {number: statistics.mean(group) for number, group in values.items() if group}

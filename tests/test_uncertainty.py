@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 from scipy import stats
 
-from mc1opt.uncertainty import not_told_apart, paired_test, seed_noise, spread, t_above, t_quantile
+from mc1opt.uncertainty import indistinguishable, paired_test, seed_noise, spread, t_above, t_quantile
 
 GENERATOR = np.random.default_rng(1)
 SAMPLES = [list(0.8 + 0.01 * GENERATOR.standard_normal(n)) for n in (2, 3, 5, 10, 40)]
@@ -104,9 +104,9 @@ def test_for_two_configs_it_decides_as_the_t_test() -> None:
         first, second = generator.normal(0.6, 0.01, 3), generator.normal(0.6 + shift, 0.01, 3)
         p = scipy.stats.ttest_ind(first, second).pvalue
         if abs(p - 0.05) > 1e-3:  # the table has three decimals
-            told_apart = len(not_told_apart({0: list(first), 1: list(second)})) == 1
-            assert told_apart == (p < 0.05)
-            decisions.add(told_apart)
+            distinguishable = len(indistinguishable({0: list(first), 1: list(second)})) == 1
+            assert distinguishable == (p < 0.05)
+            decisions.add(distinguishable)
     assert decisions == {True, False}
 
 
@@ -115,27 +115,27 @@ def test_equal_configs_are_told_apart_in_one_of_twenty_cases(trainings: int) -> 
     generator = np.random.default_rng(trainings)
     draws = 4000
     groups = generator.normal(0.7, 0.005, (draws, 2, trainings)).tolist()
-    alarms = sum(len(not_told_apart({0: first, 1: second})) == 1 for first, second in groups)
+    alarms = sum(len(indistinguishable({0: first, 1: second})) == 1 for first, second in groups)
     assert alarms / draws == pytest.approx(0.05, abs=4 * math.sqrt(0.05 * 0.95 / draws))
 
 
 def test_without_a_second_training_there_is_no_noise_and_nothing_is_told_apart() -> None:
     assert seed_noise({}) is None
     assert seed_noise({1: [0.5], 2: [0.9]}) is None
-    assert not_told_apart({1: [0.5], 2: [0.9], 3: []}) == [2, 1]
+    assert indistinguishable({1: [0.5], 2: [0.9], 3: []}) == [2, 1]
 
 
 def test_the_best_comes_first_and_only_configs_within_noise_follow() -> None:
     values = {1: [0.50, 0.52], 2: [0.70, 0.72], 3: [0.71, 0.69]}
-    assert not_told_apart(values) == [2, 3]
+    assert indistinguishable(values) == [2, 3]
 
 
 def test_a_config_with_one_training_is_judged_by_the_noise_of_one() -> None:
     values = {0: [0.700, 0.710], 1: [0.700, 0.710], 2: [0.666], 3: [0.666, 0.666]}
     pooled = scipy.stats.t.ppf(0.975, 3) * math.sqrt(2 * 0.00005 / 3)
     apart = 0.705 - pooled * math.sqrt(1.5)
-    assert not_told_apart(values | {2: [apart + 0.001]}) == [0, 1, 2]
-    assert not_told_apart(values | {2: [apart - 0.001]}) == [0, 1]
+    assert indistinguishable(values | {2: [apart + 0.001]}) == [0, 1, 2]
+    assert indistinguishable(values | {2: [apart - 0.001]}) == [0, 1]
 
 
 def test_the_order_of_the_configs_does_not_matter() -> None:
@@ -143,4 +143,4 @@ def test_the_order_of_the_configs_does_not_matter() -> None:
     for order in itertools.permutations(values):
         shuffled = {number: values[number] for number in order}
         assert seed_noise(shuffled) == pytest.approx(seed_noise(values))
-        assert not_told_apart(shuffled) == [2, 3]
+        assert indistinguishable(shuffled) == [2, 3]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mc1opt.config import config_from_json
-from mc1opt.database.ranking import by_promise, by_value, confirmed_values, told_apart
+from mc1opt.database.ranking import by_expected_accuracy, by_value, confirmed_values, distinguishable
 from mc1opt.database.records import StudyRecord, TrialRecord
 from mc1opt.describe import describe_config
 from mc1opt.display.progress import passed_over_lines
@@ -97,7 +97,7 @@ def study_note(record: StudyRecord, *, storage: str, page: str, found: Retrained
     if not best:
         parts.append("No trial is complete yet. As soon as one is, this note says which one is the best.")
     else:
-        parts += [_best(best[0], page), _table(record, best, page), _told_apart(record)]
+        parts += [_best(best[0], page), _table(record, best, page), _distinguishable(record)]
         parts += [starting_point_line(record), pruning_line(record)]
     if found is not None:
         parts.append(_retrained(found, page))
@@ -144,9 +144,9 @@ def _table(record: StudyRecord, best: Sequence[TrialRecord], page: str) -> str:
     return "\n".join(lines)
 
 
-def _told_apart(record: StudyRecord) -> str:
+def _distinguishable(record: StudyRecord) -> str:
     """What seed noise leaves of the ranking."""
-    told = told_apart(record)
+    told = distinguishable(record)
     if told is None:
         return (
             "One training is one draw: trained again with another seed, a config ends some tenths of a point "
@@ -180,7 +180,7 @@ def _commands(record: StudyRecord, storage: str, found: Retrained | None) -> str
     study, place = shlex.quote(record.study), storage_option(storage)
     lines = [f"mc1opt show --study {study}{place}"]
     if record.best is not None:
-        best = by_promise(record.trials)[0].number
+        best = by_expected_accuracy(record.trials)[0].number
         if found is None:  # another one would be refused, or replace this one's model
             lines.append(f"mc1opt retrain --study {study}{place}")
         lines.append(f"mc1opt export --study {study} --trial {best} --format onnx{place}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mc1opt.database.records import StudyRecord, TrialRecord
 from mc1opt.spec import CAUSED_BY_CONFIG
-from mc1opt.uncertainty import not_told_apart, seed_noise
+from mc1opt.uncertainty import indistinguishable, seed_noise
 
 
 def by_value(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
@@ -24,7 +24,7 @@ def confirmed_values(trials: Iterable[TrialRecord]) -> dict[int, list[float]]:
     return {number: group for number, group in values.items() if group}
 
 
-def by_promise(trials: Collection[TrialRecord]) -> list[TrialRecord]:
+def by_expected_accuracy(trials: Collection[TrialRecord]) -> list[TrialRecord]:
     """The complete trials, the one that promises the highest accuracy with another seed first.
 
     Of a confirmed trial that is the mean of its new trainings. Of another it is its value, less what the
@@ -48,7 +48,7 @@ def by_promise(trials: Collection[TrialRecord]) -> list[TrialRecord]:
 
 
 @dataclass(frozen=True)
-class ToldApart:
+class Distinguishable:
     """What seed noise leaves of the ranking of the trials that were trained again."""
 
     noise: float
@@ -64,14 +64,14 @@ class ToldApart:
         return len(self.equal) == 1 and self.others > 0
 
 
-def told_apart(record: StudyRecord) -> ToldApart | None:
+def distinguishable(record: StudyRecord) -> Distinguishable | None:
     """What seed noise leaves of the ranking; None where no trial was trained again twice."""
     values = confirmed_values(record.trials)
     noise = seed_noise(values)
     if noise is None:
         return None
-    equal = not_told_apart(values)
-    return ToldApart(noise, equal, len(values) - len(equal))
+    equal = indistinguishable(values)
+    return Distinguishable(noise, equal, len(values) - len(equal))
 
 
 def _again(trial: TrialRecord) -> list[float]:

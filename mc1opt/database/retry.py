@@ -58,7 +58,7 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
-def patiently(method: Callable[Concatenate[Any, _P], _R]) -> Callable[Concatenate[Any, _P], _R]:
+def retried(method: Callable[Concatenate[Any, _P], _R]) -> Callable[Concatenate[Any, _P], _R]:
     """Tries a transaction again where the SQLite file is locked, a few times, or the server is away."""
 
     @functools.wraps(method)

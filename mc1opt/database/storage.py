@@ -32,7 +32,7 @@ from mc1opt.database import statements
 from mc1opt.database.location import locked_beside, locked_on_server, server_arguments, sqlite_path
 from mc1opt.database.ownership import LostTrialError, NoRoomError
 from mc1opt.database.records import CONFIG_ID, DUPLICATE_OF, OWNER
-from mc1opt.database.retry import DatabaseError, Outage, patiently, through_outages
+from mc1opt.database.retry import DatabaseError, Outage, retried, through_outages
 
 BUSY_TIMEOUT_SECONDS = 20.0
 """How long a statement waits for another process's lock on a SQLite file."""
@@ -61,19 +61,19 @@ class StudyStorage(RDBStorage):
         super().__init__(url, engine_kwargs=options)
 
     # What a search has Optuna's own methods do; those below are patient, too.
-    get_all_studies = patiently(RDBStorage.get_all_studies)
-    get_study_id_from_name = patiently(RDBStorage.get_study_id_from_name)
-    get_study_name_from_id = patiently(RDBStorage.get_study_name_from_id)
-    get_study_directions = patiently(RDBStorage.get_study_directions)
-    get_trial = patiently(RDBStorage.get_trial)
-    _get_trials = patiently(RDBStorage._get_trials)
-    get_study_user_attrs = patiently(RDBStorage.get_study_user_attrs)
-    get_study_system_attrs = patiently(RDBStorage.get_study_system_attrs)
-    create_new_study = patiently(RDBStorage.create_new_study)
-    set_study_user_attr = patiently(RDBStorage.set_study_user_attr)
-    set_trial_user_attr = patiently(RDBStorage.set_trial_user_attr)
-    set_trial_system_attr = patiently(RDBStorage.set_trial_system_attr)
-    record_heartbeat = patiently(RDBStorage.record_heartbeat)
+    get_all_studies = retried(RDBStorage.get_all_studies)
+    get_study_id_from_name = retried(RDBStorage.get_study_id_from_name)
+    get_study_name_from_id = retried(RDBStorage.get_study_name_from_id)
+    get_study_directions = retried(RDBStorage.get_study_directions)
+    get_trial = retried(RDBStorage.get_trial)
+    _get_trials = retried(RDBStorage._get_trials)
+    get_study_user_attrs = retried(RDBStorage.get_study_user_attrs)
+    get_study_system_attrs = retried(RDBStorage.get_study_system_attrs)
+    create_new_study = retried(RDBStorage.create_new_study)
+    set_study_user_attr = retried(RDBStorage.set_study_user_attr)
+    set_trial_user_attr = retried(RDBStorage.set_trial_user_attr)
+    set_trial_system_attr = retried(RDBStorage.set_trial_system_attr)
+    record_heartbeat = retried(RDBStorage.record_heartbeat)
 
     @through_outages  # a lock Optuna waits for itself, as long
     def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
@@ -136,7 +136,7 @@ class StudyStorage(RDBStorage):
             if rows:
                 self._write_parameters(rows)
 
-    @patiently
+    @retried
     def _write_parameters(self, rows: list[Any]) -> None:
         with _create_scoped_session(self.scoped_session, True) as session:
             for trial_id, name, value, distribution, known in rows:
@@ -164,7 +164,7 @@ class StudyStorage(RDBStorage):
             check_distribution_compatibility(previous_distribution, distribution)
         rows.append(row)
 
-    @patiently
+    @retried
     def _read_own_distribution(self, trial_id: int, name: str) -> BaseDistribution | None:
         with self._transaction() as connection:
             return _own_distribution(connection, trial_id, name)
@@ -192,13 +192,13 @@ class StudyStorage(RDBStorage):
         if changed:
             self._write_study_attributes(changed)
 
-    @patiently
+    @retried
     def _write_study_attributes(self, attributes: dict[tuple[int, str], Any]) -> None:
         with self._transaction() as connection:
             for (study, key), value in attributes.items():
                 statements.write_study_attribute(connection, study, key, value)
 
-    @patiently
+    @retried
     def set_study_system_attr(self, study_id: int, key: str, value: JSONSerializable) -> None:
         """As Optuna's, but see `writing_study_attributes_together`."""
         attributes = getattr(self._noted, "attributes", None)
@@ -207,7 +207,7 @@ class StudyStorage(RDBStorage):
         else:
             attributes[study_id, key] = value
 
-    @patiently
+    @retried
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         """As Optuna's, for a trial of this process.
 
@@ -218,7 +218,7 @@ class StudyStorage(RDBStorage):
             self._require_own(session.connection(), trial_id)
             self._set_trial_intermediate_value_without_commit(session, trial_id, step, intermediate_value)
 
-    @patiently
+    @retried
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
@@ -265,7 +265,7 @@ class StudyStorage(RDBStorage):
         with self._lock:
             return sorted(self._in_training)
 
-    @patiently
+    @retried
     def set_back_to_waiting(
         self, trial_id: int, expected_owner: dict[str, Any] | None, attributes: dict[str, Any]
     ) -> bool:
@@ -283,20 +283,20 @@ class StudyStorage(RDBStorage):
                 statements.write_attribute(connection, trial_id, key, value)
         return True
 
-    @patiently
+    @retried
     def take_over(self, trial_id: int, expected_owner: dict[str, Any] | None) -> bool:
         """Makes this process the owner of a trial, if it still belongs to `expected_owner`."""
         with self._transaction() as connection:
             return statements.change_owner(connection, trial_id, expected_owner, self.owner)
 
-    @patiently
+    @retried
     def set_user_attributes(self, trial_id: int, attributes: dict[str, Any]) -> None:
         """Writes several user attributes of any trial in one transaction: one wait for the disk."""
         with self._transaction() as connection:
             for key, value in attributes.items():
                 statements.write_attribute(connection, trial_id, key, value)
 
-    @patiently
+    @retried
     def set_own_attributes(self, trial_id: int, attributes: dict[str, Any]) -> None:
         """Writes several user attributes of a trial that this process runs, in one transaction.
 
@@ -308,7 +308,7 @@ class StudyStorage(RDBStorage):
             for key, value in attributes.items():
                 statements.write_attribute(connection, trial_id, key, value)
 
-    @patiently
+    @retried
     def claim_config(
         self, trial_id: int, attributes: dict[str, Any], passed_over: Container[int] = ()
     ) -> int | None:
@@ -344,7 +344,7 @@ class StudyStorage(RDBStorage):
                 statements.write_attribute(connection, trial_id, key, value)
         return original
 
-    @patiently
+    @retried
     def change_user_attribute(self, trial_id: int, key: str, change: Callable[[Any], Any]) -> None:
         """Replaces a user attribute of any trial by what `change` makes of it (None: there is none).
 
@@ -354,7 +354,7 @@ class StudyStorage(RDBStorage):
             value = change(statements.read_attribute(connection, trial_id, key))
             statements.write_attribute(connection, trial_id, key, value)
 
-    @patiently
+    @retried
     def heartbeats(self, study_id: int) -> dict[int, str]:
         """The last heartbeat of each running trial that has one, by trial id: a time in the database's words.
 

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from mc1opt.database import records
 from mc1opt.database.location import folder_name
 from mc1opt.database.ownership import is_dead
-from mc1opt.database.ranking import by_promise, by_value
+from mc1opt.database.ranking import by_expected_accuracy, by_value
 from mc1opt.files import delete
 
 _WEIGHTS = re.compile(r"trial-(\d+)\.safetensors")
@@ -51,7 +51,11 @@ def keep_best_weights(folder: Path, trials: Iterable[FrozenTrial], keep: int) ->
     have confirmed is not to lose its weights to others that were lucky once.
     """
     complete = [records.trial_record(trial) for trial in trials if records.outcome(trial) == "complete"]
-    best = {trial.number for ranked in (by_value(complete), by_promise(complete)) for trial in ranked[:keep]}
+    best = {
+        trial.number
+        for ranked in (by_value(complete), by_expected_accuracy(complete))
+        for trial in ranked[:keep]
+    }
     for trial in complete:
         if trial.number not in best:
             delete(weights_path(folder, trial.number))

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from mc1opt.database.location import DEFAULT_STORAGE, shown_storage
-from mc1opt.database.ranking import by_promise, by_value, confirmed_values, told_apart
+from mc1opt.database.ranking import by_expected_accuracy, by_value, confirmed_values, distinguishable
 from mc1opt.database.records import Outcome, StudyRecord, TrialRecord
 from mc1opt.display.progress import ending, outcome_count, passed_over_lines, record_summary, study_name
 from mc1opt.program import program
@@ -104,7 +104,7 @@ def confirmation_lines(record: StudyRecord) -> list[str]:
         again = " ".join(f"{value:.4f}" for value in values[number])
         mean = statistics.mean(values[number])
         lines.append(f"#{number:<6} {in_search[number]:<14.4f} {again:<16} {mean:.4f}")
-    told = told_apart(record)
+    told = distinguishable(record)
     if told is not None:
         points = f"{100 * told.noise:.1f} points"
         if len(told.equal) > 1:
@@ -185,7 +185,7 @@ def _commands(record: StudyRecord, storage: str) -> list[str]:
     study, place, called = shlex.quote(record.study), storage_option(storage), program()
     commands = [f"Look at the study:        {called} show --study {study}{place}"]
     if record.best is not None:
-        best = by_promise(record.trials)[0].number
+        best = by_expected_accuracy(record.trials)[0].number
         commands = [
             f"Look at the best trial:   {called} show --study {study} --trial {best}{place}",
             f"Train the best again:     {called} retrain --study {study}{place}",

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from mc1opt.config import Config, config_from_json, config_id
 from mc1opt.data.recorded import known_data
 from mc1opt.database.location import checkpoints_folder
-from mc1opt.database.ranking import by_promise
+from mc1opt.database.ranking import by_expected_accuracy
 from mc1opt.database.records import StudyRecord, TrialRecord
 from mc1opt.database.studies import read_study
 from mc1opt.database.trial_files import kept_weights, weights_path
@@ -66,7 +66,7 @@ def trial_source(
         storage: the study database.
         study: the study's name.
         number: the trial; None is the best one: of those with kept weights, the one that promises most
-            (`mc1opt.database.ranking.by_promise`).
+            (`mc1opt.database.ranking.by_expected_accuracy`).
         write: takes the line that says which trials are passed over, if there are any.
 
     Raises:
@@ -163,7 +163,7 @@ def _training_of(path: Path) -> tuple[str, int] | None:
 
 
 def _best(record: StudyRecord, kept: Collection[int]) -> TrialRecord:
-    ranked = by_promise(record.trials)
+    ranked = by_expected_accuracy(record.trials)
     if not ranked:
         raise UsageError(
             f"study {record.study!r} has no finished trial, so there is nothing to export. `mc1opt run` goes "

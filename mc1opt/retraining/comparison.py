@@ -9,7 +9,7 @@ from typing import TextIO
 
 from mc1opt.config import Config, config_from_json
 from mc1opt.data.recorded import model_data
-from mc1opt.database.ranking import by_promise
+from mc1opt.database.ranking import by_expected_accuracy
 from mc1opt.database.records import StudyRecord, TrialRecord
 from mc1opt.describe import describe_config
 from mc1opt.display.progress import ending
@@ -43,7 +43,7 @@ class Candidate:
 
 
 def choose_candidates(record: StudyRecord, *, top: int, trial: int | None = None) -> list[Candidate]:
-    """The best distinct configs of a study, the best first; see `by_promise`.
+    """The best distinct configs of a study, the best first; see `by_expected_accuracy`.
 
     Args:
         record: the study.
@@ -55,7 +55,7 @@ def choose_candidates(record: StudyRecord, *, top: int, trial: int | None = None
     """
     if trial is not None:
         return [_candidate(_finished(record, trial))]
-    ranked = by_promise(record.trials)
+    ranked = by_expected_accuracy(record.trials)
     if not ranked:
         raise UsageError(
             f"study {record.study!r} has no finished trial, so there is nothing to train again. "

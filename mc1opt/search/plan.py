@@ -26,7 +26,7 @@ LEAST_TRIALS = 5
 """Trained trials of the study from which its own speed is taken."""
 
 
-def knows_its_speed(record: StudyRecord) -> bool:
+def has_timings(record: StudyRecord) -> bool:
     """Whether a study has enough trained trials to say how long others take."""
     return len(_seconds_by_trial(record)) >= LEAST_TRIALS
 
@@ -56,7 +56,7 @@ def expected_seconds(
     """
     trained = _trained(record)
     left = max(trials - len(trained), 0)
-    if knows_its_speed(record):
+    if has_timings(record):
         seconds = _seconds_by_trial(record)
         each = statistics.mean(seconds)
         whole = fidelity.epochs * statistics.mean(

@@ -34,7 +34,7 @@ from mc1opt.search.endings import Endings
 from mc1opt.search.importance import importances
 from mc1opt.search.objective import Confirmed, EpochEvent, Event, Objective, Proposal
 from mc1opt.search.observers import Observer, Observers, SearchEnded, SearchStarted, TrialStarted
-from mc1opt.search.plan import expected_bytes, expected_seconds, knows_its_speed, typical_epoch_seconds
+from mc1opt.search.plan import expected_bytes, expected_seconds, has_timings, typical_epoch_seconds
 from mc1opt.search.study import StudySettings, open_study
 from mc1opt.spec import CHECKPOINT_SECONDS, DataSet, Device, Fidelity, Precision
 from mc1opt.workers.pool import Pool
@@ -226,7 +226,7 @@ class _Search:
 
     def _typical_epoch_seconds(self, record: records.StudyRecord, deadline: float | None) -> float | None:
         """Measured only where the study's own trials don't tell how long others take."""
-        if knows_its_speed(record) or self._counted() >= self.settings.trials:
+        if has_timings(record) or self._counted() >= self.settings.trials:
             return None
         return typical_epoch_seconds(
             self.definition,

@@ -47,7 +47,7 @@ class SeededSampler(BaseSampler):
     Here a draw depends on the study's seed, the trial's number, the parameter's name and the finished trials
     alone.
 
-    The sampler sees the trials as `_as_seen` puts them, and none of other programs.
+    The sampler sees the trials as `_for_sampler` puts them, and none of other programs.
 
     Args:
         make: makes the sampler for a seed.
@@ -120,7 +120,7 @@ def _view(study: optuna.Study, trial: FrozenTrial, known: dict[int, FrozenTrial]
     trials = own_trials(study, (TrialState.COMPLETE, TrialState.PRUNED))
     for other in trials:
         if other._trial_id not in known:
-            known[other._trial_id] = _as_seen(other)
+            known[other._trial_id] = _for_sampler(other)
         seen.add_trial(known[other._trial_id])
     drawn = seen.ask()
     return _View(
@@ -131,7 +131,7 @@ def _view(study: optuna.Study, trial: FrozenTrial, known: dict[int, FrozenTrial]
     )
 
 
-def _as_seen(trial: FrozenTrial) -> FrozenTrial:
+def _for_sampler(trial: FrozenTrial) -> FrozenTrial:
     """A finished trial as the sampler shall see it: a pruned one counts with what it had reached.
 
     Optuna's TPE ranks each completed trial above each pruned one. Starting points are completed, because

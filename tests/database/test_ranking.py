@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mc1opt.database.ranking import by_promise, by_value, confirmed_values, told_apart
+from mc1opt.database.ranking import by_expected_accuracy, by_value, confirmed_values, distinguishable
 from mc1opt.database.records import StudyRecord
 from tests.retraining.test_comparison import study, trial
 
@@ -12,7 +12,7 @@ def failed(kind: str, seed: int = 9) -> dict[str, Any]:
 
 
 def promising(record: StudyRecord) -> list[int]:
-    return [entry.number for entry in by_promise(record.trials)]
+    return [entry.number for entry in by_expected_accuracy(record.trials)]
 
 
 def test_by_value_the_highest_comes_first_and_of_equals_the_first_drawn() -> None:
@@ -45,11 +45,11 @@ def test_a_config_that_failed_in_a_new_training_comes_last() -> None:
 
 
 def test_only_one_that_others_are_behind_is_ahead() -> None:
-    assert told_apart(study(trial(0, 0.8))) is None
-    assert told_apart(study(trial(0, 0.8, (0.80,)), trial(1, 0.8, (0.79,)))) is None
-    alone = told_apart(study(trial(0, 0.8, (0.80, 0.79)), trial(1, 0.7)))
+    assert distinguishable(study(trial(0, 0.8))) is None
+    assert distinguishable(study(trial(0, 0.8, (0.80,)), trial(1, 0.8, (0.79,)))) is None
+    alone = distinguishable(study(trial(0, 0.8, (0.80, 0.79)), trial(1, 0.7)))
     assert alone is not None
     assert (alone.equal, alone.is_ahead) == ([0], False)
-    ahead = told_apart(study(trial(0, 0.8, (0.80, 0.79)), trial(1, 0.7, (0.60, 0.61))))
+    ahead = distinguishable(study(trial(0, 0.8, (0.80, 0.79)), trial(1, 0.7, (0.60, 0.61))))
     assert ahead is not None
     assert (ahead.equal, ahead.others, ahead.is_ahead) == ([0], 1, True)

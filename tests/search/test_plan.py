@@ -15,7 +15,7 @@ from mc1opt.search.plan import (
     TRIAL_BYTES,
     expected_bytes,
     expected_seconds,
-    knows_its_speed,
+    has_timings,
     typical_config,
 )
 from mc1opt.spec import Fidelity
@@ -78,7 +78,7 @@ def test_nothing_takes_no_time() -> None:
 @pytest.mark.parametrize("count", [0, LEAST_TRIALS - 1])
 def test_with_fewer_trials_the_time_comes_from_a_typical_epoch(count: int) -> None:
     few = study(*OWN.trials[:count])
-    assert not knows_its_speed(few)
+    assert not has_timings(few)
     one, two = plan(few, typical_epoch=1.0), plan(few, typical_epoch=2.0)
     assert one is not None
     assert two == pytest.approx(2 * one)

@@ -1,4 +1,4 @@
-"""`mc1opt presets`: the published models: their list, the layers of one, and measuring them."""
+"""`mc1opt presets`: listing, showing and measuring the published models."""
 
 import sys
 from typing import Annotated
@@ -41,11 +41,11 @@ def presets(context: typer.Context, storage: Storage = DEFAULT_STORAGE, as_json:
 @app.command("show")
 def show(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="The preset.")],
+    name: Annotated[str, typer.Argument(help="Name of a preset.")],
     storage: Storage = DEFAULT_STORAGE,
     as_json: Json = False,
 ) -> None:
-    """Show a preset: its layers with outputs and parameters, its recipes.
+    """Show a preset: its layers, with outputs and parameters, and its recipes.
 
     \b
     Examples:
@@ -68,16 +68,14 @@ def show(
 @app.command("run")
 def run(
     context: typer.Context,
-    names: Annotated[list[str] | None, typer.Argument(help="The presets.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Names of presets.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All presets.")] = False,
-    recipe: Annotated[str, typer.Option(help="How they are trained: published or mc1opt.")] = "published",
-    seeds: Annotated[int, typer.Option(help="Trainings of each, each with a seed of its own.")] = 3,
+    recipe: Annotated[str, typer.Option(help="Training recipe: published or mc1opt.")] = "published",
+    seeds: Annotated[int, typer.Option(help="Trainings of each preset, with different seeds.")] = 3,
     folds: Annotated[
-        int | None, typer.Option(help="Cross-validate each as well, over so many stratified folds.")
+        int | None, typer.Option(help="Also cross-validate each, over this many stratified folds.")
     ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="Epochs of each training [default: the preset's].")
-    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs per training [default: the preset's].")] = None,
     timeout: Timeout = None,
     workers: Workers = "auto",
     device: DeviceName = "auto",
@@ -85,11 +83,11 @@ def run(
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Train presets over seeds and test them, beside what was published.
+    """Train presets with several seeds, and compare their test accuracy with the published one.
 
-    Each is trained on all training images and tested on the test images, which is recorded. With the recipe
-    "published" as its source did it, with "mc1opt" as we would. The same command goes on where it stopped:
-    trainings are kept beside the study database, in storage/presets.
+    Each is trained on all training images and tested on the test images, which is recorded. The recipe
+    "published" trains as the source did, "mc1opt" as we would. If the command was stopped, the same command
+    continues: trainings are stored in storage/presets, beside the study database.
 
     \b
     Examples:
@@ -143,12 +141,12 @@ def run(
 
 
 def _storage(context: typer.Context, storage: str) -> str:
-    """The database, also where its option stands before the subcommand."""
+    """The study database; its option may stand before the subcommand."""
     if context.parent is not None and storage == DEFAULT_STORAGE:
         return str(context.parent.params["storage"])
     return storage
 
 
 def _json(context: typer.Context, as_json: bool) -> bool:
-    """Whether JSON is wanted, also where its option stands before the subcommand."""
+    """Whether to print JSON; the option may stand before the subcommand."""
     return as_json or (context.parent is not None and bool(context.parent.params["as_json"]))

@@ -1,4 +1,4 @@
-"""`mc1opt retrain`: the best configs over several seeds, the winner on all images, then the test images."""
+"""`mc1opt retrain`: the best configs with several seeds, the winner on all images, then the test images."""
 
 import sys
 from typing import Annotated
@@ -25,15 +25,15 @@ from mc1opt.cli.values import at_least, parse_duration
 def retrain(
     study: StoredStudy,
     top: Annotated[
-        int | None, typer.Option(help="How many of the best distinct configs compete [default: 3].")
+        int | None, typer.Option(help="Number of best distinct configs that compete [default: 3].")
     ] = None,
-    trial: Annotated[int | None, typer.Option(help="This trial's config alone, instead of --top.")] = None,
-    seeds: Annotated[int, typer.Option(help="Trainings of each config, each with a seed of its own.")] = 3,
+    trial: Annotated[int | None, typer.Option(help="Only this trial's config, instead of --top.")] = None,
+    seeds: Annotated[int, typer.Option(help="Trainings of each config, with different seeds.")] = 3,
     folds: Annotated[
-        int | None, typer.Option(help="Cross-validate the winner as well, over so many stratified folds.")
+        int | None, typer.Option(help="Also cross-validate the winner, over this many stratified folds.")
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Epochs of each training [default: what takes about an hour in all].")
+        int | None, typer.Option(help="Epochs per training [default: about an hour of training in total].")
     ] = None,
     timeout: Timeout = None,
     workers: Workers = "auto",
@@ -46,9 +46,9 @@ def retrain(
 ) -> None:
     """Retrain a study's best configs, choose one, and test it.
 
-    They are trained on all images but the validation images, over several seeds; the best mean validation
-    accuracy wins. The winner is trained on all training images, and the test images are opened once. Its
-    model is kept in storage/models/STUDY. The same command goes on where it stopped.
+    Trains each config with several seeds on all training images but the validation images; the best mean
+    validation accuracy wins. Then trains the winner on all training images, and opens the test images once.
+    The model is stored in storage/models/STUDY. If the command was stopped, the same command continues.
 
     \b
     Examples:

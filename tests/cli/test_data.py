@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command import TINY_SEARCH, files_below
+from tests.support.command import TINY_SEARCH, files_below, output_of
 from tests.support.image_sets import change_a_bit, write_binary_archive, write_binary_folder
 
 
@@ -16,9 +16,7 @@ def images(tmp_path: Path) -> Path:
 
 
 def test_json_says_the_same_and_nothing_else(tmp_path: Path, mc1opt_here) -> None:
-    result = mc1opt_here("data", "--data", "images", "--json")
-    assert (result.returncode, result.stderr) == (0, "")
-    report = json.loads(result.stdout)
+    report = json.loads(output_of(mc1opt_here("data", "--data", "images", "--json")))
     counts = {key: report[f"{key}_images"] for key in ("train", "validation", "test")}
     assert counts == {"train": 200, "validation": 20, "test": 50}
     assert Path(report["folder"]).parent == tmp_path / "cache"

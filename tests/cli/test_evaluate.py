@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from mc1opt.config import CLASS_NAMES
+from tests.support.command import output_of
 
 FIELDS = {
     "model",
@@ -20,9 +21,7 @@ FIELDS = {
 
 
 def test_json_says_everything_and_the_text_the_same(model: str, mc1opt_here) -> None:
-    result = mc1opt_here("evaluate", model, "--data", "images", "--json")
-    assert (result.returncode, result.stderr) == (0, "")
-    shown = json.loads(result.stdout)
+    shown = json.loads(output_of(mc1opt_here("evaluate", model, "--data", "images", "--json")))
     assert set(shown) == FIELDS
     assert (shown["model"], shown["images"], shown["opened_before"]) == (model, 50, 0)
     assert list(shown["by_class"]) == shown["labels"] == list(CLASS_NAMES)

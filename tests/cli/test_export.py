@@ -11,7 +11,7 @@ import pytest
 from mc1opt.config import CLASS_NAMES
 from mc1opt.inference.open_model import open_model
 from mc1opt.training.model_folder import weights_model
-from tests.support.command import stored_study
+from tests.support.command import output_of, stored_study
 from tests.support.trained import logits_of, random_images
 
 FIELDS = ["format", "path", "bytes", "max_logit_difference", "different_decisions", "images", "latency"]
@@ -41,10 +41,9 @@ def best(study: str = "tiny") -> int:
 def test_right_after_a_search_its_best_trial_is_exported_and_said_to_be_untested(
     finished: Path, mc1opt_here
 ) -> None:
-    result = mc1opt_here("export", "--study", "tiny", "--data", "images")
-    assert (result.returncode, result.stderr) == (0, "")
+    result = output_of(mc1opt_here("export", "--study", "tiny", "--data", "images"))
     value = stored_study("tiny")["best"]["value"]
-    title, file, *_ = result.stdout.splitlines()
+    title, file, *_ = result.splitlines()
     assert f" {best()} " in title
     assert f" {value:.4f}" in title
     assert "not tested" in title

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from mc1opt.config import CLASS_NAMES
+from tests.support.command import output_of
 
 
 @pytest.fixture(autouse=True)
@@ -22,9 +23,8 @@ def _photos() -> None:
 
 
 def test_a_line_for_each_image_with_its_three_best_classes(model: str, mc1opt_here) -> None:
-    result = mc1opt_here("predict", model, "photos")
-    assert (result.returncode, result.stderr) == (0, "")
-    lines = result.stdout.splitlines()
+    result = output_of(mc1opt_here("predict", model, "photos"))
+    lines = result.splitlines()
     assert [line.split()[0] for line in lines] == ["photos/0.jpg", "photos/1.jpg", "photos/2.jpg"]
     for line in lines:
         labels, probabilities = line.split()[1::2], [float(text) for text in line.split()[2::2]]
@@ -45,14 +45,14 @@ def test_images_of_a_folder_that_cannot_be_read_are_named_at_the_end(
     model: str, mc1opt_here, as_json: bool
 ) -> None:
     options = ["--json"] if as_json else []
-    good = mc1opt_here("predict", model, "photos", *options).stdout
+    output_of = mc1opt_here("predict", model, "photos", *options).stdout
     cut = Path("photos/0.jpg").read_bytes()[:700]
     for name, content in (("0a.jpg", cut), ("3.JPG", b""), (".DS_Store", b"x"), ("._0.jpg", b"Mac OS X")):
         Path("photos", name).write_bytes(content)
     os.mkfifo("photos/pipe.png")
     Path("photos/gone.gif").symlink_to("nowhere.gif")
     result = mc1opt_here("predict", model, "photos", *options)
-    assert (result.returncode, result.stdout) == (1, good)
+    assert (result.returncode, result.stdout) == (1, output_of)
     first, *lines = result.stderr.splitlines()
     assert re.findall(r"\d+", first) == ["4", "7"]
     assert [line.split()[0] for line in lines] == [

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mc1opt.presets import PRESETS
-from tests.support.command import SECONDS, files_below, finish, resume_command, wait_until
+from tests.support.command import SECONDS, files_below, finish, output_of, resume_command, wait_until
 from tests.support.image_sets import write_binary_folder
 
 FOLDER = Path("storage/presets")
@@ -40,9 +40,8 @@ def numbers(listed: list[dict[str, Any]]) -> Any:
 
 
 def test_all_eleven_are_listed_and_nothing_is_made(tmp_path: Path, mc1opt_here) -> None:
-    shown = mc1opt_here("presets")
-    assert (shown.returncode, shown.stderr) == (0, "")
-    assert all(f"  {name} " in shown.stdout for name in PRESETS)
+    shown = output_of(mc1opt_here("presets"))
+    assert all(f"  {name} " in shown for name in PRESETS)
     printed = json.loads(mc1opt_here("presets", "--json").stdout)
     assert [(preset["row"], preset["name"]) for preset in printed] == list(enumerate(PRESETS, start=1))
     assert all(
@@ -53,10 +52,9 @@ def test_all_eleven_are_listed_and_nothing_is_made(tmp_path: Path, mc1opt_here) 
 
 
 def test_the_layers_of_a_preset_are_shown(mc1opt_here) -> None:
-    shown = mc1opt_here("presets", "show", "cnn-deep")
-    assert (shown.returncode, shown.stderr) == (0, "")
-    assert "51,384,320" in shown.stdout
-    assert "54,093,194" in shown.stdout
+    shown = output_of(mc1opt_here("presets", "show", "cnn-deep"))
+    assert "51,384,320" in shown
+    assert "54,093,194" in shown
     printed = json.loads(mc1opt_here("presets", "show", "cnn-deep", "--json").stdout)
     assert printed["parameters"] == sum(layer["parameters"] for layer in printed["layers"])
     assert json.loads(mc1opt_here("presets", "--json", "show", "cnn-deep").stdout) == printed
@@ -118,8 +116,7 @@ def test_ctrl_c_shows_what_is_there_and_the_command_that_goes_on(images: Path, s
     assert "0.5214" in stopped.stdout
     command = resume_command(stopped.stdout)
     assert "--timeout" not in command
-    resumed = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
-    assert (resumed.returncode, resumed.stderr) == (0, "")
+    output_of(subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False))
     assert len(trainings()) == 2
 
 

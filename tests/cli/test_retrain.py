@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 import mc1opt
 from mc1opt.seeds import derive_seed
-from tests.support.command import SECONDS, TINY_SEARCH, finish, resume_command, wait_until
+from tests.support.command import SECONDS, TINY_SEARCH, finish, output_of, resume_command, wait_until
 from tests.support.image_sets import change_without_a_trace, make_arrays
 
 MODELS = Path("storage/models/tiny")
@@ -75,8 +75,7 @@ def test_search_and_choice_do_without_the_test_images(
     """Real images and real training; the test images are damaged, so that opening them is an error."""
     (path,) = Path("cache").glob("own-*/test_images.npy")
     change_without_a_trace(path, bytes(path.stat().st_size), monkeypatch)
-    searched = mc1opt_here(*TINY_SEARCH, "--trials", "4", "--confirm", "0")
-    assert (searched.returncode, searched.stderr) == (0, "")
+    output_of(mc1opt_here(*TINY_SEARCH, "--trials", "4", "--confirm", "0"))
     ended = mc1opt_here(*ONE)
     assert ended.returncode == 1
     assert "test_images.npy" in ended.stderr
@@ -103,8 +102,7 @@ def test_a_retraining_that_ctrl_c_stopped_goes_on_by_the_printed_command(finishe
 
     command = resume_command(stopped.stdout)
     assert "--timeout" not in command
-    resumed = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
-    assert (resumed.returncode, resumed.stderr) == (0, "")
+    output_of(subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False))
     assert (MODELS / "trainings.jsonl").read_text().startswith(before)
     assert finished_trainings() == 4
 
@@ -122,6 +120,5 @@ def test_json_of_a_stopped_retraining_says_that_nothing_was_chosen(finished: Pat
 def test_a_study_is_found_by_its_name_in_another_database(finished: Path, mc1opt_here) -> None:
     Path("there").mkdir()
     Path("storage/mc1opt.db").rename("there/other.db")
-    result = mc1opt_here(*ONE, "--storage", "there/other.db")
-    assert (result.returncode, result.stderr) == (0, "")
-    assert "mc1opt evaluate there/other.db.files/models/tiny --storage there/other.db" in result.stdout
+    result = output_of(mc1opt_here(*ONE, "--storage", "there/other.db"))
+    assert "mc1opt evaluate there/other.db.files/models/tiny --storage there/other.db" in result

@@ -18,6 +18,7 @@ from tests.support.command import (
     epochs_of_running_trials,
     finish,
     mc1opt,
+    output_of,
     resume_command,
     states,
     stored_study,
@@ -52,8 +53,7 @@ def test_weights_of_complete_trials_are_kept_beside_the_database(finished: Path)
 
 def test_a_search_that_is_complete_trains_nothing_more(finished: Path, mc1opt_here) -> None:
     before = stored_study("tiny")
-    again = mc1opt_here(*TINY_SEARCH, "--trials", "3", "--confirm", "1")
-    assert (again.returncode, again.stderr) == (0, "")
+    output_of(mc1opt_here(*TINY_SEARCH, "--trials", "3", "--confirm", "1"))
     assert stored_study("tiny") == before
 
 
@@ -61,8 +61,7 @@ def test_a_search_that_is_complete_trains_nothing_more(finished: Path, mc1opt_he
 @pytest.mark.timeout(600)
 def test_the_main_command_searches_on_the_real_images(tmp_path: Path, start) -> None:
     arguments = ("run", "--study", "cnn", "--trials", "2", "--epochs", "1", "--train-images", "500")
-    ended = finish(start(*arguments), seconds=500)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    output_of(finish(start(*arguments), seconds=500))
     study = stored_study("cnn")
     assert study["data"] == {"name": "cifar10", "sha256": CIFAR10_SHA256["train_images"]}
     trained = [trial for trial in study["trials"] if trial["outcome"] == "complete"]
@@ -86,8 +85,7 @@ def test_a_search_that_ctrl_c_stopped_goes_on_by_the_printed_command(finished: P
 
     command = resume_command(stopped.stdout)
     assert "--timeout" not in command
-    resumed = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
-    assert (resumed.returncode, resumed.stderr) == (0, "")
+    output_of(subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False))
     after = stored_study("tiny")["trials"]
     assert after[:count] == before
     assert after[count]["interrupted"] == 1
@@ -111,10 +109,11 @@ def test_sigterm_in_the_middle_of_a_training_keeps_what_is_finished(tiny: Path, 
     assert [result["validation_accuracy"] for result in results][: len(curve)] == curve
     assert len(results) <= len(curve) + 1  # one that was trained, and not reported any more
 
-    resumed = subprocess.run(
-        resume_command(stopped.stdout), capture_output=True, text=True, timeout=SECONDS, check=False
+    output_of(
+        subprocess.run(
+            resume_command(stopped.stdout), capture_output=True, text=True, timeout=SECONDS, check=False
+        )
     )
-    assert (resumed.returncode, resumed.stderr) == (0, "")
     second = stored_study("long")["trials"]
     complete = [trial for trial in first if trial["outcome"] == "complete"]
     assert complete == [second[trial["number"]] for trial in complete]
@@ -223,11 +222,10 @@ def test_what_is_no_network_is_named_with_its_reason_and_not_counted(tiny: Path,
     narrow = '    if width < 10:\n        raise optuna.TrialPruned(f"{width} are too few")\n'
     space = TINY.replace("    learning_rate = trial", f"{narrow}    learning_rate = trial")
     (tiny / "studies/tiny.py").write_text(space.replace("EPOCHS = 2", "import optuna\n\nEPOCHS = 2"))
-    ended = mc1opt_here(*TINY_SEARCH, "--trials", "1", "--confirm", "0")
-    assert (ended.returncode, ended.stderr) == (0, "")
+    ended = output_of(mc1opt_here(*TINY_SEARCH, "--trials", "1", "--confirm", "0"))
     outcomes = [trial["outcome"] for trial in stored_study("tiny")["trials"]]
     assert outcomes[:4] == ["infeasible", "infeasible", "infeasible", "too_large"]
     assert outcomes[-1] == "complete"
     infeasible = outcomes.count("infeasible")
-    assert f"{infeasible} infeasible" in ended.stdout
+    assert f"{infeasible} infeasible" in ended
     assert "8 are too few" in mc1opt_here("show", "--study", "tiny", "--trial", "0").stdout

@@ -7,7 +7,7 @@ import pytest
 
 from mc1opt.config import config_from_json, config_id
 from mc1opt.models.cost import cost
-from tests.support.command import mc1opt
+from tests.support.command import mc1opt, output_of
 
 FIELDS = {
     "number",
@@ -34,9 +34,8 @@ FIELDS = {
 
 @pytest.fixture
 def shown(finished: Path, mc1opt_here) -> dict:
-    result = mc1opt_here("show", "--study", "tiny", "--json")
-    assert (result.returncode, result.stderr) == (0, "")
-    return json.loads(result.stdout)
+    result = output_of(mc1opt_here("show", "--study", "tiny", "--json"))
+    return json.loads(result)
 
 
 def by_starting_point(study: dict) -> dict[str, dict]:
@@ -108,9 +107,8 @@ def test_the_best_trial_was_trained_again(shown) -> None:
 
 
 def test_a_study_is_shown_with_its_counts_and_its_best_trials(finished: Path, shown, mc1opt_here) -> None:
-    result = mc1opt_here("show", "--study", "tiny")
-    assert (result.returncode, result.stderr) == (0, "")
-    table = [line for line in result.stdout.splitlines() if line.startswith("#")]
+    result = output_of(mc1opt_here("show", "--study", "tiny"))
+    table = [line for line in result.splitlines() if line.startswith("#")]
     assert table[0].startswith(f"#{shown['best']['number']} ")
     assert f"{shown['best']['value']:.4f}" in table[0]
 

@@ -10,7 +10,7 @@ import pytest
 
 from mc1opt.database.opening import open_storage
 from mc1opt.database.ownership import this_owner
-from tests.support.command import files_below
+from tests.support.command import files_below, output_of
 
 
 def names(result, of: str) -> list[str]:
@@ -61,8 +61,7 @@ def test_files_that_are_no_definitions_hide_none_of_the_others(tiny: Path, mc1op
 
 def test_deleting_removes_the_study_and_its_weights(finished: Path, mc1opt_here) -> None:
     assert list(finished.glob("storage/checkpoints/tiny/*.safetensors"))
-    result = mc1opt_here("studies", "delete", "tiny", answer="y\n")
-    assert (result.returncode, result.stderr) == (0, "")
+    output_of(mc1opt_here("studies", "delete", "tiny", answer="y\n"))
     assert names(mc1opt_here("studies", "--json"), "studies") == []
     assert not list(finished.glob("storage/checkpoints/tiny*"))
     assert (finished / "studies/tiny.py").exists()

@@ -467,24 +467,3 @@ def test_a_cache_below_a_file_is_an_error_with_what_to_do(monkeypatch: pytest.Mo
     monkeypatch.setenv("MC1OPT_DATA", "file/cache")
     with pytest.raises(DataError, match=r"file/cache .*Not a directory.* 400 MB.* MC1OPT_DATA"):
         write()
-
-
-def test_a_full_disk_is_an_error_and_leaves_nothing_half_written() -> None:
-    """A limit on the size of files stands for the full disk; it holds for a process until its end."""
-    code = (
-        "import resource\n"
-        "from mc1opt.data.cache import fetch_lock, write_entry\n"
-        "from mc1opt.errors import DataError\n"
-        "from tests.support.image_sets import make_arrays\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
-        "try:\n"
-        "    with fetch_lock():\n"
-        "        write_entry(make_arrays(), 'a test', must_be_cifar10=False)\n"
-        "except DataError as error:\n"
-        "    print(error)\n"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert "MC1OPT_DATA" in result.stdout
-    assert names_in_cache() == {".lock"}

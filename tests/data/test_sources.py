@@ -272,11 +272,9 @@ def test_the_report_says_where_the_images_are_and_that_they_are_whole(own_cifar1
     assert json.loads(json.dumps(report.to_json()))["sha256"] == report.sha256
 
 
-@pytest.mark.parametrize("name", ARRAY_FILES)
-def test_changed_bytes_are_an_error_that_names_them(name: str) -> None:
+def test_changed_bytes_are_an_error_that_names_them() -> None:
     write_binary_folder(Path("files"))
-    path = Path(describe_data(Path("files")).folder) / name
-    change_a_bit(path)
+    change_a_bit(Path(describe_data(Path("files")).folder) / "test_labels.npy")
     for ask in (describe_data, find_data):
-        with pytest.raises(DataError, match=rf"{name[:-4]} .*mc1opt data$"):
+        with pytest.raises(DataError, match=r"test_labels .*mc1opt data$"):
             ask(Path("files"))

@@ -7,7 +7,7 @@ import pytest
 
 from mc1opt.config import config_from_json, config_id
 from mc1opt.models.cost import cost
-from tests.support.command import mc1opt, output_of
+from tests.support.command import output_of
 
 FIELDS = {
     "number",
@@ -124,7 +124,3 @@ def test_a_trial_is_shown_in_full(finished: Path, shown, mc1opt_here) -> None:
 def test_json_of_one_trial_holds_that_trial_alone(finished: Path, shown, mc1opt_here) -> None:
     result = mc1opt_here("show", "--study", "tiny", "--trial", "1", "--json")
     assert json.loads(result.stdout)["trials"] == [shown["trials"][1]]
-
-
-def test_the_installed_command_shows_the_same(finished: Path, shown) -> None:
-    assert json.loads(mc1opt("show", "--study", "tiny", "--json").stdout) == shown

@@ -163,21 +163,22 @@ def test_metrics_of_another_origin_are_no_retraining() -> None:
 # ---- Over an older note ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("theirs", ["", "\n\nMy own words.\n\n---\nand more"])
-def test_what_a_person_wrote_below_our_line_stays(theirs: str) -> None:
-    assert merged_note("old" + END + theirs, "new") == "new" + END + theirs
-    assert merged_note("new" + END + theirs, "new") == "new" + END + theirs
+MINE = "\n\nMy own words.\n\n---\nand more"
 
 
-def test_a_note_that_a_person_wrote_alone_stays_as_it_is() -> None:
-    assert merged_note("Mine.", "new") == "Mine."
-    assert merged_note("Mine.", "") == "Mine."
-
-
-def test_a_trial_that_leaves_the_best_keeps_what_a_person_wrote() -> None:
-    assert merged_note("", "") == ""
-    assert merged_note("old" + END, "") == ""
-    left = merged_note("old" + END + "\nMine.", "")
-    assert "old" not in left
-    assert left.endswith("\nMine.")
-    assert merged_note(left, "new") == "new" + END + "\nMine."
+@pytest.mark.parametrize(
+    ("stored", "new", "merged"),
+    [
+        ("old" + END, "new", "new" + END),
+        ("old" + END + MINE, "new", "new" + END + MINE),
+        ("new" + END + MINE, "new", "new" + END + MINE),
+        ("Mine.", "new", "Mine."),
+        ("Mine.", "", "Mine."),
+        ("", "", ""),
+        ("old" + END, "", ""),
+        ("old" + END + MINE, "", END + MINE),
+        (END + MINE, "new", "new" + END + MINE),
+    ],
+)
+def test_what_a_person_wrote_alone_or_below_our_line_stays(stored: str, new: str, merged: str) -> None:
+    assert merged_note(stored, new) == merged

@@ -101,14 +101,6 @@ def test_a_checkpoint_that_cannot_be_used_costs_epochs_and_nothing_else(
 
 
 @pytest.mark.slow
-def test_a_checkpoint_that_was_deleted_costs_epochs_and_nothing_else(real: Real, killed: int) -> None:
-    checkpoint_path(FOLDER, 0).unlink()
-    assert real.go_on().stderr == ""
-    real.check()
-    assert real.epochs_trained(0)[-60:] == list(range(60))
-
-
-@pytest.mark.slow
 def test_a_pickle_in_place_of_kept_weights_is_not_opened(real: Real, mc1opt_here) -> None:
     real.go_on()
     number = min(kept_weights(FOLDER))

@@ -51,7 +51,7 @@ TORCH_LAZILY = {
     "retraining",
 }
 TORCH_FILES = {"workers/process.py"}
-TORCH_FREE_FILES = {"models/cost.py", "spec.py", "workers/pool.py", "workers/protocol.py"}
+TORCH_FREE_FILES = {"models/cost.py", "models/layers.py", "spec.py", "workers/pool.py", "workers/protocol.py"}
 OPTUNA = {"database", "search", "dashboard"}
 OPTUNA_TYPES = {"suggest.py", "retraining/replay.py"}
 """Files that name its types, and no more."""

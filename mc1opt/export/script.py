@@ -4,6 +4,7 @@ The script draws the same random numbers from the same seeds as `mc1opt.training
 trains the same network. Its layers are literal: who reads it sees this network, not a builder of networks.
 """
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -11,33 +12,27 @@ from mc1opt import __version__
 from mc1opt.config import (
     CLASSES,
     IMAGE_CHANNELS,
-    IMAGE_SIZE,
-    MLP,
     SGD,
     Adam,
     Augmentation,
     Config,
-    ConvBlock,
     ConvNet,
     Cosine,
-    LinearLayer,
     OneCycle,
     WhitenedStem,
     config_id,
-    conv_shapes,
 )
 from mc1opt.data.cache import CIFAR10
 from mc1opt.data.splits import SPLIT_SEED
 from mc1opt.errors import ModelError
 from mc1opt.export import script_parts as parts
 from mc1opt.export.source import ExportSource
+from mc1opt.models.layers import Layer, walk
 from mc1opt.spec import DEVICES, DataSet, Precision
 from mc1opt.training.model_folder import weights_model
 
 if TYPE_CHECKING:
     from torch import nn
-
-ACTIVATIONS = {"relu": "nn.ReLU()", "gelu": "nn.GELU()", "silu": "nn.SiLU()"}
 
 
 def training_script(source: ExportSource, data: DataSet, file_name: str) -> str:
@@ -186,11 +181,16 @@ _HE_INITIALISATION = """\
 
 def _network(config: Config) -> str:
     architecture = config.architecture
-    whitened = _stem(config) is not None
-    layers = ["Normalise(mean, std),"]
-    layers += _mlp(architecture) if isinstance(architecture, MLP) else _convnet(architecture)
-    body = "\n".join(" " * 8 + line for line in layers)
-    arguments = "mean, std, filters" if whitened else "mean, std"
+    lines = ["Normalise(mean, std),"]
+    for part, group in itertools.groupby(walk(architecture), key=_part):
+        layers = list(group)
+        if part:
+            lines.append("# " + " x ".join(map(str, layers[-1].output)))
+        elif isinstance(architecture, ConvNet):
+            lines.append(f"# to the {CLASSES} classes")
+        lines += [_layer(layer) for layer in layers]
+    body = "\n".join(" " * 8 + line for line in lines)
+    arguments = "mean, std, filters" if _stem(config) is not None else "mean, std"
     drawn = _HE_INITIALISATION if config.initialisation == "he" else ""
     return f'''def build_network({arguments}):
     """From images (uint8, N x 3 x 32 x 32) to logits (N x 10)."""
@@ -201,65 +201,17 @@ def _network(config: Config) -> str:
 '''
 
 
-def _mlp(architecture: MLP) -> list[str]:
-    return ["nn.Flatten(),", *_linear(architecture.layers, IMAGE_CHANNELS * IMAGE_SIZE**2)]
+def _part(layer: Layer) -> str:
+    """The stem or the block that a layer belongs to; "" for the layers after them."""
+    names = layer.name.split(".")
+    return ".".join(names[: {"stem": 1, "blocks": 2}.get(names[0], 0)])
 
 
-def _convnet(architecture: ConvNet) -> list[str]:
-    lines = []
-    channels = IMAGE_CHANNELS
-    if isinstance(architecture.stem, WhitenedStem):
-        stem = architecture.stem
-        size = IMAGE_SIZE - stem.kernel_size + 1
-        channels = stem.width
-        lines += [f"# {channels} x {size} x {size}", "Whiten(filters),", ACTIVATIONS[stem.activation] + ","]
-    shapes = conv_shapes(architecture)
-    for block, shape in zip(architecture.blocks, shapes, strict=True):
-        lines.append("# " + " x ".join(str(part) for part in shape.pooled))
-        lines += _block(block, channels, architecture.order)
-        channels = block.width
-    _, height, width = shapes[-1].pooled
-    lines.append(f"# to the {CLASSES} classes")
-    if architecture.global_pooling != "none":
-        kind = "Max" if architecture.global_pooling == "max" else "Avg"
-        lines.append(f"nn.Adaptive{kind}Pool2d(1),")
-        height = width = 1
-    return [*lines, "nn.Flatten(),", *_linear(architecture.head, channels * height * width)]
-
-
-def _block(block: ConvBlock, channels: int, order: str) -> list[str]:
-    options = [f"{channels}, {block.width}, {block.kernel_size}"]
-    if block.stride != 1:
-        options.append(f"stride={block.stride}")
-    if block.padding:
-        options.append(f"padding={block.padding}")
-    if block.norm == "batch":
-        options.append("bias=False")
-    norm_activation = [f"nn.BatchNorm2d({block.width}),"] if block.norm == "batch" else []
-    norm_activation.append(ACTIVATIONS[block.activation] + ",")
-    pooling = []
-    if block.pooling is not None:
-        kind = "Max" if block.pooling.kind == "max" else "Avg"
-        stride = "" if block.pooling.stride == block.pooling.size else f", stride={block.pooling.stride}"
-        pooling = [f"nn.{kind}Pool2d({block.pooling.size}{stride}),"]
-    pooled_first = order == "pool_norm_activation"
-    rest = [*pooling, *norm_activation] if pooled_first else [*norm_activation, *pooling]
-    dropout = [f"nn.Dropout({block.dropout!r}),"] if block.dropout > 0.0 else []
-    return [f"nn.Conv2d({', '.join(options)}),", *rest, *dropout]
-
-
-def _linear(layers: tuple[LinearLayer, ...], inputs: int) -> list[str]:
-    lines = []
-    for layer in layers:
-        bias = ", bias=False" if layer.norm == "batch" else ""
-        lines.append(f"nn.Linear({inputs}, {layer.width}{bias}),")
-        if layer.norm == "batch":
-            lines.append(f"nn.BatchNorm1d({layer.width}),")
-        lines.append(ACTIVATIONS[layer.activation] + ",")
-        if layer.dropout > 0.0:
-            lines.append(f"nn.Dropout({layer.dropout!r}),")
-        inputs = layer.width
-    return [*lines, f"nn.Linear({inputs}, {CLASSES}),"]
+def _layer(layer: Layer) -> str:
+    if layer.kind == "FixedConvolution":
+        return "Whiten(filters),"
+    options = [f"{name}={value!r}" for name, value in layer.options.items()]
+    return f"nn.{layer.kind}({', '.join([*map(repr, layer.arguments), *options])}),"
 
 
 # ---- The recipe ------------------------------------------------------------------------------------------

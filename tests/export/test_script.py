@@ -30,6 +30,7 @@ from mc1opt.errors import ModelError
 from mc1opt.export.script import run_script_network, training_script
 from mc1opt.export.source import ExportSource
 from mc1opt.models.build import build_model
+from mc1opt.models.whitening import whitening_filters
 from mc1opt.presets import PRESETS
 from mc1opt.spec import DataSet, Fidelity
 from mc1opt.training.checkpoint import save_weights
@@ -150,14 +151,13 @@ def test_an_untrained_network_has_the_same_weights_from_the_same_seed(name: str)
     config = CONFIGS["plain"].model_copy(update={"architecture": ARCHITECTURES[name]})
     names = {"__name__": "script"}
     exec(training_script(source_of(config), CIFAR10, "script.py"), names)
-    arguments = [torch.zeros(3), torch.ones(3)]
     stem = getattr(config.architecture, "stem", None)
-    if isinstance(stem, WhitenedStem):
-        arguments.append(torch.zeros(stem.width, 3, stem.kernel_size, stem.kernel_size))
+    images = torch.zeros(2, 3, 32, 32)
+    whitening = whitening_filters(images, stem.kernel_size) if isinstance(stem, WhitenedStem) else None
     torch.manual_seed(5)
-    expected = build_model(config.architecture).state_dict().values()
+    expected = build_model(config.architecture, whitening=whitening).state_dict().values()
     torch.manual_seed(5)
-    for ours, scripts in zip(expected, names["build_network"](*arguments).state_dict().values(), strict=True):
+    for ours, scripts in zip(expected, names["build_network"](images).state_dict().values(), strict=True):
         assert torch.equal(ours, scripts)
 
 
@@ -234,18 +234,29 @@ def test_the_script_is_formatted(name: str, data: DataSet) -> None:
 
 def test_the_script_says_what_it_is_and_how_good() -> None:
     text = training_script(source_of(CONFIGS["full"]), CIFAR10, "trial-3.py")
-    assert "    python trial-3.py --test " in text
-    assert "validation 0.8012, one seed (0.7988 with 2 other seeds), not tested." in text
-    assert "study cnn, config " in text
+    for said in ("python trial-3.py --test ", source_of(CONFIGS["full"]).quality, "study cnn, config "):
+        assert said in text
     assert "Trained" not in text
     assert "mc1opt" not in text.partition('"""\n\nimport')[2]
-    assert "SEED = 4611686018427387905\nEPOCHS = 10\nTRAIN_IMAGES = 20_000  #" in text
 
 
-def test_a_script_for_own_images_speaks_of_them_and_fetches_no_others() -> None:
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_script_has_the_values_of_the_config_and_defines_only_what_it_uses(name: str) -> None:
+    names: dict = {"__name__": "script"}
+    exec(text := training_script(source_of(CONFIGS[name]), CIFAR10, "x.py"), names)
+    config = CONFIGS[name]
+    for part in (config.optimizer, config.schedule, config.augmentation):
+        assert all(names[field.upper()] == value for field, value in part if field != "kind")
+    assert (names["BATCH_SIZE"], names["LABEL_SMOOTHING"]) == (config.batch_size, config.label_smoothing)
+    assert (names["SEED"], names["EPOCHS"], names["TRAIN_IMAGES"]) == (2**62 + 1, 10, 20_000)
+    for defined in re.findall(r"^(?:def |class )?(\w+)(?: = |\()", text, re.MULTILINE):
+        assert len(re.findall(rf"\b{defined}\b", text)) > 1, defined
+
+
+def test_a_script_for_own_images_fetches_no_others() -> None:
     source = source_of(CONFIGS["full"], data={"name": OWN.name, "sha256": OWN.sha256})
     text = training_script(source, OWN, "trial-3.py")
-    assert text.startswith('"""A network for the images own-0123456789ab and its training. It')
+    assert OWN.name in text.splitlines()[0]
     assert "CIFAR10" not in text
     assert "torchvision" not in text
 

@@ -9,6 +9,7 @@ Shape suffixes in the code: N images, C channels, H height, W width.
 
 import hashlib
 import json
+import operator
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -45,6 +46,15 @@ class _Model(BaseModel):
     """What all parts of a config share: they don't change, and know no other fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+def as_before() -> dict[str, Any]:
+    """Marks a field that was added after schema version 1, for `Field(json_schema_extra=as_before())`.
+
+    Such a field's default must mean what configs without it did. It is left out of the identity at that
+    value, so that ids written before it existed stay true.
+    """
+    return {"added_later": True}
 
 
 # ---- Architecture ----------------------------------------------------------------------------------------
@@ -87,6 +97,10 @@ class ConvBlock(_Model):
     pooling: Pooling | None = None
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Probability with which a value is set to zero in training, after everything else of the block."""
+    residual: bool = Field(default=False, exclude_if=operator.not_, json_schema_extra=as_before())
+    """Whether a residual pair follows, before the dropout: two 3x3 convolutions with the block's width, norm
+    and activation, whose output is added to their input (He et al., 2016). Left out of the JSON where false,
+    so that other blocks are stored as before it existed."""
 
 
 class PlainStem(_Model):
@@ -266,15 +280,6 @@ class Augmentation(_Model):
     """The image is shifted by up to so many pixels each way; the border is filled by reflection."""
     cutout: int = Field(default=0, ge=0, le=IMAGE_SIZE)
     """Side of the square (pixels) replaced by the mean colour (DeVries and Taylor, 2017); 0 is none."""
-
-
-def as_before() -> dict[str, Any]:
-    """Marks a field that was added after schema version 1, for `Field(json_schema_extra=as_before())`.
-
-    Such a field's default must mean what configs without it did. It is left out of the identity at that
-    value, so that ids written before it existed stay true.
-    """
-    return {"added_later": True}
 
 
 class Config(_Model):

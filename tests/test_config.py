@@ -148,6 +148,7 @@ CHANGES: list[tuple[Config, tuple[str | int, ...], Any]] = [
     (CONVNET, ("architecture", "blocks", 0, "activation"), "gelu"),
     (CONVNET, ("architecture", "blocks", 0, "pooling"), None),
     (CONVNET, ("architecture", "blocks", 0, "dropout"), 0.3),
+    (CONVNET, ("architecture", "blocks", 0, "residual"), True),
     (CONVNET, ("architecture", "blocks", 0, "pooling", "kind"), "average"),
     (CONVNET, ("architecture", "blocks", 0, "pooling", "size"), 3),
     (CONVNET, ("architecture", "blocks", 0, "pooling", "stride"), 1),
@@ -279,6 +280,13 @@ def test_a_later_field_at_its_default_leaves_the_identity_as_it_was():
 )
 def test_a_later_field_at_another_value_changes_the_identity(later):
     assert canonical_json(later) != canonical_json(Earlier())
+
+
+def test_a_block_without_a_residual_pair_is_stored_as_before_there_were_any() -> None:
+    block = ConvBlock(width=4)
+    assert block.model_dump(mode="json").keys() == ConvBlock.model_fields.keys() - {"residual"}
+    with_pair = block.model_copy(update={"residual": True})
+    assert ConvBlock.model_validate_json(with_pair.model_dump_json()) == with_pair
 
 
 def test_a_field_that_is_not_marked_is_part_of_the_identity_at_its_default():

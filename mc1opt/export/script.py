@@ -167,7 +167,7 @@ def _with_layers(body: str, config: Config) -> str:
             lines.append("# " + " x ".join(map(str, layers[-1].output)))
         elif isinstance(architecture, ConvNet):
             lines.append(f"# to the {CLASSES} classes")
-        lines += [_layer(layer) for layer in layers]
+        lines += _lines(layers)
     before, first, after = body.partition("        normalise,\n")
     after = after[after.index("    )\n") :]
     if config.initialisation == "torch":
@@ -179,6 +179,22 @@ def _part(layer: Layer) -> str:
     """The stem or the block that a layer belongs to; "" for the layers after them."""
     names = layer.name.split(".")
     return ".".join(names[: {"stem": 1, "blocks": 2}.get(names[0], 0)])
+
+
+def _lines(layers: list[Layer]) -> list[str]:
+    """The arguments of `nn.Sequential`; what is inside of a `Residual` is indented."""
+    lines = []
+    inner = ""
+    for layer in layers:
+        if inner and not layer.name.startswith(inner):
+            lines.append("),")
+            inner = ""
+        if layer.kind == "Residual":
+            lines.append("Residual(")
+            inner = f"{layer.name}."
+        else:
+            lines.append(("    " if inner else "") + _layer(layer))
+    return lines
 
 
 def _layer(layer: Layer) -> str:

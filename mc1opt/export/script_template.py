@@ -156,6 +156,14 @@ def whitening_filters(images, kernel_size):
     return torch.cat([filters, -filters]).float()
 
 
+class Residual(nn.Sequential):
+    """Layers whose output is added to their input (He et al., 2016)."""
+
+    def forward(self, images):
+        """The sum."""
+        return images + super().forward(images)
+
+
 def initialise(network):
     """He et al. (2015): normal with variance 2 / fan-in; biases are 0."""
     for layer in network.modules():
@@ -180,6 +188,14 @@ def build_network(images):
         nn.Conv2d(24, 32, 3, padding=1, bias=False),
         nn.MaxPool2d(2),
         nn.BatchNorm2d(32),
+        nn.GELU(),
+        Residual(
+            nn.Conv2d(32, 32, 3, padding=1, bias=False),
+            nn.BatchNorm2d(32),
+            nn.GELU(),
+            nn.Conv2d(32, 32, 3, padding=1, bias=False),
+            nn.BatchNorm2d(32),
+        ),
         nn.GELU(),
         # to the 10 classes
         nn.Flatten(),

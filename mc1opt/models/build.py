@@ -64,14 +64,26 @@ class FixedConvolution(nn.Module):
         return f"shape={tuple(self.weight.shape)}"
 
 
-OWN_KINDS: dict[str, type[nn.Module]] = {"FixedConvolution": FixedConvolution}
+class Residual(nn.Sequential):
+    """Layers whose output, which has the shape of their input, is added to it (He et al., 2016)."""
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:  # noqa: N803  (a shape suffix)
+        """The sum, before the activation that follows."""
+        output = images_NCHW
+        for layer in self:
+            output = layer(output)
+        return images_NCHW + output
+
+
+OWN_KINDS: dict[str, type[nn.Module]] = {"FixedConvolution": FixedConvolution, "Residual": Residual}
 """Classes of layers that `torch.nn` does not have."""
 
 
 def build_layers(architecture: MLP | ConvNet) -> nn.Sequential:
     """The modules of all layers, from normalised images N x 3 x 32 x 32 to logits N x 10.
 
-    A dot in a layer's name opens an inner `nn.Sequential`. Weights are those that PyTorch draws.
+    A dot in a layer's name opens an inner `nn.Sequential`, unless the layer before the dot is there already.
+    Weights are those that PyTorch draws.
     """
     network = nn.Sequential()
     for layer in walk(architecture):

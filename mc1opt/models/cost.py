@@ -27,5 +27,6 @@ def cost(architecture: MLP | ConvNet) -> Cost:
 
 
 def layers(architecture: MLP | ConvNet) -> list[Layer]:
-    """The layers that cost something, change a shape or drop values: no activations, no flattening."""
-    return [layer for layer in walk(architecture) if layer.kind not in {*ACTIVATIONS.values(), "Flatten"}]
+    """The layers but for activations, flattening and additions, which cost no parameters and no MACs."""
+    unlisted = {*ACTIVATIONS.values(), "Flatten", "Residual"}
+    return [layer for layer in walk(architecture) if layer.kind not in unlisted]

@@ -40,7 +40,8 @@ class Layer:
     name: str
     """The module's name in the built network, such as "blocks.0.convolution"."""
     kind: str
-    """The module's class: of `torch.nn`, or one that `mc1opt.models.build` defines."""
+    """The module's class: of `torch.nn`, or one that `mc1opt.models.build` defines. The layers after a
+    "Residual" whose names begin with its name are inside of it."""
     output: Shape
     """Without N: C, H, W, or a number of values."""
     arguments: tuple[int | float, ...] = ()
@@ -107,8 +108,27 @@ def _block(name: str, channels: int, block: ConvBlock, shape: BlockShape, order:
         yield _norm(f"{name}.norm", "BatchNorm2d", normed)
     yield Layer(f"{name}.activation", ACTIVATIONS[block.activation], normed)
     yield from [] if pool_first else pooling
+    if block.residual:
+        yield from _residual_pair(name, block, shape.pooled)
     if block.dropout > 0.0:
         yield Layer(f"{name}.dropout", "Dropout", shape.pooled, (block.dropout,))
+
+
+def _residual_pair(name: str, block: ConvBlock, output: Shape) -> Iterator[Layer]:
+    """Convolution, norm, activation, convolution, norm, plus their input, then the activation.
+
+    He et al., "Deep Residual Learning for Image Recognition", 2016, with the identity as the shortcut.
+    """
+    convolution = ConvBlock(width=block.width, kernel_size=3, padding=1, norm=block.norm)
+    inner = f"{name}.residual"
+    yield Layer(inner, "Residual", output)
+    for number in (1, 2):
+        yield _convolution(f"{inner}.convolution{number}", block.width, convolution, output)
+        if block.norm == "batch":
+            yield _norm(f"{inner}.norm{number}", "BatchNorm2d", output)
+        if number == 1:
+            yield Layer(f"{inner}.activation", ACTIVATIONS[block.activation], output)
+    yield Layer(f"{name}.residual_activation", ACTIVATIONS[block.activation], output)
 
 
 def _linear_layer(name: str, inputs: int, layer: LinearLayer) -> Iterator[Layer]:

@@ -55,7 +55,7 @@ EVERYTHING = ConvNet(
     stem=WhitenedStem(kernel_size=3, activation="silu"),
     blocks=(
         ConvBlock(width=4, padding=1, norm="batch", pooling=Pooling(kind="max", size=3, stride=2)),
-        ConvBlock(width=6, kernel_size=2, stride=2, dropout=0.25, activation="gelu"),
+        ConvBlock(width=6, kernel_size=2, stride=2, dropout=0.25, activation="gelu", residual=True),
         ConvBlock(width=5, padding=1, norm="batch", pooling=Pooling(kind="average"), activation="silu"),
     ),
     order="norm_activation_pool",

@@ -16,7 +16,7 @@ SMALL_CONVNET = ConvNet(
     stem=WhitenedStem(),
     blocks=(
         ConvBlock(width=8, norm="batch", pooling=Pooling(kind="max"), dropout=0.1),
-        ConvBlock(width=12, kernel_size=5, padding=2, pooling=Pooling(kind="average")),
+        ConvBlock(width=12, kernel_size=5, padding=2, pooling=Pooling(kind="average"), residual=True),
     ),
     head=(LinearLayer(width=16),),
 )
@@ -95,7 +95,7 @@ def test_all_feature_maps_of_a_convnet_are_channels_last(memory_format):
 def test_weights_of_a_convnet_are_channels_last():
     model = build_model(SMALL_CONVNET, whitening=torch.randn(24, 3, 2, 2))
     weights = [tensor for tensor in model.state_dict().values() if tensor.ndim == 4]
-    assert len(weights) == 3
+    assert len(weights) == 5
     assert all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in weights)
 
 
@@ -230,6 +230,26 @@ def test_block_computes_what_pytorchs_functions_compute():
     torch.testing.assert_close(block(images), expected)
 
 
+@pytest.mark.parametrize("norm", ["none", "batch"])
+@pytest.mark.parametrize("order", ORDERS)
+def test_residual_pair_is_that_of_he_et_al(order, norm):
+    """Convolution, norm, activation, convolution, norm; plus the identity; activation."""
+    spec = ConvBlock(width=4, norm=norm, activation="silu", pooling=Pooling(kind="max"), residual=True)
+    block = block_of(spec, order)
+    images = torch.randn(4, 3, 16, 16)
+    before = block_of(spec.model_copy(update={"residual": False}), order)
+    before.load_state_dict(block.state_dict(), strict=False)
+    inputs, pair = before(images), block.residual
+
+    def norm_of(values):
+        return F.batch_norm(values, None, None, training=True) if norm == "batch" else values
+
+    first, second = ((c.weight, c.bias, 1, 1) for c in (pair.convolution1, pair.convolution2))
+    inner = norm_of(F.conv2d(F.silu(norm_of(F.conv2d(inputs, *first))), *second))
+    torch.testing.assert_close(block(images), F.silu(inputs + inner))
+    assert inner.shape == inputs.shape == (4, 4, 7, 7)
+
+
 def test_dropout_sets_single_values_to_zero_and_only_in_training():
     block = block_of(ConvBlock(width=4, dropout=0.5))
     images = torch.randn(4, 3, 16, 16)
@@ -282,6 +302,10 @@ def test_parameters_have_readable_names_in_the_networks_order():
         "blocks.0.norm.bias",
         "blocks.1.convolution.weight",
         "blocks.1.convolution.bias",
+        "blocks.1.residual.convolution1.weight",
+        "blocks.1.residual.convolution1.bias",
+        "blocks.1.residual.convolution2.weight",
+        "blocks.1.residual.convolution2.bias",
         "head.0.linear.weight",
         "head.0.linear.bias",
         "classifier.weight",

@@ -38,6 +38,7 @@ def random_block(draw: random.Random) -> ConvBlock:
         activation=draw.choice(["relu", "gelu", "silu"]),
         pooling=draw.choice([None, pooling]),
         dropout=draw.choice([0.0, 0.3]),
+        residual=draw.choice([False, True]),
     )
 
 
@@ -80,7 +81,7 @@ def measured_layers(model: torch.nn.Module) -> tuple[list[tuple], int]:
 
 @pytest.mark.parametrize("seed", range(100))
 def test_layers_and_their_closed_form_are_those_of_the_built_module(seed: int) -> None:
-    layers = list(walk(random_architecture(seed)))
+    layers = [layer for layer in walk(random_architecture(seed)) if layer.kind != "Residual"]
     with torch.device("meta"):
         rows, macs = measured_layers(build_layers(random_architecture(seed)))
     assert [(layer.name, layer.kind, layer.output, layer.parameters) for layer in layers] == rows
@@ -88,7 +89,8 @@ def test_layers_and_their_closed_form_are_those_of_the_built_module(seed: int) -
 
 
 def test_random_architectures_have_every_kind_of_layer() -> None:
-    assert {layer.kind for seed in range(100) for layer in walk(random_architecture(seed))} == KINDS
+    kinds = {layer.kind for seed in range(100) for layer in walk(random_architecture(seed))}
+    assert kinds == KINDS | {"Residual"}
 
 
 def layers_of(part: ConvBlock | LinearLayer, order: str = ORDERS[0]) -> dict[str, Layer]:

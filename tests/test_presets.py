@@ -141,7 +141,7 @@ def test_each_recipe_has_default_epochs(preset):
 
 def test_an_unknown_recipe_is_refused_with_the_allowed_ones():
     assert get_recipe("mc1opt") == "mc1opt"
-    with pytest.raises(UsageError, match=r"unknown recipe 'best'\. Allowed: published, mc1opt\."):
+    with pytest.raises(UsageError, match=r"'best'.*published, mc1opt"):
         get_recipe("best")
 
 
@@ -179,18 +179,14 @@ def test_what_the_source_leaves_open_is_called_our_choice(name):
 
 
 def test_an_unknown_name_is_refused_with_the_nearest_and_all_names():
-    with pytest.raises(UsageError) as error:
-        get_preset("cnn-32-128-pol")
-    message = str(error.value)
-    assert "'cnn-32-128-pol'. Did you mean cnn-32-128-pool" in message
-    with pytest.raises(UsageError, match=r"'CNN-Deep'\. Did you mean cnn-deep"):
-        get_preset("CNN-Deep")
-    assert all(name in message for name in PRESETS)
-
-
-def test_a_name_like_no_other_is_refused_without_a_guess():
-    with pytest.raises(UsageError, match=r"'zzz'\. The presets are"):
-        get_preset("zzz")
+    for name, guess in {"cnn-32-128-pol": "cnn-32-128-pool", "CNN-Deep": "cnn-deep", "zzz": None}.items():
+        with pytest.raises(UsageError) as error:
+            get_preset(name)
+        first, guessed, listed = str(error.value).partition("Did you mean")
+        assert repr(name) in first
+        assert bool(guessed) == (guess is not None)
+        assert guess is None or guess in listed
+        assert all(preset in str(error.value) for preset in PRESETS)
 
 
 def test_presets_cannot_be_changed():

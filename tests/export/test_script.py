@@ -294,5 +294,5 @@ def test_a_model_that_was_trained_on_all_images_validates_on_the_rest_of_fewer()
 
 
 def test_a_model_whose_epochs_are_not_known_has_no_script() -> None:
-    with pytest.raises(ModelError, match="does not say its epochs"):
+    with pytest.raises(ModelError, match="epochs"):
         training_script(source_of(CONFIGS["plain"], fidelity=None), CIFAR10, "model.py")

@@ -146,19 +146,21 @@ def test_equal_weights_give_equal_logits(name: str) -> None:
     torch.testing.assert_close(logits_of(script_network, images), logits_of(network, images))
 
 
+@pytest.mark.parametrize("initialisation", ["he", "torch"])
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_an_untrained_network_has_the_same_weights_from_the_same_seed(name: str) -> None:
-    config = CONFIGS["plain"].model_copy(update={"architecture": ARCHITECTURES[name]})
+def test_an_untrained_network_has_the_same_weights_from_the_same_seed(name: str, initialisation: str) -> None:
+    fields = {"architecture": ARCHITECTURES[name], "initialisation": initialisation}
+    config = CONFIGS["plain"].model_copy(update=fields)
     names = {"__name__": "script"}
     exec(training_script(source_of(config), CIFAR10, "script.py"), names)
     stem = getattr(config.architecture, "stem", None)
     images = torch.zeros(2, 3, 32, 32)
     whitening = whitening_filters(images, stem.kernel_size) if isinstance(stem, WhitenedStem) else None
     torch.manual_seed(5)
-    expected = build_model(config.architecture, whitening=whitening).state_dict().values()
+    network = build_model(config.architecture, initialisation=initialisation, whitening=whitening)
     torch.manual_seed(5)
-    for ours, scripts in zip(expected, names["build_network"](images).state_dict().values(), strict=True):
-        assert torch.equal(ours, scripts)
+    states = (each.state_dict().values() for each in (network, names["build_network"](images)))
+    assert all(torch.equal(ours, scripts) for ours, scripts in zip(*states, strict=True))
 
 
 # ---- The same training -----------------------------------------------------------------------------------
@@ -249,6 +251,8 @@ def test_the_script_has_the_values_of_the_config_and_defines_only_what_it_uses(n
         assert all(names[field.upper()] == value for field, value in part if field != "kind")
     assert (names["BATCH_SIZE"], names["LABEL_SMOOTHING"]) == (config.batch_size, config.label_smoothing)
     assert (names["SEED"], names["EPOCHS"], names["TRAIN_IMAGES"]) == (2**62 + 1, 10, 20_000)
+    for function in (config.optimizer.kind, config.schedule.kind, config.normalisation):
+        assert re.search(rf"(?<!def )\b{function}\(", text)
     for defined in re.findall(r"^(?:def |class )?(\w+)(?: = |\()", text, re.MULTILINE):
         assert len(re.findall(rf"\b{defined}\b", text)) > 1, defined
 

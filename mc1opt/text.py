@@ -1,4 +1,4 @@
-"""Numbers as people read them, and how often they want to."""
+"""Numbers and messages as people read them, and how often they want to."""
 
 SILENCE_SECONDS = 30.0
 """Without a terminal, at least one line in so many seconds."""
@@ -22,3 +22,8 @@ def megabytes(size: int) -> str:
 def plural(count: int, noun: str) -> str:
     """A count with its noun: "1 trial", "2,000 trials"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def first_line(message: object) -> str:
+    """The first line of a message or of an error's."""
+    return str(message).strip().partition("\n")[0]

@@ -13,6 +13,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
 
 from mc1opt.errors import Mc1optError
+from mc1opt.text import first_line
 
 MINOR_APART = 15
 """torch 2.N and torchvision 0.(N + 15) are released together."""
@@ -48,8 +49,7 @@ def importing_torchvision() -> Iterator[None]:
     try:
         yield
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise _error(f"cannot be used together ({type(error).__name__}: {reason})") from error
+        raise _error(f"cannot be used together ({type(error).__name__}: {first_line(error)})") from error
 
 
 def _same_release(torch: Version, torchvision: Version) -> bool:

@@ -10,8 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, requires, version
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -25,6 +24,7 @@ from mc1opt.errors import Mc1optError
 from mc1opt.machine.devices import resolve_device, resolve_precision
 from mc1opt.machine.environment import cpu_capability
 from mc1opt.machine.resources import WORKER_MEMORY, available_cpus, available_memory
+from mc1opt.program import installed
 from mc1opt.text import first_line, megabytes, plural
 
 EXTRAS = {
@@ -95,21 +95,21 @@ def check_packages(package: str = "mc1opt") -> Check:
     required = [each for each in listed if each.marker is None or each.marker.evaluate({"extra": ""})]
     unmet = [each for each in required if not _is_met(each)]
     if unmet:
-        found = "; ".join(f"{each} is required, not {_installed(each.name) or 'installed'}" for each in unmet)
+        found = "; ".join(f"{each} is required, not {installed(each.name) or 'installed'}" for each in unmet)
         wanted = " ".join(f"'{each.name}{each.specifier}'" for each in unmet)
         return Check("packages", "problem", found, f"pip install {wanted}")
-    found = f"all {len(required)} that {package} requires are installed, with optuna {_installed('optuna')}"
+    found = f"all {len(required)} that {package} requires are installed, with optuna {installed('optuna')}"
     return Check("packages", "ok", found)
 
 
 def _is_met(requirement: Requirement) -> bool:
-    installed = _installed(requirement.name)
-    return installed is not None and requirement.specifier.contains(installed, prereleases=True)
+    found = installed(requirement.name)
+    return found is not None and requirement.specifier.contains(found, prereleases=True)
 
 
 def check_torch() -> Check:
     """Whether torch and torchvision were built for each other, and both can be imported."""
-    pair = " and ".join(f"{name} {_installed(name) or '(missing)'}" for name in ("torch", "torchvision"))
+    pair = " and ".join(f"{name} {installed(name) or '(missing)'}" for name in ("torch", "torchvision"))
     try:
         check_libraries()
         with importing_torchvision():
@@ -123,35 +123,28 @@ def check_torch() -> Check:
 def check_extras() -> Check:
     """What some commands need besides, and how to install what is missing."""
     there = [
-        f"{name} {found}" for _, names in EXTRAS.values() for name in names if (found := _installed(name))
+        f"{name} {found}" for _, names in EXTRAS.values() for name in names if (found := installed(name))
     ]
     missing = [
         f"pip install 'mc1opt[{extra}]' {purpose}"
         for extra, (purpose, names) in EXTRAS.items()
-        if not all(map(_installed, names))
+        if not all(map(installed, names))
         and not (extra == "npm" and shutil.which("npm"))  # the system's own serves as well
     ]
     return Check("extras", "ok", ", ".join(there) or "none installed", "\n".join(missing))
 
 
-def _installed(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 def check_wandb() -> Check:
     """Whether the W&B client has a login, by its own word in a process of its own; without network."""
-    installed = _installed("wandb")
+    client = f"wandb {installed('wandb') or '(missing)'}"
     mode = os.environ.get("WANDB_MODE")
     if mode in ("offline", "disabled"):
-        return Check("wandb", "ok", f"wandb {installed}, {mode} by WANDB_MODE")
+        return Check("wandb", "ok", f"{client}, {mode} by WANDB_MODE")
     command = [sys.executable, "-c", WANDB_LOGIN]
     ended = subprocess.run(command, capture_output=True, check=False)
     if ended.returncode == 0:
-        return Check("wandb", "ok", f"wandb {installed}, logged in")
-    return Check("wandb", "ok", f"wandb {installed}, not logged in", "To mirror trials to W&B: wandb login")
+        return Check("wandb", "ok", f"{client}, logged in")
+    return Check("wandb", "ok", f"{client}, not logged in", "To mirror trials to W&B: wandb login")
 
 
 # ---- The machine -----------------------------------------------------------------------------------------
@@ -159,7 +152,7 @@ def check_wandb() -> Check:
 
 def check_device() -> Check:
     """The device that `--device auto` takes."""
-    if find_spec("torch") is None:
+    if installed("torch") is None:
         return Check("device", "problem", "unknown without torch", "pip install torch torchvision")
     device = resolve_device("auto")
     if device == "cuda":
@@ -172,7 +165,7 @@ def check_device() -> Check:
             "device", "ok", f"{found}; {plural(others, 'other device')} not used" if others else found
         )
     if device == "cpu" and _has_nvidia_driver():
-        found = f"cpu: torch {_installed('torch')} does not find the NVIDIA GPU"
+        found = f"cpu: torch {installed('torch')} does not find the NVIDIA GPU"
         what_to_do = (
             "Install a build of torch for the driver's CUDA version (see nvidia-smi):\n"
             "pip install --force-reinstall torch torchvision"

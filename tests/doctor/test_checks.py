@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mc1opt.data import libraries
+from mc1opt import program
 from mc1opt.doctor import checks as doctor
 from mc1opt.doctor.checks import (
     check_cpu,
@@ -44,8 +44,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 raise importlib.metadata.PackageNotFoundError(name)
             return found or real(name)
 
-        monkeypatch.setattr(doctor, "version", version)
-        monkeypatch.setattr(libraries, "version", version)
+        monkeypatch.setattr(program, "version", version)
 
     return install
 

@@ -121,6 +121,13 @@ def write_with_a_damaged_page() -> None:
     Path(STORAGE).write_bytes(content)
 
 
+def write_with_a_stale_index() -> None:
+    with contextlib.closing(sqlite3.connect(STORAGE)) as connection, connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        index = "CREATE UNIQUE INDEX ix_studies_study_name ON studies (study_id)"
+        connection.execute("UPDATE sqlite_master SET sql = ? WHERE name = 'ix_studies_study_name'", (index,))
+
+
 def write_folder() -> None:
     Path(STORAGE).unlink()
     Path(STORAGE).mkdir()
@@ -134,9 +141,10 @@ def write_folder() -> None:
         (write_foreign, "recipes"),
         (write_truncated, "malformed"),
         (write_with_a_damaged_page, "damaged"),
+        (write_with_a_stale_index, "damaged"),
         (write_folder, "folder"),
     ],
-    ids=["empty", "no database", "foreign", "truncated", "a page of zeros", "folder"],
+    ids=["empty", "no database", "foreign", "truncated", "a page of zeros", "a stale index", "folder"],
 )
 def test_what_is_no_study_database_is_a_problem_and_untouched(study: None, write: Any, found: str) -> None:
     write()

@@ -5,10 +5,9 @@ One trial, in five files: `search/run.py` has a thread for each worker, which as
 reports each epoch and asks the pruner. `workers/pool.py` gives the training to a process, which trains with
 `training/loop.py`: an `EpochResult` an epoch, after its checkpoint.
 
-`--trials` comes from `cli/run.py` as a `SearchCommand`, holds as a `SearchSettings` (both in
-`search/settings.py`) and is looked at in `search/run.py` before each trial. An `EpochResult` goes back
-through the pool to the objective, which reports it and emits it to the observers (`search/observers.py`), the
-display among them.
+`--trials` comes from `cli/run.py` as a `SearchCommand`, holds as a `SearchSettings` (`search/settings.py`)
+and is looked at in `search/run.py` before each trial. An `EpochResult` goes back through the pool to the
+objective, which reports it and emits it to the observers (`search/observers.py`), the display among them.
 
 The ground, which all packages may import:
 

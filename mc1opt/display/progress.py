@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from mc1opt.config import config_from_json
-from mc1opt.database.ranking import by_value
-from mc1opt.database.records import UNTRAINED, Outcome, TrialRecord
+from mc1opt.database.records import UNTRAINED, Outcome, TrialRecord, by_value
 from mc1opt.describe import describe_config
 from mc1opt.search.observers import Observer, SearchStarted
 from mc1opt.spec import EpochResult

@@ -38,12 +38,11 @@ class Repetition:
 
 def missing_repetitions(objective: Objective, trials: Sequence[FrozenTrial], best: int) -> list[Repetition]:
     """What is still to be trained to confirm the `best` best trials; each trial's first seed comes first."""
-    complete = [trial for trial in trials if records.outcome(trial) == "complete"]
-    complete.sort(key=lambda trial: (-(trial.value or 0.0), trial.number))
+    ranked = [trials[trial.number] for trial in records.by_value(map(records.trial_record, trials))]
     return [
         Repetition(trial.number, trial_id(trial), _training(objective, trial, seed))
         for index in range(SEEDS)
-        for trial in complete[:best]
+        for trial in ranked[:best]
         if (seed := derive_seed(objective.settings.seed, trial.number, "confirm", index)) not in _seeds(trial)
     ]
 

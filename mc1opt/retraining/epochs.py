@@ -2,14 +2,13 @@
 
 import heapq
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from mc1opt.database.records import StudyRecord
 from mc1opt.errors import StorageError
-from mc1opt.files import read_object
+from mc1opt.files import read_object, write_whole
 from mc1opt.machine.environment import versions
 from mc1opt.retraining.comparison import Candidate
 from mc1opt.spec import DataSet, Device, Fidelity, Precision
@@ -155,9 +154,7 @@ def remember_epochs(folder: Path, request: str, epochs: int) -> None:
         StorageError: they cannot be written.
     """
     path = folder / REMEMBERED
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(json.dumps({**read_object(path), request: epochs}, indent=2) + "\n")
-        temporary.replace(path)
+        write_whole(path, f"{json.dumps({**read_object(path), request: epochs}, indent=2)}\n".encode())
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}.") from error

@@ -2,18 +2,18 @@
 
 At the top of the repository:
 
-    python -m benchmarks.ladder                             rows 1 to 7 and their arms: what a CPU can do
-    python -m benchmarks.ladder --deep --device cuda        rows 8 to 11 and their arms besides
-    python -m benchmarks.ladder --only cnn-deep --recipe mc1opt --seeds 1
-    python -m benchmarks.ladder --grid storage/mc1opt.db    takes the finished study `published_grid` over
-    python -m benchmarks.ladder --report                    writes LADDER.md again, and trains nothing
-    python -m benchmarks.ladder --no-report                 the other way round, where matplotlib is missing
+    python -m benchmarks.published                           rows 1 to 7 and their arms: what a CPU can do
+    python -m benchmarks.published --deep --device cuda      rows 8 to 11 and their arms as well
+    python -m benchmarks.published --only cnn-deep --recipe mc1opt --seeds 1
+    python -m benchmarks.published --grid storage/mc1opt.db  copies the finished study `published_grid`
+    python -m benchmarks.published --report                  only writes PUBLISHED.md
+    python -m benchmarks.published --no-report               only trains, such as where matplotlib is missing
 
-Every tested training adds a line to `benchmarks/results/ladder.jsonl`; what is there is not trained again, so
-that the same command goes on where it was stopped or killed. At the end `benchmarks/LADDER.md` and its plot
-are written from that file alone. The test images, which are opened here, choose nothing: epochs and recipes
-are fixed before (`LADDER.md` says how, and names the exception). Not here: training
-(`mc1opt.published.measure`), and the report's text.
+Every tested training adds a line to `benchmarks/results/published.jsonl`, and is not trained again, so that
+the same command resumes after a stop or a kill. At the end `benchmarks/PUBLISHED.md` and its plot are written
+from that file alone. The test images, which are opened here, choose nothing: epochs and recipes are fixed
+before (`PUBLISHED.md` says how, and names the exception). Not here: training (`mc1opt.published.measure`),
+and the text of the report.
 """
 
 import argparse
@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import RESULTS, add_results_option, machine_facts, machine_line
-from benchmarks.ladder_arms import Arm, arms
-from benchmarks.ladder_lines import GRID_RESULTS, SECONDS_RESULTS
+from benchmarks.published_arms import Arm, arms
+from benchmarks.published_lines import GRID_RESULTS, SECONDS_RESULTS
 from mc1opt.cli.signals import Signals
 from mc1opt.cli.values import at_least, parse_duration
 from mc1opt.config import config_id
@@ -234,10 +234,10 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--grid-results", type=user_path, default=RESULTS / GRID_RESULTS)
     parser.add_argument(
-        "--report", action=argparse.BooleanOptionalAction, help="only write LADDER.md, or do not write it"
+        "--report", action=argparse.BooleanOptionalAction, help="only write PUBLISHED.md, or do not write it"
     )
-    parser.add_argument("--output", type=user_path, default=RESULTS.parent, help="the folder of LADDER.md")
-    add_results_option(parser, "ladder")
+    parser.add_argument("--output", type=user_path, default=RESULTS.parent, help="the folder of PUBLISHED.md")
+    add_results_option(parser, "published")
     return parser.parse_args(arguments)
 
 
@@ -251,7 +251,7 @@ def main() -> None:
         elif not options.report:
             code = measure_missing(options)
         if options.report is not False:
-            from benchmarks.ladder_report import write_report  # noqa: PLC0415  (it draws with matplotlib)
+            from benchmarks.published_report import write_report  # noqa: PLC0415  (it draws with matplotlib)
 
             write_report(options.results, options.grid_results, RESULTS / SECONDS_RESULTS, options.output)
     except Mc1optError as error:

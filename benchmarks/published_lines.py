@@ -1,4 +1,4 @@
-"""The lines of the file of results, by arm. Not here: what they come to (`ladder_report.py`)."""
+"""The lines of the file of results, by arm. Not here: what they come to (`published_report.py`)."""
 
 import statistics
 from collections import defaultdict
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ladder_arms import arms
+from benchmarks.published_arms import arms
 from mc1opt.config import config_id
 from mc1opt.data.cache import CIFAR10
 from mc1opt.files import read_lines
@@ -16,7 +16,7 @@ Key = tuple[str, str]
 """Name of an arm, and recipe."""
 Line = dict[str, Any]
 TRAIN_IMAGES = 50_000
-GRID_RESULTS, SECONDS_RESULTS = "ladder_grid.jsonl", "ladder_seconds.jsonl"
+GRID_RESULTS, SECONDS_RESULTS = "published_grid.jsonl", "published_seconds.jsonl"
 EpochSeconds = Mapping[str, Sequence[float]]
 """Of an epoch, by arm and round."""
 Seconds = Mapping[tuple[str, str], float]

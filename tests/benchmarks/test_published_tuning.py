@@ -22,8 +22,8 @@ def test_each_training_is_a_line_and_what_is_there_is_not_trained_again(tmp_path
     results = tmp_path / "tuning.jsonl"
 
     def run(*options: str) -> str:
-        command = [sys.executable, "-m", "benchmarks.ladder_tuning", PRESET.name, "--epochs", "2", *options]
-        command += ["--data", str(tmp_path / "images"), "--results", str(results)]
+        command = [sys.executable, "-m", "benchmarks.published_tuning", PRESET.name, *options]
+        command += ["--epochs", "2", "--data", str(tmp_path / "images"), "--results", str(results)]
         ended = subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False
         )

@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from benchmarks.common import markdown_table
-from benchmarks.ladder_arms import BASE, DEEP
-from benchmarks.ladder_lines import Line, Results, Seconds, arithmetic
+from benchmarks.published_arms import BASE, DEEP
+from benchmarks.published_lines import Line, Results, Seconds, arithmetic
 from mc1opt.uncertainty import spread
 
 LOSS = 0.8
@@ -63,7 +63,7 @@ def norm_section(results: Results, seconds: Seconds) -> str:
         "training; it saw 0.7621 fall to 0.7302, and supposed that the network was too small to show them. "
         f"Here: epochs, and seconds, until the mean training loss of an epoch is at most {LOSS}; the seconds "
         "are those epochs times the median of epochs that were timed in turn in one run "
-        "(`python -m benchmarks.ladder_seconds`), whose own spread is in no interval. Between epochs, the "
+        "(`python -m benchmarks.published_seconds`), whose own spread is in no interval. Between epochs, the "
         "loss is taken to fall on a straight line. Batch 50 has the learning rate and the epochs of batch "
         "200, so four times its steps: what batch 200 costs is the cost of fewer steps, too."
     ]

@@ -1,4 +1,4 @@
-"""`LADDER.md`: from results alone, with what is not measured said so."""
+"""`PUBLISHED.md`: from results alone, with what is not measured said so."""
 
 from pathlib import Path
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from benchmarks.common import RESULTS
-from benchmarks.ladder_arms import BASE, arms
-from benchmarks.ladder_claims import CLAIMS, Comparison, claims_section, difference, verdict
-from benchmarks.ladder_grid import grid_section
-from benchmarks.ladder_lines import (
+from benchmarks.published_arms import BASE, arms
+from benchmarks.published_claims import CLAIMS, Comparison, claims_section, difference, verdict
+from benchmarks.published_grid import grid_section
+from benchmarks.published_lines import (
     GRID_RESULTS,
     SECONDS_RESULTS,
     Results,
@@ -17,8 +17,8 @@ from benchmarks.ladder_lines import (
     read_seconds,
     replaced_lines,
 )
-from benchmarks.ladder_norm import NORM_ARMS, epochs_to_loss, norm_section, norm_verdicts, seconds_to_loss
-from benchmarks.ladder_report import (
+from benchmarks.published_norm import NORM_ARMS, epochs_to_loss, norm_section, norm_verdicts, seconds_to_loss
+from benchmarks.published_report import (
     REPORT,
     not_measured_section,
     plot,
@@ -31,7 +31,7 @@ from mc1opt.files import append_line
 from mc1opt.presets import PRESETS
 from mc1opt.uncertainty import Spread, spread
 
-PATH = Path("ladder.jsonl")
+PATH = Path("published.jsonl")
 SECONDS = {(BASE, "cpu"): 11.0, (f"{BASE}-batchnorm", "cpu"): 40.0}
 """Of an epoch, timed in turn."""
 MACHINE = {"cpu_model": "A CPU", "cores": 2, "versions": {"torch": "2.0"}}
@@ -91,7 +91,7 @@ def test_without_results_everything_is_not_measured_and_has_its_command() -> Non
     assert "Nothing is measured yet." in text
     for preset in PRESETS.values():
         assert f"| {preset.row} `{preset.name}` |" in text
-        assert f"`python -m benchmarks.ladder --only {preset.name}" in text
+        assert f"`python -m benchmarks.published --only {preset.name}" in text
     assert text.count("not measured") >= 2 * len(PRESETS)
     assert "`mc1opt run --study published_grid`" in text
     assert "agrees" not in text
@@ -99,7 +99,7 @@ def test_without_results_everything_is_not_measured_and_has_its_command() -> Non
 
 def test_what_is_half_measured_says_how_much_of_it() -> None:
     text = not_measured_section(results_of(line("cnn-deep", 0.8, recipe="mc1opt")))
-    command = "python -m benchmarks.ladder --only cnn-deep --device cuda"
+    command = "python -m benchmarks.published --only cnn-deep --device cuda"
     assert f"- `{command}`: published 0 of 3 seeds, mc1opt 1 of 3 seeds" in text
 
 
@@ -377,7 +377,7 @@ def test_of_a_point_whose_training_was_killed_and_trained_again_the_accuracy_cou
 
 
 def test_the_committed_report_is_that_of_the_committed_results() -> None:
-    lines = RESULTS / "ladder.jsonl"
+    lines = RESULTS / "published.jsonl"
     seconds = read_seconds(RESULTS / SECONDS_RESULTS)
     written = report(read_results(lines), replaced_lines(lines), RESULTS / GRID_RESULTS, seconds)
     assert (RESULTS.parent / REPORT).read_text() == written

@@ -1,4 +1,4 @@
-"""What `ladder.py` measures: the rows with both recipes, and rows changed in one thing.
+"""What `published.py` measures: the rows with both recipes, and rows changed in one thing.
 
 Not here: measuring.
 """

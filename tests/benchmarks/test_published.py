@@ -1,4 +1,4 @@
-"""The measured ladder: its arms, what is missing, and a run on small images into the file of results."""
+"""The published models measured: arms, what is missing, a run on small images into the file of results."""
 
 import json
 import subprocess
@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.ladder import chosen_arms, missing_entries, parse_options, take_grid
-from benchmarks.ladder_arms import BASE, DEEP, SHORT, Arm, arms
+from benchmarks.published import chosen_arms, missing_entries, parse_options, take_grid
+from benchmarks.published_arms import BASE, DEEP, SHORT, Arm, arms
 from mc1opt.config import Config, ConvBlock, ConvNet, config_id
 from mc1opt.errors import StorageError, UsageError
 from mc1opt.files import append_line
@@ -21,7 +21,7 @@ from tests.support.image_sets import write_binary_folder
 from tests.support.studies import run_study
 
 ROOT = Path(__file__).parents[2]
-RESULTS = Path("ladder.jsonl")
+RESULTS = Path("published.jsonl")
 
 
 def arm(name: str, recipe: str = "published") -> Arm:
@@ -135,14 +135,14 @@ def test_what_measures_nothing_is_an_error(arguments: list[str], message: str) -
 
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "benchmarks.ladder", *arguments]
+    command = [sys.executable, "-m", "benchmarks.published", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
 
 
 @pytest.mark.slow
 def test_a_run_adds_a_line_a_seed_goes_on_from_the_file_and_writes_the_report(tmp_path: Path) -> None:
     write_binary_folder(tmp_path / "images")
-    results = tmp_path / "ladder.jsonl"
+    results = tmp_path / "published.jsonl"
 
     def measure(seeds: str, storage: str) -> list[dict[str, Any]]:
         ended = run(
@@ -169,8 +169,8 @@ def test_a_run_adds_a_line_a_seed_goes_on_from_the_file_and_writes_the_report(tm
         assert line["parameters"] == cost(preset.config.architecture).parameters
         assert 0.0 <= line["test_accuracy"] <= 1.0
         assert str(tmp_path) not in json.dumps(line)
-    assert "| 1 `mlp-128-64` |" in (tmp_path / "report/LADDER.md").read_text()
-    assert (tmp_path / "report/LADDER.svg").stat().st_size > 1000
+    assert "| 1 `mlp-128-64` |" in (tmp_path / "report/PUBLISHED.md").read_text()
+    assert (tmp_path / "report/PUBLISHED.svg").stat().st_size > 1000
 
 
 # ---- The grid --------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
-"""`LADDER.md` and its plot, from the files of results alone: where nothing is measured, it says so.
+"""`PUBLISHED.md` and its plot, from the files of results alone: where nothing is measured, it says so.
 
-Not here: measuring (`ladder.py`).
+Not here: measuring (`published.py`).
 """
 
 import math
@@ -13,10 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.common import markdown_table
-from benchmarks.ladder_arms import Arm, arms
-from benchmarks.ladder_claims import KEPT, NO_GAIN, claims_section
-from benchmarks.ladder_grid import grid_section
-from benchmarks.ladder_lines import (
+from benchmarks.published_arms import Arm, arms
+from benchmarks.published_claims import KEPT, NO_GAIN, claims_section
+from benchmarks.published_grid import grid_section
+from benchmarks.published_lines import (
     Line,
     Results,
     Seconds,
@@ -26,11 +26,11 @@ from benchmarks.ladder_lines import (
     read_seconds,
     replaced_lines,
 )
-from benchmarks.ladder_norm import norm_section
+from benchmarks.published_norm import norm_section
 from mc1opt.presets import OPEN_VALUES, PRESETS, RECIPES, SOURCE, Preset
 from mc1opt.uncertainty import Spread
 
-REPORT, PLOT = "LADDER.md", "LADDER.svg"
+REPORT, PLOT = "PUBLISHED.md", "PUBLISHED.svg"
 MARGIN = 0.01
 """What a row's mean with the recipe of the source may be below the published accuracy: a single number."""
 
@@ -123,12 +123,12 @@ def _cell(numbers: Spread | None, failed: str) -> str:
 
 
 def write_report(results_path: Path, grid_path: Path, seconds_path: Path, folder: Path) -> None:
-    """Writes `LADDER.md` and its plot.
+    """Writes `PUBLISHED.md` and its plot.
 
     Args:
         results_path: the file of the arms' results.
         grid_path: that of the grid's.
-        seconds_path: that of `ladder_seconds.py`.
+        seconds_path: that of `published_seconds.py`.
         folder: where to.
     """
     results = read_results(results_path)
@@ -139,10 +139,10 @@ def write_report(results_path: Path, grid_path: Path, seconds_path: Path, folder
 
 
 def report(results: Results, replaced: Sequence[Line], grid_path: Path, seconds: Seconds) -> str:
-    """`LADDER.md` as text; `replaced`, `seconds`: see `replaced_lines`, `read_seconds`."""
+    """`PUBLISHED.md` as text; `replaced`, `seconds`: see `replaced_lines`, `read_seconds`."""
     parts = [
         "# The published models, measured",
-        "Written by `python -m benchmarks.ladder` from `results/ladder.jsonl`, not by hand. "
+        "Written by `python -m benchmarks.published` from `results/published.jsonl`, not by hand. "
         f"Source: {SOURCE}.",
         "Each training is on all 50,000 images, and is tested once, after its last epoch: no best of epochs. "
         f"Means over seeds ± standard deviation, [95 % interval]. {machines(results)}",
@@ -222,7 +222,7 @@ def not_measured_section(results: Results) -> str:
 def _command(found: Sequence[Arm]) -> str:
     recipe = f" --recipe {found[0].recipe}" if len(found) == 1 and found[0].name in PRESETS else ""
     device = " --device cuda" if found[0].deep else ""
-    return f"python -m benchmarks.ladder --only {found[0].name}{recipe}{device}"
+    return f"python -m benchmarks.published --only {found[0].name}{recipe}{device}"
 
 
 def _what_is_there(found: Sequence[Arm], results: Results) -> str:
@@ -262,7 +262,7 @@ def plot(results: Results, path: Path) -> None:
     axes.set(xscale="log", xlabel="parameters", ylabel="test accuracy, bars: standard deviation over seeds")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
-    with matplotlib.rc_context({"svg.hashsalt": "ladder"}):
+    with matplotlib.rc_context({"svg.hashsalt": "published"}):
         figure.savefig(path, metadata={"Date": None})
 
 

@@ -53,8 +53,8 @@ from mc1opt.data.sources import find_data
 from mc1opt.errors import DataError, Mc1optError, UsageError
 from mc1opt.files import read_lines
 from mc1opt.machine.devices import resolve_device, resolve_precision
+from mc1opt.measurement.trainings import OVERHEAD_MACS
 from mc1opt.paths import user_path
-from mc1opt.published.measure import OVERHEAD_MACS
 from mc1opt.spec import DEVICES
 from mc1opt.text import duration
 from mc1opt.workers.stop import TICK_SECONDS, StopFlag

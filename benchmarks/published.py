@@ -32,19 +32,18 @@ from mc1opt.data.sources import find_data
 from mc1opt.database.location import DEFAULT_STORAGE, user_storage
 from mc1opt.database.studies import read_study
 from mc1opt.errors import Mc1optError, UsageError, WorkerError
-from mc1opt.files import append_line, exclusive, read_lines
+from mc1opt.files import append_line, read_lines
 from mc1opt.machine.devices import resolve_device, resolve_precision
+from mc1opt.measurement.plan import Plan
 from mc1opt.measurement.store import StoredTraining
 from mc1opt.models.cost import cost
 from mc1opt.paths import user_path
 from mc1opt.presets import RECIPES
-from mc1opt.published.measure import busy_line, run_ladder, stopped_line
-from mc1opt.published.plan import Entry, LadderPlan, first_seeds, make_plan
-from mc1opt.published.results import SeedResult, presets_folder
+from mc1opt.published.measure import Entry, first_seeds, make_plan, measure_entries
+from mc1opt.published.results import presets_folder
 from mc1opt.search.definition import load_definition
 from mc1opt.search.sampling import grid_size
 from mc1opt.spec import CAUSED_BY_CONFIG, DataSet, Device, Precision
-from mc1opt.text import duration
 from mc1opt.workers.stop import StopFlag
 
 # ---- What is missing -------------------------------------------------------------------------------------
@@ -96,7 +95,7 @@ def result_line(
     seed: int,
     stored: StoredTraining,
     accuracy: float | None,
-    plan: LadderPlan,
+    plan: Plan,
     machine: dict[str, Any],
 ) -> dict[str, Any]:
     """A training as a line of the file of results: with its test accuracy, or why it has none."""
@@ -131,31 +130,24 @@ def measure(entries: Sequence[Entry], data: DataSet, options: argparse.Namespace
         folds=0,
         data=data,
         device=device,
-        precision=resolve_precision(device),
         workers=options.workers,
         folder=presets_folder(options.storage),
     )
 
-    def on_tested(entry: Entry, seed: int, result: SeedResult) -> None:
-        line = result_line(entry, seed, result.stored, result.accuracy, plan, machine)
-        append_line(options.results, line)
-
-    def on_failed(entry: Entry, seed: int, stored: StoredTraining) -> None:
-        append_line(options.results, result_line(entry, seed, stored, None, plan, machine))
+    def on_result(entry: Entry, seed: int, stored: StoredTraining, accuracy: float | None) -> None:
+        append_line(options.results, result_line(entry, seed, stored, accuracy, plan, machine))
 
     stop = StopFlag()
     signals = Signals(stop)
     signals.leave_to_the_work()
-    with exclusive(plan.folder, busy_line(plan.folder)):
-        ended = run_ladder(
-            plan,
-            stop=stop,
-            write=lambda line: print(line, flush=True),
-            timeout=parse_duration(options.timeout, "--timeout"),
-            on_tested=on_tested,
-            on_failed=on_failed,
-        )
-    print(stopped_line(ended) or f"Done, after {duration(ended.seconds)}.")
+    measure_entries(
+        entries,
+        plan,
+        stop=stop,
+        write=lambda line: print(line, flush=True),
+        timeout=parse_duration(options.timeout, "--timeout"),
+        on_result=on_result,
+    )
     return signals.exit_code
 
 

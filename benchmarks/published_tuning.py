@@ -29,7 +29,7 @@ from mc1opt.files import read_lines
 from mc1opt.machine.devices import resolve_precision
 from mc1opt.paths import user_path
 from mc1opt.presets import RECIPES, get_preset, get_recipe
-from mc1opt.published.plan import seed_value
+from mc1opt.published.results import seed_value
 from mc1opt.spec import EpochResult, Fidelity, Training
 from mc1opt.workers.pool import ProcessPool
 

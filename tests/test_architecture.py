@@ -53,7 +53,7 @@ TORCH_LAZILY = {
 TORCH_FILES = {"workers/process.py"}
 TORCH_FREE_FILES = {"models/cost.py", "spec.py", "workers/pool.py", "workers/protocol.py"}
 OPTUNA = {"database", "search", "dashboard"}
-OPTUNA_TYPES = {"suggest.py", "retraining/replay.py"}
+OPTUNA_TYPES = {"suggest.py"}
 """Files that name its types, and no more."""
 PRIVATE = re.compile(r"optuna(\.\w+)*\._|(?<!self)\._storage\b|\._(trial_id|study_id|cached_frozen_trial)\b")
 """Optuna's private members."""

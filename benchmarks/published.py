@@ -140,12 +140,12 @@ def measure(entries: Sequence[Entry], data: DataSet, options: argparse.Namespace
     stop = StopFlag()
     signals = Signals(stop)
     signals.leave_to_the_work()
+    stop.limit(parse_duration(options.timeout, "--timeout"))
     measure_entries(
         entries,
         plan,
         stop=stop,
         write=lambda line: print(line, flush=True),
-        timeout=parse_duration(options.timeout, "--timeout"),
         on_result=on_result,
     )
     return signals.exit_code

@@ -23,7 +23,7 @@ from mc1opt.inference.export_record import recorded_hashes
 from mc1opt.machine.resources import available_cpus
 from mc1opt.program import program
 from mc1opt.spec import INFERENCE_BATCH
-from mc1opt.text import plural
+from mc1opt.text import first_line, plural
 from mc1opt.training.model_folder import CONFIG, check_labels, read_model_folder, stored_config, weights_model
 
 if TYPE_CHECKING:
@@ -70,9 +70,8 @@ class OpenModel:
             try:
                 _, probabilities = self.run(batch)
             except Exception as error:  # whatever its own runtime raises
-                first_line = str(error).strip().split("\n")[0]
                 raise ModelError(
-                    f"{self.path} cannot be run on {plural(len(batch), 'image')}: {first_line}"
+                    f"{self.path} cannot be run on {plural(len(batch), 'image')}: {first_line(str(error))}"
                 ) from error
             if probabilities.shape != (len(batch), CLASSES) or not np.isfinite(probabilities).all():
                 raise ModelError(
@@ -195,8 +194,8 @@ def open_pt2(path: Path, *, known: Collection[str], record: Path | None = None) 
     try:
         program = torch.export.load(io.BytesIO(content), extra_files=metadata)
     except Exception as error:  # torch's own; such as for a file of a newer torch
-        first_line = str(error).strip().split("\n")[0]
-        raise ModelError(f"{path} cannot be read by torch {torch.__version__}: {first_line}") from error
+        why = first_line(str(error))
+        raise ModelError(f"{path} cannot be read by torch {torch.__version__}: {why}") from error
     metadata = {key: value.decode() if isinstance(value, bytes) else value for key, value in metadata.items()}
     _check_metadata(path, metadata)
     return _exported(path, "pt2", metadata, _pair_runner(program.module()))

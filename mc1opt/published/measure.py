@@ -33,7 +33,7 @@ from mc1opt.published.results import (
     presets_folder,
     seed_value,
 )
-from mc1opt.search.command import resolve_workers
+from mc1opt.search.settings import resolve_workers
 from mc1opt.spec import DataSet, Device, Precision
 from mc1opt.text import megabytes, plural
 from mc1opt.workers.pool import Pool, ProcessPool
@@ -239,13 +239,13 @@ def run_presets(
         workers=options.workers,
         folder=presets_folder(options.storage),
     )
+    stop.limit(options.timeout)
     return measure_entries(
         entries,
         plan,
         stop=stop,
         write=lambda line: print(line, file=output, flush=True),
         on_start=on_start,
-        timeout=options.timeout,
         new_pool=new_pool,
         measure=measure,
     )
@@ -258,7 +258,6 @@ def measure_entries(
     stop: StopFlag,
     write: Callable[[str], None],
     on_start: Callable[[], None] = lambda: None,
-    timeout: float | None = None,
     new_pool: Callable[[int], Pool] = ProcessPool,
     measure: Measure | None = None,
     on_result: Callable[[Entry, int, StoredTraining, float | None], None] = lambda *_: None,
@@ -271,7 +270,6 @@ def measure_entries(
         stop: see `run_presets`.
         write: takes a line of progress.
         on_start: see `run_presets`.
-        timeout: seconds; None for no limit.
         new_pool: see `run_presets`.
         measure: see `run_final_test`.
         on_result: takes the entry, the seed's index and the training of each seed, with its test accuracy, or
@@ -310,7 +308,6 @@ def measure_entries(
             stop,
             write,
             len(found),
-            timeout,
             done=len(found) - len(missing),
         ) as trainings:
             if not trainings.train(missing, on_trained):

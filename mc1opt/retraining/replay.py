@@ -16,8 +16,9 @@ from mc1opt.machine.devices import resolve_device
 from mc1opt.machine.environment import versions
 from mc1opt.measurement.store import REPEATABLE
 from mc1opt.retraining.comparison import study_data
-from mc1opt.spec import DataSet, Device, EpochResult, Precision, Training, TrainingFailed
+from mc1opt.spec import DataSet, Device, Precision, Training, TrainingFailed
 from mc1opt.text import plural
+from mc1opt.workers.memory import train
 from mc1opt.workers.pool import Pool, ProcessPool
 
 Numbers = dict[str, float]
@@ -188,21 +189,16 @@ def _training(record: StudyRecord, trial: TrialRecord, data: DataSet) -> Trainin
 
 def _train(pool: Pool, training: Training, epochs: int) -> tuple[list[Numbers], str | None]:
     """The first epochs of a training, and its failure, if its config made it fail."""
-    curve: list[Numbers] = []
-
-    def on_epoch(result: EpochResult) -> bool:
-        curve.append({"accuracy": result.accuracy, "loss": result.loss})
-        return len(curve) < epochs
-
+    failure = None
     try:
-        pool.train(training, on_epoch)
+        results = train(pool, training, lambda result: result.epoch + 1 < epochs).results
     except TrainingFailed as error:
         if error.kind not in REPEATABLE:
             raise Mc1optError(f"the replay failed ({error.kind}): {error.message}") from error
-        return curve, error.message
+        results, failure = error.results, error.message
     finally:
         pool.close()
-    return curve, None
+    return [{"accuracy": result.accuracy, "loss": result.loss} for result in results], failure
 
 
 def _first_difference(stored: Sequence[Numbers], replayed: Sequence[Numbers]) -> Difference | None:

@@ -13,7 +13,7 @@ from mc1opt.models.cost import cost
 from mc1opt.program import program
 from mc1opt.retraining.comparison import LEAST_SEEDS, LEVEL, TEST_NAME, Comparison, Standing
 from mc1opt.retraining.plan import Progress, RetrainOptions, RetrainPlan
-from mc1opt.text import duration, plural
+from mc1opt.text import duration, first_line, plural
 from mc1opt.uncertainty import Spread, spread
 
 
@@ -287,8 +287,7 @@ def _verdict(comparison: Comparison, winner: Standing, entry: Standing) -> str:
 
 
 def _failure(standing: Standing) -> str:
-    message = next(iter(standing.failures.values()), "failed")
-    return message.strip().split("\n")[0]
+    return first_line(next(iter(standing.failures.values()), "failed"))
 
 
 def _mean(standing: Standing) -> float:

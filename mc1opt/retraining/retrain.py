@@ -24,7 +24,7 @@ from mc1opt.retraining.comparison import Candidate, Comparison, choose_candidate
 from mc1opt.retraining.epochs import default_epochs, remember_epochs, remembered_epochs, timed_here
 from mc1opt.retraining.plan import RetrainOptions, RetrainPlan
 from mc1opt.retraining.report import Retraining, plan_line, result_lines, standing_line
-from mc1opt.search.command import resolve_workers
+from mc1opt.search.settings import resolve_workers
 from mc1opt.seeds import retrain_seed
 from mc1opt.training.model_folder import (
     CARD,
@@ -158,6 +158,7 @@ class _Retraining:
         """Both stages and the test; None where they are stopped."""
         plan = self.plan
         store = TrainingStore(plan.folder / TRAININGS)
+        self.stop.limit(self.options.timeout)
         progress = plan.progress(store)
         self.write(plan_line(self.options.study, plan, progress))
         with StoredTrainings(
@@ -166,7 +167,6 @@ class _Retraining:
             self.stop,
             self.write,
             plan.trainings,
-            self.options.timeout,
         ) as trainings:
             comparison = plan.comparison()
             winner = self._compare(trainings, comparison)

@@ -244,13 +244,11 @@ def test_a_failure_of_the_config_is_a_result_and_is_not_tried_again(switches: Sw
     switches.add("diverge", seed=1, epoch=1)
     run = Run(jobs())
     assert run.finished
-    assert run.results[1].failure.kind == "diverged"
-    assert run.results[1].value is None
-    assert "failed (diverged)" in run.lines[1]
+    assert (run.results[1].failure.kind, run.results[1].value) == ("diverged", None)
+    assert "(diverged)" in run.lines[1]
     switches.clear()
     again = Run(jobs())
-    assert again.results[1] == run.results[1]
-    assert again.pools == []
+    assert (again.results[1], again.pools) == (run.results[1], [])
 
 
 def test_a_failure_of_the_world_is_no_result_the_others_are_kept_and_it_is_tried_again(

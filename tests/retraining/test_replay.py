@@ -191,21 +191,17 @@ def test_on_a_machine_without_the_trials_device_it_says_so(retrainable: StudyRec
 
 
 def test_a_trial_without_a_curve_is_refused() -> None:
-    curve_study(trials=2, max_macs=1_000_000)
-    record = load_study(open_storage(STORAGE, create=False), STUDY).get_trials()
-    number = next(trial.number for trial in record if records.outcome(trial) == "too_large")
+    record = curve_study(trials=2, max_macs=1_000_000)
+    number = first_with(record, "too_large")
     with pytest.raises(UsageError, match=rf"trial {number} of study 's' .*too large"):
         replayed(number)
 
 
-def test_a_trial_or_study_that_there_is_not_is_refused(retrainable: StudyRecord) -> None:
-    with pytest.raises(UsageError, match=r"99.* 0 to 5"):
+def test_other_trials_studies_and_images_are_refused(on_cpu: StudyRecord, switches: Switches) -> None:
+    with pytest.raises(UsageError, match=r"99.* 0 to 15"):
         replayed(99)
     with pytest.raises(StorageError, match="study 'x'"):
         replay(STORAGE, "x", 0, data=None, output=io.StringIO())
-
-
-def test_other_images_are_refused(on_cpu: StudyRecord, switches: Switches) -> None:
     write_arrays_folder(Path("others"), train_images=100)
     with pytest.raises(DataError, match="own-"):
         replayed(first_with(on_cpu, "complete"), data=Path("others"))

@@ -76,7 +76,7 @@ def _memory(monkeypatch: pytest.MonkeyPatch) -> None:
     def plenty() -> int:
         return PLENTY if resources._ROOT == ROOT else measured()
 
-    for module in ("machine.resources", "doctor.checks", "published.plan"):
+    for module in ("machine.resources", "doctor.checks", "published.measure"):
         monkeypatch.setattr(f"mc1opt.{module}.available_memory", plenty)
 
 

@@ -32,7 +32,8 @@ from mc1opt.database.opening import open_storage
 from mc1opt.database.ownership import this_owner
 from mc1opt.database.studies import read_study
 from mc1opt.search.definition import load_definition
-from mc1opt.search.run import SearchSettings, run_search
+from mc1opt.search.run import run_search
+from mc1opt.search.settings import SearchSettings
 from mc1opt.spec import Fidelity
 from mc1opt.workers.pool import Pool, ProcessPool
 from tests.support.curves import CurvePool

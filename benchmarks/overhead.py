@@ -39,7 +39,8 @@ from mc1opt.database.ownership import this_owner
 from mc1opt.display.progress import PlainProgress
 from mc1opt.machine.devices import resolve_precision
 from mc1opt.search.definition import load_definition
-from mc1opt.search.run import SearchSettings, run_search
+from mc1opt.search.run import run_search
+from mc1opt.search.settings import SearchSettings
 from mc1opt.spec import EpochResult, Fidelity, Training
 from mc1opt.workers.pool import Pool, ProcessPool
 from tests.support.curves import curve, example_training

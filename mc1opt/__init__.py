@@ -1,13 +1,13 @@
 """mc1opt finds a good image classifier, and shows why it is good.
 
 One trial, in five files: `search/run.py` has a thread for each worker, which asks, trains and tells.
-`search/objective.py` draws a config, writes it to the trial, hands a training to the pool, reports each epoch
-and asks the pruner. `workers/pool.py` gives the training to a process, `workers/process.py`, which trains
-with `training/loop.py`: an `EpochResult` an epoch, after its checkpoint.
+`search/objective.py` draws a config, writes it to the trial (`database/trial.py`), has the pool train it,
+reports each epoch and asks the pruner. `workers/pool.py` gives the training to a process, which trains with
+`training/loop.py`: an `EpochResult` an epoch, after its checkpoint.
 
-`--trials` comes from `cli/run.py` as a `SearchCommand` (`search/command.py`), holds as a `SearchSettings`,
+`--trials` comes from `cli/run.py` as a `SearchCommand`, holds as a `SearchSettings` (`search/settings.py`)
 and is looked at in `search/run.py` before each trial. An `EpochResult` goes back through the pool to the
-objective, which reports it, and by a queue to the observers (`search/observers.py`), the display among them.
+objective, which reports it and emits it to the observers (`search/observers.py`), the display among them.
 
 The ground, which all packages may import:
 

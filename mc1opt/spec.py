@@ -140,3 +140,6 @@ class TrainingFailed(Exception):  # noqa: N818  (a result, not an error of the p
         super().__init__(message)
         self.kind: FailureKind = kind
         self.message = message
+        self.training: Training | None = None
+        self.results: tuple[EpochResult, ...] = ()
+        """Of its epochs before the failure. Both are set by `mc1opt.workers.memory.train`."""

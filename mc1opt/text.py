@@ -22,3 +22,8 @@ def megabytes(size: int) -> str:
 def plural(count: int, noun: str) -> str:
     """A count with its noun: "1 trial", "2,000 trials"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def first_line(text: str) -> str:
+    """The first line of a text with something in it; empty where there is none."""
+    return text.strip().split("\n")[0]

@@ -92,7 +92,8 @@ def run(
     from mc1opt.display.live import display
     from mc1opt.display.tables import end_lines
     from mc1opt.mirror.observer import mirrored_search
-    from mc1opt.search.command import SearchCommand, search
+    from mc1opt.search.command import search
+    from mc1opt.search.settings import SearchCommand
     from mc1opt.workers.stop import StopFlag
 
     output = sys.stderr if as_json else sys.stdout

@@ -12,8 +12,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mc1opt.database.ranking import by_value
-from mc1opt.database.records import StudyRecord, TrialRecord
+from mc1opt.database.records import StudyRecord, TrialRecord, by_value
 from mc1opt.display.tables import pruning_line
 from mc1opt.presets import PRESETS
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mc1opt.config import config_from_json
-from mc1opt.database.ranking import by_expected_accuracy, by_value, confirmed_values, distinguishable
-from mc1opt.database.records import StudyRecord, TrialRecord
+from mc1opt.database.ranking import by_expected_accuracy, confirmed_values, distinguishable
+from mc1opt.database.records import StudyRecord, TrialRecord, by_value
 from mc1opt.describe import describe_config
 from mc1opt.display.progress import passed_over_lines
 from mc1opt.display.tables import (

@@ -24,6 +24,7 @@ from mc1opt.database.location import models_folder
 from mc1opt.database.opening import load_study, open_storage
 from mc1opt.database.records import StudyRecord, TrialRecord, study_record
 from mc1opt.database.storage import StudyStorage
+from mc1opt.database.trial import study_id, system_attributes, trial_id, trials_by_id
 from mc1opt.describe import describe_config
 from mc1opt.errors import ConfigError, Mc1optError
 from mc1opt.measurement.final_test import misclassified_path
@@ -45,7 +46,7 @@ _NOTE = re.compile(r"dashboard:(\d+):note_str:0")
 
 def study_page(study: optuna.Study) -> str:
     """The path of a study's page in the dashboard."""
-    return f"/dashboard/studies/{study._study_id}"
+    return f"/dashboard/studies/{study_id(study)}"
 
 
 # ---- Bringing up to date ---------------------------------------------------------------------------------
@@ -76,7 +77,7 @@ def _mark(trial: FrozenTrial, database: StudyStorage) -> None:
     with contextlib.suppress(ConfigError):  # of a newer mc1opt
         summary = describe_config(config_from_json(config))
         attributes = {records.OUTCOME: records.outcome(trial), records.SUMMARY: summary}
-        database.set_user_attributes(trial._trial_id, attributes)
+        database.set_user_attributes(trial_id(trial), attributes)
 
 
 def update_or_warn(storage: str, study: str, warn: Callable[[str], None]) -> None:
@@ -98,7 +99,7 @@ def update_study(study: optuna.Study, database: StudyStorage, storage: str) -> N
     from optuna_dashboard import save_plotly_graph_object
 
     record = study_record(study)
-    ids = {trial.number: trial._trial_id for trial in study.get_trials(deepcopy=False)}
+    ids = {trial.number: trial_id(trial) for trial in study.get_trials(deepcopy=False)}
     model = _model_folder(storage, record.folder)
     found = None if model is None else retrained(model.metrics)
     shown = {trial.number: trial for trial in best_trials(record)}
@@ -150,12 +151,12 @@ def _files(trial: TrialRecord, found: Retrained | None, model: ModelFolder | Non
 
 def _write_trial_notes(study: optuna.Study, notes: Mapping[int, str]) -> None:
     """Writes the notes on trials, by their ids, and takes ours away from trials that have left the best."""
-    stored = study._storage.get_study_system_attrs(study._study_id)
+    stored = system_attributes(study)
     begun = [match for key, text in stored.items() if text and (match := _NOTE.fullmatch(key))]
     # A copy of a study has the notes on the original's trials besides; those are not its own.
-    own = {trial._trial_id for trial in study.get_trials(deepcopy=False)}
-    for trial_id in sorted(own & (notes.keys() | {int(match.group(1)) for match in begun})):
-        _write_note(optuna.trial.Trial(study, trial_id), notes.get(trial_id, ""))
+    ids = notes.keys() | {int(match.group(1)) for match in begun}
+    for number, trial in trials_by_id(study, ids).items():
+        _write_note(trial, notes.get(number, ""))
 
 
 def _write_note(owner: optuna.Study | optuna.Trial, note: str) -> None:

@@ -192,11 +192,11 @@ class _ReadableTrials:
         if any(trial["number"] in foreign for trial in detail["best_trials"]):
             from optuna_dashboard._serializer import serialize_frozen_trial
 
-            best = records.best_trial(stored)
+            best = records.by_value(map(records.trial_record, stored))
             attributes = self._storage.get_study_system_attrs(study_id)
-            detail["best_trials"] = (
-                [] if best is None else [serialize_frozen_trial(study_id, best, attributes)]
-            )
+            detail["best_trials"] = [
+                serialize_frozen_trial(study_id, stored[trial.number], attributes) for trial in best[:1]
+            ]
 
 
 def _make_readable(trial: dict[str, Any]) -> None:

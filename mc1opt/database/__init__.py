@@ -1,7 +1,8 @@
-"""The study database; the one place that shall know Optuna's private parts.
+"""The study database; the one place that knows Optuna's private parts.
 
 opening      opening the study database: what is refused, and left as it is
 storage      the study database, and its few atomic writes
+trial        a trial that this process runs: what is written on it from asking to telling
 statements   the SQL of those writes
 retry        trying again where the database is locked, or its server is away
 location     where the study database is: a path or a URL

@@ -60,3 +60,15 @@ def take_up_interrupted(
         )
         study.tell(trial.number, state=TrialState.FAIL)
     return taken
+
+
+def take_up_unanswered(study: optuna.Study, storage: StudyStorage) -> None:
+    """Sets trials of this process back to waiting that none of its threads holds.
+
+    They were asked for, and the database's answer was lost. Not to be called while a thread asks.
+    """
+    held = storage.trials_in_training()
+    for trial in records.own_trials(study, (TrialState.RUNNING,)):
+        if trial.user_attrs.get(records.OWNER) == storage.owner and trial._trial_id not in held:
+            times = trial.user_attrs.get(records.INTERRUPTED, 0) + 1
+            storage.set_back_to_waiting(trial._trial_id, storage.owner, {records.INTERRUPTED: times})

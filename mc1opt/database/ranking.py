@@ -4,15 +4,9 @@ import statistics
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from mc1opt.database.records import StudyRecord, TrialRecord
+from mc1opt.database.records import StudyRecord, TrialRecord, by_value
 from mc1opt.spec import CAUSED_BY_CONFIG
 from mc1opt.uncertainty import indistinguishable, seed_noise
-
-
-def by_value(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """The complete trials, the highest value of the search first; of equal ones, the first drawn."""
-    complete = [trial for trial in trials if trial.value is not None]
-    return sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.number))
 
 
 def confirmed_values(trials: Iterable[TrialRecord]) -> dict[int, list[float]]:

@@ -208,12 +208,6 @@ def values_by_epoch(trial: FrozenTrial) -> list[float]:
     return [value for _, value in sorted(trial.intermediate_values.items())]
 
 
-def best_trial(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
-    """The completed trial with the highest value, the earliest one of equals; None if none is complete."""
-    complete = [trial for trial in trials if outcome(trial) == "complete"]
-    return max(complete, key=lambda trial: (trial.value, -trial.number)) if complete else None
-
-
 @dataclass(frozen=True)
 class TrialRecord:
     """A stored trial, as `show --json` gives it."""
@@ -323,6 +317,12 @@ def study_folder_name(name: str, attributes: Mapping[str, Any]) -> str:
     return folder_name(name, "study")
 
 
+def by_value(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """The complete trials, the highest value of the search first; of equal ones, the first drawn."""
+    complete = [trial for trial in trials if trial.value is not None]
+    return sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.number))
+
+
 @dataclass(frozen=True)
 class StudyRecord:
     """A stored study with its trials."""
@@ -339,9 +339,8 @@ class StudyRecord:
 
     @property
     def best(self) -> TrialRecord | None:
-        """The completed trial with the highest value."""
-        complete = [trial for trial in self.trials if trial.value is not None]
-        return max(complete, key=lambda t: (t.value or 0.0, -t.number)) if complete else None
+        """The first of `by_value`; None while no trial is complete."""
+        return next(iter(by_value(self.trials)), None)
 
     def trial(self, number: int) -> TrialRecord:
         """The trial with a number.

@@ -249,16 +249,15 @@ class StudyStorage(RDBStorage):
             raise UpdateFinishedTrialError(f"trial {trial_id} is finished")
         return False
 
-    @contextlib.contextmanager
-    def in_training(self, trial_id: int) -> Iterator[None]:
-        """While the block runs, this process does not take the trial again, and keeps it alive."""
+    def hold(self, trial_id: int) -> None:
+        """A thread of this process trains the trial: until `release` this process does not take it again."""
         with self._lock:
             self._in_training.add(trial_id)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._in_training.discard(trial_id)
+
+    def release(self, trial_id: int) -> None:
+        """No thread of this process trains the trial any more."""
+        with self._lock:
+            self._in_training.discard(trial_id)
 
     def trials_in_training(self) -> list[int]:
         """The ids of the trials that this process trains now."""

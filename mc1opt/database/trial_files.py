@@ -15,7 +15,8 @@ from optuna.trial import FrozenTrial, TrialState
 from mc1opt.database import records
 from mc1opt.database.location import folder_name
 from mc1opt.database.ownership import is_dead
-from mc1opt.database.ranking import by_expected_accuracy, by_value
+from mc1opt.database.ranking import by_expected_accuracy
+from mc1opt.database.records import by_value
 from mc1opt.files import delete
 
 _WEIGHTS = re.compile(r"trial-(\d+)\.safetensors")

@@ -12,17 +12,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from mc1opt.database.records import UNTRAINED, TrialRecord
 from mc1opt.display.progress import (
+    Display,
     PlainProgress,
     RunningTrial,
     SearchProgress,
-    ending,
-    plan_lines,
     record_summary,
 )
-from mc1opt.search.observers import Observer, SearchEnded, SearchStarted, TrialStarted
-from mc1opt.spec import EpochResult
+from mc1opt.search.observers import Observer, SearchEnded, SearchStarted
 from mc1opt.text import duration
 
 REDRAW_SECONDS = 0.2
@@ -33,7 +30,7 @@ OTHER_LINES = 8
 """Lines that are kept free for all but the running trials, on a terminal with more trials than lines."""
 
 
-class LiveProgress(Observer):
+class LiveProgress(Display):
     """A view that redraws itself: a line for each running trial, the counts, the best, the time left.
 
     A context manager: at its end the terminal is as it was, also where the search raises.
@@ -44,48 +41,30 @@ class LiveProgress(Observer):
     """
 
     def __init__(self, console: Console, now: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(now)
         self._console = console
-        self._now = now
-        self._progress: SearchProgress | None = None
         self._recent: list[str] = []
         self._drawn = -math.inf
         self._live = Live(console=console, auto_refresh=False, transient=True)
 
+    def write(self, line: str) -> None:
+        """See `Display`."""
+        self._console.print(Text(line))  # as it is: no markup, no emoji
+
+    def happened(self, what: str) -> None:
+        """See `Display`. The newest comes first: a narrow terminal cuts off the end."""
+        self._recent = [what, *self._recent][:RECENT]
+
     def study_started(self, search: SearchStarted) -> None:
         """See `Observer`."""
-        self._progress = SearchProgress(search, self._now)
-        for line in plan_lines(search):
-            self._console.print(Text(line))  # as it is: no markup, no emoji
+        super().study_started(search)
         self._live.start()
-
-    def trial_started(self, trial: TrialStarted) -> None:
-        """See `Observer`."""
-        assert self._progress is not None
-        self._progress.trial_started(trial)
-
-    def epoch(self, number: int, result: EpochResult) -> None:
-        """See `Observer`."""
-        assert self._progress is not None
-        self._progress.epoch(number, result)
-
-    def trial_ended(self, trial: TrialRecord) -> None:
-        """See `Observer`."""
-        assert self._progress is not None
-        self._progress.trial_ended(trial)
-        if trial.outcome not in UNTRAINED:
-            self._add_recent(f"#{trial.number} {ending(trial)}")
-
-    def confirmed(self, number: int, value: float | None) -> None:
-        """See `Observer`."""
-        assert self._progress is not None
-        self._progress.confirmed(number)
-        self._add_recent(f"#{number} again " + ("failed" if value is None else f"{value:.3f}"))
 
     def tick(self) -> None:
         """See `Observer`."""
-        if self._progress is not None and self._now() - self._drawn >= REDRAW_SECONDS:
-            self._drawn = self._now()
-            self._live.update(self._view(self._progress), refresh=True)
+        if self._live.is_started and self.now() - self._drawn >= REDRAW_SECONDS:
+            self._drawn = self.now()
+            self._live.update(self._view(self.progress), refresh=True)
 
     def study_ended(self, search: SearchEnded) -> None:
         """See `Observer`."""
@@ -97,16 +76,12 @@ class LiveProgress(Observer):
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def _add_recent(self, what: str) -> None:
-        """The newest comes first: a narrow terminal cuts off the end."""
-        self._recent = [what, *self._recent][:RECENT]
-
     def _view(self, progress: SearchProgress) -> Group:
         parts: list[Text | Table] = []
         if self._recent:
             last = "last   " + "   ".join(self._recent)
             parts.append(Text(last, style="dim", no_wrap=True, overflow="ellipsis"))
-        parts.append(_running_table(progress, self._now(), max(self._console.height - OTHER_LINES, 1)))
+        parts.append(_running_table(progress, self.now(), max(self._console.height - OTHER_LINES, 1)))
         counts = f"{progress.counted}/{progress.search.trials} trials"
         shown = [counts, *(part for part in (progress.untrained(), progress.time_left()) if part)]
         parts.append(Text(" | ".join(shown)))

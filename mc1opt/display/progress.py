@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from mc1opt.config import config_from_json
-from mc1opt.database.records import UNTRAINED, Outcome, TrialRecord
+from mc1opt.database.records import UNTRAINED, Outcome, TrialRecord, by_value
 from mc1opt.describe import describe_config
-from mc1opt.search.observers import Observer, SearchEnded, SearchStarted, TrialStarted
+from mc1opt.search.observers import Observer, SearchStarted
 from mc1opt.spec import EpochResult
 from mc1opt.text import SILENCE_SECONDS, duration, megabytes, plural
 
@@ -72,9 +72,9 @@ class SearchProgress:
         """Trials that count towards the total."""
         return self.outcomes["complete"] + self.outcomes["pruned"]
 
-    def trial_started(self, trial: TrialStarted) -> None:
+    def trial_started(self, number: int, summary: str) -> None:
         """A worker begins a trial."""
-        self.running.append(RunningTrial(trial.number, trial.summary, self.now()))
+        self.running.append(RunningTrial(number, summary, self.now()))
 
     def epoch(self, number: int, result: EpochResult) -> None:
         """A trial has trained an epoch."""
@@ -92,8 +92,7 @@ class SearchProgress:
         self.outcome_of[trial.number] = trial.outcome
         if trial.outcome in ("complete", "pruned"):
             self.finished_at.append(self.now())
-        if trial.value is not None and (self.best is None or _rank(trial) > _rank(self.best)):
-            self.best = trial
+        self.best = next(iter(by_value([trial, *([self.best] if self.best else [])])), None)
 
     def confirmed(self, number: int) -> None:
         """A trial's config was trained again."""
@@ -146,11 +145,6 @@ class SearchProgress:
         return "no best yet" if self.best is None else f"best {self.best.value:.3f} (#{self.best.number})"
 
 
-def _rank(trial: TrialRecord) -> tuple[float, int]:
-    """The best is the highest value, and the earliest trial of equals, as in the study's record."""
-    return trial.value or 0.0, -trial.number
-
-
 def outcome_count(count: int, outcome: Outcome) -> str:
     """A count of trials in words: "1 duplicate", "2 duplicates", "3 too large"."""
     words: dict[Outcome, str] = {"too_large": "too large", "foreign": "passed over"}
@@ -183,7 +177,54 @@ def record_summary(trial: TrialRecord) -> str:
     return "" if trial.config is None else describe_config(config_from_json(trial.config))
 
 
-class PlainProgress(Observer):
+class Display(Observer):
+    """Shows a search: keeps its progress, and has what happens written.
+
+    Args:
+        now: the clock, monotonic, in seconds.
+    """
+
+    progress: SearchProgress
+    """Of the search that has started."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self.now = now
+
+    def write(self, line: str) -> None:
+        """Writes a line that stays."""
+        raise NotImplementedError
+
+    def happened(self, what: str) -> None:
+        """A training has ended: says how."""
+        raise NotImplementedError
+
+    def study_started(self, search: SearchStarted) -> None:
+        """See `Observer`."""
+        self.progress = SearchProgress(search, self.now)
+        for line in plan_lines(search):
+            self.write(line)
+
+    def trial_started(self, number: int, summary: str) -> None:
+        """See `Observer`."""
+        self.progress.trial_started(number, summary)
+
+    def epoch(self, number: int, result: EpochResult) -> None:
+        """See `Observer`."""
+        self.progress.epoch(number, result)
+
+    def trial_ended(self, trial: TrialRecord) -> None:
+        """See `Observer`."""
+        self.progress.trial_ended(trial)
+        if trial.outcome not in UNTRAINED:  # those are only counted
+            self.happened(f"#{trial.number} {ending(trial)}")
+
+    def confirmed(self, number: int, value: float | None) -> None:
+        """See `Observer`."""
+        self.progress.confirmed(number)
+        self.happened(f"#{number} again, with a new seed: " + ("failed" if value is None else f"{value:.3f}"))
+
+
+class PlainProgress(Display):
     """A line for each finished trial, and one at least every 30 s.
 
     Args:
@@ -192,66 +233,33 @@ class PlainProgress(Observer):
     """
 
     def __init__(self, write: Callable[[str], None], now: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(now)
         self._write = write
-        self._now = now
         self._last = now()
-        self._progress: SearchProgress | None = None
 
-    def study_started(self, search: SearchStarted) -> None:
-        """See `Observer`."""
-        self._progress = SearchProgress(search, self._now)
-        for line in plan_lines(search):
-            self._line(line)
+    def write(self, line: str) -> None:
+        """See `Display`."""
+        self._last = self.now()
+        self._write(line)
 
-    def trial_started(self, trial: TrialStarted) -> None:
-        """See `Observer`."""
-        assert self._progress is not None
-        self._progress.trial_started(trial)
-
-    def epoch(self, number: int, result: EpochResult) -> None:
-        """See `Observer`."""
-        assert self._progress is not None
-        self._progress.epoch(number, result)
-
-    def trial_ended(self, trial: TrialRecord) -> None:
-        """See `Observer`."""
-        assert self._progress is not None
-        self._progress.trial_ended(trial)
-        if trial.outcome in UNTRAINED:
-            return  # they are counted at the end of each line
-        self._status(f"#{trial.number} {ending(trial)}")
-
-    def confirmed(self, number: int, value: float | None) -> None:
-        """See `Observer`."""
-        assert self._progress is not None
-        self._progress.confirmed(number)
-        self._status(f"#{number} again, with a new seed: " + ("failed" if value is None else f"{value:.3f}"))
+    def happened(self, what: str) -> None:
+        """See `Display`."""
+        progress = self.progress
+        parts = [f"{progress.counted}/{progress.search.trials}  {what}", progress.best_line()]
+        parts += [part for part in (progress.untrained(), progress.time_left()) if part]
+        self.write(" | ".join(parts))
 
     def tick(self) -> None:
         """See `Observer`."""
-        if self._progress is None or self._now() - self._last < SILENCE_SECONDS:
+        if self.now() - self._last < SILENCE_SECONDS:
             return
-        epochs = self._progress.search.fidelity.epochs
+        epochs = self.progress.search.fidelity.epochs
         running = [
             f"#{t.number} {t.epochs}/{epochs} epochs" + (f" {t.result.accuracy:.3f}" if t.result else "")
-            for t in self._progress.running
+            for t in self.progress.running
         ]
         waiting = "waiting for a worker, or for trials of other processes"
-        self._status("training " + ", ".join(running) if running else waiting)
-
-    def study_ended(self, search: SearchEnded) -> None:
-        """See `Observer`."""
-
-    def _status(self, what: str) -> None:
-        assert self._progress is not None
-        progress = self._progress
-        parts = [f"{progress.counted}/{progress.search.trials}  {what}", progress.best_line()]
-        parts += [part for part in (progress.untrained(), progress.time_left()) if part]
-        self._line(" | ".join(parts))
-
-    def _line(self, line: str) -> None:
-        self._last = self._now()
-        self._write(line)
+        self.happened("training " + ", ".join(running) if running else waiting)
 
 
 def plan_lines(search: SearchStarted) -> list[str]:

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from mc1opt.database.location import DEFAULT_STORAGE, shown_storage
-from mc1opt.database.ranking import by_expected_accuracy, by_value, confirmed_values, distinguishable
-from mc1opt.database.records import Outcome, StudyRecord, TrialRecord
+from mc1opt.database.ranking import by_expected_accuracy, confirmed_values, distinguishable
+from mc1opt.database.records import Outcome, StudyRecord, TrialRecord, by_value
 from mc1opt.display.progress import ending, outcome_count, passed_over_lines, record_summary, study_name
 from mc1opt.program import program
 from mc1opt.search.observers import SearchEnded

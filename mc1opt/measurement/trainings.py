@@ -5,6 +5,7 @@ Not here: the store (`mc1opt.measurement.store`), which trainings, and what thei
 (retraining, presets).
 """
 
+import contextlib
 import queue
 import threading
 import time
@@ -18,11 +19,12 @@ from mc1opt.errors import WorkerError
 from mc1opt.machine.environment import commit, versions
 from mc1opt.measurement.store import REPEATABLE, Failure, StoredTraining, TrainingKey, TrainingStore
 from mc1opt.spec import EpochResult, Training, TrainingFailed
-from mc1opt.text import SILENCE_SECONDS, duration
+from mc1opt.text import SILENCE_SECONDS, duration, first_line
 from mc1opt.training.model_folder import file_sha256
+from mc1opt.workers.crew import run_crew
+from mc1opt.workers.memory import train_within_memory
 from mc1opt.workers.pool import Pool
-from mc1opt.workers.protocol import TrainingInterrupted
-from mc1opt.workers.stop import TICK_SECONDS, StopFlag
+from mc1opt.workers.stop import StopFlag
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,11 @@ class StoredTrainings:
 
     Args:
         store: where finished trainings are.
-        new_pool: makes who trains, when something is missing. The pool is interrupted when `stop` is set or
-            the deadline passes, and closed at the end of the context.
-        stop: why to stop; it is set at the deadline.
+        new_pool: makes who trains, when something is missing. The pool is interrupted when `stop` is
+            set, and closed at the end of the context.
+        stop: why to stop; its deadline counts.
         write: takes a line of progress.
         total: trainings that there will be in all, for the lines.
-        deadline: of the clock `time.monotonic`.
     """
 
     store: TrainingStore
@@ -72,7 +73,6 @@ class StoredTrainings:
     stop: StopFlag
     write: Callable[[str], None]
     total: int
-    deadline: float | None = None
     done: int = 0
     """Trainings that have ended, or were stored before."""
     _pool: Pool | None = None
@@ -114,8 +114,114 @@ class StoredTrainings:
         missing = [job for job in missing if self._is_wanted(job, wanted)]
         if missing and not self.stop.is_set():
             self._pool = self._pool or self.new_pool()
-            _Session(self, self._pool, missing, on_result, wanted).run()
+            self._train_all(missing, self._pool, on_result, wanted)
         return not self.stop.is_set()
+
+    def _train_all(self, jobs: Sequence[Job], pool: Pool, on_result: OnResult, wanted: Wanted) -> None:
+        """Has the pool train until nothing is left, or something stops it."""
+        left = list(reversed(jobs))
+        results: queue.SimpleQueue[tuple[Job, StoredTraining]] = queue.SimpleQueue()
+        failures: list[str] = []
+
+        def work() -> None:
+            while not self.stop.is_set():
+                with self._lock:
+                    if not left:
+                        return
+                    job = left.pop()
+                if not self._is_wanted(job, wanted):
+                    continue
+                try:
+                    stored = self._train_one(job, pool, wanted)
+                except TrainingFailed as error:
+                    # No result. It is told now, because work that is stopped raises no error.
+                    failures.append(f"{job.label} ({error.kind}): {first_line(error.message)}")
+                    self.write(f"failed: {failures[-1]}; the same command tries it again")
+                else:
+                    if stored is not None:
+                        results.put((job, stored))
+
+        def tick(seconds: float) -> None:
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    job, stored = results.get(timeout=seconds) if seconds else results.get_nowait()
+                    seconds = 0.0
+                    self.done += 1
+                    self.say(f"{job.label}: {_outcome(stored)}")
+                    on_result(job, stored)
+            self.say_what_runs()
+
+        run_crew(work, pool, self.stop, tick, min(pool.size, len(jobs)))
+        if failures and not self.stop.is_set():
+            raise WorkerError(
+                f"{len(failures)} of the trainings failed: {'; '.join(failures)}. Finished ones are kept; "
+                "the same command tries these again, with --workers 1 if memory is short."
+            )
+
+    def _train_one(self, job: Job, pool: Pool, wanted: Wanted) -> StoredTraining | None:
+        """Trains a job, in smaller steps where memory is short, and stores the result; None if given up.
+
+        Raises:
+            TrainingFailed: in a way that is no result.
+        """
+        running = _Running(job)
+        with self._lock:
+            self._running.append(running)
+            self._epochs_each = job.training.fidelity.epochs
+            self._epochs = self._epochs or [time.monotonic()]
+        try:
+            return self._stored(job, running, pool, wanted)
+        finally:
+            with self._lock:
+                self._running.remove(running)
+
+    def _stored(self, job: Job, running: _Running, pool: Pool, wanted: Wanted) -> StoredTraining | None:
+        def on_epoch(result: EpochResult) -> bool:
+            with self._lock:
+                running.result = result
+                if result.restored:
+                    self._restored[job.label] = result.epoch + 1
+                else:
+                    self._epochs.append(time.monotonic())
+            # After its last epoch a training is finished, wanted or not.
+            return result.epoch == job.training.fidelity.epochs - 1 or wanted(job)
+
+        training = self._with_checkpoint(self.store.as_interrupted(job.training))
+        failure = None
+        try:
+            trained = train_within_memory(pool, training, on_epoch, self._with_checkpoint)
+            curve, training = trained.results, trained.training
+            if not trained.whole:
+                self.store.remove_checkpoints(job.training)
+                with self._lock:  # it is not wanted any more
+                    self.total -= 1
+                return None
+        except TrainingFailed as error:
+            if error.kind not in REPEATABLE:
+                raise
+            failure = Failure(kind=error.kind, message=error.message)
+            curve, training = error.results, error.training or training
+        weights = training.weights
+        stored = StoredTraining(
+            key=TrainingKey.of(training),
+            curve=tuple(result.model_copy(update={"restored": False}) for result in curve),
+            failure=failure,
+            seconds=max(time.monotonic() - running.started, sum(result.seconds for result in curve)),
+            accumulation=training.accumulation,
+            weights_sha256=file_sha256(Path(weights)) if weights and failure is None else None,
+            versions=versions(training.threads, training.precision, training.device),
+            commit=commit(),
+            ended=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        with self._lock:
+            self.store.add(stored)
+        self.store.remove_checkpoints(job.training)
+        return stored
+
+    def _with_checkpoint(self, training: Training) -> Training:
+        """A training with its place for a checkpoint, another one in smaller steps."""
+        path = self.store.checkpoint_path(training).absolute()
+        return training.model_copy(update={"checkpoint": str(path)})
 
     def __enter__(self) -> Self:
         return self
@@ -160,160 +266,10 @@ class StoredTrainings:
         self.say(f"training {running}" if running else "waiting for a worker")
 
 
-class _Session:
-    """One call of `StoredTrainings.train`."""
-
-    def __init__(
-        self,
-        owner: StoredTrainings,
-        pool: Pool,
-        jobs: Sequence[Job],
-        on_result: OnResult,
-        wanted: Wanted,
-    ) -> None:
-        self.owner = owner
-        self.pool = pool
-        self.left = list(reversed(jobs))
-        self.on_result = on_result
-        self.wanted = wanted
-        self.results: queue.SimpleQueue[tuple[Job, StoredTraining]] = queue.SimpleQueue()
-        self.failures: list[str] = []
-        self.error: BaseException | None = None
-
-    def run(self) -> None:
-        """Trains until nothing is left, or something stops it."""
-        owner = self.owner
-        size = min(self.pool.size, len(self.left))
-        threads = [
-            threading.Thread(target=self._guarded, name=f"training-{i}", daemon=True) for i in range(size)
-        ]
-        for thread in threads:
-            thread.start()
-        interrupted = False
-        while any(thread.is_alive() for thread in threads):
-            if owner.deadline is not None and time.monotonic() >= owner.deadline:
-                owner.stop.set("timeout", "the time is up")
-            if owner.stop.is_set() and not interrupted:
-                interrupted = True
-                self.pool.interrupt()
-            self._pass_on(TICK_SECONDS)
-            owner.say_what_runs()
-        self._pass_on(0.0)
-        if self.error is not None:
-            raise self.error
-        if self.failures and not owner.stop.is_set():
-            raise WorkerError(
-                f"{len(self.failures)} of the trainings failed: {'; '.join(self.failures)}. Finished ones "
-                "are kept; the same command tries these again, with --workers 1 if memory is short."
-            )
-
-    def _pass_on(self, wait: float) -> None:
-        try:
-            while True:
-                job, stored = self.results.get(timeout=wait) if wait else self.results.get_nowait()
-                wait = 0.0
-                self.owner.done += 1
-                self.owner.say(f"{job.label}: {_outcome(stored)}")
-                self.on_result(job, stored)
-        except queue.Empty:
-            return
-
-    def _guarded(self) -> None:
-        try:
-            self._work()
-        except TrainingInterrupted:
-            return
-        except BaseException as error:  # any thread's end is the end of all, and must be told
-            self.error = self.error or error
-            self.owner.stop.set("failures", str(error))
-
-    def _work(self) -> None:
-        owner = self.owner
-        while not owner.stop.is_set():
-            with owner._lock:
-                if not self.left:
-                    return
-                job = self.left.pop()
-            if not owner._is_wanted(job, self.wanted):
-                continue
-            running = _Running(job)
-            with owner._lock:
-                owner._running.append(running)
-                owner._epochs_each = job.training.fidelity.epochs
-                owner._epochs = owner._epochs or [time.monotonic()]
-            try:
-                self._train(owner.store.as_interrupted(job.training), running)
-            finally:
-                with owner._lock:
-                    owner._running.remove(running)
-
-    def _train(self, training: Training, running: _Running) -> None:
-        """Trains a job, as itself or in smaller steps, and stores what came of it."""
-        job, store = running.job, self.owner.store
-        checkpoint = store.checkpoint_path(training)
-        curve: list[EpochResult] = []
-        failure = None
-
-        def on_epoch(result: EpochResult) -> bool:
-            curve.append(result.model_copy(update={"restored": False}))
-            with self.owner._lock:
-                running.result = result
-                if result.restored:
-                    self.owner._restored[job.label] = result.epoch + 1
-                else:
-                    self.owner._epochs.append(time.monotonic())
-            # After its last epoch a training is finished, wanted or not.
-            return result.epoch == training.fidelity.epochs - 1 or self.wanted(job)
-
-        try:
-            finished = self.pool.train(
-                training.model_copy(update={"checkpoint": str(checkpoint.absolute())}), on_epoch
-            )
-        except TrainingFailed as error:
-            smaller = training.in_smaller_steps() if error.kind == "out_of_memory" else None
-            if smaller is not None:
-                return self._train(smaller, running)
-            if error.kind not in REPEATABLE:
-                return self._failed(job, error)
-            failure = Failure(kind=error.kind, message=error.message)
-        else:
-            if not finished:
-                store.remove_checkpoints(job.training)
-                with self.owner._lock:  # it is not wanted any more
-                    self.owner.total -= 1
-                return None
-        weights = training.weights
-        stored = StoredTraining(
-            key=TrainingKey.of(training),
-            curve=tuple(curve),
-            failure=failure,
-            seconds=max(time.monotonic() - running.started, sum(result.seconds for result in curve)),
-            accumulation=training.accumulation,
-            weights_sha256=file_sha256(Path(weights)) if weights and failure is None else None,
-            versions=versions(training.threads, training.precision, training.device),
-            commit=commit(),
-            ended=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
-        with self.owner._lock:
-            store.add(stored)
-        store.remove_checkpoints(job.training)
-        self.results.put((job, stored))
-        return None
-
-    def _failed(self, job: Job, error: TrainingFailed) -> None:
-        """Notes a failure that is no result; it is told now, because a run that is stopped has no error."""
-        first_line = error.message.strip().split("\n")[0]
-        failed = f"{job.label} ({error.kind}): {first_line}"
-        with self.owner._lock:
-            self.failures.append(failed)
-        self.owner.write(f"failed: {failed}; the same command tries it again")
-
-
 def _outcome(stored: StoredTraining) -> str:
     took = duration(stored.seconds)
     if stored.failure is not None:
-        first_line = stored.failure.message.strip().split("\n")[0]
-        return f"failed ({stored.failure.kind}) after {took}: {first_line}"
+        return f"failed ({stored.failure.kind}) after {took}: {first_line(stored.failure.message)}"
     if stored.value is None:
         return f"trained in {took}, loss {stored.curve[-1].loss:.4f}"
     return f"{stored.value:.4f} in {took}"

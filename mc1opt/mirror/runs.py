@@ -13,8 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from mc1opt.data.cache import own_name
-from mc1opt.database.ranking import by_value
-from mc1opt.database.records import Outcome, StudyRecord, TrialRecord
+from mc1opt.database.records import Outcome, StudyRecord, TrialRecord, by_value
 from mc1opt.display.progress import record_summary
 from mc1opt.errors import ConfigError
 from mc1opt.measurement.store import StoredTraining

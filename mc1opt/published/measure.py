@@ -25,7 +25,7 @@ from mc1opt.models.cost import cost
 from mc1opt.presets import PRESETS, Preset, Recipe, get_preset
 from mc1opt.published.plan import Entry, LadderJob, LadderPlan, entry_folder, make_plan, preset_entry
 from mc1opt.published.results import Measurement, SeedResult, measurement, presets_folder
-from mc1opt.search.command import resolve_workers
+from mc1opt.search.settings import resolve_workers
 from mc1opt.spec import Training
 from mc1opt.text import duration, megabytes, plural
 from mc1opt.workers.pool import Pool, ProcessPool
@@ -213,7 +213,7 @@ class _Ladder:
 
     def run(self, timeout: float | None) -> LadderEnded:
         started = time.monotonic()
-        deadline = None if timeout is None else started + timeout
+        self.stop.limit(timeout)
         store = TrainingStore(self.plan.folder / TRAININGS)
         names = {entry.name for entry in self.plan.entries}
         accuracy_of = {name: stored_accuracies(entry_folder(self.plan.folder, name)) for name in names}
@@ -227,7 +227,6 @@ class _Ladder:
             self.stop,
             self.write,
             total=len(jobs),
-            deadline=deadline,
             done=len(jobs) - len(missing),
             missing=to_train,
         ) as trainings:

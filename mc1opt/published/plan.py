@@ -18,7 +18,7 @@ from mc1opt.measurement.folds import check_folds, fold_images
 from mc1opt.measurement.trainings import Job
 from mc1opt.models.cost import cost
 from mc1opt.presets import Preset, Recipe
-from mc1opt.search.command import resolve_workers
+from mc1opt.search.settings import resolve_workers
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import DataSet, Device, Fidelity, Fold, Precision, Training
 from mc1opt.text import megabytes

@@ -19,6 +19,7 @@ from mc1opt.measurement.store import REPEATABLE, Failure
 from mc1opt.retraining.comparison import study_data
 from mc1opt.spec import DataSet, Device, EpochResult, Fidelity, Precision, Training, TrainingFailed
 from mc1opt.text import plural
+from mc1opt.workers.memory import train
 from mc1opt.workers.pool import Pool, ProcessPool
 
 if TYPE_CHECKING:
@@ -188,23 +189,16 @@ def _training(trial: "FrozenTrial", data: DataSet) -> Training:
     )
 
 
-def _train(pool: Pool, training: Training, epochs: int) -> tuple[list[EpochResult], Failure | None]:
+def _train(pool: Pool, training: Training, epochs: int) -> tuple[Sequence[EpochResult], Failure | None]:
     """The first so many epochs of the training, and its failure, if its config made it fail."""
-    curve: list[EpochResult] = []
-
-    def on_epoch(result: EpochResult) -> bool:
-        curve.append(result)
-        return len(curve) < epochs
-
     try:
-        pool.train(training, on_epoch)
+        return train(pool, training, lambda result: result.epoch + 1 < epochs).results, None
     except TrainingFailed as error:
         if error.kind not in REPEATABLE:
             raise Mc1optError(f"the replay failed ({error.kind}): {error.message}") from error
-        return curve, Failure(kind=error.kind, message=error.message)
+        return error.results, Failure(kind=error.kind, message=error.message)
     finally:
         pool.close()
-    return curve, None
 
 
 def _first_difference(

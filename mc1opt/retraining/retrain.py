@@ -26,7 +26,7 @@ from mc1opt.retraining.comparison import Candidate, Comparison, Standing, choose
 from mc1opt.retraining.epochs import remember_epochs, with_seconds_of_this_machine
 from mc1opt.retraining.plan import CandidateJob, RetrainPlan, make_plan
 from mc1opt.retraining.report import Retraining, plan_line, result_lines, standing_line
-from mc1opt.search.command import resolve_workers
+from mc1opt.search.settings import resolve_workers
 from mc1opt.text import duration
 from mc1opt.training.model_folder import (
     CARD,
@@ -214,13 +214,13 @@ class _Retraining:
     def run(self) -> RetrainEnded:
         """All stages, or as far as the stop lets them come."""
         started = time.monotonic()
-        plan, timeout = self.plan, self.command.timeout
+        plan = self.plan
         store = TrainingStore(self.folder / TRAININGS)
         progress = plan.progress(store)
         self.write(plan_line(self.command.study, plan, progress))
-        deadline = None if timeout is None else started + timeout
+        self.stop.limit(self.command.timeout)
         with StoredTrainings(
-            store, lambda: self.new_pool(plan.workers), self.stop, self.write, plan.trainings, deadline
+            store, lambda: self.new_pool(plan.workers), self.stop, self.write, plan.trainings
         ) as trainings:
             comparison = plan.comparison()
             winner = self._compare(trainings, comparison)

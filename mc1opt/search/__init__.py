@@ -1,6 +1,7 @@
 """The search: proposing, pruning, confirming.
 
 command     from the options of `run` to a running search
+settings    what is asked of a search, and what holds
 run         a search from its beginning to its end: threads, totals, deadlines
 objective   one trial: ask, config, train, report, prune, tell
 endings     what ends a search early: nothing new, or too many failures

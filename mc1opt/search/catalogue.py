@@ -3,8 +3,6 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from optuna.trial import TrialState
-
 from mc1opt.database import records
 from mc1opt.database.location import sqlite_path, storage_url
 from mc1opt.database.opening import load_study, open_storage
@@ -64,17 +62,17 @@ def catalogue(storage: str) -> Catalogue:
     studies = []
     for summary in database.get_all_studies():
         study = load_study(database, summary.study_name)
-        trials = study.get_trials(deepcopy=False)
+        trials = [records.trial_record(trial) for trial in study.get_trials(deepcopy=False)]
         definition = summary.user_attrs.get(records.STUDY_DEFINITION)
-        own = trials if definition is None else records.own_trials(study)
-        best = records.best_trial(own) if definition is not None else None
+        own = [trial for trial in trials if definition is None or not trial.foreign]
+        best = records.by_value(own)
         studies.append(
             StudyEntry(
                 summary.study_name,
                 definition,
                 len(trials),
-                sum(trial.state == TrialState.COMPLETE for trial in own),
-                best.value if best else None,
+                sum(trial.state == "COMPLETE" for trial in own),
+                best[0].value if best else None,
                 len(trials) - len(own),
             )
         )

@@ -14,12 +14,14 @@ from optuna.trial import FrozenTrial
 from mc1opt.config import config_from_json
 from mc1opt.database import records
 from mc1opt.database.ownership import is_dead
+from mc1opt.database.trial import trial_id
 from mc1opt.database.trial_files import confirmation_checkpoint_path
 from mc1opt.files import remove_checkpoint
-from mc1opt.search.objective import Confirmed, EpochEvent, Objective
-from mc1opt.search.observers import TrialStarted
+from mc1opt.search.objective import Objective
+from mc1opt.search.observers import Observer
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import CAUSED_BY_CONFIG, EpochResult, Training, TrainingFailed
+from mc1opt.workers.memory import train_within_memory
 
 SEEDS = 2
 """New seeds a trial."""
@@ -36,13 +38,12 @@ class Repetition:
 
 def missing_repetitions(objective: Objective, trials: Sequence[FrozenTrial], best: int) -> list[Repetition]:
     """What is still to be trained to confirm the `best` best trials; each trial's first seed comes first."""
-    complete = [trial for trial in trials if records.outcome(trial) == "complete"]
-    complete.sort(key=lambda trial: (-(trial.value or 0.0), trial.number))
+    ranked = [trials[trial.number] for trial in records.by_value(map(records.trial_record, trials))]
     return [
-        Repetition(trial.number, trial._trial_id, _training(objective, trial, seed))
+        Repetition(trial.number, trial_id(trial), _training(objective, trial, seed))
         for index in range(SEEDS)
-        for trial in complete[:best]
-        if (seed := derive_seed(objective.study_seed, trial.number, "confirm", index)) not in _seeds(trial)
+        for trial in ranked[:best]
+        if (seed := derive_seed(objective.settings.seed, trial.number, "confirm", index)) not in _seeds(trial)
     ]
 
 
@@ -61,15 +62,10 @@ def _may_be_dead(claim: dict[str, Any]) -> bool:
 
 
 def _training(objective: Objective, trial: FrozenTrial, seed: int) -> Training:
-    return Training(
-        config=config_from_json(trial.user_attrs[records.CONFIG]),
-        fidelity=objective.fidelity,
-        seed=seed,
-        data=objective.data,
-        device=objective.device,
-        precision=objective.precision,
+    return objective.training(
+        config_from_json(trial.user_attrs[records.CONFIG]),
+        seed,
         checkpoint=str(confirmation_checkpoint_path(objective.weights_folder, trial.number, seed)),
-        checkpoint_seconds=objective.checkpoint_seconds,
         accumulation=trial.user_attrs.get(records.CONFIRMING_STEPS, {}).get(
             str(seed), trial.user_attrs.get(records.ACCUMULATION, 1)
         ),
@@ -129,7 +125,7 @@ class Confirmation:
         self._objective.storage.change_user_attribute(repetition.trial_id, records.CONFIRMING, released)
 
     def _train(self, repetition: Repetition) -> None:
-        self._objective.emit(TrialStarted(repetition.number, "again, with a new seed"))
+        self._objective.observers.emit(Observer.trial_started, repetition.number, "again, with a new seed")
         confirmation: dict[str, object] = {"seed": repetition.training.seed, "value": None}
         value = None
         try:
@@ -146,7 +142,7 @@ class Confirmation:
         storage.change_user_attribute(repetition.trial_id, records.CONFIRMATIONS, added)
         if repetition.training.checkpoint is not None:
             remove_checkpoint(Path(repetition.training.checkpoint))
-        self._objective.emit(Confirmed(repetition.number, value))
+        self._objective.observers.emit(Observer.confirmed, repetition.number, value)
 
     def _accuracy(self, repetition: Repetition, training: Training) -> tuple[float, int]:
         """Trains to the end, in smaller steps where memory is short, as trials are; the accumulation, too.
@@ -154,25 +150,17 @@ class Confirmation:
         Raises:
             TrainingFailed: there is no accuracy.
         """
-        results: list[EpochResult] = []
 
         def on_epoch(result: EpochResult) -> bool:
-            results.append(result)
-            self._objective.emit(EpochEvent(repetition.number, result))
+            self._objective.observers.emit(Observer.epoch, repetition.number, result)
             return True
 
-        try:
-            self._objective.pool.train(training, on_epoch)
-        except TrainingFailed as failure:
-            smaller = training.in_smaller_steps() if failure.kind == "out_of_memory" else None
-            if smaller is None:
-                raise
-            # Known before it begins: whoever goes on with it trains it so.
-            steps = {str(training.seed): smaller.accumulation}
+        def anew(smaller: Training) -> Training:
+            steps = {str(smaller.seed): smaller.accumulation}
             self._objective.storage.change_user_attribute(
                 repetition.trial_id, records.CONFIRMING_STEPS, lambda others: {**(others or {}), **steps}
             )
-            if training.checkpoint is not None:
-                remove_checkpoint(Path(training.checkpoint))
-            return self._accuracy(repetition, smaller)
-        return results[-1].accuracy, training.accumulation
+            return smaller
+
+        trained = train_within_memory(self._objective.pool, training, on_epoch, anew)
+        return trained.results[-1].accuracy, trained.training.accumulation

@@ -1,14 +1,19 @@
 """What others may see of a search: an observer is told, in one thread, and cannot disturb it."""
 
+import contextlib
 import logging
-from collections.abc import Sequence
+import queue
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Concatenate, ParamSpec
 
 from mc1opt.database.records import StudyRecord, TrialRecord
 from mc1opt.spec import EpochResult, Fidelity
 from mc1opt.workers.stop import StopReason
 
 logger = logging.getLogger(__name__)
+
+_P = ParamSpec("_P")
 
 
 @dataclass(frozen=True)
@@ -36,15 +41,6 @@ class SearchStarted:
 
 
 @dataclass(frozen=True)
-class TrialStarted:
-    """A trial is about to be trained."""
-
-    number: int
-    summary: str
-    """Its config in one line."""
-
-
-@dataclass(frozen=True)
 class SearchEnded:
     """How a search ended."""
 
@@ -69,8 +65,8 @@ class Observer:
     def study_started(self, search: SearchStarted) -> None:
         """The study is open; nothing is trained yet."""
 
-    def trial_started(self, trial: TrialStarted) -> None:
-        """A worker begins a trial."""
+    def trial_started(self, number: int, summary: str) -> None:
+        """A worker begins trial `number`; the summary is its config in one line."""
 
     def epoch(self, number: int, result: EpochResult) -> None:
         """Trial `number` has trained an epoch, and reported it."""
@@ -88,47 +84,43 @@ class Observer:
         """Nothing is trained any more."""
 
 
-class Observers(Observer):
-    """Passes on to several observers, and turns their exceptions into warnings."""
+class Observers:
+    """Several observers, told from one thread what happens in many; their exceptions become warnings."""
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = observers
+        self._events: queue.SimpleQueue[tuple[str, tuple[object, ...]]] = queue.SimpleQueue()
         self._warned: set[str] = set()
 
-    def _tell(self, method: str, *arguments: object) -> None:
+    def emit(
+        self, event: Callable[Concatenate[Observer, _P], None], *arguments: _P.args, **_none: _P.kwargs
+    ) -> None:
+        """Notes an event, from any thread.
+
+        Args:
+            event: the method of `Observer` that takes it.
+            arguments: what it is called with.
+        """
+        self._events.put((event.__name__, arguments))
+
+    def pass_on(self, seconds: float = 0.0) -> None:
+        """Tells the observers what was noted, and that time passes.
+
+        Args:
+            seconds: how long to wait for an event where there is none.
+        """
+        with contextlib.suppress(queue.Empty):
+            self._tell(*self._events.get(timeout=seconds) if seconds else self._events.get_nowait())
+            while True:
+                self._tell(*self._events.get_nowait())
+        self._tell("tick", ())
+
+    def _tell(self, event: str, arguments: tuple[object, ...]) -> None:
         for observer in self._observers:
             try:
-                getattr(observer, method)(*arguments)
+                getattr(observer, event)(*arguments)
             except Exception as error:
-                warning = f"{type(observer).__name__}.{method} failed: {error!r}"
+                warning = f"{type(observer).__name__}.{event} failed: {error!r}"
                 if warning not in self._warned:  # `tick` comes several times a second
                     self._warned.add(warning)
                     logger.warning(warning)
-
-    def study_started(self, search: SearchStarted) -> None:
-        """See `Observer`."""
-        self._tell("study_started", search)
-
-    def trial_started(self, trial: TrialStarted) -> None:
-        """See `Observer`."""
-        self._tell("trial_started", trial)
-
-    def epoch(self, number: int, result: EpochResult) -> None:
-        """See `Observer`."""
-        self._tell("epoch", number, result)
-
-    def trial_ended(self, trial: TrialRecord) -> None:
-        """See `Observer`."""
-        self._tell("trial_ended", trial)
-
-    def confirmed(self, number: int, value: float | None) -> None:
-        """See `Observer`."""
-        self._tell("confirmed", number, value)
-
-    def tick(self) -> None:
-        """See `Observer`."""
-        self._tell("tick")
-
-    def study_ended(self, search: SearchEnded) -> None:
-        """See `Observer`."""
-        self._tell("study_ended", search)

@@ -15,6 +15,7 @@ from optuna.samplers import BaseSampler, GridSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mc1opt.database.records import foreign, is_counted, outcome, own_trials, values_by_epoch
+from mc1opt.database.trial import frozen, set_system_attributes
 from mc1opt.errors import UsageError
 from mc1opt.seeds import derive_seed
 
@@ -61,7 +62,7 @@ class SeededSampler(BaseSampler):
         self._startup_trials = startup_trials
         self._view: _View | None = None
         self._seen: dict[int, FrozenTrial] = {}
-        """Finished trials as the sampler sees them, by their ids: they change no more."""
+        """Finished trials as the sampler sees them, by number: they change no more."""
         self._relative: BaseSampler = RandomSampler()
 
     def infer_relative_search_space(
@@ -119,15 +120,15 @@ def _view(study: optuna.Study, trial: FrozenTrial, known: dict[int, FrozenTrial]
     seen = optuna.create_study(direction="maximize")
     trials = own_trials(study, (TrialState.COMPLETE, TrialState.PRUNED))
     for other in trials:
-        if other._trial_id not in known:
-            known[other._trial_id] = _for_sampler(other)
-        seen.add_trial(known[other._trial_id])
+        if other.number not in known:
+            known[other.number] = _for_sampler(other)
+        seen.add_trial(known[other.number])
     drawn = seen.ask()
     return _View(
         number=trial.number,
         trained=sum(is_counted(other) for other in trials),
         study=seen,
-        trial=seen._storage.get_trial(drawn._trial_id),
+        trial=frozen(drawn),
     )
 
 
@@ -201,8 +202,7 @@ class WholeGridSampler(GridSampler):
             return
         # The last point again if none is free; the search then tells the trial as a duplicate.
         point = min(self._free_points(study), default=self._points - 1)
-        study._storage.set_trial_system_attr(trial._trial_id, "search_space", self._grid)
-        study._storage.set_trial_system_attr(trial._trial_id, "grid_id", point)
+        set_system_attributes(study, trial, {"search_space": self._grid, "grid_id": point})
 
     def after_trial(
         self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None

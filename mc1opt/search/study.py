@@ -6,7 +6,6 @@ import json
 import shlex
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import optuna
@@ -22,22 +21,11 @@ from mc1opt.errors import StudyFileError, UsageError
 from mc1opt.program import program
 from mc1opt.search.definition import StudyDefinition
 from mc1opt.search.sampling import make_pruner, make_sampler
-from mc1opt.spec import DataSet, Fidelity
+from mc1opt.search.settings import SearchSettings
+from mc1opt.spec import DataSet
 
 SPACE_DRAWS = 64
 """Random draws by which two search spaces are compared."""
-
-
-@dataclass(frozen=True)
-class StudySettings:
-    """What makes a study that study, and how it is sampled."""
-
-    name: str
-    fidelity: Fidelity
-    seed: int
-    max_macs: int
-    sampler: str
-    pruner: str
 
 
 def space_fingerprint(definition: StudyDefinition) -> str:
@@ -103,7 +91,7 @@ def _warn_of_no_effect(definition: StudyDefinition, what: str, names: Iterable[s
 
 
 def open_study(
-    definition: StudyDefinition, settings: StudySettings, storage: StudyStorage, data: DataSet
+    definition: StudyDefinition, settings: SearchSettings, storage: StudyStorage, data: DataSet
 ) -> optuna.Study:
     """Creates a study with its starting points, or loads the one of that name if it is the same.
 
@@ -125,18 +113,18 @@ def open_study(
         try:
             study = optuna.create_study(
                 storage=storage,
-                study_name=settings.name,
+                study_name=settings.study,
                 direction="maximize",
                 sampler=sampler,
                 pruner=pruner,
             )
         except DuplicatedStudyError:
             study = optuna.load_study(
-                study_name=settings.name, storage=storage, sampler=sampler, pruner=pruner
+                study_name=settings.study, storage=storage, sampler=sampler, pruner=pruner
             )
         stored = study.user_attrs
         if records.STUDY_STARTED in stored:
-            _refuse_another_study(settings.name, stored, wanted, storage.url)
+            _refuse_another_study(settings.study, stored, wanted, storage.url)
             keep_folder(study)
             for name, chosen in how.items():  # which may change from start to start
                 if stored.get(name) != chosen:
@@ -147,7 +135,7 @@ def open_study(
         )
         if foreign:
             raise UsageError(
-                f"study {settings.name!r} is not one of mc1opt's. Choose another name with --name."
+                f"study {settings.study!r} is not one of mc1opt's. Choose another name with --name."
             )
         name_folder(study, storage)
         for key, value in (wanted | how).items():

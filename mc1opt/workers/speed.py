@@ -8,7 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 
 from mc1opt.config import Config
-from mc1opt.spec import DataSet, Device, EpochResult, Fidelity, Precision, Training, TrainingFailed
+from mc1opt.spec import DataSet, Device, Fidelity, Precision, Training, TrainingFailed
+from mc1opt.workers.memory import train
 from mc1opt.workers.pool import Pool
 from mc1opt.workers.protocol import TrainingInterrupted
 
@@ -64,17 +65,10 @@ def epoch_seconds(
     )
 
     def second_epoch() -> float | None:
-        results: list[EpochResult] = []
-
-        def on_epoch(result: EpochResult) -> bool:
-            results.append(result)
-            return True
-
         try:
-            pool.train(training, on_epoch)
+            return train(pool, training).results[1].seconds
         except (TrainingFailed, TrainingInterrupted):
             return None
-        return results[1].seconds if len(results) == 2 else None
 
     workers = min(pool.size, MOST_WORKERS)
     with ThreadPoolExecutor(workers, "speed") as threads:

@@ -17,11 +17,12 @@ from mc1opt.database.ownership import LostTrialError
 from mc1opt.database.records import OWNER, STARTING_POINT, STUDY_SEED
 from mc1opt.database.storage import StudyStorage
 from mc1opt.errors import StorageError, UsageError
-from mc1opt.search.study import StudySettings, open_study
+from mc1opt.search.settings import SearchSettings
+from mc1opt.search.study import open_study
 from mc1opt.spec import Fidelity
 from tests.contracts.conftest import new_database, tables_of
 from tests.support.postgresql import execute
-from tests.support.studies import DATA, MAX_MACS, small_definition
+from tests.support.studies import DATA, held, settings, small_definition
 
 ME = {"host": "here", "boot": "b", "pid": 1, "started": 2}
 YOU = {**ME, "pid": 3}
@@ -111,11 +112,9 @@ def test_of_processes_that_make_a_study_at_once_one_makes_it_and_others_see_all_
     close(storage)
 
 
-def settings_with(seed: int) -> StudySettings:
+def settings_with(seed: int) -> SearchSettings:
     fidelity = Fidelity(train_images=1000, epochs=2)
-    return StudySettings(
-        name="s", fidelity=fidelity, seed=seed, max_macs=MAX_MACS, sampler="random", pruner="none"
-    )
+    return settings(1, fidelity=fidelity, seed=seed, sampler="random", pruner="none")
 
 
 # ---- Owners ----------------------------------------------------------------------------------------------
@@ -274,7 +273,7 @@ def test_a_trial_that_a_thread_still_trains_is_not_taken_again_by_this_process(
 ) -> None:
     """It was set back because this process was silent; its thread finds that out when it writes."""
     trial = study.ask()
-    with storage.in_training(trial._trial_id):
+    with held(storage, trial._trial_id):
         assert storage.set_back_to_waiting(trial._trial_id, ME, {})
         assert study.ask().number == 1
         with pytest.raises(LostTrialError):

@@ -22,6 +22,7 @@ from tests.support.studies import (
     Clock,
     counted,
     definition_of,
+    held,
     new_storage,
     run_study,
     smooth_space,
@@ -139,10 +140,10 @@ def test_a_beat_is_recorded_for_the_trials_that_run_and_for_no_others() -> None:
     empty_study()
     beating, study, storage = heartbeat()
     first, second = study.ask(), study.ask()
-    with storage.in_training(first._trial_id):
+    with held(storage, first._trial_id):
         beating.beat()
         assert storage.heartbeats(study._study_id).keys() == {first._trial_id}
-        with storage.in_training(second._trial_id):
+        with held(storage, second._trial_id):
             beating.beat()
     assert storage.heartbeats(study._study_id).keys() == {first._trial_id, second._trial_id}
 
@@ -151,7 +152,7 @@ def test_no_beat_is_recorded_for_a_trial_that_another_process_took_over() -> Non
     empty_study()
     beating, study, storage = heartbeat()
     trial = study.ask()
-    with storage.in_training(trial._trial_id):
+    with held(storage, trial._trial_id):
         assert new_storage(owner=ELSEWHERE).take_over(trial._trial_id, storage.owner)
         beating.beat()
     assert storage.heartbeats(study._study_id) == {}
@@ -208,7 +209,7 @@ def test_a_heartbeat_that_cannot_be_written_is_a_warning_and_the_next_ones_are_t
     trial = study.ask()
     connection = sqlite3.connect("s.db")
     connection.execute("ALTER TABLE trial_heartbeats RENAME TO gone")
-    with beating, storage.in_training(trial._trial_id):
+    with beating, held(storage, trial._trial_id):
         until(lambda: "no such table: trial_heartbeats" in caplog.text)
         connection.execute("ALTER TABLE gone RENAME TO trial_heartbeats")
         until(lambda: storage.heartbeats(study._study_id) != {})

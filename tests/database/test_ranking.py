@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from mc1opt.database.ranking import by_expected_accuracy, by_value, confirmed_values, distinguishable
-from mc1opt.database.records import StudyRecord
+from mc1opt.database.ranking import by_expected_accuracy, confirmed_values, distinguishable
+from mc1opt.database.records import StudyRecord, by_value
 from tests.retraining.test_comparison import study, trial
 
 

@@ -14,7 +14,7 @@ from mc1opt.config import config_from_json, config_id
 from mc1opt.database import records
 from mc1opt.database.opening import load_study
 from mc1opt.database.ownership import this_owner
-from mc1opt.database.records import best_trial, is_counted, outcome, trial_record, untrained_in_a_row
+from mc1opt.database.records import is_counted, outcome, trial_record, untrained_in_a_row
 from mc1opt.models.cost import cost
 from mc1opt.seeds import derive_seed
 from tests.support.studies import (
@@ -79,7 +79,7 @@ def test_the_outcome_of_a_trial(trial: FrozenTrial, expected: str) -> None:
 
 def test_the_best_trial_is_the_earliest_of_equal_ones_and_complete() -> None:
     study = optuna.create_study(direction="maximize")
-    assert best_trial(study.trials) is None
+    assert records.study_record(study).best is None
     for state, value in [
         (TrialState.COMPLETE, 0.4),
         (TrialState.COMPLETE, 0.6),
@@ -88,9 +88,6 @@ def test_the_best_trial_is_the_earliest_of_equal_ones_and_complete() -> None:
     ]:
         study.add_trial(own_trial(state, value))
     study.add_trial(create_trial(state=TrialState.COMPLETE, value=0.99))
-    best = best_trial(study.trials)
-    assert best is not None
-    assert best.number == 1
     record = records.study_record(study)
     assert record.best is not None
     assert record.best.number == 1

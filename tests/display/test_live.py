@@ -8,7 +8,6 @@ from rich.cells import cell_len
 
 from mc1opt.describe import describe_config
 from mc1opt.display.live import LiveProgress
-from mc1opt.search.observers import TrialStarted
 from mc1opt.text import duration
 from tests.support.display import CONFIG, Clock, Terminal, ended, epoch, started, study, trial
 from tests.support.studies import run_study, stored
@@ -47,7 +46,7 @@ def busy_view(width: int, height: int = 24, running: int = 4) -> View:
     for number in range(40, 52):
         view.live.trial_ended(trial(number, "duplicate"))
     for number in range(100, 100 + running):
-        view.live.trial_started(TrialStarted(number, SUMMARY))
+        view.live.trial_started(number, SUMMARY)
         view.live.epoch(number, epoch(2, 0.7125))
     view.draw()
     return view
@@ -56,7 +55,7 @@ def busy_view(width: int, height: int = 24, running: int = 4) -> View:
 def test_each_running_trial_has_a_line_with_epoch_accuracy_difference_to_the_best_and_config() -> None:
     view = View()
     for number in (9, 8):
-        view.live.trial_started(TrialStarted(number, "mlp 64 | sgd 0.1"))
+        view.live.trial_started(number, "mlp 64 | sgd 0.1")
     view.live.epoch(8, epoch(2, 0.7125))
     view.clock.seconds += 41
     lines = [line.split() for line in view.draw() if line.startswith("#")]
@@ -69,7 +68,7 @@ def test_each_running_trial_has_a_line_with_epoch_accuracy_difference_to_the_bes
 
 def test_a_trial_that_has_ended_leaves_its_line_to_the_last_ones() -> None:
     view = View()
-    view.live.trial_started(TrialStarted(8, SUMMARY))
+    view.live.trial_started(8, SUMMARY)
     view.live.trial_ended(trial(8, value=0.8))
     view.live.trial_ended(trial(9, "pruned"))
     lines = view.draw()
@@ -126,7 +125,7 @@ def test_it_is_drawn_five_times_a_second_at_most() -> None:
 def test_names_and_messages_are_shown_as_they_are() -> None:
     odd = "[red]x[/red] [/] 'y' \"z\" :smile: 🙂 <b>&amp;"
     view = View(study=odd)
-    view.live.trial_started(TrialStarted(8, odd))
+    view.live.trial_started(8, odd)
     view.live.trial_ended(trial(9, "failed", failure={"kind": "crashed", "message": odd}))
     lines = view.draw()
     assert f"Study {odd} (cnn): " in view.terminal.text

@@ -7,7 +7,7 @@ import pytest
 
 from mc1opt.database.records import TrialRecord
 from mc1opt.display.progress import PlainProgress, SearchProgress, ending, plan_lines
-from mc1opt.search.observers import Observer, SearchEnded, SearchStarted, TrialStarted
+from mc1opt.search.observers import Observer, SearchEnded, SearchStarted
 from mc1opt.spec import EpochResult
 from tests.support.curves import Switches
 from tests.support.display import Clock, epoch, progress_with_gaps, started, trial
@@ -109,8 +109,8 @@ def test_the_line_in_between_says_how_far_each_trial_is() -> None:
     lines = Lines(started())
     lines.pass_time(30)
     assert lines.lines[-1] == "0/100  waiting for a worker, or for trials of other processes | no best yet"
-    lines.progress.trial_started(TrialStarted(0, "mlp"))
-    lines.progress.trial_started(TrialStarted(1, "mlp"))
+    lines.progress.trial_started(0, "mlp")
+    lines.progress.trial_started(1, "mlp")
     lines.progress.epoch(1, epoch(0, 0.25))
     lines.pass_time(30)
     assert lines.lines[-1] == "0/100  training #0 0/5 epochs, #1 1/5 epochs 0.250 | no best yet"
@@ -312,7 +312,7 @@ def test_a_trial_that_waited_counts_once() -> None:
 def test_two_trainings_of_the_same_config_are_told_apart() -> None:
     progress = SearchProgress(started(trial(4)))
     for _ in range(2):
-        progress.trial_started(TrialStarted(4, "again, with a new seed"))
+        progress.trial_started(4, "again, with a new seed")
     for index in (0, 0, 1, 2, 1, 3, 4):
         progress.epoch(4, epoch(index, 0.5))
     assert [running.epochs for running in progress.running] == [5, 2]
@@ -330,8 +330,8 @@ class CountsAgainstRecords(Observer):
     def study_started(self, search: SearchStarted) -> None:
         self.progress = SearchProgress(search)
 
-    def trial_started(self, trial: TrialStarted) -> None:
-        self.progress.trial_started(trial)
+    def trial_started(self, number: int, summary: str) -> None:
+        self.progress.trial_started(number, summary)
 
     def epoch(self, number: int, result: EpochResult) -> None:
         self.epochs += 1

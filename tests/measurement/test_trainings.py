@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -149,7 +148,9 @@ def test_a_stop_keeps_what_is_finished_and_the_rest_is_trained_at_the_next_start
 
 def test_the_deadline_stops_in_good_order(switches: Switches) -> None:
     switches.add("hang", seed=1, epoch=0)
-    run = Run(jobs(), deadline=time.monotonic() + 1.0)
+    stop = StopFlag()
+    stop.limit(1.0)
+    run = Run(jobs(), stop=stop)
     assert not run.finished
     assert run.stop.reason == "timeout"
     assert list(run.results) == ["seed 0"]

@@ -24,10 +24,10 @@ from mc1opt.database.trial_files import kept_weights, study_folder
 from mc1opt.display.live import display
 from mc1opt.display.tables import counts_line, end_lines
 from mc1opt.errors import StudyFileError, UsageError
-from mc1opt.machine.resources import default_workers
 from mc1opt.search import command as command_module
-from mc1opt.search.command import SearchCommand, resolve_workers, search
+from mc1opt.search.command import search
 from mc1opt.search.observers import SearchEnded
+from mc1opt.search.settings import SearchCommand, resolve_workers
 from mc1opt.seeds import derive_seed
 from mc1opt.workers.stop import StopFlag
 from tests.support.curves import TRAINER, Switches
@@ -92,20 +92,6 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[PseudoTerminal]:
 
 
 # ---- Options ---------------------------------------------------------------------------------------------
-
-
-def test_workers_are_a_number_or_as_many_as_the_machine_has_room_for() -> None:
-    assert resolve_workers("3", "cpu") == 3
-    assert resolve_workers("256", "cuda") == 256
-    assert resolve_workers("auto", "cpu") == default_workers(device="cpu")
-
-
-@pytest.mark.parametrize("text", ["0", "-1", "257", "two", "1.5", "", "1e2", "²"])
-def test_other_workers_are_refused_with_what_is_allowed(text: str) -> None:
-    with pytest.raises(
-        UsageError, match=f"--workers '{re.escape(text)}': give a number from 1 to 256, or auto"
-    ):
-        resolve_workers(text, "cpu")
 
 
 def test_on_mps_one_worker_trains() -> None:

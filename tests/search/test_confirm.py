@@ -15,11 +15,11 @@ from mc1opt.database.ownership import this_owner
 from mc1opt.database.records import StudyRecord, TrialRecord
 from mc1opt.database.storage import StudyStorage
 from mc1opt.display.tables import trial_lines
-from mc1opt.search import run as run_module
 from mc1opt.search.confirm import SEEDS, Confirmation, missing_repetitions
-from mc1opt.search.observers import Observer, TrialStarted
+from mc1opt.search.observers import Observer
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import EpochResult, Fidelity, Training
+from mc1opt.workers import stop as stop_module
 from mc1opt.workers.speed import SPEED_SEED
 from mc1opt.workers.stop import StopFlag
 from tests.search.test_objective import objective
@@ -277,11 +277,11 @@ def test_new_seeds_are_no_trials_seed() -> None:
 def test_the_deadline_ends_confirmations_too(switches: Switches, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = best(run_study(TRIALS, SMOOTH).record, 1)[0]
     clock = Clock()
-    monkeypatch.setattr(run_module, "time", clock)
+    monkeypatch.setattr(stop_module, "time", clock)
     switches.add("hang", seed=new_seed(chosen.number, 0))
 
     class LetsTimePass(Observer):
-        def trial_started(self, trial: TrialStarted) -> None:
+        def trial_started(self, number: int, summary: str) -> None:
             clock.set_forward(500)
 
     ended = run_study(TRIALS, SMOOTH, confirm=1, timeout=500, observers=(LetsTimePass(),))

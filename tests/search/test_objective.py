@@ -16,14 +16,16 @@ from mc1opt.database.interrupted import take_up_interrupted
 from mc1opt.database.opening import load_study, open_storage
 from mc1opt.database.ownership import this_owner
 from mc1opt.database.storage import StudyStorage
+from mc1opt.database.trial import OwnTrial
 from mc1opt.describe import describe_config
 from mc1opt.errors import WorkerError
 from mc1opt.search.definition import StudyDefinition
-from mc1opt.search.objective import EpochEvent, Event, Objective, Proposal, TrialEnded
-from mc1opt.search.observers import TrialStarted
-from mc1opt.search.study import StudySettings, open_study
+from mc1opt.search.objective import Objective, Proposal
+from mc1opt.search.observers import Observers
+from mc1opt.search.study import open_study
 from mc1opt.seeds import derive_seed
-from mc1opt.spec import EpochResult, Fidelity, Training
+from mc1opt.spec import EpochResult, Training
+from tests.search.test_observers import Recorder
 from tests.support.curves import CurvePool, Switches, curve
 from tests.support.pages import Pages
 from tests.support.studies import (
@@ -35,6 +37,7 @@ from tests.support.studies import (
     definition_of,
     new_storage,
     run_study,
+    settings,
     small_definition,
     smooth_space,
     stored,
@@ -70,32 +73,25 @@ def objective(
     owner: dict[str, Any] | None = None,
     pruner: BasePruner | None = None,
     max_macs: int = MAX_MACS,
-    emit: Callable[[Event], None] = lambda event: None,
+    observers: Observers | None = None,
 ) -> Objective:
     """The objective of a study in ./s.db, on a pool of one worker."""
     storage = new_storage(owner=owner)
-    fidelity = Fidelity(train_images=1000, epochs=EPOCHS)
-    settings = StudySettings(
-        name="s", fidelity=fidelity, seed=SEED, max_macs=max_macs, sampler="random", pruner="none"
+    chosen = settings(
+        1, max_macs=max_macs, sampler="random", pruner="none", device="cpu", checkpoint_seconds=0.0
     )
-    study = open_study(definition, settings, storage, DATA)
+    study = open_study(definition, chosen, storage, DATA)
     study.pruner = pruner or NopPruner()
     take_up_interrupted(study, storage)
     return Objective(
         definition=definition,
+        settings=chosen,
         study=study,
         storage=storage,
         pool=CurvePool(1),
         data=DATA,
-        fidelity=fidelity,
-        study_seed=SEED,
-        device="cpu",
-        precision="float32",
-        max_macs=max_macs,
         weights_folder=Path("weights"),
-        keep=5,
-        checkpoint_seconds=0.0,
-        emit=emit,
+        observers=observers or Observers([]),
     )
 
 
@@ -186,7 +182,7 @@ def test_a_config_that_is_being_trained_is_not_trained_at_the_same_time() -> Non
 def test_of_two_processes_with_the_same_config_the_first_to_write_it_trains_it() -> None:
     """Also where the other one has the lower number, because it took longer to draw."""
     first, second = objective(TWICE), objective(TWICE)
-    slow = first.study.ask()
+    slow = OwnTrial(first.study.ask(), first.storage)
     fast = propose(second)
     assert (slow.number, fast.trial.number) == (0, 1)
     ended = first._propose(slow)
@@ -206,8 +202,8 @@ def test_a_duplicate_that_died_does_not_take_the_place_of_its_original(
         def die(*_: Any, **__: Any) -> None:
             raise KeyboardInterrupt
 
-        owner = StudyStorage if died == "before it was called a duplicate" else Objective
-        patched.setattr(owner, "set_own_attributes" if owner is StudyStorage else "_tell", die)
+        owner = StudyStorage if died == "before it was called a duplicate" else OwnTrial
+        patched.setattr(owner, "set_own_attributes" if owner is StudyStorage else "tell", die)
         with pytest.raises(KeyboardInterrupt):
             mine.propose()
     mine.storage.remove_session()
@@ -219,7 +215,7 @@ def test_a_duplicate_that_died_does_not_take_the_place_of_its_original(
     first = propose(again)
     assert (first.trial.number, first.training) == (0, original.training)
     assert again.propose().user_attrs[records.DUPLICATE_OF] == 0
-    assert records.DUPLICATE_OF not in again.storage.get_trial(first.trial._trial_id).user_attrs
+    assert records.DUPLICATE_OF not in again.storage.get_trial(first.trial.id).user_attrs
 
 
 def test_what_was_a_duplicate_is_trained_when_its_original_has_failed_by_the_worlds_fault(
@@ -229,7 +225,7 @@ def test_what_was_a_duplicate_is_trained_when_its_original_has_failed_by_the_wor
     mine = objective(TWICE)
     original = propose(mine)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Objective, "_tell", lambda self, trial, **_: self.storage.get_trial(trial._trial_id))
+        patched.setattr(OwnTrial, "tell", lambda self, *_: self.stored())
         assert mine.propose().user_attrs[records.DUPLICATE_OF] == 0
     assert mine.train(original).state == TrialState.FAIL
     mine.storage.set_back_to_waiting(trial_id_of(1), mine.storage.owner, {})
@@ -357,7 +353,7 @@ def test_a_name_in_an_enqueued_trial_that_is_not_asked_for_is_warned_of() -> Non
     with pytest.warns(UserWarning, match="'widht' of an enqueued trial has no effect") as seen:
         proposal = propose(mine)
     assert len(seen) == 1
-    assert proposal.trial.params["width"] == 64
+    assert proposal.trial.asked.params["width"] == 64
     propose(mine)
 
 
@@ -366,7 +362,7 @@ def test_a_failure_that_could_not_be_told_is_told_at_the_next_start(switches: Sw
     dying = objective(owner=dead_owner())
     trial = propose(dying).trial
     failure = {"kind": "out_of_memory", "message": "MemoryError"}
-    dying.storage.set_user_attributes(trial._trial_id, {records.FAILURE: failure})
+    dying.storage.set_user_attributes(trial.id, {records.FAILURE: failure})
     ended = objective().propose()
     assert isinstance(ended, FrozenTrial)
     assert ended.number == trial.number
@@ -423,8 +419,8 @@ def take_elsewhere(trial: FrozenTrial) -> None:
 def test_a_trial_that_was_taken_over_is_dropped_at_the_next_write_and_the_worker_goes_on(
     switches: Switches, caplog: pytest.LogCaptureFixture, take: Any, outcome: str, epochs: int
 ) -> None:
-    events: list[Event] = []
-    mine = objective(pruner=TakesOver(1, take), emit=events.append)
+    recorder = Recorder()
+    mine = objective(pruner=TakesOver(1, take), observers=Observers([recorder]))
     ended = mine.train(propose(mine))
     trial = stored().trials[0]
     assert (records.outcome(ended), trial.outcome) == (outcome, outcome)
@@ -432,7 +428,8 @@ def test_a_trial_that_was_taken_over_is_dropped_at_the_next_write_and_the_worker
     assert trial.failure is None
     assert load_study(mine.storage, "s").trials[0].user_attrs[records.OWNER] == ELSEWHERE
     assert [epoch["epoch"] for epoch in switches.epochs()] == [0, 1, 2]  # it knew after the third
-    assert isinstance(events[-1], TrialEnded)
+    mine.observers.pass_on()
+    assert recorder.events[-1] == "trial_ended"
     assert "trial 0 was taken over by another process" in caplog.text
     mine.study.pruner = NopPruner()
     assert mine.train(propose(mine)).state == TrialState.COMPLETE
@@ -448,12 +445,13 @@ def test_the_end_of_a_trial_that_was_taken_over_is_not_told(switches: Switches, 
     proposal = propose(mine)
     report = proposal.trial.report
 
-    def report_and_lose(value: float, step: int) -> None:
-        report(value, step)
-        if step == last:
-            assert new_storage(owner=ELSEWHERE).take_over(proposal.trial._trial_id, this_owner())
+    def report_and_lose(value: float, epoch: int) -> bool:
+        may_ask = report(value, epoch)
+        if epoch == last:
+            assert new_storage(owner=ELSEWHERE).take_over(proposal.trial.id, this_owner())
             if how == "interrupted":
                 mine.pool.interrupt()
+        return may_ask
 
     proposal.trial.report = report_and_lose  # type: ignore[method-assign]
     mine.train(proposal)
@@ -511,7 +509,7 @@ def test_where_memory_runs_out_again_the_trial_has_failed(switches: Switches) ->
 def test_an_interrupted_trial_goes_on_in_the_steps_that_it_had(switches: Switches) -> None:
     dying = objective(owner=dead_owner())
     proposal = propose(dying)
-    dying.storage.set_own_attributes(proposal.trial._trial_id, {records.ACCUMULATION: 4})
+    dying.storage.set_own_attributes(proposal.trial.id, {records.ACCUMULATION: 4})
     again = propose(objective())
     assert again.trial.number == proposal.trial.number
     assert again.training.accumulation == 4
@@ -522,16 +520,15 @@ def test_an_interrupted_trial_goes_on_in_the_steps_that_it_had(switches: Switche
 
 
 def test_each_epoch_is_reported_and_the_pruner_asked_after_each_but_the_last() -> None:
-    events: list[Event] = []
-    pruner = Asked()
-    mine = objective(pruner=pruner, emit=events.append)
+    recorder, pruner = Recorder(), Asked()
+    mine = objective(pruner=pruner, observers=Observers([recorder]))
     ended = mine.train(propose(mine))
     assert ended.state == TrialState.COMPLETE
     assert list(ended.intermediate_values) == list(range(EPOCHS))
     assert ended.value == ended.intermediate_values[EPOCHS - 1]
     assert pruner.epochs == list(range(EPOCHS - 1))
-    assert isinstance(events[0], TrialStarted)
-    assert [event.result.epoch for event in events if isinstance(event, EpochEvent)] == list(range(EPOCHS))
+    mine.observers.pass_on()
+    assert recorder.events == ["trial_started", *["epoch"] * EPOCHS, "trial_ended"]
 
 
 def test_a_pruned_trial_is_not_trained_on(switches: Switches) -> None:

@@ -20,10 +20,10 @@ from mc1opt.database.opening import load_study
 from mc1opt.database.records import TrialRecord
 from mc1opt.errors import StorageError, WorkerError
 from mc1opt.search import endings
-from mc1opt.search import run as run_module
-from mc1opt.search.observers import Observer, SearchEnded, SearchStarted, TrialStarted
+from mc1opt.search.observers import Observer, SearchEnded, SearchStarted
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import EpochResult, Fidelity, Training
+from mc1opt.workers import stop as stop_module
 from mc1opt.workers.stop import StopFlag
 from tests.support.curves import CurvePool, Switches
 from tests.support.forking import POINTS, fork_searches
@@ -72,8 +72,8 @@ class Diary(Observer):
     def study_started(self, search: SearchStarted) -> None:
         self._write("study started", search.counted, search.taken_up)
 
-    def trial_started(self, trial: TrialStarted) -> None:
-        self._write("started", trial.number)
+    def trial_started(self, number: int, summary: str) -> None:
+        self._write("started", number)
 
     def epoch(self, number: int, result: EpochResult) -> None:
         self._write("epoch", number, result.epoch)
@@ -530,7 +530,7 @@ def test_a_timeout_sets_running_trials_back_to_waiting(
     switches: Switches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr(run_module, "time", clock)
+    monkeypatch.setattr(stop_module, "time", clock)
     for number in (1, 2):
         switches.add("hang", seed=derive_seed(SEED, number), epoch=2, times=1)
 

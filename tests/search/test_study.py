@@ -20,7 +20,8 @@ from mc1opt.database.opening import load_study
 from mc1opt.database.storage import StudyStorage
 from mc1opt.errors import StorageError, StudyFileError, UsageError
 from mc1opt.search.definition import StudyDefinition, load_definition
-from mc1opt.search.study import SPACE_DRAWS, StudySettings, open_study, space_fingerprint
+from mc1opt.search.settings import SearchSettings
+from mc1opt.search.study import SPACE_DRAWS, open_study, space_fingerprint
 from mc1opt.spec import DataSet, Fidelity
 from tests.support.forking import fork_searches
 from tests.support.studies import (
@@ -34,8 +35,10 @@ from tests.support.studies import (
     tiny_space,
 )
 
-SETTINGS = StudySettings(
-    name="s",
+SETTINGS = SearchSettings(
+    study="s",
+    trials=1,
+    device="cpu",
     fidelity=Fidelity(train_images=1000, epochs=4),
     seed=0,
     max_macs=6_000_000,
@@ -108,9 +111,9 @@ def test_another_study_of_that_name_is_refused_with_both_ways_out(changes: dict[
 def test_the_commands_to_copy_name_the_storage_where_it_is_not_the_default_and_are_quoted() -> None:
     for path, option in ((DEFAULT_STORAGE, ""), ("a b.db", " --storage 'a b.db'")):
         storage = new_storage(path)
-        opened(storage=storage, name="my study")
+        opened(storage=storage, study="my study")
         with pytest.raises(UsageError) as caught:
-            opened(storage=storage, name="my study", seed=1)
+            opened(storage=storage, study="my study", seed=1)
         assert "--name 'my study-2'\n" in str(caught.value)
         assert str(caught.value).endswith(f"mc1opt studies delete 'my study'{option}")
 
@@ -316,7 +319,7 @@ def test_a_study_with_two_goals_is_refused() -> None:
 
 def test_a_study_whose_process_died_while_it_was_made_is_begun_again() -> None:
     """The steps of the making, each time one more of them."""
-    opened(name="complete")
+    opened(study="complete")
     expected = dataclasses.replace(stored(name="complete"), study="s", folder="s")
     storage = new_storage()
     for points in range(3):

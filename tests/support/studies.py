@@ -1,7 +1,9 @@
 """Searches on learning curves: small search spaces in which everything happens, and how to run them."""
 
+import contextlib
 import dataclasses
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ from mc1opt.database.records import StudyRecord, TrialRecord, study_record
 from mc1opt.database.storage import StudyStorage
 from mc1opt.search.definition import StudyDefinition
 from mc1opt.search.observers import Observer, SearchEnded
-from mc1opt.search.run import SearchSettings, run_search
+from mc1opt.search.run import run_search
+from mc1opt.search.settings import SearchSettings
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import DataSet, Fidelity
 from mc1opt.workers.pool import Pool
@@ -121,7 +124,7 @@ WHOLE = 16
 
 
 class Clock:
-    """Stands in for the module `time` in the search: real time, until it is set forward."""
+    """Stands in for the module `time` of a deadline: real time, until it is set forward."""
 
     def __init__(self) -> None:
         self._forward = 0.0
@@ -273,3 +276,13 @@ def counted(record: StudyRecord) -> list[TrialRecord]:
         if trial.state == "COMPLETE"
         or (trial.state == "PRUNED" and trial.values_by_epoch and not trial.failure)
     ]
+
+
+@contextlib.contextmanager
+def held(storage: StudyStorage, trial_id: int) -> Iterator[None]:
+    """While the block runs, this process trains the trial."""
+    storage.hold(trial_id)
+    try:
+        yield
+    finally:
+        storage.release(trial_id)

@@ -1,0 +1,145 @@
+"""What is asked of a search, and what holds: options, stored study and definition in one."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mc1opt.database import records
+from mc1opt.database.storage import StudyStorage
+from mc1opt.errors import UsageError
+from mc1opt.machine.devices import resolve_precision
+from mc1opt.machine.resources import WORKER_MEMORY, default_workers
+from mc1opt.search.definition import StudyDefinition
+from mc1opt.search.sampling import GRID_SAMPLER, grid_trials
+from mc1opt.spec import CHECKPOINT_SECONDS, DataSet, Device, Fidelity, Precision
+
+MAX_WORKERS = 256
+
+
+@dataclass(frozen=True)
+class SearchCommand:
+    """The options of `mc1opt run`; None is "as the study has it, else its definition's, else the default"."""
+
+    study: str
+    trials: int
+    storage: str
+    name: str | None = None
+    epochs: int | None = None
+    train_images: int | None = None
+    seed: int | None = None
+    timeout: float | None = None
+    workers: str = "auto"
+    device: str = "auto"
+    sampler: str | None = None
+    pruner: str | None = None
+    max_macs: int | None = None
+    max_failures: int = 10
+    confirm: int = 3
+    keep: int = 5
+    max_trial_seconds: float | None = None
+    """Of training; None is no limit."""
+    data: Path | None = None
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """What a search is told, apart from what to search and where it is stored."""
+
+    study: str
+    """The name under which the study is stored."""
+    trials: int
+    """The total that the study shall have."""
+    fidelity: Fidelity
+    seed: int
+    device: Device
+    max_macs: int
+    precision: Precision = "float32"
+    timeout: float | None = None
+    """Seconds."""
+    sampler: str = "tpe"
+    pruner: str = "narrowing"
+    max_failures: int = 10
+    """Failed trials in a row that end the search."""
+    confirm: int = 3
+    """How many of the best trials are trained again with new seeds at the end."""
+    keep: int = 5
+    """How many of the best trials keep their weights, by value and as many by expected accuracy."""
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+    """How often a running trial's state is written, at most."""
+
+
+def search_settings(
+    command: SearchCommand,
+    definition: StudyDefinition,
+    data: DataSet,
+    device: Device,
+    storage: StudyStorage,
+) -> SearchSettings:
+    """What the command says, else what the stored study has, else what the definition says.
+
+    Raises:
+        UsageError: more training images than there are.
+    """
+    name = command.name or definition.name
+    stored = {study.study_name: study.user_attrs for study in storage.get_all_studies()}.get(name, {})
+    fidelity = Fidelity.model_validate(stored.get(records.FIDELITY) or definition.fidelity.model_dump())
+    chosen = {"epochs": command.epochs, "train_images": command.train_images}
+    fidelity = fidelity.model_copy(update={key: value for key, value in chosen.items() if value is not None})
+    if stored:
+        what = f"study {name!r} trains on {fidelity.train_images} images, which"
+        check_train_images(what, fidelity.train_images, data)
+    elif command.train_images is None:
+        most = min(fidelity.train_images, data.train_images - data.validation_images)
+        fidelity = fidelity.model_copy(update={"train_images": most})
+    sampler = command.sampler or stored.get(records.STUDY_SAMPLER) or definition.sampler
+    trials = command.trials
+    if sampler == GRID_SAMPLER:
+        trials = min(trials, grid_trials(definition.grid, definition.starting_points.values()))
+    return SearchSettings(
+        study=name,
+        trials=trials,
+        fidelity=fidelity,
+        seed=command.seed if command.seed is not None else stored.get(records.STUDY_SEED, 0),
+        device=device,
+        precision=resolve_precision(device),
+        max_macs=command.max_macs or stored.get(records.STUDY_MAX_MACS) or definition.max_macs,
+        timeout=command.timeout,
+        sampler=sampler,
+        pruner=command.pruner or stored.get(records.STUDY_PRUNER) or definition.pruner,
+        max_failures=command.max_failures,
+        confirm=command.confirm,
+        keep=command.keep,
+    )
+
+
+def check_train_images(what: str, wanted: int, data: DataSet) -> None:
+    """Refuses more training images than validation leaves.
+
+    Raises:
+        UsageError: says `what` is too many.
+    """
+    available = data.train_images - data.validation_images
+    if wanted > available:
+        raise UsageError(
+            f"{what} is too many: {data.name} has {data.train_images} training images, of which "
+            f"{data.validation_images} are kept for validation, so at most {available} are left."
+        )
+
+
+def resolve_workers(text: str, device: Device, memory_each: int = WORKER_MEMORY) -> int:
+    """How many trainings at once.
+
+    Args:
+        text: of `--workers`: a number, or auto.
+        device: where they train.
+        memory_each: bytes of the machine's memory that each takes, as far as it is known; it limits auto.
+
+    Raises:
+        UsageError: the text is neither a number of at least 1 nor "auto".
+    """
+    if text == "auto":
+        return default_workers(device, memory_each)
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_WORKERS:
+        raise UsageError(f"--workers {text!r}: give a number from 1 to {MAX_WORKERS}, or auto.")
+    if device == "mps" and int(text) > 1:
+        raise UsageError(f"--workers {text}: on mps one worker trains; give 1 or auto.")
+    return int(text)

@@ -13,9 +13,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 
-from mc1opt.database.records import TrialRecord
+from mc1opt.database.records import TrialRecord, by_value
 from mc1opt.mirror.command import try_again
-from mc1opt.mirror.runs import TOP, best_trials
+from mc1opt.mirror.runs import TOP
 from mc1opt.mirror.writer import Mode
 from mc1opt.search.observers import Observer, SearchEnded, SearchStarted
 from mc1opt.workers.child import search_path
@@ -102,7 +102,7 @@ class WandbMirror(Observer):
         """See `Observer`."""
         self._study = search.study
         self._trials = {trial.number: trial for trial in search.record.trials}
-        self._mirrored = best_trials(search.record.trials, TOP)
+        self._mirrored = by_value(search.record.trials)[:TOP]
 
     def trial_ended(self, trial: TrialRecord) -> None:
         """See `Observer`."""
@@ -116,7 +116,7 @@ class WandbMirror(Observer):
                 self.close()
                 self._failed = code != 0
         elif not self._failed and self._now() - self._begun >= BACKGROUND_SECONDS:
-            best = best_trials(self._trials.values(), TOP)
+            best = by_value(self._trials.values())[:TOP]
             if best != self._mirrored:
                 self._mirrored, self._begun = best, self._now()
                 self.background = self._start(self._study, seconds=STEP_SECONDS)

@@ -132,7 +132,7 @@ def mirrored_runs(
         if entry.stored.key.config_id in by_config and _has_images(record, entry.stored.key.data)
     ]
     configs = {entry.stored.key.config_id for entry in retrained}
-    best = {trial.number for trial in best_trials(record.trials, top)}
+    best = {trial.number for trial in by_value(record.trials)[:top]}
     runs = [_study_run(record, ids)]
     for trial in record.trials:
         is_best = trial.number in best
@@ -159,11 +159,6 @@ def mirrored_runs(
 def short_identity(identity: str) -> str:
     """The part of a study's identity that is in the ids of its runs."""
     return identity[:12]
-
-
-def best_trials(trials: Iterable[TrialRecord], top: int) -> list[TrialRecord]:
-    """The complete trials with the highest values, the earlier one of equals first."""
-    return by_value(trials)[:top]
 
 
 def flat(value: Any, name: str = "") -> dict[str, Scalar]:
@@ -343,7 +338,7 @@ def _leaderboard(trials: Sequence[TrialRecord]) -> dict[str, list[Any]] | None:
             "starting_point": trial.starting_point,
             "config": _summary(trial),
         }
-        for trial in best_trials(trials, LEADERBOARD)
+        for trial in by_value(trials)[:LEADERBOARD]
     ]
     return {"columns": list(rows[0]), "rows": [list(row.values()) for row in rows]} if rows else None
 

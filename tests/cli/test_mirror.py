@@ -29,9 +29,8 @@ __all__ = ["no_account"]
 OFFLINE = ("mirror", "--study", "tiny", "--wandb", "offline")
 DONE = (*TINY_SEARCH, "--trials", "3", "--confirm", "1")
 """The search of the finished study: nothing is left to train."""
-LIMIT = 5.0
-"""What a search waits for W&B at most, in seconds."""
-THREEFOLD = 3.0
+LIMIT = 30.0
+"""Seconds: far less than a wandb that hangs, far more than a limit of some seconds on a busy machine."""
 
 
 def best_trials(top: int) -> dict[str, float]:
@@ -102,7 +101,7 @@ def test_without_an_answer_it_costs_the_time_that_was_given_and_no_run(
         monkeypatch.setenv("WANDB_BASE_URL", url)
         begun = time.monotonic()
         ended = mc1opt("mirror", "--study", "tiny", "--timeout", "4s")
-        assert time.monotonic() - begun < THREEFOLD * 4.0
+        assert time.monotonic() - begun < LIMIT
     assert (ended.returncode, ended.stdout) == (1, "")
     (line,) = ended.stderr.splitlines()
     assert "no progress for 4 s" in line
@@ -168,7 +167,7 @@ def test_with_a_server_that_never_answers_a_search_ends_the_same(
         monkeypatch.setenv("WANDB_BASE_URL", url)
         begun = time.monotonic()
         ended = mc1opt_here(*DONE, "--wandb", "online")
-        assert time.monotonic() - begun - seconds < THREEFOLD * LIMIT
+        assert time.monotonic() - begun - seconds < LIMIT
     assert ended.returncode == without.returncode == 0
     lines = [line for line in ended.stdout.splitlines() if line not in without.stdout.splitlines()]
     (warning,) = [line for line in lines if line.startswith("W&B:")]

@@ -11,7 +11,7 @@ import pytest
 from mc1opt.config import config_from_json
 from mc1opt.database.records import Outcome, StudyRecord
 from mc1opt.measurement.store import Failure, TrainingKey
-from mc1opt.mirror.runs import AttachedFile, MirroredRun, Retrained, best_trials, flat, mirrored_runs
+from mc1opt.mirror.runs import AttachedFile, MirroredRun, Retrained, flat, mirrored_runs
 from mc1opt.seeds import retrain_seed
 from mc1opt.spec import Fold
 from tests.measurement.test_store import finished
@@ -39,12 +39,6 @@ def retrained_like(record: StudyRecord, number: int = 0, **changes: object) -> R
 
 
 # ---- Which trials ----------------------------------------------------------------------------------------
-
-
-def test_the_best_are_those_with_the_highest_values_and_the_earlier_one_of_equals() -> None:
-    trials = [trial(0, value=0.5), trial(1, value=0.7), trial(2, value=0.7), trial(3, "pruned", 0.9)]
-    assert [entry.number for entry in best_trials(trials, 2)] == [1, 2]
-    assert [entry.number for entry in best_trials(trials, 9)] == [1, 2, 0]
 
 
 def test_there_is_a_run_for_the_study_and_one_for_each_of_the_best_trials() -> None:

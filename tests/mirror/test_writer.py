@@ -135,6 +135,15 @@ def test_a_trial_that_leaves_the_best_gets_its_tag_in_place_of_the_older_folder(
     assert len(left) == len(complete) - 1
 
 
+def test_with_a_damaged_ledger_each_run_is_written_anew_in_place_of_the_older_folder(
+    mirrored: dict[str, ReadRun],
+) -> None:
+    (ledger,) = FOLDER.glob(".mc1opt-*.json")
+    ledger.write_text("{")
+    assert set(mirror("--wandb", "offline", "--all")["written"]) == mirrored.keys()
+    assert read_runs().keys() == mirrored.keys()
+
+
 # ---- What goes wrong -------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""`mc1opt presets`: listing, showing and measuring the published models."""
+"""`mc1opt presets`: lists the published models, shows the layers of one, measures them."""
 
 import sys
 from typing import Annotated
@@ -70,12 +70,14 @@ def run(
     context: typer.Context,
     names: Annotated[list[str] | None, typer.Argument(help="Names of presets.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All presets.")] = False,
-    recipe: Annotated[str, typer.Option(help="Training recipe: published or mc1opt.")] = "published",
-    seeds: Annotated[int, typer.Option(help="Trainings of each preset, with different seeds.")] = 3,
+    recipe: Annotated[str, typer.Option(help="Recipe of the trainings: published or mc1opt.")] = "published",
+    seeds: Annotated[int, typer.Option(help="Trainings of each, with different seeds.")] = 3,
     folds: Annotated[
-        int | None, typer.Option(help="Also cross-validate each, over this many stratified folds.")
+        int | None, typer.Option(help="Stratified folds of a cross-validation of each [default: none].")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs per training [default: the preset's].")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs of each training [default: the preset's].")
+    ] = None,
     timeout: Timeout = None,
     workers: Workers = "auto",
     device: DeviceName = "auto",
@@ -85,9 +87,9 @@ def run(
 ) -> None:
     """Train presets with several seeds, and compare their test accuracy with the published one.
 
-    Each is trained on all training images and tested on the test images, which is recorded. The recipe
-    "published" trains as the source did, "mc1opt" as we would. If the command was stopped, the same command
-    continues: trainings are stored in storage/presets, beside the study database.
+    Each is trained on all training images, and tested; each opening of the test images is recorded. The
+    recipe "published" is that of the source, "mc1opt" is ours. The same command resumes where it stopped:
+    trainings are stored beside the study database, in storage/presets.
 
     \b
     Examples:
@@ -101,7 +103,7 @@ def run(
     seconds = parse_duration(timeout, "--timeout")
 
     from mc1opt.presets import PRESETS, get_recipe
-    from mc1opt.published.measure import LadderCommand, run_presets, stopped_line
+    from mc1opt.published.measure import PresetsOptions, run_presets
     from mc1opt.published.report import preset_json, result_lines
     from mc1opt.workers.stop import StopFlag
 
@@ -111,8 +113,8 @@ def run(
     stop = StopFlag()
     signals = Signals(stop)
     with signals.ending_early("the trainings"):
-        ended = run_presets(
-            LadderCommand(
+        results = run_presets(
+            PresetsOptions(
                 names=tuple(names or ()),
                 storage=_storage(context, storage),
                 everything=everything,
@@ -129,24 +131,27 @@ def run(
             on_start=signals.leave_to_the_work,
             output=output,
         )
-    for line in result_lines(ended.results):
+    for line in result_lines(results):
         typer.echo(line, file=output)
     if as_json:
-        found = [(PRESETS[entry.name], measured) for entry, measured in ended.results]
-        listed = [preset_json(preset, {chosen: measured} if measured else {}) for preset, measured in found]
-        print_json(listed)
-    if ended.reason != "finished":
-        typer.echo(f"{stopped_line(ended)}\nGo on with:   {resume_command()}", file=output)
+        print_json(
+            [
+                preset_json(PRESETS[entry.name], {chosen: measured} if measured else {})
+                for entry, measured in results
+            ]
+        )
+    if stop.is_set():
+        typer.echo(f"Go on with:   {resume_command()}", file=output)
         raise typer.Exit(signals.exit_code)
 
 
 def _storage(context: typer.Context, storage: str) -> str:
-    """The study database; its option may stand before the subcommand."""
+    """The database; its option may stand before the subcommand."""
     if context.parent is not None and storage == DEFAULT_STORAGE:
         return str(context.parent.params["storage"])
     return storage
 
 
 def _json(context: typer.Context, as_json: bool) -> bool:
-    """Whether to print JSON; the option may stand before the subcommand."""
+    """Whether JSON is wanted; its option may stand before the subcommand."""
     return as_json or (context.parent is not None and bool(context.parent.params["as_json"]))

@@ -126,7 +126,7 @@ def test_ctrl_c_shows_what_is_there_and_the_command_that_goes_on(images: Path, s
 def test_too_little_memory_for_54_million_parameters_is_refused_before_the_start(
     images: Path, mc1opt_here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mc1opt.published.plan.available_memory", lambda: 10**9)
+    monkeypatch.setattr("mc1opt.published.measure.available_memory", lambda: 10**9)
     result = mc1opt_here("presets", "run", "cnn-deep", "--data", "images", "--device", "cpu")
     assert result.returncode == 1
     assert "54,093,194" in result.stderr

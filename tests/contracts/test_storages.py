@@ -62,7 +62,7 @@ def test_reading_makes_no_tables_on_a_server(postgresql: str) -> None:
 def test_a_database_of_another_program_is_left_as_it_is_on_a_server(postgresql: str, create: bool) -> None:
     url = new_database(postgresql)
     execute(url, "CREATE TABLE orders (id INTEGER)")
-    with pytest.raises(StorageError, match=r"\(its tables: orders\)"):
+    with pytest.raises(StorageError, match="orders"):
         open_storage(url, create=create)
     assert tables_of(url) == ["orders"]
 

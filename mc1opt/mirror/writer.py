@@ -2,7 +2,8 @@
 
 Runs are always written offline first, which needs neither login nor network, so that a failed upload loses
 none. Any call of wandb may hang for good: `Mirroring.run` is for a thread that nobody waits for, in a process
-that ends with `os._exit`. wandb's service ends with the process that started it, however that ends.
+that ends with `kill_children` and `os._exit`. By itself wandb's service ends with its parent process, but may
+go on with an upload before.
 """
 
 import contextlib
@@ -15,6 +16,8 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import psutil
 
 from mc1opt.errors import Mc1optError
 from mc1opt.mirror.ledger import Ledger, Written
@@ -158,6 +161,14 @@ def surroundings(folder: Path) -> Iterator[None]:
             os.dup2(copy, number)
             os.close(copy)
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def kill_children(pid: int) -> None:
+    """Kills all that a process has started, in whichever group it is."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
 
 
 def _set_up() -> None:

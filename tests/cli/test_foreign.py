@@ -132,9 +132,8 @@ def test_studies_and_doctor_count_them_apart(mixed: dict[str, Any], mc1opt_here)
     doctor = mc1opt_here("doctor", "--data", "images", "--json")
     (check,) = [check for check in json.loads(doctor.stdout)["checks"] if check["name"] == "trials"]
     assert check["status"] == "ok"
-    first = len(mixed["trials"]) - FOREIGN
-    numbers = ", ".join(f"#{number}" for number in range(first, first + 5))
-    assert check["found"] == f"study tiny: {numbers} passed over: written by another program"
+    for number in range(len(mixed["trials"]) - FOREIGN, len(mixed["trials"])):
+        assert f"#{number}" in check["found"]
 
 
 def test_a_study_with_them_is_deleted(mixed: dict[str, Any], mc1opt_here) -> None:

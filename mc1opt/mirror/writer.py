@@ -22,6 +22,7 @@ import psutil
 from mc1opt.errors import Mc1optError
 from mc1opt.mirror.ledger import Ledger, Written
 from mc1opt.mirror.runs import AttachedFile, MirroredRun
+from mc1opt.text import first_line
 from mc1opt.training.model_folder import file_sha256
 
 if TYPE_CHECKING:
@@ -305,7 +306,7 @@ def _check_room(place: Path) -> None:
 def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    text = str(error).strip().split("\n")[0]
+    text = first_line(error)
     if isinstance(error, Mc1optError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,9 +1,10 @@
-"""Opening the study database: a look before, because Optuna would add its tables to any database.
+"""Opens the study database, after read-only checks: Optuna would add its tables to any database.
 
-Not here: what is written to it (`storage.py`).
+Not here: writing to it (`storage.py`).
 """
 
 import contextlib
+import functools
 import shlex
 import sqlite3
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ from mc1opt.errors import StorageError
 
 _SQLITE_HEADER = b"SQLite format 3\x00"
 STUDY_TABLES = frozenset({"studies", "trials", "version_info"})
-"""By which a database of studies is known."""
+"""The tables by which a study database is recognised."""
 
 
 def open_storage(
@@ -41,15 +42,15 @@ def open_storage(
 
     Args:
         storage: a path or a URL.
-        create: whether a database that does not exist is made; commands that read never make one.
+        create: whether to create a missing database; commands that only read never do.
         owner: see `StudyStorage`.
         threads: see `StudyStorage`.
 
     Raises:
-        StorageError: it is missing (without `create`), empty, damaged, foreign or not writable; whatever is
-            there stays untouched.
+        StorageError: it is missing (without `create`), empty, damaged, another program's or not writable. It
+            is not changed.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # of its lines people need none beside ours
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     url = storage_url(storage)
     path = sqlite_path(url)
     if path is None:
@@ -70,25 +71,25 @@ def open_storage(
 
 
 def check_sqlite_file(path: Path) -> None:
-    """Looks at a file, read-only, before Optuna opens it: RDBStorage would add its tables to any database.
+    """Checks a file, read-only, before Optuna opens it.
 
     Raises:
-        StorageError: the file is empty, no SQLite database, damaged, or has no study tables.
+        StorageError: the file is empty, not a SQLite database, locked, damaged, or has no study tables.
     """
     if path.is_dir():
         raise StorageError(f"{path} is a folder; --storage needs a file or a URL.")
-    leave = "It was left as it is; name another file with --storage."
+    leave = "It was not changed; name another file with --storage."
     try:
         with path.open("rb") as file:
             header = file.read(16)
         if not header:
-            raise StorageError(f"{path} is empty, so it is no study database. {leave}")
+            raise StorageError(f"{path} is empty, so it is not a study database. {leave}")
         if header != _SQLITE_HEADER:
             raise StorageError(f"{path} is no SQLite database. {leave}")
         access = "mode=ro"
         if _was_left_within_a_write(path):
-            # Whoever reads it next takes back what was begun, for which it must write: a journal of another
-            # program's database is not ours to use, so the tables are looked at without it.
+            # Reading it rolls the unfinished write back, which writes. The tables are checked without the
+            # journal first: another program's database must stay unchanged.
             access = "mode=rw"
             with _look(path, "immutable=1") as connection:
                 _check_tables(connection, path, leave)
@@ -101,8 +102,9 @@ def check_sqlite_file(path: Path) -> None:
     except sqlite3.DatabaseError as error:
         if is_busy(error):
             raise StorageError(
-                f"{path} is locked by another process, which has written to it for {BUSY_TIMEOUT_SECONDS:g} "
-                "seconds or was halted meanwhile. Wait for it, or end it, and give the same command again."
+                f"{path} is locked by another process, which has been writing to it for "
+                f"{BUSY_TIMEOUT_SECONDS:g} seconds, or is halted. Wait for it, or end it, and give the same "
+                "command again."
             ) from error
         raise StorageError(f"{path} cannot be read: {error}. {leave}") from error
     except OSError as error:
@@ -115,12 +117,12 @@ def _look(path: Path, access: str) -> contextlib.closing[sqlite3.Connection]:
 
 
 def _was_left_within_a_write(path: Path) -> bool:
-    """Whether a process was killed while it wrote, so that SQLite must first take back what was begun."""
+    """Whether a process was killed while it wrote, so that SQLite must roll an unfinished write back."""
     try:
         with _look(path, "mode=ro") as connection:
             connection.execute("SELECT name FROM sqlite_master").fetchone()
     except sqlite3.OperationalError as error:
-        # The lower byte is the plain code; the rest says what there is to be written.
+        # The lower byte is the primary code.
         return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_READONLY
     return False
 
@@ -133,7 +135,7 @@ def _check_tables(connection: sqlite3.Connection, path: Path, leave: str) -> Non
 
 
 def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuses tables of another Optuna, to which RDBStorage would add those that are missing."""
+    """Refuses tables of another Optuna version: RDBStorage would add the missing ones."""
     found = connection.execute("SELECT name FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
     row = connection.execute("SELECT version_num FROM alembic_version").fetchone() if found else None
     if (what_to_do := other_schema(row[0] if row else None, storage_url(str(path)))) is not None:
@@ -141,17 +143,13 @@ def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def other_schema(schema: str | None, url: str) -> str | None:
-    """What to do about a database whose tables are not those of the installed Optuna; None if they are.
+    """What to do about tables of another Optuna version than the installed one; None if it is the same.
 
     Args:
-        schema: the version of its tables, as Alembic has it; None where there is none, as long ago.
-        url: the database's, for the command to copy.
+        schema: Alembic's version of the tables; None for very old tables without one.
+        url: URL of the database, for the command to copy.
     """
-    config = alembic.config.Config()
-    folder = Path(optuna.storages._rdb.__file__).with_name("alembic")
-    config.set_main_option("script_location", str(folder).replace("%", "%%"))
-    scripts = alembic.script.ScriptDirectory.from_config(config)
-    known = [script.revision for script in scripts.walk_revisions()]
+    known = _known_schemas()
     if schema == known[0]:
         return None
     if schema is not None and schema not in known:
@@ -159,8 +157,18 @@ def other_schema(schema: str | None, url: str) -> str | None:
     return f"Copy it, then: optuna storage upgrade --storage {shlex.quote(url)}"
 
 
+@functools.cache
+def _known_schemas() -> list[str]:
+    """The versions of Optuna's tables, the newest first; loading its migrations takes a while."""
+    config = alembic.config.Config()
+    folder = Path(optuna.storages._rdb.__file__).with_name("alembic")
+    config.set_main_option("script_location", str(folder).replace("%", "%%"))
+    scripts = alembic.script.ScriptDirectory.from_config(config)
+    return [script.revision for script in scripts.walk_revisions()]
+
+
 def _create(path: Path) -> None:
-    """Makes an empty study database: as a whole or, if this process is killed meanwhile, not at all."""
+    """Creates an empty study database atomically."""
     new = path.with_name(f".{path.name}.new")
     for left in (new, new.with_name(f"{new.name}-journal")):
         left.unlink(missing_ok=True)
@@ -177,15 +185,15 @@ def _open(url: str, owner: dict[str, Any] | None, threads: int) -> StudyStorage:
 
 @contextlib.contextmanager
 def _errors_of_opening(url: str) -> Iterator[None]:
-    """Turns what can go wrong into errors that say what to do."""
+    """Turns errors of opening into errors that say what to do."""
     shown = shown_storage(url)
     try:
         yield
     except SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or error).strip().split("\n")[0]
         raise StorageError(
-            f"the study database {shown} cannot be opened: {reason}. Check that the folder can be written or "
-            "the server answers, or name another with --storage."
+            f"the study database {shown} cannot be opened: {reason}. Check that the folder is writable or "
+            "the server responds, or name another with --storage."
         ) from error
     except RuntimeError as error:  # Optuna's message about another version of its tables
         raise StorageError(f"the study database {shown}: {error}") from error
@@ -196,12 +204,12 @@ def _errors_of_opening(url: str) -> Iterator[None]:
 
 
 def _check_server(url: str, create: bool) -> None:
-    """Looks at a server's database before Optuna opens it, as `check_sqlite_file` does at a file.
+    """Checks a server's database before Optuna opens it, as `check_sqlite_file` checks a file.
 
     Raises:
-        StorageError: it is another program's, has the tables of another Optuna, or has none (without
+        StorageError: it is another program's, has tables of another Optuna version, or has none (without
             `create`).
-        SQLAlchemyError, ImportError: it cannot be looked at.
+        SQLAlchemyError, ImportError: it cannot be read.
     """
     shown = shown_storage(url)
     engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, connect_args=server_arguments(url))
@@ -212,7 +220,7 @@ def _check_server(url: str, create: bool) -> None:
             if foreign:
                 raise StorageError(
                     f"{shown} is a database of another program (its tables: {', '.join(foreign[:5])}). It "
-                    "was left as it is; make one for the studies alone, and name it with --storage."
+                    "was not changed; create one for the studies alone, and name it with --storage."
                 )
             if not create:
                 raise StorageError(
@@ -233,7 +241,7 @@ def _make_folder(path: Path) -> None:
     except OSError as error:
         raise StorageError(
             f"the folder {path.parent} for the study database cannot be made: {error.strerror}. "
-            "Name a place that you may write to with --storage."
+            "Name a writable place with --storage."
         ) from error
 
 
@@ -241,7 +249,7 @@ def load_study(storage: StudyStorage, name: str) -> optuna.Study:
     """Loads a stored study for reading.
 
     Raises:
-        StorageError: there is no study of that name.
+        StorageError: there is no such study.
     """
     try:
         return optuna.load_study(study_name=name, storage=storage)

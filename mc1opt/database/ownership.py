@@ -1,4 +1,4 @@
-"""Who runs a trial, and whether that process is still alive."""
+"""The process that runs a trial, and whether it is still alive."""
 
 import os
 import socket
@@ -8,15 +8,14 @@ from typing import Any
 from mc1opt.program import boot_id
 
 ENDED = -1
-"""In place of the start time of a process that only waits for its parent to take note of its end."""
+"""Stands for the start time of a zombie."""
 
 
 def this_owner() -> dict[str, Any]:
     """This process: host, machine id, boot id, namespace of process ids, process id and start time.
 
-    Process ids are used again, after a while or after a boot; the boot id and the start time tell two
-    processes with the same id apart. In two containers of one host an id means two processes. What the
-    system does not give away is None.
+    Process ids are reused over time and after a boot: boot id and start time distinguish processes with the
+    same id, the namespace those in two containers. Values that the system does not tell are None.
     """
     return {
         "host": socket.gethostname(),
@@ -29,17 +28,16 @@ def this_owner() -> dict[str, Any]:
 
 
 def is_dead(owner: dict[str, Any] | None) -> bool | None:
-    """Whether an owner has ended: True, False, or None where this process cannot tell.
+    """Whether an owner has ended: True, False, or None if this process cannot tell.
 
-    That is so on another host, in another container, where start times are not to be had, and, after a boot,
-    where the machine has no id of its own.
+    It cannot for another host or container, without start times, and, after a boot, without a machine id.
     """
     if owner is None:
         return True
     if owner["host"] != socket.gethostname():
         return None
     if owner["boot"] != boot_id():
-        # Before the last boot; unless it is another machine that has the same name, as clones have.
+        # Before the last boot, unless another machine has the same name, as clones do.
         here = _machine_id()
         return True if here is not None and owner.get("machine", here) == here else None
     here = _pid_namespace()
@@ -49,18 +47,18 @@ def is_dead(owner: dict[str, Any] | None) -> bool | None:
 
 
 def has_ended(pid: int, started: int | None = None) -> bool | None:
-    """Whether a process of this machine has ended; None where another one may have its id now.
+    """Whether a process of this machine has ended; None if another one may have its id now.
 
     Args:
-        pid: its id.
-        started: see `this_owner`; None if that is not known.
+        pid: the process id.
+        started: see `this_owner`; None if unknown.
     """
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
     except PermissionError:
-        pass  # alive, and somebody else's
+        pass  # alive, and another user's
     found = _start_time(pid)
     if found is None or (started is None and found != ENDED):
         return None  # perhaps another process with the same id
@@ -82,19 +80,19 @@ def _pid_namespace() -> str | None:
 
 
 def _start_time(pid: int) -> int | None:
-    """Clock ticks since boot at which a process started; `ENDED` for a zombie, None where it is not told."""
+    """Start time of a process in clock ticks since boot; `ENDED` for a zombie, None if unknown."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    # The second field is the command in parentheses, and may hold blanks and parentheses itself.
+    # The second field is the command in parentheses, which may itself contain blanks and parentheses.
     fields = stat.rpartition(")")[2].split()
     return ENDED if fields[0] == "Z" else int(fields[19])
 
 
 class LostTrialError(Exception):
-    """A trial belongs to another process now, which took this one for dead. What that one does counts."""
+    """A trial now belongs to another process, which presumed this one dead."""
 
 
 class NoRoomError(Exception):
-    """A study has begun as many trials as it may: those of other processes are among them."""
+    """A study has begun as many trials as it may, those of other processes included."""

@@ -14,13 +14,12 @@ from typing import Any
 
 from mc1opt.database import records
 from mc1opt.database.identity import make_own
-from mc1opt.database.location import checkpoints_folder, files_folder, models_folder
+from mc1opt.database.location import checkpoints_folder, files_folder, models_folder, storage_option
 from mc1opt.database.opening import load_study, open_storage
 from mc1opt.database.records import StudyRecord
 from mc1opt.database.studies import read_study
 from mc1opt.database.trial_files import kept_weights
 from mc1opt.display.progress import passed_over_lines
-from mc1opt.display.tables import storage_option
 from mc1opt.errors import StorageError
 from mc1opt.measurement.final_test import stored_accuracies
 from mc1opt.measurement.store import TRAININGS, StoredTraining, TrainingStore

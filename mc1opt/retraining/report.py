@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mc1opt.config import CLASS_NAMES
-from mc1opt.display.tables import storage_option
+from mc1opt.database.location import storage_option
 from mc1opt.measurement.final_test import Confusion, FinalTest
 from mc1opt.measurement.folds import fold_images
 from mc1opt.models.cost import cost

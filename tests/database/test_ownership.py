@@ -3,30 +3,43 @@
 import json
 import subprocess
 import sys
-import time
+from typing import Any
 
 import pytest
 
 from mc1opt.database import ownership
 from mc1opt.database.ownership import is_dead, this_owner
+from tests.support.command import wait_until
+
+STARTED = this_owner()["started"] or 0
 
 
-def test_this_process_lives() -> None:
-    assert is_dead(this_owner()) is False
+@pytest.mark.parametrize(
+    ("changes", "dead"),
+    [
+        ({}, False),
+        ({"started": STARTED - 1}, True),  # its id was used again
+        ({"started": None}, None),
+        ({"host": "elsewhere.example"}, None),
+        ({"pid_namespace": "pid:[1]", "started": 1}, None),  # in another container the id is another process
+        ({"pid_namespace": ...}, False),  # as an older mc1opt stored it
+        ({"pid_namespace": ..., "started": STARTED - 1}, True),
+    ],
+    ids=["itself", "id used again", "no start time", "host", "container", "older", "older, id used again"],
+)
+def test_a_process_that_differs_from_this_one(changes: dict[str, Any], dead: bool | None) -> None:
+    owner = {key: value for key, value in (this_owner() | changes).items() if value is not ...}
+    assert is_dead(owner) is dead
 
 
 def test_nobody_is_dead() -> None:
     assert is_dead(None) is True
 
 
-def test_an_ended_process_is_dead() -> None:
-    code = "import json; from mc1opt.database.ownership import this_owner; print(json.dumps(this_owner()))"
-    owner = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
-    assert is_dead(owner) is True
-
-
-def test_a_killed_process_that_nobody_waited_for_is_dead() -> None:
+def test_an_ended_process_is_dead_and_a_killed_one_before_it_is_waited_for() -> None:
     tell = "import json; from mc1opt.database.ownership import this_owner; print(json.dumps(this_owner()))"
+    owner = json.loads(subprocess.run([sys.executable, "-c", tell], capture_output=True, check=True).stdout)
+    assert is_dead(owner) is True
     code = f"{tell}; import sys; sys.stdout.flush(); sys.stdin.read()"
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
@@ -34,47 +47,16 @@ def test_a_killed_process_that_nobody_waited_for_is_dead() -> None:
         owner = json.loads(process.stdout.readline())
         assert is_dead(owner) is False
         process.kill()
-        deadline = time.monotonic() + 10
-        while not is_dead(owner) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert is_dead(owner) is True
+        wait_until(lambda: is_dead(owner) is True)
     finally:
         process.communicate()
-
-
-def test_a_process_id_that_was_used_again_is_another_process() -> None:
-    owner = this_owner()
-    assert is_dead({**owner, "started": (owner["started"] or 0) - 1}) is True
 
 
 def test_an_owner_before_the_last_boot_of_the_same_machine_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ownership, "_machine_id", lambda: "this one")
     before = {**this_owner(), "boot": "another boot"}
-    assert is_dead(before) is True
-    assert (
-        is_dead({key: value for key, value in before.items() if key != "machine"}) is True
-    )  # an older mc1opt
+    older = {key: value for key, value in before.items() if key != "machine"}  # as an older mc1opt stored it
+    assert is_dead(before) is is_dead(older) is True
     assert is_dead({**before, "machine": "another"}) is None  # with the same name
-
-
-def test_where_machines_have_no_id_a_boot_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ownership, "_machine_id", lambda: None)
-    assert is_dead({**this_owner(), "boot": "another boot"}) is None
-
-
-def test_nothing_is_said_of_another_container_where_the_same_id_is_another_process() -> None:
-    assert is_dead({**this_owner(), "pid_namespace": "pid:[1]", "started": 1}) is None
-
-
-def test_an_owner_of_an_older_mc1opt_is_told_by_its_process() -> None:
-    owner = {key: value for key, value in this_owner().items() if key != "pid_namespace"}
-    assert is_dead(owner) is False
-    assert is_dead({**owner, "started": (owner["started"] or 0) - 1}) is True
-
-
-def test_nothing_is_said_where_start_times_are_not_told() -> None:
-    assert is_dead({**this_owner(), "started": None}) is None
-
-
-def test_nothing_is_said_of_another_host() -> None:
-    assert is_dead({**this_owner(), "host": "elsewhere.example"}) is None
+    assert is_dead(before) is None

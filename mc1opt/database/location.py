@@ -1,10 +1,9 @@
-"""Paths and URLs of study databases and their files, and locks for one process at a time.
+"""Paths and URLs of study databases and their files, and the lock for creating tables and studies.
 
 Not here: opening the database (`opening.py`), and writing to it (`storage.py`).
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import re
@@ -19,6 +18,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import NullPool
 
 from mc1opt.errors import StorageError, UsageError
+from mc1opt.files import locked
 from mc1opt.paths import user_path
 
 DEFAULT_STORAGE = "storage/mc1opt.db"
@@ -27,7 +27,7 @@ STUDY_FOLDERS = ("checkpoints", "models", "exports")
 _DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
 
 _LOCK_KEY = 0x6D63316F7074
-"""Key of PostgreSQL's advisory lock, unique per database: "mc1opt"."""
+"""Key of PostgreSQL's advisory lock, unique per database: "mc1opt" in ASCII."""
 
 
 def user_storage(text: str) -> str:
@@ -153,25 +153,6 @@ def folder_name(text: str, default: str) -> str:
     return f"{plain or default}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-@contextlib.contextmanager
-def locked_beside(path: Path) -> Iterator[None]:
-    """Lets one process of this machine at a time create the tables and the studies of a SQLite file.
-
-    Raises:
-        StorageError: the folder cannot be written.
-    """
-    lock = path.with_name(f".{path.name}.lock")
-    try:
-        file = lock.open("a")
-    except OSError as error:
-        raise StorageError(
-            f"{path.parent} cannot be written: {error.strerror}. Name another place with --storage."
-        ) from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 SERVER_ARGUMENTS = {
     "connect_timeout": 10,
     "keepalives_idle": 15,
@@ -179,12 +160,12 @@ SERVER_ARGUMENTS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }
-"""Connection options of libpq, PostgreSQL's client library, in seconds, the last in milliseconds. Without
-them, a server whose machine has vanished would block for two hours."""
+"""Parameters of libpq, PostgreSQL's client library, in seconds; the last one in milliseconds. By default it
+waits two hours for a server whose machine has vanished."""
 
 
 def server_arguments(url: str) -> dict[str, Any]:
-    """The connection options for a server, without those that the URL sets itself."""
+    """The parameters of a connection to a PostgreSQL server; those in the URL take precedence."""
     parsed = make_url(url)
     if parsed.get_backend_name() != "postgresql" or parsed.get_driver_name() not in ("psycopg", "psycopg2"):
         return {}
@@ -192,20 +173,31 @@ def server_arguments(url: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def locked_on_server(url: str) -> Iterator[None]:
-    """Lets one process at a time, on any machine, create the tables and the studies of a PostgreSQL database.
+def locked_database(url: str) -> Iterator[None]:
+    """Lets one process at a time create the tables and the studies of a database; the others wait.
 
-    The lock ends with its connection, however the process ends. Other servers are not locked.
+    SQLite: a lock file beside the database, whose folder is created if missing. PostgreSQL: an advisory lock
+    for all machines. Other servers: none. The lock ends with its process, however that ends.
 
     Raises:
+        StorageError: the folder of a SQLite file cannot be written.
         SQLAlchemyError: the server cannot be reached.
     """
-    if make_url(url).get_backend_name() != "postgresql":
-        yield
-        return
-    engine = create_engine(
-        url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=server_arguments(url)
-    )
-    with engine.connect() as connection:
-        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK_KEY})
+    path = sqlite_path(url)
+    with contextlib.ExitStack() as held:
+        if path is not None:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                held.enter_context(locked(path.with_name(f".{path.name}.lock")))
+            except OSError as error:
+                raise StorageError(
+                    f"the folder {path.parent} for the study database cannot be made or written: "
+                    f"{error.strerror}. Name a place that you may write to with --storage."
+                ) from error
+        elif make_url(url).get_backend_name() == "postgresql":
+            engine = create_engine(
+                url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=server_arguments(url)
+            )
+            connection = held.enter_context(engine.connect())
+            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK_KEY})
         yield

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from optuna.trial import FrozenTrial
 
 from mc1opt.database import records
+from mc1opt.text import first_line
 
 MAX_UNTRAINED = 50
 """Untrained trials in a row (`records.UNTRAINED`) after which the search space counts as exhausted."""
@@ -59,5 +60,5 @@ class Endings:
 
 def _reason(message: str) -> str:
     """A failure's first line without the process id, so that equal failures have equal reasons."""
-    first = message.strip().split("\n")[0].removesuffix("; its last output:")
+    first = first_line(message).removesuffix("; its last output:")
     return re.sub(r" \(process \d+\)", "", first)

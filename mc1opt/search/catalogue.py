@@ -3,9 +3,9 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mc1opt.database import records
 from mc1opt.database.location import sqlite_path, storage_url
 from mc1opt.database.opening import load_study, open_storage
-from mc1opt.database.records import study_record
 from mc1opt.errors import UsageError
 from mc1opt.search.definition import list_definitions, load_definition
 from mc1opt.text import plural
@@ -61,16 +61,19 @@ def catalogue(storage: str) -> Catalogue:
     database = open_storage(storage, create=False)
     studies = []
     for summary in database.get_all_studies():
-        record = study_record(load_study(database, summary.study_name))
-        own = [trial for trial in record.trials if record.definition is None or not trial.foreign]
+        study = load_study(database, summary.study_name)  # perhaps another program's, with several objectives
+        trials = [records.trial_record(trial) for trial in study.get_trials(deepcopy=False)]
+        definition = summary.user_attrs.get(records.STUDY_DEFINITION)
+        own = [trial for trial in trials if definition is None or not trial.foreign]
+        best = records.by_value(trials)
         studies.append(
             StudyEntry(
-                record.study,
-                record.definition,
-                len(record.trials),
+                summary.study_name,
+                definition,
+                len(trials),
                 sum(trial.state == "COMPLETE" for trial in own),
-                record.best.value if record.best else None,
-                len(record.trials) - len(own),
+                best[0].value if best else None,
+                len(trials) - len(own),
             )
         )
     return Catalogue(definitions, studies)

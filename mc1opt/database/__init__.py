@@ -1,18 +1,18 @@
 """The study database; the one place that knows Optuna's private parts.
 
-opening      opening the study database: what is refused, and left as it is
-storage      the study database, and its few atomic writes
-trial        a trial that this process runs: what is written on it from asking to telling
+opening      opening the study database, after checks that change nothing
+storage      the study database, with a few atomic writes
+trial        a trial that this process runs: all writes from asking to telling
 statements   the SQL of those writes
-retry        trying again where the database is locked, or its server is away
-location     where the study database is: a path or a URL
+retry        retries while the database is locked, or its server is away
+location     paths and URLs of study databases and their files
 ownership    which process runs a trial, and whether it is alive
-heartbeat    signs of life of running trials, and who has been silent too long
-records      what is where on a stored trial, and reading it back
-artifacts    files that belong to trials: where they lie, and whose they are
-identity     whose files are whose, after a study was renamed or copied
-trial_files  where weights and checkpoints of trials lie, and which ones go
-ranking      which trials are the best, and which seeds tell apart
-studies      reading stored studies and deleting them
-interrupted  trials whose owner has died, set back to waiting
+heartbeat    heartbeats of running trials, and owners silent for too long
+records      the attributes of a stored trial, and reading them
+artifacts    files attached to trials for optuna-dashboard
+identity     a study's files after it was renamed or copied
+trial_files  weights and checkpoints of trials: paths and deletion
+ranking      the ranking of trials, and what seed noise leaves of it
+studies      reading and deleting stored studies
+interrupted  sets trials whose owner has died back to waiting
 """

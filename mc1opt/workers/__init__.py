@@ -1,11 +1,11 @@
-"""Where a training happens: processes that train, and the pool of them.
+"""Worker processes that train, and the pool of them.
 
-speed     how fast this machine trains, for the plan
-pool      the workers: who trains what, and what happens when one dies
+speed     seconds of an epoch on this machine, for the plan
+pool      the pool of workers: assigning trainings, replacing workers that die
 child     one worker process, as its parent sees it
 process   the worker process itself
-protocol  what they say to each other
-memory    a training with its results, in smaller steps where memory runs out
+protocol  the messages between the two
+memory    a training with its results, in micro-batches when out of memory
 crew      the threads that keep the workers busy
-stop      the flag by which signals and threads end long work
+stop      the flag by which signals, threads and a deadline end long work
 """

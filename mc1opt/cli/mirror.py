@@ -58,6 +58,7 @@ def mirror(
         raise UsageError("nothing is mirrored with --wandb off or WANDB_MODE=disabled. Give --wandb offline.")
 
     from mc1opt.mirror.command import MirrorCommand, mirror_study
+    from mc1opt.mirror.writer import kill_children
 
     report = mirror_study(
         MirrorCommand(
@@ -78,4 +79,5 @@ def mirror(
         for line in report.lines(storage):
             typer.echo(line, err=report.error is not None)
     sys.stdout.flush()
-    os._exit(1 if report.error is not None else 0)  # wandb's own end may hang
+    kill_children(os.getpid())  # wandb's own end may hang
+    os._exit(1 if report.error is not None else 0)

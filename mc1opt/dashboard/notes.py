@@ -11,16 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from mc1opt.config import config_from_json
+from mc1opt.database.location import storage_option
 from mc1opt.database.ranking import by_expected_accuracy, confirmed_values, distinguishable
 from mc1opt.database.records import StudyRecord, TrialRecord, by_value
 from mc1opt.describe import describe_config
 from mc1opt.display.progress import passed_over_lines
-from mc1opt.display.tables import (
-    counts_line,
-    pruning_line,
-    starting_point_line,
-    storage_option,
-)
+from mc1opt.display.tables import counts_line, pruning_line, starting_point_line
 from mc1opt.errors import ConfigError
 from mc1opt.text import duration, plural
 

@@ -1,5 +1,6 @@
 """What searches in tests have in common: switches, one study to compare with, databases that don't sync."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,16 +8,22 @@ import pytest
 import sqlalchemy.event
 from sqlalchemy.engine import Engine
 
+from mc1opt.database import opening
 from tests.support.curves import SWITCHES_VARIABLE, Switches
 from tests.support.once import made_once
 from tests.support.studies import WHOLE, fail_some, run_study, without_syncs
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _no_syncs() -> Iterator[None]:
-    """Real files and locks, but a slow disk would be most of the time, and only power cuts need syncs."""
+def _no_syncs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Real files and locks, but not what would be most of the time: syncs, which only power cuts need, and
+    making the tables of each database, which are copies of one."""
     sqlalchemy.event.listen(Engine, "connect", without_syncs)
-    yield
+    empty = tmp_path_factory.mktemp("empty") / "s.db"
+    opening._create(empty)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(opening, "_create", lambda path: shutil.copyfile(empty, path))
+        yield
     sqlalchemy.event.remove(Engine, "connect", without_syncs)
 
 

@@ -1,8 +1,8 @@
 """The command line: a file a command; each parses, calls one function, and prints.
 
-main       the command `mc1opt`: its commands, and how errors end
+main       the command `mc1opt`: its subcommands and error handling
 options    the options that several commands share
-values     numbers and times, as people write them
+values     numbers and durations of options
 run        `mc1opt run`
 show       `mc1opt show`
 studies    `mc1opt studies`, `mc1opt studies delete`
@@ -16,5 +16,5 @@ export     `mc1opt export`
 predict    `mc1opt predict`
 evaluate   `mc1opt evaluate`
 replay     `mc1opt replay`
-signals    signals that stop long commands in good order
+signals    signals that stop long commands cleanly
 """

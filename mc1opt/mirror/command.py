@@ -112,7 +112,7 @@ def try_again(study: str, storage: str) -> str:
 
 
 def mirror_study(command: MirrorCommand) -> MirrorReport:
-    """Mirrors a stored study, in this process, which must end with `os._exit` afterwards.
+    """Mirrors a stored study, in this process, which must end with `kill_children` and `os._exit`.
 
     Raises:
         StorageError: there is no such database or study, what retrainings have stored cannot be read, or the

@@ -1,9 +1,9 @@
 """One training, and a trained network on disk.
 
 model_folder  a model in a folder: writing, checking, loading
-loop          PyTorch's training loop: a training in, a result an epoch out
+loop          PyTorch's training loop: training -> one result an epoch
 optim         optimizers and learning rates
-evaluate      accuracy of a network on images
-checkpoint    weights, and the checkpoint from which a training goes on
+evaluate      accuracy and confusion matrix of a network
+checkpoint    weights, and checkpoints from which a training resumes
 tensor_file   named tensors in a file, with a checksum
 """

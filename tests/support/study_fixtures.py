@@ -10,6 +10,7 @@ from sqlalchemy.engine import Engine
 
 from mc1opt.database import opening
 from tests.support.curves import SWITCHES_VARIABLE, Switches
+from tests.support.once import made_once
 from tests.support.studies import WHOLE, fail_some, run_study, without_syncs
 
 
@@ -32,13 +33,15 @@ def whole(_no_syncs: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     In it: the database s.db, the weights, and the switches that made some of its trials fail.
     """
-    folder = tmp_path_factory.mktemp("whole")
+    return made_once(tmp_path_factory, "whole", _run_whole)
+
+
+def _run_whole(folder: Path) -> None:
     (folder / "switches").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(SWITCHES_VARIABLE, str(folder / "switches"))
         fail_some(Switches(folder / "switches"))
-        run_study(WHOLE, path=str(folder / "s.db"), keep=3)
-    return folder
+        run_study(WHOLE, keep=3)
 
 
 @pytest.fixture

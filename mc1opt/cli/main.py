@@ -104,7 +104,7 @@ def _showing_once() -> Callable[..., None]:
 def main() -> None:
     """Runs the command line: errors on standard error, exit code 2 for wrong use, 1 for failure."""
     warnings.showwarning = _showing_once()
-    # `mc1opt.search.storable` checks choices.
+    # `mc1opt.search.json_values` checks choices.
     warnings.filterwarnings("ignore", "Choices for a categorical distribution")
     arguments = sys.argv[1:]
     debug = "--debug" in arguments

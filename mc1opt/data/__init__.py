@@ -1,15 +1,15 @@
-"""The images, and which of them train, validate and test.
+"""Data sets, and their training, validation and test images.
 
-recorded     the images that belong to a model
-sources      getting the images: the cache, given files, or a download
-fetch        downloading from one source, stopped when it is too slow
-formats      CIFAR-10's file formats -> arrays
-image_files  image files -> pixels as a viewer shows them; finding them in folders
-metadata     stripping image files of metadata; their orientation
-cache        the cached arrays and their hashes
-libraries    whether torch and torchvision match
-splits       which images train and which validate
-openings     the record of openings of the test images
-images       arrays -> tensors; the only access to the test images
-augment      flip, crop and cutout on whole batches
+sources       finds the images: the cache, a given path, then one download source after the other
+fetch         downloads, and when to give up on a source
+formats       reads CIFAR-10's file formats into arrays
+image_files   decodes image files to pixels; finds them in folders
+metadata      removes metadata from image files; their orientation
+cache         the cache of arrays, and the checksums that they are verified by
+model_images  the images that a stored model was trained on
+libraries     checks that torch and torchvision were built for each other
+splits        the stratified split into training and validation images, and folds
+test_log      records each time the test images are opened
+images        arrays to tensors; the one function that opens the test images
+augment       flip, crop and cutout on whole batches
 """

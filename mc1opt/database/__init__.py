@@ -1,18 +1,18 @@
-"""The study database; the one place that knows Optuna's private parts.
+"""The study database. The only package that uses Optuna's private API.
 
-opening      opening the study database, after checks that change nothing
-storage      the study database, with a few atomic writes
-trial        a trial that this process runs: all writes from asking to telling
-statements   the SQL of those writes
+opening      opens the study database, after checks that change nothing
+storage      Optuna's storage, with a few atomic writes of our own
+statements   the SQL of the storage's own writes
+trial        a trial that this process runs: all writes on it from asking to telling
 retry        retries while the database is locked, or its server is away
 location     paths and URLs of study databases and their files
-ownership    which process runs a trial, and whether it is alive
-heartbeat    heartbeats of running trials, and owners silent for too long
+ownership    which search process runs a trial, and whether it is alive
+heartbeat    heartbeats of running trials; finds trials without one
+interrupted  sets trials whose search process has died back to waiting
 records      the attributes of a stored trial, and reading them
+ranking      the best trials, and which of them seed noise cannot separate
+studies      reads and deletes stored studies
+trial_files  weights and checkpoints of trials: their paths, and which are deleted
 artifacts    files attached to trials for optuna-dashboard
-identity     a study's files after it was renamed or copied
-trial_files  weights and checkpoints of trials: paths and deletion
-ranking      the ranking of trials, and what seed noise leaves of it
-studies      reading and deleting stored studies
-interrupted  sets trials whose owner has died back to waiting
+identity     which folder of files belongs to a study that was renamed or copied
 """

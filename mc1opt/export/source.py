@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mc1opt.config import Config, config_from_json, config_id
-from mc1opt.data.recorded import known_data
+from mc1opt.data.model_images import known_data
 from mc1opt.database.location import checkpoints_folder, storage_option
 from mc1opt.database.ranking import by_expected_accuracy
 from mc1opt.database.records import StudyRecord, TrialRecord

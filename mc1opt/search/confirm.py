@@ -21,7 +21,7 @@ from mc1opt.search.objective import Objective
 from mc1opt.search.observers import Observer
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import CAUSED_BY_CONFIG, EpochResult, Training, TrainingFailed
-from mc1opt.workers.memory import train_within_memory
+from mc1opt.workers.train import train_within_memory
 
 SEEDS = 2
 """New seeds per trial."""

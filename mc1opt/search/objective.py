@@ -29,14 +29,14 @@ from mc1opt.files import remove_checkpoint
 from mc1opt.machine.environment import commit, versions
 from mc1opt.models.cost import cost
 from mc1opt.search.definition import StudyDefinition
+from mc1opt.search.json_values import given_values
 from mc1opt.search.observers import Observer, Observers
 from mc1opt.search.settings import SearchSettings
-from mc1opt.search.storable import given_values
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import CAUSED_BY_CONFIG, DataSet, EpochResult, Training, TrainingFailed
-from mc1opt.workers.memory import train_within_memory
 from mc1opt.workers.pool import Pool
 from mc1opt.workers.protocol import TrainingInterrupted
+from mc1opt.workers.train import train_within_memory
 
 logger = logging.getLogger(__name__)
 

@@ -27,18 +27,18 @@ from mc1opt.database.storage import StudyStorage
 from mc1opt.database.trial_files import tidy
 from mc1opt.search.confirm import SEEDS, Confirmation, missing_repetitions
 from mc1opt.search.definition import StudyDefinition
-from mc1opt.search.endings import Endings
 from mc1opt.search.importance import importances
 from mc1opt.search.objective import Objective, Proposal
 from mc1opt.search.observers import Observer, Observers, SearchEnded, SearchStarted
 from mc1opt.search.plan import expected_bytes, expected_seconds, has_timings, typical_config
 from mc1opt.search.settings import SearchSettings
+from mc1opt.search.stop_conditions import StopConditions
 from mc1opt.search.study import open_study
 from mc1opt.spec import DataSet
-from mc1opt.workers.crew import run_crew
 from mc1opt.workers.pool import Pool
 from mc1opt.workers.speed import epoch_seconds
 from mc1opt.workers.stop import StopFlag
+from mc1opt.workers.threads import run_crew
 
 
 def run_search(
@@ -95,7 +95,7 @@ class _Search:
         self.stop = stop
         self.lock = threading.Condition()
         self.study: optuna.Study = open_study(definition, settings, storage, data)
-        self.endings = Endings(self.study.get_trials(deepcopy=False), settings.max_failures)
+        self.conditions = StopConditions(self.study.get_trials(deepcopy=False), settings.max_failures)
         take_up_interrupted(self.study, storage)
         self.heartbeat = Heartbeat(self.study, storage)
         make_own(self.study, storage)
@@ -121,8 +121,8 @@ class _Search:
                     self._confirm()
         except Exception as error:
             failed = error
-        if self.endings.exhausted and not self.stop.is_set():
-            self.stop.set("exhausted", self.endings.exhausted)
+        if self.conditions.exhausted and not self.stop.is_set():
+            self.stop.set("exhausted", self.conditions.exhausted)
         try:
             study = load_study(self.storage, self.settings.study)  # with what ended trials gained since
             record, shares = records.study_record(study), importances(study)
@@ -225,7 +225,7 @@ class _Search:
     def _next(self) -> Proposal | None:
         """The next trial to train; None when this thread has nothing left to do."""
         with self.lock:
-            while not self.stop.is_set() and not self.endings.exhausted:
+            while not self.stop.is_set() and not self.conditions.exhausted:
                 sampler = self.study.sampler
                 no_more = isinstance(sampler, GridSampler) and sampler.is_exhausted(self.study)
                 trials = self.study.get_trials(deepcopy=False)
@@ -238,7 +238,7 @@ class _Search:
                     uncounted = len(trials) - outcomes["waiting"] - counted - running
                     result = self._propose(self.settings.trials + uncounted)
                 if isinstance(result, Proposal):
-                    self.endings.trial_begins()
+                    self.conditions.trial_begins()
                     self.storage.hold(result.trial.id)
                     return result
                 if result is not None:
@@ -261,6 +261,6 @@ class _Search:
 
     def _ended(self, trial: FrozenTrial) -> None:
         """Ends the search if too many trials in a row have failed."""
-        self.endings.trial_ended(trial)
-        if self.endings.failed:
-            self.stop.set("failures", self.endings.failed)
+        self.conditions.trial_ended(trial)
+        if self.conditions.failed:
+            self.stop.set("failures", self.conditions.failed)

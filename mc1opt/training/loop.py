@@ -22,6 +22,7 @@ from mc1opt.models.build import build_model
 from mc1opt.models.whitening import whitening_filters
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import INFERENCE_BATCH, EpochResult, Training, TrainingFailed
+from mc1opt.training.accuracy import accuracy
 from mc1opt.training.checkpoint import (
     CheckpointError,
     CheckpointWriter,
@@ -31,7 +32,6 @@ from mc1opt.training.checkpoint import (
     set_state,
     state_of,
 )
-from mc1opt.training.evaluate import accuracy
 from mc1opt.training.optim import (
     build_optimizer,
     learning_rate_factor,

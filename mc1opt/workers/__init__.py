@@ -1,11 +1,11 @@
 """Worker processes that train, and the pool of them.
 
-speed     seconds of an epoch on this machine, for the plan
-pool      the pool of workers: assigning trainings, replacing workers that die
+pool      the pool of workers: assigns trainings, fails those whose worker dies, starts a new worker
 child     one worker process, as its parent sees it
-process   the worker process itself
+process   the main function of a worker process
 protocol  the messages between the two
-memory    a training with its results, in micro-batches when out of memory
-crew      the threads that keep the workers busy
-stop      the flag by which signals, threads and a deadline end long work
+train     trains in the pool and collects results; retries with micro-batches when out of memory
+threads   the threads that keep the workers busy
+stop      the flag by which signals, threads and a deadline cancel long work
+speed     seconds of an epoch on this machine, for the plan
 """

@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 from mc1opt.config import Config
 from mc1opt.spec import DataSet, Device, Fidelity, Precision, Training, TrainingFailed
-from mc1opt.workers.memory import train
 from mc1opt.workers.pool import Pool
 from mc1opt.workers.protocol import TrainingInterrupted
 from mc1opt.workers.stop import TICK_SECONDS
+from mc1opt.workers.train import train
 
 SPEED_SEED = 2**63 - 1
 """Seed of the measuring trainings, which belong to no study."""

@@ -18,7 +18,7 @@ from mc1opt.database import records
 from mc1opt.database import storage as storage_module
 from mc1opt.database.records import TrialRecord
 from mc1opt.errors import StorageError, WorkerError
-from mc1opt.search import endings
+from mc1opt.search import stop_conditions
 from mc1opt.search.observers import Observer, SearchEnded, SearchStarted
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import EpochResult, Fidelity, Training
@@ -231,7 +231,7 @@ def test_infeasible_trials_are_told_without_training_also_in_a_study_made_in_par
 def test_infeasible_trials_in_a_row_end_the_study(
     reason: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endings, "MAX_UNTRAINED", 8)
+    monkeypatch.setattr(stop_conditions, "MAX_UNTRAINED", 8)
 
     def space(trial: BaseTrial) -> Config:
         if isinstance(trial, optuna.Trial) and trial.study.study_name == "s" and trial.number >= 2:
@@ -357,7 +357,7 @@ def test_a_config_of_a_trial_that_is_passed_over_may_be_trained(switches: Switch
 def test_untrained_trials_in_a_row_end_the_study_and_running_trials_end_well(
     switches: Switches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endings, "MAX_UNTRAINED", 12)
+    monkeypatch.setattr(stop_conditions, "MAX_UNTRAINED", 12)
     switches.add("sleep", seed=derive_seed(SEED, 0), epoch=2, value=2.0)
     ended = run_study(100, definition_of(tiny_space), workers=2, confirm=1, pruner="none")
     assert ended.reason == "exhausted"
@@ -374,7 +374,7 @@ def test_untrained_trials_in_a_row_end_the_study_and_running_trials_end_well(
 def test_an_interruption_does_not_make_an_exhausted_study_begin_to_count_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(endings, "MAX_UNTRAINED", 8)
+    monkeypatch.setattr(stop_conditions, "MAX_UNTRAINED", 8)
     first = run_study(100, definition_of(tiny_space))
     again = run_study(100, definition_of(tiny_space))
     assert (first.reason, again.reason) == ("exhausted", "exhausted")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mc1opt.export import check as export_check
+from mc1opt.export import parity as export_check
 from mc1opt.export.export import FORMATS, ExportCommand, export
 from tests.support.once import made_once
 from tests.support.trained import STUDY, Trained, train_small, write_study

@@ -36,8 +36,8 @@ from mc1opt.models.build import build_model
 from mc1opt.models.whitening import whitening_filters
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import DataSet, EpochResult, Fold, Training, TrainingFailed
+from mc1opt.training.accuracy import accuracy
 from mc1opt.training.checkpoint import load_weights
-from mc1opt.training.evaluate import accuracy
 from mc1opt.training.loop import Trainer, new_model, train
 from mc1opt.training.tensor_file import read_tensors, write_tensors
 from tests.support.images import (

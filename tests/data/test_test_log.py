@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mc1opt.data.openings import past_openings, record_opening
+from mc1opt.data.test_log import past_openings, record_opening
 from mc1opt.errors import StorageError
 from mc1opt.spec import DataSet
 

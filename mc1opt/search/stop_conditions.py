@@ -13,7 +13,7 @@ MAX_UNTRAINED = 50
 """Untrained trials in a row (`records.UNTRAINED`) after which the search space counts as exhausted."""
 
 
-class Endings:
+class StopConditions:
     """Counts untrained and failed trials in a row. Not thread-safe.
 
     Args:

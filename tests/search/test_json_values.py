@@ -13,7 +13,7 @@ import pytest
 from optuna.trial import BaseTrial, FixedTrial, Trial
 
 from mc1opt.errors import StudyFileError
-from mc1opt.search.storable import as_python, as_stored, given_values, suggesting_as_stored
+from mc1opt.search.json_values import as_python, as_stored, given_values, suggesting_as_stored
 from tests.support.studies import new_storage
 
 OPTUNAS_OWN = "ignore:Choices for a categorical distribution"

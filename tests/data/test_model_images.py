@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mc1opt.data.recorded import known_data, model_data
+from mc1opt.data.model_images import known_data, model_data
 from mc1opt.errors import DataError
 from tests.support.image_sets import change_a_bit
 from tests.support.retraining import small_images

@@ -220,7 +220,7 @@ def _from_module(module: Any, path: Path, neighbours: _Neighbours) -> StudyDefin
     if not callable(search_space):
         raise StudyFileError(
             f"{path} has no search space. Define a function `search_space(trial)` that returns a Config; "
-            f"copy {shipped_folder() / 'cnn.py'} for an example."
+            f"{shipped_folder() / 'cnn.py'} is an example to copy."
         )
     try:
         fidelity = Fidelity(

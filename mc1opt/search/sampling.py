@@ -251,7 +251,7 @@ def make_sampler(name: str, study_seed: int, grid: Grid | None = None) -> BaseSa
     if name == GRID_SAMPLER:
         if not grid:
             raise UsageError(
-                "--sampler grid needs a study definition with a grid: GRID, the values of each parameter; "
+                "--sampler grid needs a study definition with a grid: GRID, the values by parameter; "
                 "studies/published_grid.py is an example."
             )
         return WholeGridSampler(grid, study_seed)

@@ -36,11 +36,11 @@ class ImageSplit:
 
 
 def open_training_images(
-    data: DataSet, train_images: int, device: str, fold: Fold | None = None
+    data: DataSet, train_images: int, device: str, fold: Fold | None = None, unused_images: int = 0
 ) -> ImageSplit:
     """Opens the training images, cuts the validation images off, and takes `train_images` of the rest.
 
-    The validation images are those of the fold, if there is one.
+    The validation images are those of the fold, or so many unused ones, if either is given.
 
     Only the chosen images are copied, from files that all workers of a machine share in memory.
 
@@ -54,7 +54,7 @@ def open_training_images(
         if fold is not None:
             train, validation = fold_split(labels, fold, train_images)
         else:
-            train, validation = split(labels, data.validation_images, train_images)
+            train, validation = split(labels, data.validation_images, train_images, unused_images)
     except ValueError as error:
         raise DataError(f"{data.name}: {error}") from error
     return ImageSplit(

@@ -32,7 +32,7 @@ def stratified_order(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def split(
-    labels: NDArray[np.uint8], validation_images: int, train_images: int
+    labels: NDArray[np.uint8], validation_images: int, train_images: int, unused_images: int = 0
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The indices of the images that train and of those that validate.
 
@@ -40,17 +40,20 @@ def split(
         labels: of all training images, N.
         validation_images: how many are kept back.
         train_images: how many of the rest train.
+        unused_images: how many of those behind them validate, in place of the images that are kept back.
 
     Raises:
         ValueError: there are not so many.
     """
-    if validation_images + train_images > len(labels):
+    if validation_images + train_images + unused_images > len(labels):
         raise ValueError(
-            f"{train_images} training and {validation_images} validation images are more than the "
-            f"{len(labels)} that there are"
+            f"{train_images} training and {validation_images + unused_images} validation images are more "
+            f"than the {len(labels)} that there are"
         )
     order = stratified_order(labels)
-    return order[validation_images : validation_images + train_images], order[:validation_images]
+    end = validation_images + train_images
+    validation = order[end : end + unused_images] if unused_images else order[:validation_images]
+    return order[validation_images:end], validation
 
 
 def fold_split(

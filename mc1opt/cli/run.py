@@ -62,6 +62,13 @@ def run(
             help="How many of the best trials keep their weights; as many of the best by new trainings."
         ),
     ] = 5,
+    starting_points: Annotated[
+        bool,
+        typer.Option(
+            "--starting-points/--no-starting-points",
+            help="Whether a new study begins with the configs that its definition names.",
+        ),
+    ] = True,
     data: Data = None,
     wandb: Wandb = None,
     as_json: Json = False,
@@ -121,6 +128,7 @@ def run(
                 keep=keep,
                 max_trial_seconds=trial_seconds,
                 data=data,
+                starting_points=starting_points,
             ),
             stop=stop,
             on_start=signals.leave_to_the_work,

@@ -38,6 +38,8 @@ class SearchCommand:
     max_trial_seconds: float | None = None
     """Of training; None is no limit."""
     data: Path | None = None
+    starting_points: bool = True
+    """Whether a new study begins with those of its definition."""
 
 
 @dataclass(frozen=True)

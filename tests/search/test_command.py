@@ -158,6 +158,13 @@ def test_unused_images_validate_a_new_study_where_there_are_enough(
     assert fidelity.validation == validation
 
 
+def test_a_study_may_begin_without_its_starting_points() -> None:
+    run(trials=2, starting_points=False)
+    assert [trial.starting_point for trial in stored(name="mlp").trials] == [None, None]
+    run(trials=3)
+    assert stored(name="mlp").trials[2].starting_point is None
+
+
 def test_a_study_of_before_goes_on_with_the_images_that_were_held_out() -> None:
     run(trials=1, train_images=100)
     study = load_study(open_storage("s.db", create=False), "mlp")

@@ -18,7 +18,7 @@ from torchvision.datasets import VisionDataset
 
 from mc1opt.config import SGD, Config, ConvNet
 from mc1opt.data.images import open_training_images
-from mc1opt.models.convnet import convnet_parts
+from mc1opt.models.build import build_layers
 from mc1opt.spec import DataSet, Device
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -70,7 +70,7 @@ def tutorial_speed(
     loader: DataLoader[Any] = DataLoader(
         dataset, config.batch_size, shuffle=True, num_workers=loader_processes, persistent_workers=persistent
     )
-    model = nn.Sequential(convnet_parts(config.architecture, None)).to(device)
+    model = build_layers(config.architecture).to(device)
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(
         model.parameters(),

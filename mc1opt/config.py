@@ -1,14 +1,15 @@
-"""The config: architecture, optimizer, schedule's shape and augmentation of a training, frozen and in JSON.
+"""The config of a training: architecture, optimizer, schedule's shape and augmentation, frozen, in JSON.
 
-Here lie the config's models, its identity (`config_id`), and the shape arithmetic that decides whether an
-architecture can exist. Not here: epochs, seed and data (they are no part of a config, see
-`mc1opt.spec`), and anything that needs torch.
+The config's models, its identity (`config_id`), and the arithmetic of shapes that decides whether an
+architecture can exist. Not here: epochs, seed and data, which are not part of a config (see `mc1opt.spec`),
+and anything that needs torch.
 
 Shape suffixes in the code: N images, C channels, H height, W width.
 """
 
 import hashlib
 import json
+import operator
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -42,9 +43,18 @@ Normalisation = Literal["channels", "symmetric"]
 
 
 class _Model(BaseModel):
-    """What all parts of a config share: they don't change, and know no other fields."""
+    """A part of a config: immutable, finite numbers, no unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+def as_before() -> dict[str, Any]:
+    """Marks a field added after schema version 1, for `Field(json_schema_extra=as_before())`.
+
+    Its default must mean what configs without the field meant. The identity leaves it out at that value, so
+    that ids written before it existed stay valid.
+    """
+    return {"added_later": True}
 
 
 # ---- Architecture ----------------------------------------------------------------------------------------
@@ -58,7 +68,7 @@ class LinearLayer(_Model):
     norm: Norm = "none"
     activation: Activation = "relu"
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Probability with which an output is set to zero in training."""
+    """Probability that an output is set to zero in training."""
 
 
 class Pooling(_Model):
@@ -86,7 +96,11 @@ class ConvBlock(_Model):
     activation: Activation = "relu"
     pooling: Pooling | None = None
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Probability with which a value is set to zero in training, after everything else of the block."""
+    """Probability that a value is set to zero in training, after everything else of the block."""
+    residual: bool = Field(default=False, exclude_if=operator.not_, json_schema_extra=as_before())
+    """Whether a residual pair follows, before the dropout: two 3x3 convolutions with the block's width, norm
+    and activation, whose output is added to their input (He et al., 2016). Left out of the JSON where false,
+    so that other blocks are stored as before it existed."""
 
 
 class PlainStem(_Model):
@@ -133,7 +147,7 @@ class ConvNet(_Model):
     """What follows a convolution. Pooling first is 1.3 to 1.5 times as fast (the order of the speed records;
     batch statistics are then taken after the pooling); the other order is that of most textbooks."""
     global_pooling: Literal["none", "max", "average"] = "none"
-    """How the last feature map is reduced to one value a channel; "none" flattens it."""
+    """How the last feature map is reduced to one value per channel; "none" flattens it."""
     head: tuple[LinearLayer, ...] = Field(default=(), max_length=8)
     """Linear layers between the convolutions and the classifier."""
 
@@ -147,7 +161,7 @@ Architecture = Annotated[MLP | ConvNet, Field(discriminator="kind")]
 
 
 class BlockShape(NamedTuple):
-    """Channels, height and width that a block's convolution and its pooling put out."""
+    """Output channels, height and width of a block's convolution and of its pooling."""
 
     convolution: tuple[int, int, int]
     pooled: tuple[int, int, int]
@@ -157,7 +171,7 @@ def conv_shapes(network: ConvNet) -> list[BlockShape]:
     """The output shapes (C, H, W) of each block; with no pooling, `pooled` repeats `convolution`.
 
     Raises:
-        ValueError: the image shrinks below a kernel, naming the block (counted from 1).
+        ValueError: the image becomes smaller than a kernel; the message names the block, counted from 1.
     """
     size = IMAGE_SIZE
     if isinstance(network.stem, WhitenedStem):
@@ -224,7 +238,7 @@ class AdamW(_Model):
     beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
     beta2: float = Field(default=0.999, ge=0.0, lt=1.0)
     weight_decay: float = Field(default=0.01, ge=0.0, le=10.0)
-    """The share of a weight that a step takes away, times the learning rate; not on norms and biases."""
+    """Share of a weight that a step subtracts, times the learning rate; not on norms and biases."""
 
 
 Optimizer = Annotated[SGD | Adam | AdamW, Field(discriminator="kind")]
@@ -237,44 +251,35 @@ class Constant(_Model):
 
 
 class Cosine(_Model):
-    """From the peak down to 0 along half a cosine (Loshchilov and Hutter, 2017), without restarts."""
+    """From the peak to 0 along half a cosine (Loshchilov and Hutter, 2017), without restarts."""
 
     kind: Literal["cosine"] = "cosine"
 
 
 class OneCycle(_Model):
-    """Linearly up to the peak, then linearly down (Smith and Topin, 2018)."""
+    """Linearly to the peak, then linearly down (Smith and Topin, 2018)."""
 
     kind: Literal["one_cycle"] = "one_cycle"
     warmup: float = Field(default=0.25, gt=0.0, lt=1.0)
-    """The share of all steps after which the peak is reached."""
+    """Share of all steps after which the peak is reached."""
     start: float = Field(default=0.2, gt=0.0, le=1.0)
-    """The first learning rate, as a share of the peak."""
+    """First learning rate, as a share of the peak."""
     end: float = Field(default=0.01, ge=0.0, le=1.0)
-    """The last learning rate, as a share of the peak."""
+    """Last learning rate, as a share of the peak."""
 
 
 Schedule = Annotated[Constant | Cosine | OneCycle, Field(discriminator="kind")]
 
 
 class Augmentation(_Model):
-    """What is done at random to the training images."""
+    """Random changes of the training images."""
 
     flip: bool = False
-    """Left and right are exchanged with probability 1/2."""
+    """Mirrors an image left to right with probability 1/2."""
     crop: int = Field(default=0, ge=0, le=16)
-    """The image is shifted by up to so many pixels each way; the border is filled by reflection."""
+    """Pixels by which an image is shifted at most, each way; reflection fills the border."""
     cutout: int = Field(default=0, ge=0, le=IMAGE_SIZE)
-    """Side of the square (pixels) replaced by the mean colour (DeVries and Taylor, 2017); 0 is none."""
-
-
-def as_before() -> dict[str, Any]:
-    """Marks a field that was added after schema version 1, for `Field(json_schema_extra=as_before())`.
-
-    Such a field's default must mean what configs without it did. It is left out of the identity at that
-    value, so that ids written before it existed stay true.
-    """
-    return {"added_later": True}
+    """Pixels, side of the square that the mean colour replaces (DeVries and Taylor, 2017); 0 for none."""
 
 
 class Config(_Model):
@@ -284,15 +289,15 @@ class Config(_Model):
     optimizer: Optimizer
     schedule: Schedule = Constant()
     batch_size: int = Field(ge=1, le=8192)
-    """Images a step."""
+    """Images per step."""
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     augmentation: Augmentation = Augmentation()
     initialisation: Initialisation = Field(default="he", json_schema_extra=as_before())
     """How weights are drawn: "he" is normal with variance 2 / fan-in, biases 0 (He et al., 2015); "torch" is
-    what PyTorch's layers do by themselves, uniform with variance 1 / (3 fan-in), biases too."""
+    PyTorch's default, uniform with variance 1 / (3 fan-in), also for biases."""
     normalisation: Normalisation = Field(default="channels", json_schema_extra=as_before())
-    """What the network sees of an image: "channels" takes each channel's mean over training images away and
-    divides by its standard deviation; "symmetric" takes the values 0 to 255 to -1 to 1."""
+    """How images are scaled: "channels" subtracts each channel's mean over training images and divides by its
+    standard deviation; "symmetric" maps the values 0 to 255 to -1 to 1."""
 
     @model_validator(mode="after")
     def _has_batches(self) -> "Config":
@@ -312,7 +317,7 @@ def _norms_single_values(architecture: Architecture) -> bool:
 
 
 def _identity(value: Any) -> Any:
-    """The config as JSON values, without later fields at the value that means "as before"."""
+    """The config as JSON values, without the fields that `as_before` marks where they have their default."""
     if isinstance(value, BaseModel):
         result = {}
         for name, field in type(value).model_fields.items():
@@ -331,12 +336,12 @@ def _identity(value: Any) -> Any:
 
 
 def canonical_json(config: BaseModel) -> str:
-    """The one text form on which the identity rests: sorted keys, no blanks."""
+    """The text that the identity is the hash of: sorted keys, no blanks."""
     return json.dumps(_identity(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def config_id(config: Config) -> str:
-    """The config's identity: the first 12 hexadecimal digits of the SHA-256 of its canonical JSON."""
+    """The first 12 hexadecimal digits of the SHA-256 of the config's canonical JSON."""
     return hashlib.sha256(canonical_json(config).encode()).hexdigest()[:12]
 
 
@@ -371,7 +376,7 @@ def config_from_json(stored: dict[str, Any]) -> Config:
 
 
 def describe_validation_error(error: ValidationError) -> str:
-    """Pydantic's findings in one line each: the field, the rule, the value."""
+    """Pydantic's findings, separated by semicolons: field, rule, value of each."""
     lines = []
     for finding in error.errors(include_url=False):
         place = ".".join(str(part) for part in finding["loc"])

@@ -6,9 +6,9 @@ from mc1opt.config import MLP, SGD, Config, ConvBlock, ConvNet, LinearLayer, One
 def describe_config(config: Config) -> str:
     """A config in one line, such as "conv 32m 64m 128, 3x3 same, relu | sgd 0.1, constant, batch 64".
 
-    An m or a behind a width is max or average pooling, with size/stride where they are not both 2; the number
-    behind an optimizer is its learning rate, the one behind one-cycle its warm-up. Dropout has the rates of
-    all layers where they differ by more than where it is.
+    After a width, m or a is max or average pooling, with size/stride where they are not both 2, and r a
+    residual pair. The number after an optimizer is its learning rate, the one after one-cycle its warm-up.
+    Dropout has the rates of all layers where they differ by more than where it is.
     """
     return f"{_architecture(config.architecture)} | {_recipe(config)}"
 
@@ -21,7 +21,7 @@ def _architecture(architecture: MLP | ConvNet) -> str:
             parts += [first.activation] + (["batch norm"] if first.norm == "batch" else [])
         return ", ".join(parts + _dropout([layer.dropout for layer in architecture.layers], []))
     blocks = architecture.blocks
-    widths = " ".join(f"{block.width}{_pooling(block)}" for block in blocks)
+    widths = " ".join(f"{block.width}{_pooling(block)}{'r' if block.residual else ''}" for block in blocks)
     stem = "whitened " if isinstance(architecture.stem, WhitenedStem) else ""
     kernel = blocks[0].kernel_size
     parts = [f"{stem}conv {widths}", f"{kernel}x{kernel} {_padding(blocks[0])}"]

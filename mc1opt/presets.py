@@ -3,15 +3,14 @@
 Source: the slides of MC1, a deep-learning course's mini-challenge on hyperparameter and model tuning,
 4 May 2023, which tuned CIFAR-10 classifiers by hand, one change at a time. A preset is the architecture with
 the recipe of that source: stochastic gradient descent at the constant learning rate 0.1, batches of 200 (row
-11: Adam). `OPEN_VALUES` says what the source leaves open for all of them, a preset's description what it
-leaves open for that one; what stands there instead is our choice. A second recipe, mc1opt's own, trains the
-same networks better: see `improved`. Epochs, seed and data are no part of a config; the default epochs of
-both recipes stand beside it. Not here: training or evaluating a preset.
+11: Adam). `OPEN_VALUES` says what the source leaves open for all presets, a preset's description what it
+leaves open for that one, and our choice for each. A second recipe, mc1opt's own, trains the same networks
+better: see `improved`. Epochs, seed and data are not part of a config; a preset has the default epochs of
+both recipes. Not here: training or evaluating a preset.
 
-The convolutional presets without batch norm name the order "pool_norm_activation", the one that the search
-space in `studies/cnn.py` uses; the common order has the activation before the pooling. It is the same
-function: these networks have no norm, and a ReLU, which never falls as its input rises, commutes with max
-pooling.
+The convolutional presets without batch norm have the order "pool_norm_activation", as in the search space of
+`studies/cnn.py`; most textbooks put the activation before the pooling. Both are the same function: these
+networks have no norm, and ReLU, which is monotonic, commutes with max pooling.
 """
 
 import difflib
@@ -42,17 +41,15 @@ SOURCE = (
     "slides of MC1, a deep-learning course's mini-challenge on hyperparameter and model tuning, 4 May 2023"
 )
 OPEN_VALUES = (
-    "The source says Kaiming initialisation; PyTorch calls two of them so. We take what its layers do by "
-    "themselves (kaiming_uniform_ with a = sqrt(5)): with He's larger weights (kaiming_normal_), and images "
-    "normalised by channel, two trainings of row 1 did not come near its accuracy on validation images "
+    "The source says Kaiming initialisation, a name that PyTorch gives to two. We take the default of its "
+    "layers (kaiming_uniform_ with a = sqrt(5)): with He's larger weights (kaiming_normal_) and images "
+    "normalised by channel, two trainings of row 1 stayed far below its accuracy on validation images "
     "(benchmarks/LOG.md). "
     "It does not say how images are normalised: values from -1 to 1, as in PyTorch's own tutorial, are our "
-    "reading; on validation images row 2 is not told apart from itself with mean and standard deviation of "
-    "each channel. "
-    "It says nothing of momentum, weight decay, label smoothing, augmentation and epochs: that there "
-    "are none of the first four, and how many epochs, is our choice. It names learning rate 0.1 and batch "
-    "size 200 for the multilayer perceptrons; that the others have them, too (row 11 the batch size), is our "
-    "reading."
+    "reading; on validation images, normalising by channel makes no distinguishable difference to row 2. "
+    "It does not mention momentum, weight decay, label smoothing, augmentation and epochs: none of the first "
+    "four, and the number of epochs, are our choice. It names learning rate 0.1 and batch size 200 for the "
+    "multilayer perceptrons; that the other rows have them too (row 11 the batch size) is our reading."
 )
 """What the source leaves open for all presets."""
 
@@ -62,24 +59,24 @@ RECIPES: tuple[Recipe, ...] = ("published", "mc1opt")
 
 @dataclass(frozen=True)
 class Preset:
-    """A named config, and what its source says about it."""
+    """A named config, and what its source says of it."""
 
     name: str
     row: int
     """In the table of the source, 1 to 11."""
     published_accuracy: float
-    """On the test images, as a share of 1: a single number, of one training."""
+    """Test accuracy, 0 to 1, of one training."""
     parameters: int
-    """Trained ones."""
+    """Trained parameters."""
     description: str
     """What the network is, and which values are our choice."""
     config: Config
     """The network with the recipe of the source."""
     epochs: Mapping[Recipe, int]
-    """Of each recipe, if nobody says how many: our choice. The recipe `mc1opt` has no more than that of the
-    source, so that it does not owe its gain to longer training."""
+    """Default epochs of each recipe, our choice. The recipe `mc1opt` has no more than that of the source, so
+    that its gain does not come from longer training."""
     improved_learning_rate: float = 0.05
-    """The highest of the recipe `mc1opt`, where it trains with SGD."""
+    """Peak learning rate of the recipe `mc1opt`, where it trains with SGD."""
 
     def with_recipe(self, recipe: Recipe) -> Config:
         """The network with one of the two recipes."""
@@ -90,11 +87,11 @@ def improved(published: Config, learning_rate: float = 0.05) -> Config:
     """The same network with mc1opt's own recipe.
 
     Images normalised by channel, one cycle of the learning rate (Smith and Topin, 2018), Nesterov momentum,
-    label smoothing, flip and crop, weight decay but not on biases and norms. What the source trains with Adam
-    has decoupled weight decay (AdamW) in place of the momentum: there, Adam is what the row is about. The
-    values are the usual ones for small networks on CIFAR-10; they were not tuned, but for the learning rate
-    of row 5: with 0.05 its first epoch explodes, for 73,728 values go into the classifier without a norm; on
-    validation images 0.02 was better than 0.01 (benchmarks/LOG.md).
+    label smoothing, flip and crop, weight decay but not on biases and norms. Where the source trains with
+    Adam, which is what that row is about, AdamW takes the place of Nesterov momentum. The values are usual
+    for small networks on CIFAR-10 and not tuned, except the learning rate of row 5: with 0.05 its first epoch
+    diverges, because 73,728 values enter the classifier without a norm; on validation images 0.02 was better
+    than 0.01 (benchmarks/LOG.md).
     """
     optimizer: SGD | AdamW = SGD(learning_rate=learning_rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
     if isinstance(published.optimizer, Adam):
@@ -114,7 +111,7 @@ def get_preset(name: str) -> Preset:
     """The preset of this name.
 
     Raises:
-        UsageError: there is none; the message has the nearest names and all of them.
+        UsageError: there is none; the message lists the nearest names, and all.
     """
     if name in PRESETS:
         return PRESETS[name]
@@ -136,7 +133,7 @@ def get_recipe(name: str) -> Recipe:
 
 
 def _published(architecture: Architecture) -> Config:
-    """The architecture with the recipe of the source; see the top of this file."""
+    """The architecture with the recipe of the source; see the module's docstring."""
     return Config(
         architecture=architecture,
         optimizer=SGD(learning_rate=0.1),
@@ -157,7 +154,7 @@ def _two_convolutions(
     dropout: float = 0.0,
     head: tuple[int, ...] = (),
 ) -> Config:
-    """Two convolutions with kernel size 5 and no padding, dropout after the first block alone."""
+    """Two convolutions with kernel size 5 and no padding; dropout only after the first block."""
     first, second = widths
     blocks = (
         ConvBlock(width=first, kernel_size=5, pooling=pooling, dropout=dropout),
@@ -187,7 +184,7 @@ def cnn_32_128_fc() -> Config:
 
 
 def cnn_32_128() -> Config:
-    """Convolutions 32 and 128 wide (5x5, no padding), the linear layers but the classifier removed."""
+    """Convolutions 32 and 128 wide (5x5, no padding), without linear layers before the classifier."""
     return _two_convolutions((32, 128))
 
 

@@ -1,11 +1,30 @@
-"""Suggestions that search spaces share: optimizers, schedules, augmentation. Study files import them."""
+"""Suggestions that search spaces share: residual pairs, optimizers, schedules, augmentation.
 
+Study files import them.
+"""
+
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from mc1opt.config import SGD, Adam, AdamW, Augmentation, Constant, Cosine, OneCycle
+from mc1opt.config import SGD, Adam, AdamW, Augmentation, Constant, ConvBlock, Cosine, OneCycle
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
+
+
+def suggest_residual(trial: "BaseTrial", blocks: Iterable[ConvBlock]) -> list[ConvBlock]:
+    """The blocks, each with or without a residual pair after it: `conv1_residual` and so on.
+
+    In a copy of `studies/cnn.py`, whose own search space has none:
+
+        blocks = suggest_residual(trial, suggest_blocks(trial, size, norm, activation))
+    """
+    return [
+        block.model_copy(
+            update={"residual": trial.suggest_categorical(f"conv{number}_residual", [False, True])}
+        )
+        for number, block in enumerate(blocks, start=1)
+    ]
 
 
 def suggest_optimizer(trial: "BaseTrial") -> SGD | Adam | AdamW:

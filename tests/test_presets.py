@@ -4,7 +4,6 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
 from mc1opt.config import (
     MLP,
@@ -22,7 +21,6 @@ from mc1opt.config import (
     config_to_json,
 )
 from mc1opt.errors import UsageError
-from mc1opt.models.build import build_model
 from mc1opt.models.cost import cost, layers
 from mc1opt.presets import OPEN_VALUES, PRESETS, RECIPES, get_preset, get_recipe
 
@@ -54,13 +52,6 @@ DEEP_ROWS = ("cnn-deep", "cnn-deep-adjusted", "cnn-deep-batchnorm", "cnn-deep-ad
 def test_parameters_are_the_published_ones(name, parameters):
     assert get_preset(name).parameters == parameters
     assert cost(get_preset(name).config.architecture).parameters == parameters
-
-
-@ALL
-def test_the_built_network_has_the_parameters_the_preset_states(preset):
-    with torch.device("meta"):
-        model = build_model(preset.config.architecture)
-    assert sum(parameter.numel() for parameter in model.parameters()) == preset.parameters
 
 
 def test_rows_and_accuracies_are_those_of_the_source():
@@ -141,7 +132,7 @@ def test_each_recipe_has_default_epochs(preset):
 
 def test_an_unknown_recipe_is_refused_with_the_allowed_ones():
     assert get_recipe("mc1opt") == "mc1opt"
-    with pytest.raises(UsageError, match=r"unknown recipe 'best'\. Allowed: published, mc1opt\."):
+    with pytest.raises(UsageError, match=r"'best'.*published, mc1opt"):
         get_recipe("best")
 
 
@@ -165,11 +156,6 @@ def test_dropout_stands_where_the_source_has_it():
     assert not any(any(rates) for rates in dropouts.values())
 
 
-@ALL
-def test_description_says_something(preset):
-    assert len(preset.description) > 20
-
-
 @pytest.mark.parametrize(
     "name", ["cnn-32-128-pool-dropout", "cnn-deep", "cnn-deep-adjusted", "cnn-deep-adam"]
 )
@@ -179,18 +165,14 @@ def test_what_the_source_leaves_open_is_called_our_choice(name):
 
 
 def test_an_unknown_name_is_refused_with_the_nearest_and_all_names():
-    with pytest.raises(UsageError) as error:
-        get_preset("cnn-32-128-pol")
-    message = str(error.value)
-    assert "'cnn-32-128-pol'. Did you mean cnn-32-128-pool" in message
-    with pytest.raises(UsageError, match=r"'CNN-Deep'\. Did you mean cnn-deep"):
-        get_preset("CNN-Deep")
-    assert all(name in message for name in PRESETS)
-
-
-def test_a_name_like_no_other_is_refused_without_a_guess():
-    with pytest.raises(UsageError, match=r"'zzz'\. The presets are"):
-        get_preset("zzz")
+    for name, guess in {"cnn-32-128-pol": "cnn-32-128-pool", "CNN-Deep": "cnn-deep", "zzz": None}.items():
+        with pytest.raises(UsageError) as error:
+            get_preset(name)
+        first, guessed, listed = str(error.value).partition("Did you mean")
+        assert repr(name) in first
+        assert bool(guessed) == (guess is not None)
+        assert guess is None or guess in listed
+        assert all(preset in str(error.value) for preset in PRESETS)
 
 
 def test_presets_cannot_be_changed():
@@ -218,41 +200,20 @@ DEEP_TABLE = [
 """As the source prints it."""
 
 
-@pytest.mark.parametrize("name", ["cnn-deep", "cnn-deep-adam"])
-def test_the_deep_network_costs_exactly_the_published_table(name):
-    every = layers(get_preset(name).config.architecture)
-    printed = [layer for layer in every if layer.kind in ("Conv2d", "Linear", "Dropout")]
-    assert [(layer.kind, layer.output, layer.parameters) for layer in printed] == DEEP_TABLE
-
-
-def built_rows(name):
-    """Class, output and parameters of the layers of the built network, as an image passes them."""
-    with torch.device("meta"):
-        model = build_model(get_preset(name).config.architecture).eval()
-    rows = []
-    for module in model.modules():
-        if type(module).__name__ in ("Conv2d", "Linear", "Dropout", "BatchNorm2d", "BatchNorm1d"):
-            module.register_forward_hook(
-                lambda module, inputs, output: rows.append(
-                    (
-                        type(module).__name__,
-                        tuple(output.shape[1:]),
-                        sum(p.numel() for p in module.parameters()),
-                    )
-                )
-            )
-    model(torch.zeros(2, 3, 32, 32, device="meta"))
-    return rows
+def rows(name):
+    """Kind, output and parameters of the layers that the source prints, and of norms."""
+    table = layers(get_preset(name).config.architecture)
+    return [(layer.kind, layer.output, layer.parameters) for layer in table if "Pool" not in layer.kind]
 
 
 @pytest.mark.parametrize("name", ["cnn-deep", "cnn-deep-adam"])
-def test_the_built_deep_network_is_exactly_the_published_table(name):
-    assert built_rows(name) == DEEP_TABLE
+def test_the_deep_network_is_exactly_the_published_table(name):
+    assert rows(name) == DEEP_TABLE
 
 
 def test_row_10_has_a_norm_after_each_layer_and_the_geometry_of_row_8():
-    rows = built_rows("cnn-deep-batchnorm")
-    norms = [(kind, output) for kind, output, _ in rows if kind.startswith("BatchNorm")]
+    batchnorm = rows("cnn-deep-batchnorm")
+    norms = [(kind, output) for kind, output, _ in batchnorm if kind.startswith("BatchNorm")]
     assert norms == [
         ("BatchNorm2d", (64, 30, 30)),
         ("BatchNorm2d", (128, 13, 13)),
@@ -260,7 +221,7 @@ def test_row_10_has_a_norm_after_each_layer_and_the_geometry_of_row_8():
         ("BatchNorm2d", (256, 8, 8)),
         ("BatchNorm1d", (4096,)),
     ]
-    others = [(kind, output) for kind, output, _ in rows if not kind.startswith("BatchNorm")]
+    others = [(kind, output) for kind, output, _ in batchnorm if not kind.startswith("BatchNorm")]
     assert others == [(kind, output) for kind, output, _ in DEEP_TABLE]
 
 
@@ -269,7 +230,7 @@ def test_row_9_has_another_stride_padding_and_kernel_and_the_same_widths():
     assert [block.width for block in adjusted.blocks] == [64, 128, 256, 256]
     assert [layer.width for layer in adjusted.head] == [4096]
     assert [block.pooling is None for block in adjusted.blocks] == [b.pooling is None for b in deep.blocks]
-    outputs = [output for kind, output, _ in built_rows("cnn-deep-adjusted") if kind == "Conv2d"]
+    outputs = [output for kind, output, _ in rows("cnn-deep-adjusted") if kind == "Conv2d"]
     assert outputs == [(64, 34, 34), (128, 19, 19), (256, 11, 11), (256, 13, 13)]
     for theirs, ours in zip(deep.blocks, adjusted.blocks, strict=True):
         assert (ours.kernel_size, ours.padding) == (3, 2)

@@ -3,7 +3,7 @@
 from optuna.trial import FixedTrial
 
 from mc1opt import suggest
-from mc1opt.config import SGD, AdamW, Augmentation, OneCycle
+from mc1opt.config import SGD, AdamW, Augmentation, ConvBlock, OneCycle
 
 
 def test_only_the_parameters_of_the_chosen_kind_are_asked_for() -> None:
@@ -17,6 +17,13 @@ def test_only_the_parameters_of_the_chosen_kind_are_asked_for() -> None:
     adamw = {"optimizer": "adamw", "adam_learning_rate": 0.001, "adam_beta2": 0.95, "use_weight_decay": True}
     expected = AdamW(learning_rate=0.001, beta2=0.95, weight_decay=0.1)
     assert suggest.suggest_optimizer(FixedTrial({**adamw, "adamw_weight_decay": 0.1})) == expected
+
+
+def test_each_block_has_its_own_choice_of_a_residual_pair() -> None:
+    blocks = [ConvBlock(width=4), ConvBlock(width=8, norm="batch")]
+    trial = FixedTrial({"conv1_residual": False, "conv2_residual": True})
+    expected = [ConvBlock(width=4), ConvBlock(width=8, norm="batch", residual=True)]
+    assert suggest.suggest_residual(trial, blocks) == expected
 
 
 def test_schedule_and_augmentation_are_what_was_suggested() -> None:

@@ -12,15 +12,15 @@ from mc1opt.errors import ModelError
 from mc1opt.inference.open_model import Images, Outputs
 
 TOLERANCE = 1e-3
-"""The greatest difference of a logit, in float32: rounding differs between kernels, by far less."""
+"""Greatest difference of a logit, in float32; kernels round differently, but by far less."""
 RANDOM_IMAGES = 1_000
-"""Images of noise that are compared besides the validation images: they lead where no photograph leads."""
+"""Images of noise, compared besides the validation images: they reach logits that photographs do not."""
 BATCH_SIZES = (1, 2, 61, 256)
-"""Of the first batches that a file is asked; then `LAST_BATCH` each."""
+"""Images in the first batches that are compared; all later ones have `LAST_BATCH`."""
 LAST_BATCH = 500
 LATENCY_BATCHES = (1, 256)
 LATENCY_SECONDS = 0.5
-"""How long each batch size is timed, at least."""
+"""Shortest total time of the measurements of a batch size."""
 LEAST_REPEATS = 5
 
 Run = Callable[[Images], Outputs]
@@ -28,17 +28,17 @@ Run = Callable[[Images], Outputs]
 
 @dataclass(frozen=True)
 class Check:
-    """A file's answers beside the model's."""
+    """How a file's answers compare with the model's."""
 
     images: int
     max_logit_difference: float
     """NaN where a logit is not finite."""
     different_decisions: int
-    """Images whose greatest logit is another one."""
+    """Images for which another logit is the greatest."""
 
     @property
     def same(self) -> bool:
-        """Whether it is the same model as far as float32 can tell."""
+        """Whether it is the same model, up to the rounding of float32."""
         return self.different_decisions == 0 and self.max_logit_difference <= TOLERANCE
 
     @property
@@ -48,7 +48,7 @@ class Check:
 
 
 def images_to_compare(validation_images: Images) -> Images:
-    """The validation images, then images of noise, always the same ones."""
+    """The validation images, then images of noise, which never change."""
     generator = np.random.Generator(np.random.PCG64(0))
     shape = (RANDOM_IMAGES, *validation_images.shape[1:])
     noise = generator.integers(0, 256, shape, dtype=np.uint8)
@@ -56,7 +56,7 @@ def images_to_compare(validation_images: Images) -> Images:
 
 
 def all_logits(run: Run, images: Images) -> NDArray[np.float32]:
-    """The logits of all images (N x 10), asked in batches of different sizes, one of them a single image.
+    """The logits of all images (N x 10), from batches of different sizes, one of them a single image.
 
     Raises:
         ModelError: the outputs have other shapes, or the probabilities are not the softmax of the logits.
@@ -75,7 +75,7 @@ def all_logits(run: Run, images: Images) -> NDArray[np.float32]:
 
 
 def compare(run: Run, images: Images, expected: NDArray[np.float32]) -> Check:
-    """Asks a model for all images and compares its logits with the expected ones (N x 10)."""
+    """Runs a model on all images and compares its logits with the expected ones (N x 10)."""
     logits = all_logits(run, images)
     with np.errstate(invalid="ignore"):  # infinity minus infinity
         difference = float(np.abs(logits - expected).max())
@@ -87,7 +87,7 @@ def compare(run: Run, images: Images, expected: NDArray[np.float32]) -> Check:
 
 
 def latency(run: Run, images: Images) -> dict[str, float]:
-    """Median milliseconds by batch size, after one batch that is not counted."""
+    """Median milliseconds by batch size, after a warm-up batch."""
     milliseconds = {}
     for size in LATENCY_BATCHES:
         batch = np.resize(images, (size, *images.shape[1:]))

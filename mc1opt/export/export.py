@@ -1,7 +1,7 @@
-"""Exporting a model to files that other programs read, each proven to be the same model.
+"""Exports a model to files that other programs read, each proven to be the same model.
 
 A file is written under a temporary name, opened by its own runtime, compared with the model, and only then
-put into its place: what fails leaves nothing behind, and overwrites nothing.
+moved to its place: a failure leaves nothing behind and overwrites nothing.
 """
 
 import contextlib
@@ -39,10 +39,10 @@ from mc1opt.text import plural
 from mc1opt.training.model_folder import file_sha256, weights_model
 
 FORMATS = {"onnx": ".onnx", "pt2": ".pt2", "safetensors": ".safetensors", "python": ".py"}
-"""The formats with the endings of their files."""
+"""Formats, and the endings of their files."""
 DEFAULT_FORMATS = ("onnx",)
 LEFT_BEHIND = 3600.0
-"""Seconds: a file that was written by half and not touched for so long is of a process that was killed."""
+"""Seconds without a change after which a partly written file is taken to be of a killed process."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class ExportCommand:
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """A file that was written, and how it compares with the model."""
+    """A written file, and how it compares with the model."""
 
     format: str
     path: str
@@ -70,7 +70,7 @@ class ExportedFile:
     max_logit_difference: float
     different_decisions: int
     images: int
-    """How many were compared: those of validation and noise."""
+    """Images compared: validation images and noise."""
     latency: dict[str, float]
     """Median milliseconds by batch size."""
 
@@ -80,17 +80,17 @@ class ExportedFile:
 
 
 def export(command: ExportCommand, *, write: Callable[[str], None], output: TextIO) -> list[ExportedFile]:
-    """Exports a model as the command line asks for it.
+    """Exports a model as the options say.
 
     Args:
         command: the options.
-        write: is given each line that people read.
+        write: takes each line for people.
         output: where the progress of fetching images is shown.
 
     Raises:
-        UsageError: wrong options, nothing to export, or files that are there already.
+        UsageError: wrong options, nothing to export, or files that exist already.
         ModelError: a file is not the same model.
-        Mc1optError: what else went wrong.
+        Mc1optError: anything else that people can mend.
     """
     formats = _formats(command)
     if command.model is not None:
@@ -116,10 +116,10 @@ def export(command: ExportCommand, *, write: Callable[[str], None], output: Text
 
 
 def _with_own_weights(source: ExportSource, folder: Path) -> ExportSource:
-    """The model with a copy of its weights: a running search deletes those of trials that leave the best.
+    """The model with a copy of its weights, which a running search deletes when other trials are better.
 
     Raises:
-        ModelError: they are gone already.
+        ModelError: they are already gone.
     """
     copy = folder / source.weights.name
     try:
@@ -170,18 +170,18 @@ class Exporter:
     def export(
         self, name: str, path: Path, *, half: bool, force: bool, write: Callable[[str], None]
     ) -> ExportedFile:
-        """Writes the format `name` to `path`, and checks it.
+        """Writes the format `name` to `path`, and checks the file.
 
         Args:
             name: one of `FORMATS`.
             path: where to.
             half: whether in float16.
-            force: whether a file that is there is replaced.
-            write: is given each line that people read.
+            force: whether an existing file is replaced.
+            write: takes each line for people.
 
         Raises:
-            UsageError: there is a file by now, and `force` was not given; it stays.
-            ModelError: the file cannot be written, or is not the same model; then there is none.
+            UsageError: a file exists by now, and `force` is false; it stays.
+            ModelError: the file cannot be written, or is not the same model; no file is left.
         """
         temporary = path.with_name(f".{os.getpid()}.{path.name}")
         try:
@@ -194,11 +194,11 @@ class Exporter:
                 raise ModelError(f"{path} was not written: as {name} its logits are not finite; {why}.")
             if not (half or check.same):
                 raise ModelError(
-                    f"{path} was not written: as {name} the model is another one. Logits differ by up to "
+                    f"{path} was not written: as {name} it is not the same model. Logits differ by up to "
                     f"{check.max_logit_difference:.2g} (allowed: {TOLERANCE:g}), "
                     f"{plural(check.different_decisions, 'decision')} of {check.images:,} (allowed: none)."
                 )
-            # Before it is there: a pt2 file that the record does not know could not be opened.
+            # First the record: a pt2 file that is not in it would not be opened.
             record_export(
                 self._record,
                 path,
@@ -246,7 +246,7 @@ class Exporter:
         writer(path, source.weights, source.config, metadata, half=half)
 
     def _check(self, name: str, path: Path) -> tuple[Check, dict[str, float]]:
-        """Opens the file with its own runtime, as others will."""
+        """Opens the file with its own runtime, as its users will."""
         if name == "onnx":
             run = open_onnx(path).run
         elif name == "pt2":
@@ -259,17 +259,17 @@ class Exporter:
 
 
 def _formats(command: ExportCommand) -> list[str]:
-    """The wanted formats, each once; what is wrong with the options is found before anything is opened."""
+    """The requested formats, each once; options are checked before anything is opened."""
     formats = list(dict.fromkeys(command.formats or DEFAULT_FORMATS))
     for name in formats:
         if name not in FORMATS:
             raise UsageError(f"unknown format {name!r}. Allowed: {', '.join(FORMATS)}.")
     if command.study is None and command.model is None:
-        raise UsageError("give --study NAME or --model DIR: what shall be exported?")
+        raise UsageError("give --study NAME or --model DIR: which model to export.")
     if command.model is not None and command.trial is not None:
         raise UsageError("give --trial or --model DIR: a model folder holds one model.")
     if command.half and "python" in formats:
-        raise UsageError("--half is about weights, and --format python holds none.")
+        raise UsageError("--half is for weights, and --format python writes none.")
     if "onnx" in formats:
         for package in ("onnx", "onnxruntime", "onnxscript"):
             onnx_package(package)
@@ -277,7 +277,7 @@ def _formats(command: ExportCommand) -> list[str]:
 
 
 def _exports_folder(command: ExportCommand) -> Path:
-    """Beside the models of the database that the model is of, as far as its place tells that."""
+    """Beside the models of the same database, if the model's folder tells which; else of `--storage`."""
     if command.model is not None and (command.model / TRAININGS).exists():
         for models in (command.model.parent, command.model.resolve().parent):
             if models.name == "models":
@@ -286,7 +286,7 @@ def _exports_folder(command: ExportCommand) -> Path:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Temporary files of processes, of any host, that were killed while they exported to `path`."""
+    """Deletes temporary files of killed processes, of any host, that exported to `path`."""
     for leftover in path.parent.glob(f".*.{glob.escape(path.name)}"):
         if not leftover.name.split(".")[1].isdecimal():
             continue
@@ -296,10 +296,10 @@ def _remove_leftovers(path: Path) -> None:
 
 
 def _place(temporary: Path, path: Path, *, replace: bool) -> None:
-    """Gives a file its name; one that has it is replaced only if it shall be, however late it came.
+    """Gives a file its final name, atomically.
 
     Raises:
-        UsageError: there is one, and it shall not be replaced.
+        UsageError: a file of this name exists, even if only since now, and `replace` is false.
     """
     if replace:
         temporary.replace(path)

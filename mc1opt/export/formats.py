@@ -1,8 +1,8 @@
-"""Writing a model as ONNX, as a program of `torch.export`, or as safetensors: one file each.
+"""Writes a model as ONNX, as a program of `torch.export`, or as safetensors: one file each.
 
-Inputs are images (uint8, N x 3 x 32 x 32, RGB, any N), normalisation is in the graph, outputs are logits and
-probabilities. Not here: which model, and whether the file is the same model (`mc1opt.export.export`,
-`mc1opt.export.check`).
+Input: images (uint8, N x 3 x 32 x 32, RGB, any N); normalisation is in the graph. Outputs: logits and
+probabilities. Not here: which model (`mc1opt.export.export`), and whether the file is the same model
+(`mc1opt.export.check`).
 """
 
 import contextlib
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     import torch
 
 BATCH = "batch"
-"""The name of the dimension whose size is free."""
+"""Name of the dimension of free size."""
 
 
 def write_onnx(path: Path, weights: Path, config: Config, metadata: dict[str, str], *, half: bool) -> None:
-    """An ONNX file; the texts go to its metadata. In `half`, weights and layers are float16.
+    """An ONNX file with `metadata`; if `half`, weights and layers are float16.
 
     Raises:
-        Mc1optError: packages are missing.
+        Mc1optError: a package is missing.
     """
     onnx = onnx_package("onnx")
     onnx_package("onnxscript")
@@ -58,7 +58,7 @@ def write_onnx(path: Path, weights: Path, config: Config, metadata: dict[str, st
 
 
 def write_pt2(path: Path, weights: Path, config: Config, metadata: dict[str, str], *, half: bool) -> None:
-    """A program of `torch.export`, without code of mc1opt; the texts are its extra files."""
+    """A program of `torch.export`, without code of mc1opt; `metadata` become its extra files."""
     import torch
 
     with torch.no_grad():
@@ -78,9 +78,9 @@ def write_pt2(path: Path, weights: Path, config: Config, metadata: dict[str, str
 def write_safetensors(
     path: Path, weights: Path, config: Config, metadata: dict[str, str], *, half: bool
 ) -> None:
-    """Weights and, in the file's header, the config as JSON: what `build_model` needs to make the network.
+    """Weights and, in the file's header, the config as JSON: what `build_model` needs to build the network.
 
-    In `half`, all weights but those of the normalisation are float16.
+    If `half`, all weights but those of the normalisation are float16.
     """
     from safetensors.torch import save
 
@@ -93,7 +93,7 @@ def write_safetensors(
             else tensor
             for name, tensor in tensors.items()
         }
-    # `save_file` would let nobody but its owner read the file.
+    # `save_file` would make the file readable for its owner alone.
     path.write_bytes(save(tensors, metadata={**metadata, "memory_format": "channels_last"}))
 
 
@@ -104,7 +104,7 @@ def _inference(weights: Path, config: Config, *, half: bool) -> "torch.nn.Module
 
 
 def _sample() -> "torch.Tensor":
-    """Two images: with one alone, the exporter would take its number for a constant."""
+    """Two images: from one, the exporter would infer that the batch size is always 1."""
     import torch
 
     return torch.zeros(2, IMAGE_CHANNELS, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
@@ -112,7 +112,7 @@ def _sample() -> "torch.Tensor":
 
 @contextlib.contextmanager
 def _known_warnings() -> Iterator[None]:
-    """Silences what torch says of weights in channels_last order; the check of the file sees to them."""
+    """Silences torch's warnings about weights in channels_last order; `check` proves the file right."""
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", message="No complete tensor found in the group", category=UserWarning

@@ -2,42 +2,28 @@
 
 The script draws the same random numbers from the same seeds as `mc1opt.training.loop`, so that in float32 it
 trains the same network. Its layers are literal: who reads it sees this network, not a builder of networks.
+Everything else is taken from `script_template.py`, as text.
 """
 
+import itertools
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from mc1opt import __version__
-from mc1opt.config import (
-    CLASSES,
-    IMAGE_CHANNELS,
-    IMAGE_SIZE,
-    MLP,
-    SGD,
-    Adam,
-    Augmentation,
-    Config,
-    ConvBlock,
-    ConvNet,
-    Cosine,
-    LinearLayer,
-    OneCycle,
-    WhitenedStem,
-    config_id,
-    conv_shapes,
-)
+from mc1opt.config import CLASSES, IMAGE_CHANNELS, IMAGE_SIZE, Config, ConvNet, config_id
 from mc1opt.data.cache import CIFAR10
 from mc1opt.data.splits import SPLIT_SEED
 from mc1opt.errors import ModelError
-from mc1opt.export import script_parts as parts
 from mc1opt.export.source import ExportSource
+from mc1opt.models.layers import Layer, walk
 from mc1opt.spec import DEVICES, DataSet, Precision
 from mc1opt.training.model_folder import weights_model
 
 if TYPE_CHECKING:
     from torch import nn
 
-ACTIVATIONS = {"relu": "nn.ReLU()", "gelu": "nn.GELU()", "silu": "nn.SiLU()"}
+TEMPLATE = Path(__file__).with_name("script_template.py")
 
 
 def training_script(source: ExportSource, data: DataSet, file_name: str) -> str:
@@ -54,38 +40,35 @@ def training_script(source: ExportSource, data: DataSet, file_name: str) -> str:
     if source.fidelity is None:
         raise ModelError(f"{source.title} does not say its epochs, without which a script cannot train it.")
     config = source.config
+    top, _, body = TEMPLATE.read_text().partition("\n\n\n")
+    imports, _, constants = top.rpartition('"""\n\n')[2].rpartition("\n\n")
     left = data.train_images - data.validation_images
-    constants = {
+    values = {
         "SEED": str(source.seed or 0),
         "EPOCHS": str(source.fidelity.epochs),
-        "TRAIN_IMAGES": f"{min(source.fidelity.train_images, left):_}  # of those that validation leaves",
-        "BATCH_SIZE": str(config.batch_size),
-        "LEARNING_RATE": f"{config.optimizer.learning_rate!r}  # the peak of the schedule",
-        "LABEL_SMOOTHING": repr(config.label_smoothing),
-        "SPLIT_SEED": f"{SPLIT_SEED}  # decides which images validate",
-        "BFLOAT16": f"{_bfloat16_devices(source)}  # devices where training computes in it",
+        "TRAIN_IMAGES": f"{min(source.fidelity.train_images, left):_}",
+        "SPLIT_SEED": str(SPLIT_SEED),
+        "BFLOAT16": _bfloat16_devices(source),
     }
-    stem = _stem(config)
-    augmented = config.augmentation != Augmentation()
-    definitions = [
-        parts.data(own=_own_images(source) is not None),
-        _augment(config.augmentation) if augmented else parts.NO_AUGMENTATION,
-        parts.NORMALISE,
-        *([parts.WHITENING] if stem else []),
-        _network(config),
-        _optimizer(config),
-        _learning_rate(config),
-        parts.ACCURACY,
-        parts.train(
-            kernel_size=stem.kernel_size if stem else None,
-            normalisation=config.normalisation,
-            convnet=isinstance(config.architecture, ConvNet),
-        ),
-        parts.MAIN,
+    for part in (config, config.optimizer, config.schedule, config.augmentation):
+        values |= {name.upper(): repr(value) for name, value in part}
+    # The functions that the template calls, and those that take their place.
+    functions = {
+        "sgd": config.optimizer.kind,
+        "one_cycle": config.schedule.kind,
+        "channels": config.normalisation,
+        "load_cifar10": "load_cifar10" if _own_images(source) is None else "load_arrays",
+    }
+    body = _with_layers(body, config)
+    for name, function in functions.items():
+        body = re.sub(rf"(?<!def )\b{name}\(", f"{function}(", body)
+    body = _without_unused(body)
+    lines = [
+        _set(line, values) for line in constants.splitlines() if re.search(rf"\b{line.split()[0]}\b", body)
     ]
-    listed = "\n".join(f"{name} = {value}" for name, value in constants.items())
-    top = "\n\n".join([_header(source, file_name), _imports(config), listed])
-    return "\n\n\n".join([top, *(section.strip() for section in definitions)]) + "\n"
+    if "math." not in body:
+        imports = imports.replace("import math\n", "")
+    return "\n\n".join([_header(source, file_name), imports, "\n".join(lines), "\n" + body])
 
 
 def run_script_network(path: Path, source: ExportSource) -> "nn.Module":
@@ -93,15 +76,11 @@ def run_script_network(path: Path, source: ExportSource) -> "nn.Module":
     import torch
 
     state = weights_model(source.weights, source.config).state_dict()
-    stem = _stem(source.config)
     names: dict[str, object] = {"__name__": "script"}
     exec(compile(path.read_text(), str(path), "exec"), names)
-    arguments = [torch.zeros(IMAGE_CHANNELS), torch.ones(IMAGE_CHANNELS)]
-    if stem is not None:
-        arguments.append(torch.zeros(stem.width, IMAGE_CHANNELS, stem.kernel_size, stem.kernel_size))
     build = names["build_network"]
     assert callable(build)
-    network: nn.Module = build(*arguments)
+    network: nn.Module = build(torch.zeros(2, IMAGE_CHANNELS, IMAGE_SIZE, IMAGE_SIZE))
     # The same layers in the same order, under other names.
     network.load_state_dict(dict(zip(network.state_dict(), state.values(), strict=True)))
     return network.to(memory_format=torch.channels_last).eval()
@@ -116,13 +95,6 @@ def _bfloat16_devices(source: ExportSource) -> str:
 def _own_images(source: ExportSource) -> str | None:
     """The name of the images, if they are not CIFAR-10's."""
     return source.data["name"] if source.data is not None and source.data["name"] != CIFAR10 else None
-
-
-def _stem(config: Config) -> WhitenedStem | None:
-    architecture = config.architecture
-    if isinstance(architecture, ConvNet) and isinstance(architecture.stem, WhitenedStem):
-        return architecture.stem
-    return None
 
 
 def _header(source: ExportSource, file_name: str) -> str:
@@ -167,184 +139,66 @@ def _harmless(text: str) -> str:
     return "".join(c if c.isprintable() and c not in '"\\' else "?" for c in text)
 
 
-def _imports(config: Config) -> str:
-    cosine = "import math\n" if isinstance(config.schedule, Cosine) else ""
-    return f"import argparse\nimport hashlib\n{cosine}{parts.IMPORTS.strip()}"
+# ---- The template's parts --------------------------------------------------------------------------------
 
 
-# ---- The network -----------------------------------------------------------------------------------------
+def _without_unused(body: str) -> str:
+    """The definitions without those that nothing calls but themselves."""
+    for definition in body.split("\n\n\n"):
+        names = re.findall(r"^(?:def|class) (\w+)", definition, re.MULTILINE)
+        if names and len(re.findall(rf"\b{names[0]}\(", body)) == 1:
+            return _without_unused(body.replace(definition + "\n\n\n", ""))
+    return body
 
 
-_HE_INITIALISATION = """\
-    for layer in network:
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-"""
+def _set(line: str, values: dict[str, str]) -> str:
+    """A line "NAME = value  # comment" with another value."""
+    name, _, rest = line.partition(" = ")
+    return f"{name} = {values[name]}{''.join(rest.partition('  #')[1:])}"
 
 
-def _network(config: Config) -> str:
+def _with_layers(body: str, config: Config) -> str:
+    """The definitions with the layers of a config in `build_network`, and with its initialisation."""
     architecture = config.architecture
-    whitened = _stem(config) is not None
-    layers = ["Normalise(mean, std),"]
-    layers += _mlp(architecture) if isinstance(architecture, MLP) else _convnet(architecture)
-    body = "\n".join(" " * 8 + line for line in layers)
-    arguments = "mean, std, filters" if whitened else "mean, std"
-    drawn = _HE_INITIALISATION if config.initialisation == "he" else ""
-    return f'''def build_network({arguments}):
-    """From images (uint8, N x 3 x 32 x 32) to logits (N x 10)."""
-    network = nn.Sequential(
-{body}
-    )
-{drawn}    return network
-'''
-
-
-def _mlp(architecture: MLP) -> list[str]:
-    return ["nn.Flatten(),", *_linear(architecture.layers, IMAGE_CHANNELS * IMAGE_SIZE**2)]
-
-
-def _convnet(architecture: ConvNet) -> list[str]:
     lines = []
-    channels = IMAGE_CHANNELS
-    if isinstance(architecture.stem, WhitenedStem):
-        stem = architecture.stem
-        size = IMAGE_SIZE - stem.kernel_size + 1
-        channels = stem.width
-        lines += [f"# {channels} x {size} x {size}", "Whiten(filters),", ACTIVATIONS[stem.activation] + ","]
-    shapes = conv_shapes(architecture)
-    for block, shape in zip(architecture.blocks, shapes, strict=True):
-        lines.append("# " + " x ".join(str(part) for part in shape.pooled))
-        lines += _block(block, channels, architecture.order)
-        channels = block.width
-    _, height, width = shapes[-1].pooled
-    lines.append(f"# to the {CLASSES} classes")
-    if architecture.global_pooling != "none":
-        kind = "Max" if architecture.global_pooling == "max" else "Avg"
-        lines.append(f"nn.Adaptive{kind}Pool2d(1),")
-        height = width = 1
-    return [*lines, "nn.Flatten(),", *_linear(architecture.head, channels * height * width)]
+    for part, group in itertools.groupby(walk(architecture), key=_part):
+        layers = list(group)
+        if part:
+            lines.append("# " + " x ".join(map(str, layers[-1].output)))
+        elif isinstance(architecture, ConvNet):
+            lines.append(f"# to the {CLASSES} classes")
+        lines += _lines(layers)
+    before, first, after = body.partition("        normalise,\n")
+    after = after[after.index("    )\n") :]
+    if config.initialisation == "torch":
+        after = after.replace("    initialise(network)\n", "")
+    return before + first + "".join(f"        {line}\n" for line in lines) + after
 
 
-def _block(block: ConvBlock, channels: int, order: str) -> list[str]:
-    options = [f"{channels}, {block.width}, {block.kernel_size}"]
-    if block.stride != 1:
-        options.append(f"stride={block.stride}")
-    if block.padding:
-        options.append(f"padding={block.padding}")
-    if block.norm == "batch":
-        options.append("bias=False")
-    norm_activation = [f"nn.BatchNorm2d({block.width}),"] if block.norm == "batch" else []
-    norm_activation.append(ACTIVATIONS[block.activation] + ",")
-    pooling = []
-    if block.pooling is not None:
-        kind = "Max" if block.pooling.kind == "max" else "Avg"
-        stride = "" if block.pooling.stride == block.pooling.size else f", stride={block.pooling.stride}"
-        pooling = [f"nn.{kind}Pool2d({block.pooling.size}{stride}),"]
-    pooled_first = order == "pool_norm_activation"
-    rest = [*pooling, *norm_activation] if pooled_first else [*norm_activation, *pooling]
-    dropout = [f"nn.Dropout({block.dropout!r}),"] if block.dropout > 0.0 else []
-    return [f"nn.Conv2d({', '.join(options)}),", *rest, *dropout]
+def _part(layer: Layer) -> str:
+    """The stem or the block that a layer belongs to; "" for the layers after them."""
+    names = layer.name.split(".")
+    return ".".join(names[: {"stem": 1, "blocks": 2}.get(names[0], 0)])
 
 
-def _linear(layers: tuple[LinearLayer, ...], inputs: int) -> list[str]:
+def _lines(layers: list[Layer]) -> list[str]:
+    """The arguments of `nn.Sequential`; what is inside of a `Residual` is indented."""
     lines = []
+    inner = ""
     for layer in layers:
-        bias = ", bias=False" if layer.norm == "batch" else ""
-        lines.append(f"nn.Linear({inputs}, {layer.width}{bias}),")
-        if layer.norm == "batch":
-            lines.append(f"nn.BatchNorm1d({layer.width}),")
-        lines.append(ACTIVATIONS[layer.activation] + ",")
-        if layer.dropout > 0.0:
-            lines.append(f"nn.Dropout({layer.dropout!r}),")
-        inputs = layer.width
-    return [*lines, f"nn.Linear({inputs}, {CLASSES}),"]
+        if inner and not layer.name.startswith(inner):
+            lines.append("),")
+            inner = ""
+        if layer.kind == "Residual":
+            lines.append("Residual(")
+            inner = f"{layer.name}."
+        else:
+            lines.append(("    " if inner else "") + _layer(layer))
+    return lines
 
 
-# ---- The recipe ------------------------------------------------------------------------------------------
-
-
-def _optimizer(config: Config) -> str:
-    optimizer = config.optimizer
-    if isinstance(optimizer, SGD):
-        options = [f"momentum={optimizer.momentum!r}", f"nesterov={optimizer.nesterov}"]
-        name = "SGD"
-    else:
-        options = [f"betas=({optimizer.beta1!r}, {optimizer.beta2!r})"]
-        name = "Adam" if isinstance(optimizer, Adam) else "AdamW"
-    lines = "\n".join(" " * 8 + option + "," for option in ("lr=LEARNING_RATE", *options, "fused=True"))
-    return f'''def build_optimizer(network):
-    """Weight decay is not for norms and biases."""
-    weights = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
-    return torch.optim.{name}(
-        [
-            {{"params": weights, "weight_decay": {optimizer.weight_decay!r}}},
-            {{"params": others, "weight_decay": 0.0}},
-        ],
-{lines}
-    )
-'''
-
-
-def _learning_rate(config: Config) -> str:
-    schedule = config.schedule
-    if isinstance(schedule, OneCycle):
-        return f'''def learning_rate(step, steps):
-    """One cycle: linearly up to the peak, then linearly down."""
-    peak = {schedule.warmup!r} * steps - 1.0
-    if step <= peak and peak > 0.0:
-        factor = {schedule.start!r} + (1.0 - {schedule.start!r}) * step / peak
-    else:
-        factor = 1.0 + ({schedule.end!r} - 1.0) * (step - peak) / (steps - 1.0 - peak)
-    return LEARNING_RATE * factor
-'''
-    if isinstance(schedule, Cosine):
-        return '''def learning_rate(step, steps):
-    """From the peak to 0 along half a cosine."""
-    return LEARNING_RATE * 0.5 * (1.0 + math.cos(math.pi * step / steps))
-'''
-    return '''def learning_rate(step, steps):
-    """The same for every step."""
-    return LEARNING_RATE
-'''
-
-
-def _augment(augmentation: Augmentation) -> str:
-    said, lines = [], []
-    crop, cutout = augmentation.crop, augmentation.cutout
-    if crop:
-        said.append(f"shifted by up to {crop} pixels")
-        lines.append(f"shifts = torch.randint({-crop}, {crop + 1}, (count, 2), generator=generator)")
-    if augmentation.flip:
-        said.append("flipped")
-        lines.append("flips = torch.rand(count, generator=generator) < 0.5")
-    if cutout:
-        said.append(f"cut out by {cutout} pixels")
-    lines += ["rows = columns = torch.arange(32).expand(count, 32)"]
-    if crop:
-        lines += ["rows = reflect(rows + shifts[:, :1])", "columns = reflect(columns + shifts[:, 1:])"]
-    if augmentation.flip:
-        lines.append("columns = torch.where(flips[:, None], columns.flip(1), columns)")
-    lines += [
-        "rows, columns = rows.to(images.device), columns.to(images.device)",
-        "chosen = chosen.to(images.device)",
-        "batch = images[chosen[:, None, None], rows[:, :, None], columns[:, None, :]]",
-    ]
-    if cutout:
-        lines += [
-            "centres = (torch.rand(count, 2, generator=generator) * 32).long()",
-            f"places = torch.arange(32) - (centres - {cutout // 2})[:, :, None]",
-            f"inside = ((places >= 0) & (places < {cutout})).to(images.device)",
-            "square = inside[:, 0, :, None] & inside[:, 1, None, :]",
-            "batch = torch.where(square[..., None], fill, batch)",
-        ]
-    body = "\n".join("    " + line for line in lines)
-    reflect = parts.REFLECT.strip() + "\n\n\n" if crop else ""
-    return f'''{reflect}def augment(images, chosen, generator, fill):
-    """A batch at random: {", ".join(said)}."""
-    count = len(chosen)
-{body}
-    return batch.permute(0, 3, 1, 2)
-'''
+def _layer(layer: Layer) -> str:
+    if layer.kind == "FixedConvolution":
+        return f"FixedConvolution(whitening_filters(normalise(images), {layer.arguments[-1]})),"
+    options = [f"{name}={value!r}" for name, value in layer.options.items()]
+    return f"nn.{layer.kind}({', '.join([*map(repr, layer.arguments), *options])}),"

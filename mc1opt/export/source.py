@@ -1,4 +1,4 @@
-"""What is exported: the kept weights of a trial, or a model folder; and how good it is known to be."""
+"""The model to export: a trial with kept weights, or a model folder; and its known accuracy."""
 
 import contextlib
 import json
@@ -32,29 +32,30 @@ class ExportSource:
     """A trained model that can be exported."""
 
     title: str
-    """What it is, such as "trial 7 of study cnn"."""
+    """For people, such as "trial 7 of study cnn"."""
     quality: str
-    """What is known of its accuracy, such as "validation 0.8012, one seed, not tested"."""
+    """Its known accuracy, such as "validation 0.8012, one seed, not tested"."""
     stem: str
-    """The exported files' names without their ending."""
+    """Name of the exported files, without their endings."""
     folder: str
-    """The name of the folder that they go into."""
+    """Name of the folder of the exported files."""
     study: str
-    """The study's name; empty if it is not known."""
+    """The study's name; empty if unknown."""
     study_folder: str
-    """The name of the folder of the study's files; empty if it is not known."""
+    """Name of the folder of the study's files; empty if unknown."""
     weights: Path
     config: Config
     data: dict[str, str] | None
-    """Name and SHA-256 of the data; None if they are not known."""
+    """Name and SHA-256 of the training data; None if unknown."""
     fidelity: Fidelity | None
-    """How it was trained; None if that is not known."""
+    """Training images and epochs; None if unknown."""
     seed: int | None
     device: str | None = None
-    """Where it was trained, and in which precision; None if that is not known."""
+    """Where it was trained; None if unknown."""
     precision: str | None = None
+    """What it was trained in; None if unknown."""
     accumulation: int = 1
-    """The steps that each batch was taken in, because memory was short; 1 is the whole batch."""
+    """Micro-batches per batch, more than 1 where memory was short."""
 
 
 def trial_source(
@@ -65,15 +66,15 @@ def trial_source(
     Args:
         storage: the study database.
         study: the study's name.
-        number: the trial; None is the best one: of those with kept weights, the one that promises most
+        number: the trial; None for the best of those with kept weights
             (`mc1opt.database.ranking.by_expected_accuracy`).
-        write: takes the line that says which trials are passed over, if there are any.
+        write: takes the lines about trials that are passed over.
 
     Raises:
         UsageError: the study has no finished trial or no such trial, or the trial's weights are not kept.
         StorageError: there is no such study or database.
-        ConfigError: the stored config is of a newer mc1opt.
-        ModelError: the kept weights are damaged, or those of another training.
+        ConfigError: a newer mc1opt stored the config.
+        ModelError: the kept weights are damaged, or of another training.
     """
     record = read_study(storage, study)
     for line in passed_over_lines(record.trials):
@@ -115,7 +116,7 @@ def trial_source(
 
 
 def _where_weights_are(folder: Path, record: StudyRecord, trial: TrialRecord, storage: str) -> str:
-    """Why no trial of a study has weights in its folder, and what to do."""
+    """Why the study's folder holds no weights, and what to do."""
     missing = f"they would be in {folder}, which {'has none' if folder.is_dir() else 'is not there'}."
     for other in sorted(folder.parent.glob(f"*/{weights_path(folder, trial.number).name}")):
         with contextlib.suppress(ModelError):
@@ -134,19 +135,19 @@ def _where_weights_are(folder: Path, record: StudyRecord, trial: TrialRecord, st
 
 
 def _refuse_other_weights(path: Path, number: int, config: Config, seed: int | None) -> None:
-    """Compares what the kept weights say of themselves with the trial, whose accuracy will go with them."""
+    """Raises if the kept weights are of another config or seed than the trial, whose accuracy is stated."""
     if _training_of(path) != (config_id(config), seed):
         raise ModelError(
-            f"{path} holds the weights of another training than that of trial {number}: its config or seed "
-            f"is another. Nothing was exported."
+            f"{path} does not hold the weights of trial {number}: their config or seed is another. Nothing "
+            "was exported."
         )
 
 
 def _training_of(path: Path) -> tuple[str, int] | None:
-    """The config's id and the seed that weights were trained with; None if the file does not say it.
+    """Config id and seed that weights were trained with; None if the file does not say.
 
     Raises:
-        ModelError: it cannot be read, or is damaged.
+        ModelError: the file cannot be read, or is damaged.
     """
     from mc1opt.training.tensor_file import TensorFileError, read_tensors
 
@@ -181,7 +182,7 @@ def _trial_quality(trial: TrialRecord) -> str:
 
 
 def folder_source(path: Path) -> ExportSource:
-    """The model of a model folder; how it was trained and how good it is are read from its metrics.
+    """The model of a model folder; its metrics say how it was trained and how accurate it is.
 
     Raises:
         ModelError: the folder is missing or damaged.
@@ -214,7 +215,7 @@ def folder_source(path: Path) -> ExportSource:
 
 
 def _folder_quality(metrics: dict[str, Any]) -> str:
-    """From what `retrain` has measured; a folder that was made otherwise may know nothing."""
+    """The accuracy that `retrain` measured; a folder of other origin may have none."""
     try:
         test = metrics["test"]
         own = test["by_seed"][str(metrics["kept_seed"])]

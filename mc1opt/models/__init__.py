@@ -1,9 +1,8 @@
 """Config -> network, and what it costs.
 
-build      from an architecture to an initialised network
-convnet    the convolutional network
-mlp        the multilayer perceptron, and the linear layers that both share
-inference  a trained network as it is exported
+layers     the walk through an architecture: each layer with its class, arguments, output shape and cost
+cost       the sums of parameters and multiply-accumulates
+build      from the layers to an initialised network
 whitening  the filters of a whitened stem
-cost       parameters and multiply-accumulates in closed form
+inference  a trained network as it is exported
 """

@@ -1,21 +1,21 @@
-"""From an architecture to the network: normalisation, the layers, their initialisation, their memory format.
+"""From an architecture to the network: the layers' modules, normalisation, initialisation, memory format.
 
-Not here: what the layers are (`mc1opt.models.mlp`, `mc1opt.models.convnet`), where mean, standard deviation
-and whitening filters come from (`mc1opt.data`, `mc1opt.models.whitening`), and devices and precision.
+Not here: which layers there are (`mc1opt.models.layers`), where mean, standard deviation and whitening
+filters come from (`mc1opt.data`, `mc1opt.models.whitening`), and devices and precision.
 """
 
 from collections import OrderedDict
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mc1opt.config import IMAGE_CHANNELS, IMAGE_SIZE, MLP, ConvNet, Initialisation
-from mc1opt.models.convnet import convnet_parts
-from mc1opt.models.mlp import mlp_parts
+from mc1opt.models.layers import walk
 
 
 class Normalisation(nn.Module):
-    """Takes a value of each channel away and divides by another: usually its mean and standard deviation.
+    """Subtracts a value from each channel and divides by another: usually its mean and standard deviation.
 
     Both are buffers, so that they are stored with the weights and are part of an exported graph.
     """
@@ -43,6 +43,59 @@ class Normalisation(nn.Module):
         """An image of one colour: broadcast along the batch in memory order, unlike three values."""
         image = values.view(1, -1, 1, 1).expand(1, IMAGE_CHANNELS, IMAGE_SIZE, IMAGE_SIZE)
         return image.contiguous(memory_format=self.memory_format)
+
+
+class FixedConvolution(nn.Module):
+    """A convolution that is not trained: no bias, no padding, its weight a buffer, of zeros at first."""
+
+    weight: Tensor
+
+    def __init__(self, channels: int, width: int, kernel_size: int) -> None:
+        """`channels`: of the input; `width`: channels of the output; `kernel_size`: pixels."""
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(width, channels, kernel_size, kernel_size))
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:  # noqa: N803  (a shape suffix)
+        """The convolved images; the height and the width shrink by kernel size - 1."""
+        return F.conv2d(images_NCHW, self.weight)
+
+    def extra_repr(self) -> str:
+        """What `print(model)` shows."""
+        return f"shape={tuple(self.weight.shape)}"
+
+
+class Residual(nn.Sequential):
+    """Layers whose output, which has the shape of their input, is added to it (He et al., 2016)."""
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:  # noqa: N803  (a shape suffix)
+        """The sum, before the activation that follows."""
+        output = images_NCHW
+        for layer in self:
+            output = layer(output)
+        return images_NCHW + output
+
+
+OWN_KINDS: dict[str, type[nn.Module]] = {"FixedConvolution": FixedConvolution, "Residual": Residual}
+"""Classes of layers that `torch.nn` does not have."""
+
+
+def build_layers(architecture: MLP | ConvNet) -> nn.Sequential:
+    """The modules of all layers, from normalised images N x 3 x 32 x 32 to logits N x 10.
+
+    A dot in a layer's name opens an inner `nn.Sequential`, unless the layer before the dot is there already.
+    Weights are those that PyTorch draws.
+    """
+    network = nn.Sequential()
+    for layer in walk(architecture):
+        *groups, name = layer.name.split(".")
+        place: nn.Module = network
+        for group in groups:
+            if not hasattr(place, group):
+                place.add_module(group, nn.Sequential())
+            place = place.get_submodule(group)
+        kind = OWN_KINDS.get(layer.kind) or getattr(nn, layer.kind)
+        place.add_module(name, kind(*layer.arguments, **layer.options))
+    return network
 
 
 def initialise(network: nn.Module) -> None:
@@ -74,30 +127,37 @@ def build_model(
     Args:
         architecture: what the config says.
         initialisation: how its weights are drawn; see `mc1opt.config.Config`.
-        mean: taken away from each channel, 3 values, 0 to 255; None means 0, for weights that are loaded
-            later.
-        std: what each channel is divided by then, in the same units; None means 1.
-        whitening: the filters of a whitened stem, from `mc1opt.models.whitening`; None puts zeros in their
+        mean: subtracted from each channel, 3 values, 0 to 255; None is 0, for weights that are loaded later.
+        std: the divisor of each channel, in the same units; None is 1.
+        whitening: the filters of a whitened stem, from `mc1opt.models.whitening`; None leaves zeros in their
             place, for weights that are loaded later.
 
     Raises:
         ValueError: mean, std or whitening have a shape that does not belong to this architecture, or
             whitening is given where there is no whitened stem.
     """
-    if isinstance(architecture, MLP):
-        if whitening is not None:
-            raise ValueError("whitening filters were given, but an MLP has no stem")
-        memory_format = torch.contiguous_format
-        layers = mlp_parts(architecture)
-    else:
-        memory_format = torch.channels_last
-        layers = convnet_parts(architecture, whitening)
+    convolutional = isinstance(architecture, ConvNet)
+    memory_format = torch.channels_last if convolutional else torch.contiguous_format
     mean = torch.zeros(IMAGE_CHANNELS) if mean is None else mean
     std = torch.ones(IMAGE_CHANNELS) if std is None else std
-    parts = OrderedDict[str, nn.Module](normalisation=Normalisation(mean, std, memory_format))
-    parts.update(layers)
-    network = nn.Sequential(parts)
+    network = nn.Sequential(OrderedDict(normalisation=Normalisation(mean, std, memory_format)))
+    for name, module in build_layers(architecture).named_children():
+        network.add_module(name, module)
+    if whitening is not None:
+        _set_whitening(network, whitening)
     if initialisation == "he":
         initialise(network)
     # Of the tensors only those with four dimensions have a memory format to change.
-    return network.to(memory_format=memory_format) if isinstance(architecture, ConvNet) else network
+    return network.to(memory_format=memory_format) if convolutional else network
+
+
+def _set_whitening(network: nn.Module, filters: Tensor) -> None:
+    stems = [module for module in network.modules() if isinstance(module, FixedConvolution)]
+    if not stems:
+        raise ValueError("whitening filters were given, but the network has no whitened stem")
+    needed = stems[0].weight.shape
+    if filters.shape != needed:
+        raise ValueError(
+            f"the whitening filters have shape {tuple(filters.shape)}; this stem needs {tuple(needed)}"
+        )
+    stems[0].weight.copy_(filters)

@@ -2,7 +2,7 @@
 
 The method is that of the CIFAR-10 speed records (Page, "How to train your ResNet 8: Bag of tricks", 2019;
 Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024). Not here: the layer that uses the filters
-(`mc1opt.models.convnet`), and which images are the training images.
+(`mc1opt.models.build`), and which images are the training images.
 """
 
 import torch

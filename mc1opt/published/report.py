@@ -5,7 +5,8 @@ from typing import Any
 
 from mc1opt.config import ConvNet, config_to_json
 from mc1opt.describe import describe_config
-from mc1opt.models.cost import LayerCost, cost, layers
+from mc1opt.models.cost import cost, layers
+from mc1opt.models.layers import Layer
 from mc1opt.presets import OPEN_VALUES, PRESETS, RECIPES, SOURCE, Preset, Recipe
 from mc1opt.program import program
 from mc1opt.published.plan import Entry
@@ -39,7 +40,7 @@ def preset_json(preset: Preset, results: Results) -> dict[str, Any]:
     }
 
 
-def _layer_json(layer: LayerCost) -> dict[str, Any]:
+def _layer_json(layer: Layer) -> dict[str, Any]:
     return {
         "name": layer.name,
         "kind": layer.kind,
@@ -152,7 +153,7 @@ def layer_rows(preset: Preset) -> list[tuple[str, tuple[int, ...], int | None]]:
     return rows
 
 
-def _pooling(network: ConvNet, layer: LayerCost) -> str:
+def _pooling(network: ConvNet, layer: Layer) -> str:
     pooling = network.blocks[int(layer.name.split(".")[1])].pooling
     assert pooling is not None
     return f"  {pooling.kind} pooling {pooling.size}x{pooling.size}, stride {pooling.stride}"

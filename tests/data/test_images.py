@@ -180,7 +180,7 @@ def test_nothing_else_names_the_files_of_the_test_images() -> None:
         for function in [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]:
             if any("test_images.npy" in text for text in strings(function)):
                 doors.add((path.name, function.name))
-        if not inside and path.name != "script_parts.py":  # the text of a script, which runs without mc1opt
+        if not inside and path.name != "script_template.py":  # a script, which runs without mc1opt
             assert not [text for text in strings(tree) if ".npy" in text], path
             assert not reading & {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}, path
             assert not reading & imported(tree), path

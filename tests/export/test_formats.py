@@ -78,7 +78,7 @@ def test_a_missing_package_is_named_with_what_to_install(
     trained: Trained, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(Mc1optError, match=rf"needs the package {package}, .*pip install 'mc1opt\[export\]'"):
+    with pytest.raises(Mc1optError, match=rf"{package}.*mc1opt\[export\]"):
         write_onnx(Path("x.onnx"), trained.weights, trained.config, METADATA, half=False)
     assert not Path("x.onnx").exists()
     with pytest.raises(Mc1optError, match=package):

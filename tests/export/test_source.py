@@ -60,11 +60,12 @@ def test_another_trial_can_be_chosen() -> None:
 @pytest.mark.parametrize(
     ("number", "message"),
     [
-        (2, r"trial 2 of study 's' has no kept weights: .* Trials with kept weights: 0, 1\."),
-        (3, r"trial 3 of study 's' was not trained to its end \(failed \(diverged\): the training loss of"),
-        (9, r"study 's' has no trial 9; its trials are 0 to 4\."),
+        (2, r"trial 2 of study 's' .*: 0, 1\."),
+        (3, r"trial 3 of study 's' .*diverged.*: 0, 1\."),
+        (4, r"trial 4 .*newer"),
+        (9, r"study 's' .*trial 9.*0 to 4"),
     ],
-    ids=["not kept", "failed", "none"],
+    ids=["not kept", "failed", "of a newer mc1opt", "none"],
 )
 def test_a_trial_without_kept_weights_is_refused_with_those_that_have_them(number: int, message: str) -> None:
     with pytest.raises(UsageError, match=message):
@@ -72,14 +73,8 @@ def test_a_trial_without_kept_weights_is_refused_with_those_that_have_them(numbe
 
 
 @pytest.mark.usefixtures("study")
-def test_a_config_of_a_newer_mc1opt_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"trial 4 .* passed over: it is one with a config that a newer"):
-        trial_source(STORAGE, STUDY, 4)
-
-
-@pytest.mark.usefixtures("study")
 def test_a_study_that_does_not_exist_is_named() -> None:
-    with pytest.raises(StorageError, match=r"there is no study 'other' in this database. It has: s\."):
+    with pytest.raises(StorageError, match=r"'other'.*: s\."):
         trial_source(STORAGE, "other", None)
 
 
@@ -88,9 +83,7 @@ def test_a_study_without_finished_trials_has_nothing_to_export(trained: Trained)
 
     open_storage(STORAGE, create=True, owner=this_owner(), threads=1)
     optuna.create_study(study_name="empty", storage=open_storage(STORAGE, create=False), direction="maximize")
-    with pytest.raises(
-        UsageError, match="study 'empty' has no finished trial, so there is nothing to export"
-    ):
+    with pytest.raises(UsageError, match=r"'empty'.*mc1opt run"):
         trial_source(STORAGE, "empty", None)
 
 
@@ -121,7 +114,7 @@ def test_weights_of_another_training_are_refused(trained: Trained, change: dict[
     metadata = file.metadata | {"config": json.dumps(config)}
     metadata |= {key: str(value) for key, value in change.items() if key in metadata}
     write_tensors(path, file.tensors, metadata)
-    with pytest.raises(ModelError, match=r"holds the weights of another training than that of trial 1"):
+    with pytest.raises(ModelError, match=r"safetensors .*trial 1"):
         trial_source(STORAGE, STUDY, None)
 
 
@@ -131,7 +124,7 @@ def test_damaged_weights_are_refused() -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ModelError, match=r"cannot be used: it is damaged: its checksum"):
+    with pytest.raises(ModelError, match="checksum"):
         trial_source(STORAGE, STUDY, None)
 
 
@@ -140,7 +133,7 @@ def test_weights_that_cannot_be_read_are_named() -> None:
     path = kept_weights(study_folder(checkpoints_folder(STORAGE), STUDY))[BEST]
     path.unlink()
     path.mkdir()  # the superuser may read everything else
-    with pytest.raises(ModelError, match=r"trial-00001.safetensors cannot be read: Is a directory"):
+    with pytest.raises(ModelError, match=r"trial-00001.safetensors .*Is a directory"):
         trial_source(STORAGE, STUDY, None)
 
 
@@ -192,7 +185,7 @@ def test_a_study_copied_before_it_kept_its_folder_is_told_where_its_weights_are(
         trial_source(STORAGE, "a copy", None)
     weights = checkpoints_folder(STORAGE)
     missing, command = str(caught.value).splitlines()
-    assert f"they would be in {study_folder(weights, 'a copy')}, which is not there." in missing
+    assert str(study_folder(weights, "a copy")) in missing
     subprocess.run(command, shell=True, check=True)
     assert trial_source(STORAGE, "a copy", None).weights.parent == study_folder(weights, "a copy")
 
@@ -202,7 +195,7 @@ def test_weights_of_others_are_not_taken_for_those_of_a_copy(trained: Trained, t
     write_study(train_small(tmp_path / "other", seed=trained.training.seed + 1), name="other")
     write_study(trained)
     shutil.rmtree(study_folder(checkpoints_folder(STORAGE), STUDY))
-    with pytest.raises(UsageError, match=r"which is not there\. Weights lie beside the database"):
+    with pytest.raises(UsageError, match=r"not there\. .*beside the database"):
         trial_source(STORAGE, STUDY, None)
 
 
@@ -213,7 +206,7 @@ def test_a_copy_in_another_database_is_told_where_its_weights_would_be(trained: 
     with pytest.raises(UsageError) as caught:
         trial_source("away.db", STUDY, None)
     message, command = str(caught.value).splitlines()
-    assert f"they would be in away.db.files/checkpoints/{STUDY}, which is not there." in message
+    assert f"away.db.files/checkpoints/{STUDY}" in message
     assert command == f"  mc1opt retrain --study {STUDY} --trial {BEST} --storage away.db"
     shutil.copytree(files_folder(STORAGE), files_folder("away.db"))
     assert trial_source("away.db", STUDY, None).weights.exists()
@@ -223,5 +216,5 @@ def test_an_empty_folder_is_called_so(trained: Trained) -> None:
     write_study(trained)
     for path in kept_weights(study_folder(checkpoints_folder(STORAGE), STUDY)).values():
         path.unlink()
-    with pytest.raises(UsageError, match=f"checkpoints/{STUDY}, which has none"):
+    with pytest.raises(UsageError, match=f"checkpoints/{STUDY}.* none"):
         trial_source(STORAGE, STUDY, None)

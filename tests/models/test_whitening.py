@@ -1,5 +1,7 @@
 """The whitening filters: what they do to the images they come from."""
 
+import re
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -87,11 +89,11 @@ def test_of_many_images_an_evenly_taken_part_is_used():
 
 
 def test_integers_are_refused_because_they_are_not_normalised():
-    with pytest.raises(ValueError, match=r"normalised images; given: values of type torch\.uint8"):
+    with pytest.raises(ValueError, match=r"torch\.uint8"):
         whitening_filters(torch.zeros(4, 3, 32, 32, dtype=torch.uint8), 2)
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 32, 32), (4, 3, 2, 32)])
 def test_missing_or_too_small_images_are_refused_with_their_shape(shape):
-    with pytest.raises(ValueError, match="at least 3x3; given: "):
+    with pytest.raises(ValueError, match=rf"3x3.*{re.escape(str(shape))}"):
         whitening_filters(torch.zeros(shape), 3)

@@ -25,6 +25,9 @@ from tests.support.images import ALL_AUGMENTATION, IMAGES, SMALL_CONVNET, small_
 
 STUDY = "s"
 STORAGE = "storage/mc1opt.db"
+RESIDUAL_NET = SMALL_CONVNET.model_copy(
+    update={"blocks": tuple(block.model_copy(update={"residual": True}) for block in SMALL_CONVNET.blocks)}
+)
 BEST = 1
 """The trial with the highest value; its weights are kept, and those of trial 0."""
 
@@ -47,11 +50,11 @@ class Trained:
 
 
 def train_small(folder: Path, **changes: Any) -> Trained:
-    """Trains `SMALL_CONVNET` with everything that a recipe can have; images and weights lie in `folder`."""
+    """Trains `RESIDUAL_NET` with everything that a recipe can have; images and weights lie in `folder`."""
     data = write_images(folder)
     name, _, _ = look_at_files(folder)
     data = data.model_copy(update={"name": name, "validation_images": IMAGES // 10})
-    fields = {"architecture": SMALL_CONVNET, "schedule": OneCycle(), "augmentation": ALL_AUGMENTATION}
+    fields = {"architecture": RESIDUAL_NET, "schedule": OneCycle(), "augmentation": ALL_AUGMENTATION}
     fields |= {"label_smoothing": 0.1, "weights": str(folder / "trained.safetensors")}
     fields["optimizer"] = SGD(learning_rate=0.05, momentum=0.9, nesterov=True, weight_decay=0.05)
     training = small_training(data, **(fields | changes))

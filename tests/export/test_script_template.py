@@ -1,4 +1,4 @@
-"""The parts of a training script against what mc1opt itself does."""
+"""What the template of the scripts computes, against what mc1opt itself does."""
 
 import types
 from collections.abc import Callable
@@ -8,39 +8,32 @@ import numpy as np
 import pytest
 import torch
 
-from mc1opt.config import Augmentation
+from mc1opt.config import SGD, Adam, AdamW, Augmentation, Constant, Cosine, OneCycle
 from mc1opt.data.augment import augment_batch
 from mc1opt.data.images import open_training_images
 from mc1opt.data.splits import SPLIT_SEED, stratified_order
-from mc1opt.export import script_parts as parts
-from mc1opt.export.script import training_script
+from mc1opt.export import script_template
 from mc1opt.models.whitening import whitening_filters
 from mc1opt.seeds import derive_seed
 from mc1opt.training.evaluate import accuracy
-from tests.export.test_script import CIFAR10, CONFIGS, source_of
+from mc1opt.training.optim import build_optimizer, learning_rate_factor
 from tests.support.trained import Trained, random_images
 
 IMAGES = random_images(60).contiguous(memory_format=torch.channels_last)
 
 
-def defined(*sections: str) -> dict[str, Callable]:
-    """What these sections of a script define."""
-    names: dict = {"SPLIT_SEED": SPLIT_SEED, "__name__": "script"}
-    exec("\n".join(["import hashlib", parts.IMPORTS, *sections]), names)
-    return names
-
-
 def test_seeds_are_those_of_mc1opt() -> None:
-    seed_of = defined(parts.data(own=False))["seed_of"]
     for what in ((1, "epoch", 3), (2**62 + 1, "initialisation"), (0,)):
-        assert seed_of(*what) == derive_seed(*what)
+        assert script_template.seed_of(*what) == derive_seed(*what)
 
 
-@pytest.mark.parametrize("own", [True, False])
-def test_the_images_are_those_of_mc1opt(trained: Trained, own: bool) -> None:
-    names = defined(parts.data(own=own))
-    images, labels = names["load"](Path(trained.data.folder), "train")
-    order = names["stratified_order"](labels)
+@pytest.mark.parametrize("load", [script_template.load_arrays, script_template.load_cifar10])
+def test_the_images_are_those_of_mc1opt(
+    trained: Trained, load: Callable[[Path, str], tuple[torch.Tensor, torch.Tensor]]
+) -> None:
+    images, labels = load(Path(trained.data.folder), "train")
+    assert script_template.SPLIT_SEED == SPLIT_SEED
+    order = script_template.stratified_order(labels)
     np.testing.assert_array_equal(order, stratified_order(labels.numpy().astype(np.uint8)))
     ours = open_training_images(trained.data, 300, "cpu")
     validation, train = order[:40], order[40:340]
@@ -59,7 +52,7 @@ def test_without_arrays_the_images_are_those_of_torchvision(monkeypatch: pytest.
         return types.SimpleNamespace(data=pixels[part], targets=list(range(60))[part])
 
     monkeypatch.setattr("torchvision.datasets.CIFAR10", cifar10)
-    images, labels = defined(parts.data(own=False))["load"](Path("none"), "test")
+    images, labels = script_template.load_cifar10(Path("none"), "test")
     np.testing.assert_array_equal(images, pixels[50:])
     assert (labels.dtype, labels.tolist()) == (torch.int64, list(range(50, 60)))
 
@@ -76,24 +69,56 @@ def test_without_arrays_the_images_are_those_of_torchvision(monkeypatch: pytest.
     ],
     ids=lambda augmentation: augmentation.model_dump_json(exclude_defaults=True),
 )
-def test_the_augmentation_is_that_of_mc1opt(augmentation: Augmentation) -> None:
-    config = CONFIGS["plain"].model_copy(update={"augmentation": augmentation})
-    names: dict = {"__name__": "script"}
-    exec(training_script(source_of(config), CIFAR10, "script.py"), names)
+def test_the_augmentation_is_that_of_mc1opt(
+    augmentation: Augmentation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in augmentation:
+        monkeypatch.setattr(script_template, name.upper(), value)
     chosen, fill = torch.arange(0, 60, 2).flip(0), torch.tensor([1, 2, 3], dtype=torch.uint8)
     for seed in range(3):
         ours = augment_batch(IMAGES, chosen, augmentation, torch.Generator().manual_seed(seed), fill)
-        theirs = names["augment"](
+        theirs = script_template.augment(
             IMAGES.permute(0, 2, 3, 1), chosen, torch.Generator().manual_seed(seed), fill
         )
         assert torch.equal(theirs, ours)
+
+
+@pytest.mark.parametrize("schedule", [Constant(), Cosine(), OneCycle(warmup=0.3, start=0.1, end=0.05)])
+@pytest.mark.parametrize("steps", [1, 3, 40])
+def test_the_learning_rate_is_that_of_mc1opt(
+    schedule: Constant | Cosine | OneCycle, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in schedule:
+        monkeypatch.setattr(script_template, name.upper(), value, raising=False)
+    share = getattr(script_template, schedule.kind)
+    ours = [learning_rate_factor(schedule, step, steps) for step in range(steps)]
+    assert [share(step, steps) for step in range(steps)] == ours
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        SGD(learning_rate=0.3, momentum=0.8, nesterov=True, weight_decay=0.1),
+        Adam(learning_rate=0.3, beta1=0.7, beta2=0.8, weight_decay=0.1),
+        AdamW(learning_rate=0.3, beta1=0.7, beta2=0.8, weight_decay=0.1),
+    ],
+)
+def test_the_optimizer_is_that_of_mc1opt(config: SGD | Adam | AdamW, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in config:
+        monkeypatch.setattr(script_template, name.upper(), value, raising=False)
+    network = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+    ours = build_optimizer(network, config)
+    theirs = getattr(script_template, config.kind)(script_template.parameter_groups(network))
+    assert type(theirs) is type(ours)
+    assert str(theirs) == str(ours)
+    assert [len(group["params"]) for group in theirs.param_groups] == [1, 3]
 
 
 @pytest.mark.parametrize("kernel_size", [1, 2, 3])
 @pytest.mark.parametrize("count", [60, 2100])
 def test_the_filters_are_those_of_mc1opt(kernel_size: int, count: int) -> None:
     images = torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(0)).cumsum(3)
-    filters = defined(parts.WHITENING)["whitening_filters"](images, kernel_size)
+    filters = script_template.whitening_filters(images, kernel_size)
     torch.testing.assert_close(filters, whitening_filters(images, kernel_size), rtol=1e-5, atol=1e-6)
 
 
@@ -104,6 +129,6 @@ def test_the_accuracy_is_that_of_mc1opt() -> None:
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return images.flatten(1)[:, :10].float()
 
-    result = defined(parts.ACCURACY)["accuracy"](FirstPixels(), images.permute(0, 2, 3, 1), labels)
+    result = script_template.accuracy(FirstPixels(), images.permute(0, 2, 3, 1), labels)
     assert result == accuracy(FirstPixels(), images, labels)
     assert 0 < result < 1

@@ -9,6 +9,7 @@ confirm     the best trials trained again with new seeds
 definition  study definitions: finding and loading them
 storable    what a search space suggests, as the database gives it back
 sampling    samplers with a seed for every draw; pruners
+local       a sampler that makes few changes at a time to the best configs
 study       creating a study or going on with the same one; interrupted trials
 observers   who is told what happens in a search
 plan        what a search will cost, before it starts

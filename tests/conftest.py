@@ -35,6 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         parser.addoption(
             option, action="store_true", help=f"run the tests that are skipped because: {reason}"
         )
+    parser.addoption("--update-messages", action="store_true", help="write tests/messages.txt anew")
     parser.addoption(
         "--kills", type=int, default=5, help="how often tests/faults/test_chaos.py kills each of its searches"
     )
@@ -73,10 +74,10 @@ def _memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is free for whatever is planned in this process, however little of it the machine has."""
     measured = resources.available_memory
 
-    def plenty(root: Path = ROOT) -> int:
-        return PLENTY if root == ROOT else measured(root)
+    def plenty() -> int:
+        return PLENTY if resources._ROOT == ROOT else measured()
 
-    for module in ("machine.resources", "doctor.checks", "published.plan"):
+    for module in ("machine.resources", "doctor.checks", "published.measure"):
         monkeypatch.setattr(f"mc1opt.{module}.available_memory", plenty)
 
 

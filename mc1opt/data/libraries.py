@@ -1,38 +1,40 @@
-"""torch and torchvision are two packages that must have been built for each other; whether these are.
+"""Whether torch and torchvision were built for each other.
 
-torchvision registers its operators with torch when it is imported. In a pair that does not match, that import
-fails with "operator torchvision::nms does not exist" or with a missing symbol, which tells nobody what to do.
+torchvision registers its operators with torch when it is imported. If the two do not match, the import fails
+with "operator torchvision::nms does not exist" or a missing symbol, which does not tell what to do.
 """
 
 import contextlib
 import re
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import requires
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
 
 from mc1opt.errors import Mc1optError
+from mc1opt.program import installed
+from mc1opt.text import first_line
 
 MINOR_APART = 15
 """torch 2.N and torchvision 0.(N + 15) are released together."""
 PATCHES = 10
-"""Patch releases of a minor release are built alike; there have never been so many."""
+"""More patch releases than a minor release has ever had; they are built alike."""
 _BUILD = re.compile(r"cpu|xpu|cu\d+|rocm[\d.]+")
 """Local versions that say what a release was built for: the "cpu" of 2.10.0+cpu."""
 
 
 def check_libraries() -> None:
-    """Compares the versions of torch and torchvision as they are installed, without importing them.
+    """Compares the installed versions of torch and torchvision without importing them.
 
-    Says nothing about a package that is missing, or whose version is unheard of: then the import decides.
+    Accepts a missing package or an unknown version: then the import decides.
 
     Raises:
-        Mc1optError: they do not match; with both versions and what to do.
+        Mc1optError: they do not match; names both versions and what to do.
     """
     try:
-        torch, torchvision = Version(version("torch")), Version(version("torchvision"))
-    except (PackageNotFoundError, InvalidVersion):
+        torch, torchvision = (Version(installed(name) or "missing") for name in ("torch", "torchvision"))
+    except InvalidVersion:
         return
     if not (_same_release(torch, torchvision) and _same_build(torch, torchvision)):
         raise _error("do not match")
@@ -40,7 +42,7 @@ def check_libraries() -> None:
 
 @contextlib.contextmanager
 def importing_torchvision() -> Iterator[None]:
-    """Turns what goes wrong while torchvision is imported into an error that says what to do.
+    """Turns errors of importing torchvision into one that says what to do.
 
     Raises:
         Mc1optError: with the reason, both versions and what to do.
@@ -48,12 +50,11 @@ def importing_torchvision() -> Iterator[None]:
     try:
         yield
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise _error(f"cannot be used together ({type(error).__name__}: {reason})") from error
+        raise _error(f"cannot be used together ({type(error).__name__}: {first_line(error)})") from error
 
 
 def _same_release(torch: Version, torchvision: Version) -> bool:
-    """By what torchvision requires; by its number where it requires no release in particular."""
+    """By torchvision's requirement; without one, by its number."""
     for requirement in _requirements():
         if requirement.name == "torch" and requirement.specifier:
             patches = [f"{torch.major}.{torch.minor}.{patch}" for patch in range(PATCHES)]
@@ -78,16 +79,11 @@ def _requirements() -> Iterator[Requirement]:
 
 
 def _error(what: str) -> Mc1optError:
-    pair = " and ".join(f"{package} {_installed(package)}" for package in ("torch", "torchvision"))
-    return Mc1optError(
-        f"{pair} {what}: they must be built for each other. Install both at once, from one place:\n"
-        "  pip install --force-reinstall torch torchvision\n"
-        "With the --index-url that torch came from, if you gave one: for a CPU-only build, for example."
+    pair = " and ".join(
+        f"{package} {installed(package) or '(not installed)'}" for package in ("torch", "torchvision")
     )
-
-
-def _installed(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "(not installed)"
+    return Mc1optError(
+        f"{pair} {what}: they must be built for each other. Install both together, from the same index:\n"
+        "  pip install --force-reinstall torch torchvision\n"
+        "Add the --index-url that torch came from, if any, such as that of CPU-only builds."
+    )

@@ -63,6 +63,12 @@ def finish(process: "subprocess.Popen[str]", seconds: float = SECONDS) -> "subpr
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
+def output_of(ended: "subprocess.CompletedProcess[str]") -> str:
+    """The output of a command that ended well and said nothing on standard error."""
+    assert (ended.returncode, ended.stderr) == (0, "")
+    return ended.stdout
+
+
 def stored_study(name: str) -> dict[str, Any]:
     """A study of the current folder's database, as `show --json` prints it."""
     study: dict[str, Any] = json.loads(json.dumps(read_study("storage/mc1opt.db", name).to_json()))
@@ -130,3 +136,10 @@ def files_below(folder: Path) -> dict[str, bytes | None]:
         for path in folder.rglob("*")
         if path.name != VERIFIED and "__pycache__" not in path.parts
     }
+
+
+def benchmark(name: str, *options: str) -> "subprocess.CompletedProcess[str]":
+    """Runs `python -m benchmarks.NAME` at the top of the repository."""
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", f"benchmarks.{name}", *options]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=SECONDS, check=False)

@@ -1,0 +1,37 @@
+"""Accuracy and confusion matrix of a network on images."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from mc1opt.config import CLASSES
+from mc1opt.spec import INFERENCE_BATCH
+
+
+@torch.inference_mode()
+def accuracy(
+    model: nn.Module, images: torch.Tensor, labels: torch.Tensor, *, batch_size: int = INFERENCE_BATCH
+) -> float:
+    """The share of images (uint8, N x 3 x 32 x 32) whose largest logit is that of their label.
+
+    NaN if any logit is not finite. Leaves the model in evaluation mode.
+    """
+    model.eval()
+    correct = torch.zeros((), dtype=torch.int64, device=images.device)
+    finite = torch.ones((), dtype=torch.bool, device=images.device)
+    for first in range(0, len(images), batch_size):
+        target = labels[first : first + batch_size]
+        logits = model(images[first : first + batch_size])
+        correct += (logits.argmax(1) == target).sum()
+        finite &= logits.isfinite().all()
+    return correct.item() / len(images) if finite.item() else float("nan")
+
+
+Labels = NDArray[np.int64]
+
+
+def confusion_matrix(labels: Labels, decisions: Labels) -> NDArray[np.int64]:
+    """Counts by true class (row) and decision (column), 10 x 10."""
+    pairs = labels * CLASSES + decisions
+    return np.bincount(pairs, minlength=CLASSES**2).reshape(CLASSES, CLASSES)

@@ -1,0 +1,55 @@
+"""The images that belong to a model."""
+
+from pathlib import Path
+
+import pytest
+
+from mc1opt.data.model_images import known_data, model_data
+from mc1opt.errors import DataError
+from tests.support.image_sets import change_a_bit
+from tests.support.retraining import small_images
+
+NAMED = {"name": "own-0123456789ab", "sha256": "0" * 64}
+
+
+@pytest.mark.parametrize(
+    "stored", [None, [], {}, {"name": 5, "sha256": "0"}, {"name": "cifar10"}, "cifar10"], ids=str
+)
+def test_what_names_no_data_is_not_known(stored: object) -> None:
+    assert known_data(stored) is None
+
+
+def test_name_and_hash_are_taken_from_whatever_else_is_stored() -> None:
+    assert known_data({**NAMED, "train_images": 50}) == NAMED
+
+
+def test_given_images_come_before_the_models_own() -> None:
+    data = small_images()
+    assert model_data("m", NAMED, Path("images"), None) == data
+
+
+def test_the_models_own_are_found_in_the_cache() -> None:
+    data = small_images()
+    assert model_data("m", {"name": data.name, "sha256": data.sha256}, None, None) == data
+
+
+@pytest.mark.parametrize("path", [None, Path("images")], ids=["the models own", "given"])
+def test_images_that_changed_in_the_cache_are_an_error(path: Path | None) -> None:
+    data = small_images()
+    change_a_bit(Path(data.folder) / "test_images.npy")
+    with pytest.raises(DataError, match="test_images"):
+        model_data("m", {"name": data.name, "sha256": data.sha256}, path, None)
+
+
+def test_own_images_that_are_not_in_the_cache_are_asked_for() -> None:
+    with pytest.raises(DataError, match=r"model m .*own-0123456789ab.*--data"):
+        model_data("model m", NAMED, None, None)
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_a_name_that_is_a_path_names_no_images(absolute: bool) -> None:
+    """Whatever a file says, another folder does not pose as the images of a model."""
+    folder = Path(small_images().folder)
+    name = str(folder) if absolute else f"../{folder.parent.name}/{folder.name}"
+    with pytest.raises(DataError, match="model m "):
+        model_data("model m", {"name": name, "sha256": "0" * 64}, None, None)

@@ -1,8 +1,15 @@
 """A training, as data: what is trained, and what comes of it. No torch here: every layer speaks of it."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from mc1opt.config import Config
 
@@ -24,6 +31,9 @@ CHECKPOINT_SECONDS = 10.0
 INFERENCE_BATCH = 500
 """Images at once where nothing is learnt from them: the cache of the CPU is the limit, not memory."""
 
+UNUSED_SHARE = 0.3
+"""Unused images that validate after the last epoch, for each image that was trained."""
+
 SMALLER_STEPS = 4
 """Into so many parts batches are cut where memory was short."""
 
@@ -38,6 +48,15 @@ class Fidelity(_Model):
     train_images: int = Field(ge=1)
     """Training images, a stratified part of those that validation leaves."""
     epochs: int = Field(ge=1)
+    validation: Literal["held_out", "unused"] = "held_out"
+    """Images that validate: those held out of all trainings, or training images that this one does not use,
+    which are more of them, and leave the held-out ones for choosing among finalists."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `validation` where it is what there was before the field: stored identities last."""
+        content: dict[str, Any] = serialise(self)
+        return {key: value for key, value in content.items() if (key, value) != ("validation", "held_out")}
 
 
 class DataSet(_Model):
@@ -94,6 +113,19 @@ class Training(_Model):
     has it trained deletes the file in the end."""
     checkpoint_seconds: float = Field(default=CHECKPOINT_SECONDS, ge=0.0)
     """That state is written at most once in so many seconds, and when the training is interrupted."""
+
+    @property
+    def unused_images(self) -> int:
+        """Unused training images that validate after the last epoch; 0 where others validate.
+
+        As many as cost a tenth of the training, a forward pass being a third of a step; at least as many as
+        are held out, if there are so many.
+        """
+        if self.fidelity.validation == "held_out" or self.fold is not None:
+            return 0
+        left = self.data.train_images - self.data.validation_images - self.fidelity.train_images
+        worth = round(UNUSED_SHARE * self.fidelity.train_images * self.fidelity.epochs)
+        return max(0, min(left, max(worth, self.data.validation_images)))
 
     def in_smaller_steps(self) -> "Training | None":
         """The same training with a quarter of the images in memory at once, or as few as batch norm bears.

@@ -26,6 +26,7 @@ from mc1opt.spec import (
     EpochResult,
     FailureKind,
     Fidelity,
+    Fold,
     Training,
     TrainingFailed,
 )
@@ -163,6 +164,29 @@ def test_a_training_from_before_folds_can_be_read():
     old = training().model_dump(mode="json")
     del old["fold"]
     assert Training.model_validate(old) == training()
+
+
+def test_a_fidelity_says_what_validates_only_where_it_is_not_as_before():
+    before = {"train_images": 18_000, "epochs": 5}
+    assert Fidelity.model_validate(before).model_dump() == before
+    unused = Fidelity.model_validate(before | {"validation": "unused"})
+    assert unused.model_dump() == before | {"validation": "unused"}
+
+
+@pytest.mark.parametrize(
+    ("train_images", "epochs", "unused"),
+    [(18_000, 5, 27_000), (18_000, 1, 5_400), (1_000, 1, 5_000), (40_000, 5, 5_000), (45_000, 5, 0)],
+)
+def test_unused_images_cost_a_tenth_of_the_training_and_are_as_many_as_are_held_out(
+    train_images, epochs, unused
+):
+    cifar10 = {"train_images": 50_000, "validation_images": 5_000}
+    fidelity = Fidelity(train_images=train_images, epochs=epochs, validation="unused")
+    some = training(data=training().data.model_copy(update=cifar10), fidelity=fidelity)
+    assert some.unused_images == unused
+    assert some.model_copy(update={"fold": Fold(index=0, count=5)}).unused_images == 0
+    held_out = fidelity.model_copy(update={"validation": "held_out"})
+    assert some.model_copy(update={"fidelity": held_out}).unused_images == 0
 
 
 def test_a_result_without_validation_has_no_accuracy():

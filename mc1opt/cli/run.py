@@ -39,7 +39,7 @@ def run(
     workers: Workers = "auto",
     device: DeviceName = "auto",
     sampler: Annotated[
-        str | None, typer.Option(help="tpe, random, or grid [default: the study's, else tpe].")
+        str | None, typer.Option(help="tpe, local, random or grid [default: the study's, else tpe].")
     ] = None,
     pruner: Annotated[
         str | None,
@@ -62,6 +62,13 @@ def run(
             help="Number of best trials that keep their weights, and as many of the best with new seeds."
         ),
     ] = 5,
+    starting_points: Annotated[
+        bool,
+        typer.Option(
+            "--starting-points/--no-starting-points",
+            help="Whether a new study begins with the configs that its definition names.",
+        ),
+    ] = True,
     data: Data = None,
     wandb: Wandb = None,
     as_json: Json = False,
@@ -121,6 +128,7 @@ def run(
                 keep=keep,
                 max_trial_seconds=trial_seconds,
                 data=data,
+                starting_points=starting_points,
             ),
             stop=stop,
             on_start=signals.leave_to_the_work,

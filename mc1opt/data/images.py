@@ -36,12 +36,12 @@ class ImageSplit:
 
 
 def open_training_images(
-    data: DataSet, train_images: int, device: str, fold: Fold | None = None
+    data: DataSet, train_images: int, device: str, fold: Fold | None = None, unused_images: int = 0
 ) -> ImageSplit:
     """Opens the training images: splits off the validation images and takes `train_images` of the rest.
 
-    With a fold, the validation images are the fold's. Copies only the chosen images, from files that all
-    workers of a machine share in memory.
+    The validation images are those of the fold, or that many unused ones, if either is given. Copies only the
+    chosen images, from files that all workers of a machine share in memory.
 
     Raises:
         DataError: files are missing or damaged, or there are too few images.
@@ -53,7 +53,7 @@ def open_training_images(
         if fold is not None:
             train, validation = fold_split(labels, fold, train_images)
         else:
-            train, validation = split(labels, data.validation_images, train_images)
+            train, validation = split(labels, data.validation_images, train_images, unused_images)
     except ValueError as error:
         raise DataError(f"{data.name}: {error}") from error
     return ImageSplit(

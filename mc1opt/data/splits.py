@@ -32,25 +32,28 @@ def stratified_order(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def split(
-    labels: NDArray[np.uint8], validation_images: int, train_images: int
+    labels: NDArray[np.uint8], validation_images: int, train_images: int, unused_images: int = 0
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The indices of the images that train and of those that validate.
 
     Args:
         labels: of all training images, N.
-        validation_images: number of validation images.
+        validation_images: number of held-out images.
         train_images: number of training images among the rest.
+        unused_images: number of images after those that validate instead of the held-out ones.
 
     Raises:
         ValueError: there are fewer images.
     """
-    if validation_images + train_images > len(labels):
+    if validation_images + train_images + unused_images > len(labels):
         raise ValueError(
-            f"{train_images} training and {validation_images} validation images are more than the "
-            f"{len(labels)} that there are"
+            f"{train_images} training and {validation_images + unused_images} validation images are more "
+            f"than the {len(labels)} that there are"
         )
     order = stratified_order(labels)
-    return order[validation_images : validation_images + train_images], order[:validation_images]
+    end = validation_images + train_images
+    validation = order[end : end + unused_images] if unused_images else order[:validation_images]
+    return order[validation_images:end], validation
 
 
 def fold_split(

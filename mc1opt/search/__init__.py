@@ -9,6 +9,7 @@ confirm          trains the best trials again with new seeds
 definition       finds and loads study definitions
 json_values      suggested values, exactly as the database returns them
 sampling         samplers with a seed for every draw; pruners
+local            a sampler that makes few changes at a time to the best configs
 study            creates a study, or resumes it
 observers        callbacks for the events of a search
 plan             the expected cost of a search, before it starts

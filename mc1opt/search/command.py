@@ -1,6 +1,7 @@
 """From the options of `run` to a running search: definition, data, device, workers, database, display."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TextIO
@@ -55,6 +56,8 @@ def search(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     check_libraries()
     definition = load_definition(command.study)
+    if not command.starting_points:
+        definition = dataclasses.replace(definition, starting_points={})
     make_sampler(command.sampler or definition.sampler, 0, definition.grid)
     make_pruner(command.pruner or definition.pruner)
     device = resolve_device(command.device)

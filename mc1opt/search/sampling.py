@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from mc1opt.database.records import foreign, is_counted, outcome, own_trials, values_by_epoch
 from mc1opt.database.trial import frozen, set_system_attributes
 from mc1opt.errors import UsageError
+from mc1opt.search.local import LocalSampler
 from mc1opt.seeds import derive_seed
 
 STARTUP_TRIALS = 8
@@ -237,7 +238,7 @@ def grid_trials(grid: Grid, starting_points: Iterable[Mapping[str, Any]]) -> int
 
 
 def make_sampler(name: str, study_seed: int, grid: Grid | None = None) -> BaseSampler:
-    """The sampler of `--sampler`: tpe, random or grid.
+    """The sampler of `--sampler`: tpe, local, random or grid.
 
     Args:
         name: the sampler's name.
@@ -247,7 +248,11 @@ def make_sampler(name: str, study_seed: int, grid: Grid | None = None) -> BaseSa
     Raises:
         UsageError: there is no such sampler, or no grid for it.
     """
-    makers: dict[str, Callable[[int], BaseSampler]] = {"tpe": _tpe, "random": RandomSampler}
+    makers: dict[str, Callable[[int], BaseSampler]] = {
+        "tpe": _tpe,
+        "local": LocalSampler,
+        "random": RandomSampler,
+    }
     if name == GRID_SAMPLER:
         if not grid:
             raise UsageError(

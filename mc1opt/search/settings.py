@@ -38,6 +38,8 @@ class SearchCommand:
     max_trial_seconds: float | None = None
     """Seconds of training; None for no limit."""
     data: Path | None = None
+    starting_points: bool = True
+    """Whether a new study begins with those of its definition."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,8 @@ def search_settings(
     elif command.train_images is None:
         most = min(fidelity.train_images, data.train_images - data.validation_images)
         fidelity = fidelity.model_copy(update={"train_images": most})
+    if not stored and _unused(fidelity, data) >= data.validation_images:
+        fidelity = fidelity.model_copy(update={"validation": "unused"})
     sampler = command.sampler or stored.get(records.STUDY_SAMPLER) or definition.sampler
     trials = command.trials
     if sampler == GRID_SAMPLER:
@@ -109,6 +113,10 @@ def search_settings(
         confirm=command.confirm,
         keep=command.keep,
     )
+
+
+def _unused(fidelity: Fidelity, data: DataSet) -> int:
+    return data.train_images - data.validation_images - fidelity.train_images
 
 
 def check_train_images(what: str, wanted: int, data: DataSet) -> None:

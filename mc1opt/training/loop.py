@@ -63,7 +63,11 @@ class Trainer:
             # Weights that decay towards zero would become denormal numbers, which are slow on a CPU.
             torch.set_flush_denormal(True)
         self.images = _open_images(
-            training.data, training.fidelity.train_images, training.device, training.fold
+            training.data,
+            training.fidelity.train_images,
+            training.device,
+            training.fold,
+            training.unused_images,
         )
         torch.manual_seed(derive_seed(training.seed, "initialisation"))
         self.model = new_model(training, self.images).to(self.device).to(memory_format=torch.channels_last)
@@ -125,11 +129,14 @@ class Trainer:
             if not torch.stack([tensor.isfinite().all() for tensor in tensors]).all():
                 raise TrainingFailed("diverged", f"the weights are not finite after epoch {epoch}")
             return None
+        # Unused images may be many: all of them only where the trial's value is measured.
+        last = epoch == self.training.fidelity.epochs - 1
+        count = None if last or not self.training.unused_images else self.training.data.validation_images
         with self.autocast():
             value = accuracy(
                 self.model,
-                self.images.validation_images,
-                self.images.validation_labels,
+                self.images.validation_images[:count],
+                self.images.validation_labels[:count],
                 batch_size=math.ceil(INFERENCE_BATCH / self.training.accumulation),
             )
         if math.isnan(value):

@@ -66,6 +66,16 @@ def test_validation_does_not_depend_on_how_many_images_train(train_images: int) 
     assert set(np.bincount(CIFAR10_LABELS[validation])) == {500}
 
 
+def test_unused_images_validate_in_place_of_those_that_are_kept_back() -> None:
+    train, held_out = split(CIFAR10_LABELS, 5_000, 18_000)
+    same, unused = split(CIFAR10_LABELS, 5_000, 18_000, 27_000)
+    np.testing.assert_array_equal(same, train)
+    assert sorted([*train, *held_out, *unused]) == list(range(50_000))
+    np.testing.assert_array_equal(split(CIFAR10_LABELS, 5_000, 18_000, 10)[1], unused[:10])
+    with pytest.raises(ValueError, match="18000 training and 32001"):
+        split(CIFAR10_LABELS, 5_000, 18_000, 27_001)
+
+
 def test_smaller_training_sets_lie_in_larger_ones() -> None:
     everything, _ = split(CIFAR10_LABELS, 5_000, 45_000)
     for train_images in (1, 10, 999, 20_000):

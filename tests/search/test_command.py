@@ -19,7 +19,7 @@ from rich.cells import cell_len
 
 from mc1opt.database import records
 from mc1opt.database.location import checkpoints_folder
-from mc1opt.database.opening import open_storage
+from mc1opt.database.opening import load_study, open_storage
 from mc1opt.database.trial_files import kept_weights, study_folder
 from mc1opt.display.live import display
 from mc1opt.display.tables import counts_line, end_lines
@@ -137,6 +137,31 @@ def test_the_fidelity_is_the_commands_else_the_studys_else_the_definitions() -> 
     assert [len(trial.values_by_epoch) for trial in stored(name="mlp").trials] == [2, 2]
     with pytest.raises(UsageError, match=r'"epochs": 2}.*"epochs": 3}'):
         run(trials=3, epochs=3)
+
+
+@pytest.mark.parametrize(("train_images", "validation"), [(160, "unused"), (161, "held_out")])
+def test_unused_images_validate_a_new_study_where_there_are_enough(
+    train_images: int, validation: str
+) -> None:
+    run(trials=1, train_images=train_images)
+    fidelity = stored(name="mlp").fidelity
+    assert fidelity is not None
+    assert fidelity.validation == validation
+
+
+def test_a_study_may_begin_without_its_starting_points() -> None:
+    run(trials=2, starting_points=False)
+    assert [trial.starting_point for trial in stored(name="mlp").trials] == [None, None]
+    run(trials=3)
+    assert stored(name="mlp").trials[2].starting_point is None
+
+
+def test_a_study_of_before_goes_on_with_the_images_that_were_held_out() -> None:
+    run(trials=1, train_images=100)
+    study = load_study(open_storage("s.db", create=False), "mlp")
+    study.set_user_attr(records.FIDELITY, {"train_images": 100, "epochs": 5})
+    run(trials=2)
+    assert study.trials[1].user_attrs[records.FIDELITY] == {"train_images": 100, "epochs": 5}
 
 
 GRID_STUDY = (

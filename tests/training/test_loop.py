@@ -35,7 +35,7 @@ from mc1opt.data.images import open_training_images
 from mc1opt.models.build import build_model
 from mc1opt.models.whitening import whitening_filters
 from mc1opt.seeds import derive_seed
-from mc1opt.spec import DataSet, EpochResult, Fold, Training, TrainingFailed
+from mc1opt.spec import DataSet, EpochResult, Fidelity, Fold, Training, TrainingFailed
 from mc1opt.training.accuracy import accuracy
 from mc1opt.training.checkpoint import load_weights
 from mc1opt.training.loop import Trainer, new_model, train
@@ -431,6 +431,20 @@ def test_the_validation_accuracy_is_that_of_the_validation_images(data):
     share = accuracy(model, images.validation_images, images.validation_labels)
     assert result.validation_accuracy == share
     assert share != accuracy(model, images.train_images, images.train_labels)
+
+
+def test_unused_images_validate_a_part_of_them_before_the_last_epoch(data):
+    fidelity = Fidelity(train_images=180, epochs=2, validation="unused")
+    training = small_training(data).model_copy(update={"fidelity": fidelity})
+    assert training.unused_images == 108  # 0.3 x 180 x 2, of 400 - 100 - 180 = 120
+    unused = open_training_images(data, IMAGES - VALIDATION_IMAGES, "cpu")
+    images, labels = unused.train_images[180:], unused.train_labels[180:]
+    trainer = Trainer(training)
+    for epoch, count in enumerate([VALIDATION_IMAGES, 108]):
+        result = trainer.train_epoch(epoch)
+        assert result.validation_accuracy == accuracy(trainer.model, images[:count], labels[:count])
+    held_out = small_training(data, train_images=180)
+    assert [result.loss for result in train(held_out)] == [result.loss for result in train(training)]
 
 
 def test_mean_and_std_are_those_of_the_training_images(data):

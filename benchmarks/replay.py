@@ -1,0 +1,307 @@
+"""Whole searches replayed in seconds on a model of recorded learning curves: which sampler and pruner finds?
+
+At the top of the repository:
+
+    python -m benchmarks.replay                    all arms, 20 searches each
+    python -m benchmarks.replay --arm local        one of them
+    python -m benchmarks.replay --error            how wrong the model is on configs that it has not seen
+
+The model is fitted to `benchmarks/results/curves.jsonl`, which `benchmarks/curves.py` records: extremely
+randomised trees (Geurts, Ernst and Wehenkel, 2006) from a config's parameters and cost to its accuracies after
+each epoch, with the seed noise of the configs that were trained thrice. A replay asks the real sampler and the
+real pruner, has two workers whose epochs take what their multiply-accumulates take, and ends after 100 trials
+or 30 minutes of their clock. What is reported is the noise-free accuracy of the config that the search would
+name as its best. Not here: real trainings; what a replay chooses is to be confirmed by them.
+"""
+
+import argparse
+import heapq
+import itertools
+import math
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, SuccessiveHalvingPruner
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.trial import TrialState
+from sklearn.ensemble import ExtraTreesRegressor
+from sklearn.model_selection import GroupKFold
+
+from benchmarks.common import add_results_option, markdown_table
+from benchmarks.curves import DEFINITION, EPOCHS
+from mc1opt.config import Config, config_id, config_to_json
+from mc1opt.database import records
+from mc1opt.files import read_lines
+from mc1opt.models.cost import cost
+from mc1opt.search.local import Encoding, LocalSampler
+from mc1opt.search.sampling import SeededSampler, make_pruner, make_sampler
+
+TREES = 100
+VALIDATION_IMAGES = {"5,000 images": 5_000, "27,000 images": 27_000}
+WORKERS = 2
+TRIALS = 100
+SECONDS = 1800.0
+REPETITIONS = 20
+FINALISTS = 3
+IMAGES = DEFINITION.fidelity.train_images
+
+
+def logit(share: NDArray[np.float64]) -> NDArray[np.float64]:
+    """On this scale a model predicts no accuracy beyond 0 or 1."""
+    share = np.clip(share, 1e-3, 1.0 - 1e-3)
+    return np.log(share / (1.0 - share))
+
+
+class Surrogate:
+    """Accuracies after each epoch of each schedule, by parameters.
+
+    Args:
+        lines: of the file of results; configs that lack one of the schedules are left out.
+    """
+
+    COLUMNS = tuple((epochs, epoch) for epochs in EPOCHS for epoch in range(epochs))
+
+    def __init__(self, lines: Sequence[dict[str, Any]]) -> None:
+        groups: dict[tuple[str, int], dict[int, dict[str, Any]]] = {}
+        for line in lines:
+            groups.setdefault((line["config_id"], line["seed"]), {})[line["epochs"]] = line
+        whole = {key: group for key, group in groups.items() if len(group) == len(EPOCHS)}
+        self.names = [name for name, _ in whole]
+        firsts = [group[EPOCHS[0]] for group in whole.values()]
+        self.params = [line["params"] for line in firsts]
+        self.macs = np.array([line["macs"] for line in firsts], dtype=float)
+        self.values = np.array([[_value(group[e], i) for e, i in self.COLUMNS] for group in whole.values()])
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        for _ in range(200):
+            DEFINITION.search_space(study.ask())
+        self._encoding = Encoding(study.get_trials(deepcopy=False))
+        self.features = self._features(self.params, self.macs)
+        self._trees = self._fit(np.arange(len(self.params)))
+        self.seed_noise = self._seed_noise()
+        self.epoch_seconds = self._epoch_seconds(
+            [line for group in whole.values() for line in group.values()]
+        )
+
+    def curve(self, params: dict[str, Any], config: Config, epochs: int) -> NDArray[np.float64]:
+        """The expected accuracy after each epoch of a schedule of so many epochs, without noise."""
+        features = self._features([params], np.array([cost(config.architecture).macs], dtype=float))
+        predicted = 1.0 / (1.0 + np.exp(-self._trees.predict(features)[0]))
+        return np.array([predicted[i] for i, (whole, _) in enumerate(self.COLUMNS) if whole == epochs])
+
+    def errors(self, folds: int = 10) -> list[tuple[float, float]]:
+        """True and predicted accuracy at the end of the longest schedule, of configs that are left out."""
+        last = self.COLUMNS.index((EPOCHS[0], EPOCHS[0] - 1))
+        pairs = []
+        splits = GroupKFold(min(folds, len(set(self.names)))).split(self.features, groups=self.names)
+        for train, test in splits:
+            predicted = self._fit(train).predict(self.features[test])[:, last]
+            pairs += list(zip(self.values[test, last], 1.0 / (1.0 + np.exp(-predicted)), strict=True))
+        return [(float(a), float(b)) for a, b in pairs]
+
+    def _features(self, params: Sequence[dict[str, Any]], macs: NDArray[np.float64]) -> NDArray[np.float64]:
+        encoded = np.nan_to_num(self._encoding.of(params), nan=-1.0)
+        derived = [
+            [
+                math.log10(each.get("sgd_learning_rate") or each.get("adam_learning_rate") or 1.0)
+                - math.log10(1.0 - each.get("sgd_momentum", 0.0)),
+                math.log10(each["batch_size"]),
+            ]
+            for each in params
+        ]
+        return np.column_stack([encoded, np.array(derived), np.log10(macs)])
+
+    def _fit(self, chosen: NDArray[np.int64]) -> ExtraTreesRegressor:
+        trees = ExtraTreesRegressor(TREES, min_samples_leaf=1, max_features=0.5, random_state=0, n_jobs=1)
+        return trees.fit(self.features[chosen], logit(self.values[chosen]))
+
+    def _seed_noise(self) -> float:
+        """The standard deviation of the final accuracy over seeds, without that of 5,000 images."""
+        last = self.COLUMNS.index((EPOCHS[0], EPOCHS[0] - 1))
+        groups: dict[str, list[float]] = {}
+        for name, value in zip(self.names, self.values[:, last], strict=True):
+            groups.setdefault(name, []).append(value)
+        variances = [statistics.variance(group) for group in groups.values() if len(group) > 1]
+        if not variances:
+            return 0.003
+        return math.sqrt(max(statistics.median(variances) - 0.2 * 0.8 / 5_000, 0.001**2))
+
+    def _epoch_seconds(self, lines: Sequence[dict[str, Any]]) -> Callable[[float], float]:
+        """By multiply-accumulates: a constant and a share, from the least disturbed half of the lines."""
+        macs = np.array([line["macs"] for line in lines], dtype=float)
+        seconds = np.array([min(line["epoch_seconds"]) for line in lines])
+        slope = float(np.median(seconds / (macs + 2e6)))
+        calm = seconds <= slope * (macs + 2e6)
+        slope = float(np.median(seconds[calm] / (macs[calm] + 2e6)))
+        return lambda each: slope * (each + 2e6)
+
+
+def _value(line: dict[str, Any], epoch: int) -> float:
+    values = line["values_by_epoch"]
+    return float(values[epoch]) if epoch < len(values) else 0.1  # diverged: as good as chance
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to search."""
+
+    sampler: Callable[[int], BaseSampler]
+    pruner: Callable[[], BasePruner]
+    validation: int = 5_000
+    starting_points: bool = False
+
+
+ARMS: dict[str, Arm] = {
+    "random": Arm(lambda seed: make_sampler("random", seed), lambda: make_pruner("none")),
+    "random, narrowing": Arm(lambda seed: make_sampler("random", seed), lambda: make_pruner("narrowing")),
+    "random, ASHA": Arm(lambda seed: make_sampler("random", seed), lambda: SuccessiveHalvingPruner(1, 2)),
+    "random, Hyperband": Arm(
+        lambda seed: make_sampler("random", seed), lambda: HyperbandPruner(1, EPOCHS[0], 2)
+    ),
+    "Optuna's TPE, median": Arm(lambda seed: TPESampler(seed=seed), lambda: MedianPruner()),
+    "tpe, narrowing (today)": Arm(lambda seed: make_sampler("tpe", seed), lambda: make_pruner("narrowing")),
+    "local, narrowing": Arm(
+        lambda seed: SeededSampler(LocalSampler, seed, 16), lambda: make_pruner("narrowing")
+    ),
+    "local, none": Arm(lambda seed: SeededSampler(LocalSampler, seed, 16), lambda: make_pruner("none")),
+    "local, narrowing, 27,000": Arm(
+        lambda seed: SeededSampler(LocalSampler, seed, 16), lambda: make_pruner("narrowing"), 27_000
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a replayed search has found."""
+
+    truth: float
+    """The accuracy without noise of the config that it names as its best."""
+    seconds: float
+    trained: int
+
+
+def replay(arm: Arm, surrogate: Surrogate, seed: int) -> Replay:
+    """One search."""
+    generator = np.random.default_rng(seed)
+    study = optuna.create_study(direction="maximize", sampler=arm.sampler(seed), pruner=arm.pruner())
+    if arm.starting_points:
+        for params in DEFINITION.starting_points.values():
+            study.enqueue_trial(dict(params))
+    events: list[tuple[float, int, Any]] = [(0.0, worker, None) for worker in range(WORKERS)]
+    serial = itertools.count(WORKERS)
+    truths: dict[int, float] = {}
+    seen: set[str] = set()
+    trained, clock = 0, 0.0
+    while events:
+        clock, _, running = heapq.heappop(events)
+        if running is None:
+            if trained >= TRIALS or clock >= SECONDS:
+                continue
+            running = begin(study, surrogate, seen)
+            trained += 1
+        else:
+            trial, curve, deviation, epoch, _ = running
+            noise = arm.validation if epoch == len(curve) - 1 else 5_000
+            mean = float(np.clip(curve[epoch] + deviation, 0.0, 1.0))
+            value = generator.binomial(noise, mean) / noise
+            trial.report(value, epoch)
+            if epoch == len(curve) - 1:
+                study.tell(trial, value)
+                truths[trial.number] = float(curve[-1])
+                running = None
+            elif trial.should_prune():
+                study.tell(trial, state=TrialState.PRUNED)
+                running = None
+            else:
+                running = (trial, curve, deviation, epoch + 1, running[4])
+            if running is None:
+                heapq.heappush(events, (clock, next(serial), None))
+                continue
+        if len(running) == 3:
+            trial, curve, seconds = running
+            running = (trial, curve, generator.normal(0.0, surrogate.seed_noise), 0, seconds)
+        heapq.heappush(events, (clock + running[4], next(serial), running))
+    return Replay(winner(study, truths, surrogate, generator), clock, trained)
+
+
+def begin(study: optuna.Study, surrogate: Surrogate, seen: set[str]) -> Any:
+    """The next trial that is neither too large nor a duplicate, with its curve and the seconds of an epoch."""
+    while True:
+        trial = study.ask()
+        config = DEFINITION.config(trial)
+        identity, macs = config_id(config), cost(config.architecture).macs
+        for key, value in (
+            (records.OWNER, {"pid": 0}),
+            (records.CONFIG, config_to_json(config)),
+            (records.CONFIG_ID, identity),
+        ):
+            trial.set_user_attr(key, value)
+        if macs > DEFINITION.max_macs:
+            trial.set_constraint(records.TOO_LARGE, macs / DEFINITION.max_macs - 1.0)
+            study.tell(trial, state=TrialState.PRUNED)
+        elif identity in seen:
+            trial.set_user_attr(records.DUPLICATE_OF, 0)
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            seen.add(identity)
+            return trial, surrogate.curve(trial.params, config, EPOCHS[0]), surrogate.epoch_seconds(macs)
+
+
+def winner(
+    study: optuna.Study, truths: dict[int, float], surrogate: Surrogate, generator: np.random.Generator
+) -> float:
+    """The truth of the finalist that two new trainings say is the best."""
+    complete = [trial for trial in study.get_trials(deepcopy=False) if trial.number in truths]
+    finalists = sorted(complete, key=lambda trial: -(trial.value or 0.0))[:FINALISTS]
+    noise = math.hypot(surrogate.seed_noise, math.sqrt(0.2 * 0.8 / 5_000)) / math.sqrt(2.0)
+    return max(
+        (truths[trial.number] + generator.normal(0.0, noise), truths[trial.number]) for trial in finalists
+    )[1]
+
+
+def main() -> None:
+    """Replays what is asked for, and prints a table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_results_option(parser, "curves")
+    parser.add_argument("--arm", choices=sorted(ARMS), action="append")
+    parser.add_argument("--repetitions", type=int, default=REPETITIONS)
+    parser.add_argument("--error", action="store_true")
+    options = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    surrogate = Surrogate(list(read_lines(options.results)))
+    if options.error:
+        pairs = np.array(surrogate.errors())
+        rmse = math.sqrt(float(np.mean((pairs[:, 0] - pairs[:, 1]) ** 2)))
+        ranks = np.argsort(np.argsort(pairs, 0), 0)
+        print(
+            f"{len(pairs)} trainings left out: error {rmse:.4f}, rank correlation {np.corrcoef(ranks.T)[0, 1]:.2f}"
+        )
+        return
+    rows = []
+    for name in options.arm or ARMS:
+        done = [replay(ARMS[name], surrogate, seed) for seed in range(options.repetitions)]
+        truths = [each.truth for each in done]
+        deviation = statistics.stdev(truths) if len(truths) > 1 else 0.0
+        rows.append(
+            [
+                name,
+                f"{statistics.mean(truths):.4f}",
+                f"{deviation / math.sqrt(len(truths)):.4f}",
+                f"{min(truths):.4f}",
+                f"{statistics.mean(each.seconds for each in done) / 60:.1f}",
+                f"{statistics.mean(each.trained for each in done):.0f}",
+            ]
+        )
+        print(f"{name}: {rows[-1][1]}", file=sys.stderr, flush=True)
+    print(markdown_table(["arm", "accuracy", "standard error", "worst", "minutes", "trials"], rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Few changes at a time to the best configs known, in any search space."""
+
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import RandomSampler
+
+from mc1opt.search.local import LocalSampler, Model, place_of, spread, value_at
+from mc1opt.search.sampling import SeededSampler
+from tests.support.studies import own_attributes
+
+DISTRIBUTIONS = [
+    FloatDistribution(0.0, 0.2),
+    FloatDistribution(1e-4, 1e-1, log=True),
+    FloatDistribution(0.0, 1.0, step=0.25),
+    IntDistribution(0, 12, step=4),
+    IntDistribution(20, 512, log=True),
+    IntDistribution(3, 3),
+]
+
+
+def conditional(trial: optuna.Trial) -> float:
+    """The best is 0.9: six layers of full width, gelu, a rate of 0.1."""
+    layers = trial.suggest_int("layers", 2, 6)
+    widths = [trial.suggest_float(f"width{i}", 0.0, 1.0) for i in range(layers)]
+    kind = trial.suggest_categorical("kind", ["relu", "gelu", "tanh"])
+    rate = trial.suggest_float("rate", 1e-3, 1.0, log=True)
+    miss = abs(np.log10(rate) + 1.0) / 3.0 + (kind != "gelu") + (6 - layers) / 4 + 1.0 - np.mean(widths)
+    return float(0.9 * np.exp(-miss))
+
+
+def searched(seed: int, trials: int, random: int) -> optuna.Study:
+    """Trials as a search stores them, the first ones drawn at random."""
+    study = optuna.create_study(direction="maximize")
+    for number in range(trials):
+        chance = number < random
+        study.sampler = (
+            RandomSampler(1000 * seed + number) if chance else SeededSampler(LocalSampler, seed, 0)
+        )
+        trial = study.ask()
+        value = conditional(trial)
+        for key, attribute in own_attributes().items():
+            trial.set_user_attr(key, attribute)
+        trial.report(value, 0)
+        study.tell(trial, value)
+    return study
+
+
+def drawn(study: optuna.Study, seed: int) -> dict[str, Any]:
+    """The parameters of the next trial of a copy of the study."""
+    copy = optuna.create_study(direction="maximize", sampler=SeededSampler(LocalSampler, seed, 0))
+    copy.add_trials(study.trials)
+    trial = copy.ask()
+    conditional(trial)
+    return trial.params
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS, ids=str)
+def test_a_place_and_its_value_are_each_others(distribution: Any) -> None:
+    assert value_at(distribution, 0.0) == distribution.low
+    assert value_at(distribution, 1.0) == distribution.high
+    for place in (0.0, 0.3, 0.5, 0.99, 1.0):
+        value = value_at(distribution, place)
+        assert distribution._contains(distribution.to_internal_repr(value))
+        assert value_at(distribution, place_of(distribution, value)) == pytest.approx(value, rel=0.05)
+
+
+@pytest.mark.parametrize("distribution", [FloatDistribution(0.0, 1.0), CategoricalDistribution("abcde")])
+def test_draws_that_spread_take_each_part_of_a_range_once(distribution: Any) -> None:
+    study = optuna.create_study()
+    generator = np.random.default_rng(0)
+    for _ in range(8):
+        value = spread(study.trials, "x", distribution, generator)
+        study.add_trial(
+            optuna.trial.create_trial(value=0.0, params={"x": value}, distributions={"x": distribution})
+        )
+    values = [trial.params["x"] for trial in study.trials]
+    if isinstance(distribution, CategoricalDistribution):
+        assert set(values[:5]) == set("abcde")
+    else:
+        assert sorted(int(8 * value) for value in values) == list(range(8))
+
+
+def test_most_draws_differ_in_one_to_four_parameters_from_one_of_the_best() -> None:
+    study = searched(0, 40, random=40)
+    best = [trial.params for trial in sorted(study.trials, key=lambda trial: -(trial.value or 0.0))[:15]]
+    near = 0
+    for seed in range(40):
+        params = drawn(study, seed)
+        same, changes = max(
+            (sum(one.get(name) == value for name, value in params.items()), len(params)) for one in best
+        )
+        near += same >= 3 and changes - same <= 4 + 1  # another depth brings its own width, too
+    assert 28 <= near < 40  # and some cover the whole space
+
+
+def test_the_model_knows_what_makes_values_differ_and_is_smooth_over_noise() -> None:
+    study = searched(1, 80, random=80)
+    trials = study.trials
+    good = {"layers": 6, **{f"width{i}": 1.0 for i in range(6)}, "kind": "gelu", "rate": 0.1}
+    means = Model(trials).means([good, good | {"kind": "tanh"}, good | {"rate": 1.0}, trials[0].params])
+    assert np.argmax(means) == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_it_finds_what_random_draws_do_not(seed: int) -> None:
+    local = searched(seed, 60, random=16).best_value
+    chance = searched(seed, 60, random=60).best_value
+    assert local > chance + 0.05
+    assert local > 0.75
+
+
+def test_a_bound_is_reached() -> None:
+    study = searched(0, 60, random=16)
+    assert any(trial.params.get("width0") == 1.0 for trial in study.trials)
+
+
+def test_the_same_seed_draws_the_same() -> None:
+    study = searched(0, 30, random=30)
+    assert drawn(study, 5) == drawn(study, 5) != drawn(study, 6)

@@ -274,8 +274,10 @@ Schedule = Annotated[Constant | Cosine | OneCycle, Field(discriminator="kind")]
 class Augmentation(_Model):
     """Random changes of the training images."""
 
-    flip: bool = False
-    """Mirrors an image left to right with probability 1/2."""
+    flip: bool | Literal["alternating"] = False
+    """Mirrors an image left to right with probability 1/2; "alternating" does so in the first epoch, then
+    mirrors each image in every second epoch (Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024,
+    section 3.6)."""
     crop: int = Field(default=0, ge=0, le=16)
     """Pixels by which an image is shifted at most, each way; reflection fills the border."""
     cutout: int = Field(default=0, ge=0, le=IMAGE_SIZE)

@@ -82,7 +82,7 @@ def _recipe(config: Config) -> str:
         parts.append(f"smoothing {config.label_smoothing:.2g}")
     augmentation = config.augmentation
     if augmentation.flip:
-        parts.append("flip")
+        parts.append("flip" if augmentation.flip is True else f"{augmentation.flip} flip")
     if augmentation.crop:
         parts.append(f"crop {augmentation.crop}")
     if augmentation.cutout:

@@ -1,4 +1,4 @@
-"""Suggestions that search spaces share: residual pairs, optimizers, schedules, augmentation.
+"""Suggestions that search spaces share: residual pairs, optimizers, schedules, augmentation, switches.
 
 Study files import them.
 """
@@ -6,7 +6,7 @@ Study files import them.
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from mc1opt.config import SGD, Adam, AdamW, Augmentation, Constant, ConvBlock, Cosine, OneCycle
+from mc1opt.config import SGD, Adam, AdamW, Augmentation, Config, Constant, ConvBlock, Cosine, OneCycle
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
@@ -70,3 +70,18 @@ def suggest_augmentation(trial: "BaseTrial") -> Augmentation:
         crop=trial.suggest_int("crop", 0, 4),
         cutout=trial.suggest_int("cutout", 0, 12, step=4),
     )
+
+
+def suggest_switches(trial: "BaseTrial", config: Config) -> Config:
+    """The config with or without methods of the CIFAR-10 speed records, each a parameter of its own.
+
+    A flip may alternate (`alternating_flip`; Jordan, 2024, see `mc1opt.config.Augmentation`).
+
+    In a copy of `studies/cnn.py`, whose own search space has none:
+
+        return suggest_switches(trial, Config(...))
+    """
+    augmentation = config.augmentation
+    if augmentation.flip and trial.suggest_categorical("alternating_flip", [False, True]):
+        augmentation = augmentation.model_copy(update={"flip": "alternating"})
+    return config.model_copy(update={"augmentation": augmentation})

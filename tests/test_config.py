@@ -175,6 +175,7 @@ CHANGES: list[tuple[Config, tuple[str | int, ...], Any]] = [
     (CONVNET, ("label_smoothing",), 0.0),
     (SMALL, ("augmentation",), Augmentation(flip=True)),
     (CONVNET, ("augmentation", "flip"), False),
+    (CONVNET, ("augmentation", "flip"), "alternating"),
     (CONVNET, ("augmentation", "crop"), 2),
     (CONVNET, ("augmentation", "cutout"), 0),
     (SMALL, ("initialisation",), "torch"),

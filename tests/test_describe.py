@@ -7,7 +7,7 @@ import optuna
 import pytest
 from optuna.trial import FixedTrial
 
-from mc1opt.config import MLP, SGD, Config, ConvBlock, ConvNet, LinearLayer, Pooling
+from mc1opt.config import MLP, SGD, Augmentation, Config, ConvBlock, ConvNet, LinearLayer, Pooling
 from mc1opt.describe import describe_config
 from mc1opt.presets import PRESETS
 from mc1opt.search.definition import load_definition
@@ -143,6 +143,12 @@ def test_a_residual_pair_is_named_after_its_width() -> None:
     network = ConvNet(blocks=(ConvBlock(width=8, pooling=Pooling(kind="max"), residual=True),))
     config = Config(architecture=network, optimizer=SGD(learning_rate=0.1), batch_size=10)
     assert describe_config(config).startswith("conv 8mr, 3x3 ")
+
+
+def test_a_switch_is_named() -> None:
+    config = Config(architecture=MLP(layers=()), optimizer=SGD(learning_rate=0.1), batch_size=10)
+    switched = config.model_copy(update={"augmentation": Augmentation(flip="alternating")})
+    assert describe_config(switched) == f"{describe_config(config)}, alternating flip"
 
 
 def test_the_stride_of_a_convolution_is_named() -> None:

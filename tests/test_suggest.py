@@ -3,7 +3,7 @@
 from optuna.trial import FixedTrial
 
 from mc1opt import suggest
-from mc1opt.config import SGD, AdamW, Augmentation, ConvBlock, OneCycle
+from mc1opt.config import MLP, SGD, AdamW, Augmentation, Config, ConvBlock, OneCycle
 
 
 def test_only_the_parameters_of_the_chosen_kind_are_asked_for() -> None:
@@ -31,3 +31,12 @@ def test_schedule_and_augmentation_are_what_was_suggested() -> None:
     assert suggest.suggest_schedule(cycle) == OneCycle(warmup=0.2)
     augmentation = suggest.suggest_augmentation(FixedTrial({"flip": True, "crop": 2, "cutout": 8}))
     assert augmentation == Augmentation(flip=True, crop=2, cutout=8)
+
+
+def test_switches_are_those_that_were_suggested() -> None:
+    config = Config(architecture=MLP(layers=()), optimizer=SGD(learning_rate=0.1), batch_size=10)
+    assert suggest.suggest_switches(FixedTrial({}), config) == config
+    flipped = config.model_copy(update={"augmentation": Augmentation(flip=True)})
+    assert suggest.suggest_switches(FixedTrial({"alternating_flip": False}), flipped) == flipped
+    switched = suggest.suggest_switches(FixedTrial({"alternating_flip": True}), flipped)
+    assert switched.augmentation == Augmentation(flip="alternating")

@@ -16,6 +16,7 @@ def augment_batch(
     augmentation: Augmentation,
     generator: torch.Generator,
     fill: torch.Tensor,
+    flips: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """A batch of the images with these indices, augmented at random.
 
@@ -25,6 +26,7 @@ def augment_batch(
         augmentation: what is done.
         generator: on the CPU.
         fill: colour of the cutout, uint8, 3.
+        flips: which of all images an alternating flip mirrors, bool on the CPU, N; see `alternating_flips`.
 
     Returns:
         uint8, B x 3 x H x W, in channels_last memory.
@@ -36,15 +38,34 @@ def augment_batch(
     shifts = torch.zeros(count, 2, dtype=torch.int64)
     if augmentation.crop:
         shifts = torch.randint(-augmentation.crop, augmentation.crop + 1, (count, 2), generator=generator)
-    flips = torch.zeros(count, dtype=torch.bool)
-    if augmentation.flip:
-        flips = torch.rand(count, generator=generator) < 0.5
-    batch = flip_and_crop(images_NCHW, indices.to(device), shifts.to(device), flips.to(device))
+    flipped = torch.zeros(count, dtype=torch.bool)
+    if flips is not None:
+        flipped = flips[indices]
+    elif augmentation.flip:
+        flipped = torch.rand(count, generator=generator) < 0.5
+    batch = flip_and_crop(images_NCHW, indices.to(device), shifts.to(device), flipped.to(device))
     if augmentation.cutout:
         limits = torch.tensor([height, width])
         centres = (torch.rand(count, 2, generator=generator) * limits).long()
         batch = cut_out(batch, centres.to(device), augmentation.cutout, fill.to(device))
     return batch
+
+
+def alternating_flips(count: int, seed: int, epoch: int) -> torch.Tensor:
+    """Which images an epoch flips: in the first at random, then all the others, then again the first ones.
+
+    From Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024, section 3.6.
+
+    Args:
+        count: of images.
+        seed: of the training's first flips.
+        epoch: counted from 0.
+
+    Returns:
+        bool on the CPU, `count` values.
+    """
+    first = torch.rand(count, generator=torch.Generator().manual_seed(seed)) < 0.5
+    return first ^ (epoch % 2 == 1)
 
 
 def flip_and_crop(

@@ -51,12 +51,13 @@ def training_script(source: ExportSource, data: DataSet, file_name: str) -> str:
         "BFLOAT16": _bfloat16_devices(source),
     }
     for part in (config, config.optimizer, config.schedule, config.augmentation):
-        values |= {name.upper(): repr(value) for name, value in part}
+        values |= {name.upper(): _literal(value) for name, value in part}
     # The functions that the template calls, and those that take their place.
     functions = {
         "sgd": config.optimizer.kind,
         "one_cycle": config.schedule.kind,
         "channels": config.normalisation,
+        "random_flips": f"{'alternating' if config.augmentation.flip == 'alternating' else 'random'}_flips",
         "load_cifar10": "load_cifar10" if _own_images(source) is None else "load_arrays",
     }
     body = _with_layers(body, config)
@@ -149,6 +150,11 @@ def _without_unused(body: str) -> str:
         if names and len(re.findall(rf"\b{names[0]}\(", body)) == 1:
             return _without_unused(body.replace(definition + "\n\n\n", ""))
     return body
+
+
+def _literal(value: object) -> str:
+    """As Python's formatters write it: texts in double quotes."""
+    return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
 def _set(line: str, values: dict[str, str]) -> str:

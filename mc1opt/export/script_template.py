@@ -79,7 +79,19 @@ def reflect(positions):
     return 31 - (31 - positions.abs()).abs()
 
 
-def augment(images, chosen, generator, fill):
+def random_flips(_images, chosen, generator, _epoch):
+    """Which of the chosen images are flipped: each with probability 1/2."""
+    return torch.rand(len(chosen), generator=generator) < 0.5
+
+
+def alternating_flips(images, chosen, _generator, epoch):
+    """At random in the first epoch, then each in every second one (Jordan, 2024)."""
+    generator = torch.Generator().manual_seed(seed_of(SEED, "flip"))
+    first = torch.rand(len(images), generator=generator) < 0.5
+    return first[chosen] ^ (epoch % 2 == 1)
+
+
+def augment(images, chosen, generator, fill, epoch):
     """A batch, randomly shifted, flipped and cut out; `fill` colours the square."""
     count = len(chosen)
     rows = columns = torch.arange(32).expand(count, 32)
@@ -87,7 +99,7 @@ def augment(images, chosen, generator, fill):
         shifts = torch.randint(-CROP, CROP + 1, (count, 2), generator=generator)
         rows, columns = reflect(rows + shifts[:, :1]), reflect(columns + shifts[:, 1:])
     if FLIP:
-        flips = torch.rand(count, generator=generator) < 0.5
+        flips = random_flips(images, chosen, generator, epoch)
         columns = torch.where(flips[:, None], columns.flip(1), columns)
     rows, columns = rows.to(images.device), columns.to(images.device)
     chosen = chosen.to(images.device)
@@ -290,7 +302,7 @@ def train(images, labels, device, validation=None):
             for group in optimizer.param_groups:
                 group["lr"] = LEARNING_RATE * share
             chosen = order[step * batch_size : (step + 1) * batch_size]
-            batch = augment(images, chosen, generator, fill)
+            batch = augment(images, chosen, generator, fill, epoch)
             with precision:
                 logits = network(batch)
                 target = labels[chosen.to(device)]

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mc1opt.config import IMAGE_CHANNELS, ConvNet, WhitenedStem, config_to_json
-from mc1opt.data.augment import augment_batch
+from mc1opt.data.augment import alternating_flips, augment_batch
 from mc1opt.data.images import ImageSplit, open_training_images
 from mc1opt.models.build import build_model
 from mc1opt.models.whitening import whitening_filters
@@ -90,7 +90,11 @@ class Trainer:
         torch.manual_seed(seed)  # dropout
         generator = torch.Generator().manual_seed(seed)  # order and augmentation, on the CPU for every device
         config = self.training.config
-        order = torch.randperm(self.training.fidelity.train_images, generator=generator)
+        images = self.training.fidelity.train_images
+        order = torch.randperm(images, generator=generator)
+        flips = None
+        if config.augmentation.flip == "alternating":
+            flips = alternating_flips(images, derive_seed(self.training.seed, "flip"), epoch)
         total_steps = self.steps_an_epoch * self.training.fidelity.epochs
         loss_sum = torch.zeros((), device=self.device)
         self.model.train()
@@ -98,7 +102,7 @@ class Trainer:
             batch = order[step * self.batch_size : (step + 1) * self.batch_size]
             factor = learning_rate_factor(config.schedule, epoch * self.steps_an_epoch + step, total_steps)
             set_learning_rate(self.optimizer, config.optimizer.learning_rate * factor)
-            loss_sum += self._step(batch, generator)
+            loss_sum += self._step(batch, generator, flips)
         loss = loss_sum.item() / self.steps_an_epoch
         if not math.isfinite(loss):
             raise TrainingFailed("diverged", f"the training loss of epoch {epoch} is {loss}")
@@ -144,7 +148,9 @@ class Trainer:
             raise TrainingFailed("diverged", f"logits on validation images are not finite in epoch {epoch}")
         return value
 
-    def _step(self, batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def _step(
+        self, batch: torch.Tensor, generator: torch.Generator, flips: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """One step of the optimizer on the images with these indices; the loss, still on the device.
 
         With accumulation, the gradients of the batch's parts are added up, each weighted with its share of
@@ -152,7 +158,7 @@ class Trainer:
         """
         config = self.training.config
         images_NCHW = augment_batch(  # noqa: N806  (shape suffix)
-            self.images.train_images, batch, config.augmentation, generator, self.fill
+            self.images.train_images, batch, config.augmentation, generator, self.fill, flips
         )
         labels = self.images.train_labels[batch.to(self.device)]
         self.optimizer.zero_grad(set_to_none=True)

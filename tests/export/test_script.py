@@ -84,7 +84,7 @@ CONFIGS = {
         optimizer=AdamW(learning_rate=1e-05),
         schedule=Cosine(),
         batch_size=64,
-        augmentation=Augmentation(cutout=5),
+        augmentation=Augmentation(flip="alternating", cutout=5),
     ),
     **{name: preset.config for name, preset in PRESETS.items()},
 }
@@ -171,6 +171,7 @@ VARIANTS = {
     "adamw, cosine": {"optimizer": AdamW(learning_rate=1e-3), "schedule": Cosine(), "flip": True},
     "drawn as PyTorch does": {"initialisation": "torch"},
     "values from -1 to 1": {"normalisation": "symmetric"},
+    "alternating flip": {"flip": "alternating", "epochs": 3},
     "in bfloat16": {"precision": "bfloat16"},
 }
 

@@ -23,6 +23,7 @@ from mc1opt.config import (
     SGD,
     Adam,
     AdamW,
+    Augmentation,
     Constant,
     ConvBlock,
     ConvNet,
@@ -96,14 +97,14 @@ def trained_inputs(trainer: Trainer) -> list[Tensor]:
 REPEATED = {
     "mlp": {"optimizer": AdamW(learning_rate=0.01)},
     "convnet": {"architecture": SMALL_CONVNET},
+    "alternating flip": {"augmentation": Augmentation(flip="alternating", crop=2)},
     "convnet in bfloat16": {"architecture": SMALL_CONVNET, "precision": "bfloat16"},
 }
 
 
 def repeated(data: DataSet, name: str, **changes: object) -> Training:
-    return small_training(
-        data, augmentation=ALL_AUGMENTATION, schedule=OneCycle(), **REPEATED[name], **changes
-    )
+    fields = {"augmentation": ALL_AUGMENTATION, "schedule": OneCycle(), **REPEATED[name]}
+    return small_training(data, **fields, **changes)
 
 
 @pytest.mark.parametrize("name", REPEATED)
@@ -305,6 +306,19 @@ def test_each_step_has_the_learning_rate_of_the_schedule(data, schedule):
         scheduler.step()
     assert all(len(groups) == 1 for groups in rates)
     assert [rate for groups in rates for rate in groups] == pytest.approx(expected, rel=1e-9)
+
+
+def test_an_alternating_flip_shows_each_image_in_turn_as_it_is_and_mirrored(data):
+    training = small_training(data, epochs=3, batch_size=300, augmentation=Augmentation(flip="alternating"))
+    trainer = Trainer(training)
+    batches = trained_inputs(trainer)
+    for epoch in range(3):
+        trainer.train_epoch(epoch)
+    first, second, third = ({image.numpy().tobytes() for image in batch.contiguous()} for batch in batches)
+    images = {image.numpy().tobytes() for image in trainer.images.train_images.contiguous()}
+    assert second == {image.numpy().tobytes() for image in batches[0].flip(3).contiguous()}
+    assert third == first
+    assert 120 < len(first & images) < 180
 
 
 def test_bfloat16_computes_in_it_and_keeps_weights_and_loss_in_float32(data):

@@ -150,6 +150,11 @@ class ConvNet(_Model):
     """How the last feature map is reduced to one value per channel; "none" flattens it."""
     head: tuple[LinearLayer, ...] = Field(default=(), max_length=8)
     """Linear layers between the convolutions and the classifier."""
+    identity_initialisation: bool = Field(
+        default=False, exclude_if=operator.not_, json_schema_extra=as_before()
+    )
+    """Whether convolutions begin with filters that hand their inputs on, one output channel for each input
+    channel while there are any (Jordan, 2024, section 3.3); the other filters are as drawn."""
 
     @model_validator(mode="after")
     def _fits(self) -> "ConvNet":

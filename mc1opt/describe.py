@@ -32,6 +32,8 @@ def _architecture(architecture: MLP | ConvNet) -> str:
         parts.append(f"global {architecture.global_pooling}")
     if architecture.head:
         parts.append("linear " + _widths(architecture.head))
+    if architecture.identity_initialisation:
+        parts.append("identity init")
     return ", ".join(parts)
 
 

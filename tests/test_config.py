@@ -150,6 +150,7 @@ CHANGES: list[tuple[Config, tuple[str | int, ...], Any]] = [
     (CONVNET, ("architecture", "order"), "norm_activation_pool"),
     (CONVNET, ("architecture", "global_pooling"), "max"),
     (CONVNET, ("architecture", "head"), ()),
+    (CONVNET, ("architecture", "identity_initialisation"), True),
     (SMALL, ("optimizer",), ADAM.optimizer),
     (CONVNET, ("optimizer", "learning_rate"), 0.051),
     (CONVNET, ("optimizer", "momentum"), 0.95),
@@ -278,11 +279,17 @@ def test_a_later_field_at_another_value_changes_the_identity(later):
     assert canonical_json(later) != canonical_json(Earlier())
 
 
-def test_a_block_without_a_residual_pair_is_stored_as_before_there_were_any() -> None:
-    block = ConvBlock(width=4)
-    assert block.model_dump(mode="json").keys() == ConvBlock.model_fields.keys() - {"residual"}
-    with_pair = block.model_copy(update={"residual": True})
-    assert ConvBlock.model_validate_json(with_pair.model_dump_json()) == with_pair
+LATER = {
+    ConvBlock(width=4): {"residual": True},
+    ADAMW.architecture: {"identity_initialisation": True},
+}
+
+
+@pytest.mark.parametrize(("part", "fields"), LATER.items(), ids=[type(part).__name__ for part in LATER])
+def test_a_later_field_is_left_out_of_the_json_at_its_default(part: BaseModel, fields: dict) -> None:
+    assert part.model_dump(mode="json").keys() == type(part).model_fields.keys() - fields.keys()
+    later = part.model_copy(update=fields)
+    assert type(part).model_validate_json(later.model_dump_json()) == later
 
 
 def test_a_field_that_is_not_marked_is_part_of_the_identity_at_its_default():

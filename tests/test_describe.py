@@ -145,10 +145,13 @@ def test_a_residual_pair_is_named_after_its_width() -> None:
     assert describe_config(config).startswith("conv 8mr, 3x3 ")
 
 
-def test_a_switch_is_named() -> None:
-    config = Config(architecture=MLP(layers=()), optimizer=SGD(learning_rate=0.1), batch_size=10)
-    switched = config.model_copy(update={"augmentation": Augmentation(flip="alternating")})
-    assert describe_config(switched) == f"{describe_config(config)}, alternating flip"
+def test_switches_are_named() -> None:
+    network = ConvNet(blocks=(ConvBlock(width=4),))
+    config = Config(architecture=network, optimizer=SGD(learning_rate=0.1), batch_size=10)
+    network = network.model_copy(update={"identity_initialisation": True})
+    switched = {"architecture": network, "augmentation": Augmentation(flip="alternating")}
+    before, after = (describe_config(each) for each in (config, config.model_copy(update=switched)))
+    assert after == before.replace(" |", ", identity init |") + ", alternating flip"
 
 
 def test_the_stride_of_a_convolution_is_named() -> None:

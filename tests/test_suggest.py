@@ -3,7 +3,7 @@
 from optuna.trial import FixedTrial
 
 from mc1opt import suggest
-from mc1opt.config import MLP, SGD, AdamW, Augmentation, Config, ConvBlock, OneCycle
+from mc1opt.config import MLP, SGD, AdamW, Augmentation, Config, ConvBlock, ConvNet, OneCycle
 
 
 def test_only_the_parameters_of_the_chosen_kind_are_asked_for() -> None:
@@ -38,5 +38,10 @@ def test_switches_are_those_that_were_suggested() -> None:
     assert suggest.suggest_switches(FixedTrial({}), config) == config
     flipped = config.model_copy(update={"augmentation": Augmentation(flip=True)})
     assert suggest.suggest_switches(FixedTrial({"alternating_flip": False}), flipped) == flipped
-    switched = suggest.suggest_switches(FixedTrial({"alternating_flip": True}), flipped)
+    network = ConvNet(blocks=(ConvBlock(width=4),))
+    params = {"alternating_flip": True, "identity_initialisation": True}
+    switched = suggest.suggest_switches(
+        FixedTrial(params), flipped.model_copy(update={"architecture": network})
+    )
     assert switched.augmentation == Augmentation(flip="alternating")
+    assert switched.architecture == network.model_copy(update={"identity_initialisation": True})

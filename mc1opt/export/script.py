@@ -178,6 +178,8 @@ def _with_layers(body: str, config: Config) -> str:
     after = after[after.index("    )\n") :]
     if config.initialisation == "torch":
         after = after.replace("    initialise(network)\n", "")
+    if not (isinstance(architecture, ConvNet) and architecture.identity_initialisation):
+        after = after.replace("    make_identity(network)\n", "")
     return before + first + "".join(f"        {line}\n" for line in lines) + after
 
 

@@ -185,6 +185,13 @@ def initialise(network):
                 nn.init.zeros_(layer.bias)
 
 
+def make_identity(network):
+    """The first filters of convolutions hand their inputs on (Jordan, 2024)."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.dirac_(layer.weight.detach()[: layer.in_channels])
+
+
 def build_network(images):
     """From images (uint8, N x 3 x 32 x 32) to logits (N x 10).
 
@@ -214,6 +221,7 @@ def build_network(images):
         nn.Linear(7200, 10),
     )
     initialise(network)
+    make_identity(network)
     return network
 
 

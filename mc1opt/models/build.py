@@ -111,6 +111,17 @@ def initialise(network: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
+def make_identity(network: nn.Module) -> None:
+    """Makes the first filters of each convolution the identity, as many as it has input channels, or outputs.
+
+    A pixel of 1 in the middle of the input channel with the filter's own number (`torch.nn.init.dirac_`), as
+    in Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024, section 3.3. Biases stay.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.dirac_(module.weight.detach()[: module.in_channels])
+
+
 def build_model(
     architecture: MLP | ConvNet,
     *,
@@ -147,6 +158,8 @@ def build_model(
         _set_whitening(network, whitening)
     if initialisation == "he":
         initialise(network)
+    if isinstance(architecture, ConvNet) and architecture.identity_initialisation:
+        make_identity(network)
     # Of the tensors only those with four dimensions have a memory format to change.
     return network.to(memory_format=memory_format) if convolutional else network
 

@@ -65,6 +65,7 @@ EVERYTHING = ConvNet(
 ARCHITECTURES: dict[str, Architecture] = {
     "small convnet": SMALL_CONVNET,
     "everything": EVERYTHING,
+    "identity": EVERYTHING.model_copy(update={"identity_initialisation": True}),
     "everything, flat": EVERYTHING.model_copy(update={"global_pooling": "none", "head": ()}),
     "no hidden layer": MLP(layers=()),
     **{name: PRESETS[name].config.architecture for name in ("mlp-128-64", "cnn-32-128-pool-dropout")},

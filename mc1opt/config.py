@@ -9,13 +9,12 @@ Shape suffixes in the code: N images, C channels, H height, W width.
 
 import hashlib
 import json
-import operator
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from mc1opt.errors import ConfigError
+from mc1opt.errors import ConfigError, describe_validation_error
 
 IMAGE_CHANNELS = 3
 IMAGE_SIZE = 32  # pixels, height and width
@@ -55,6 +54,11 @@ def as_before() -> dict[str, Any]:
     that ids written before it existed stay valid.
     """
     return {"added_later": True}
+
+
+def _later(default: Any, **limits: Any) -> Any:
+    """A field that `as_before` marks, and that the JSON leaves out at its default, as before it existed."""
+    return Field(default=default, exclude_if=default.__eq__, json_schema_extra=as_before(), **limits)
 
 
 # ---- Architecture ----------------------------------------------------------------------------------------
@@ -97,10 +101,9 @@ class ConvBlock(_Model):
     pooling: Pooling | None = None
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Probability that a value is set to zero in training, after everything else of the block."""
-    residual: bool = Field(default=False, exclude_if=operator.not_, json_schema_extra=as_before())
+    residual: bool = _later(False)
     """Whether a residual pair follows, before the dropout: two 3x3 convolutions with the block's width, norm
-    and activation, whose output is added to their input (He et al., 2016). Left out of the JSON where false,
-    so that other blocks are stored as before it existed."""
+    and activation, whose output is added to their input (He et al., 2016)."""
 
 
 class PlainStem(_Model):
@@ -129,7 +132,14 @@ class WhitenedStem(_Model):
         return 2 * IMAGE_CHANNELS * self.kernel_size**2
 
 
-class MLP(_Model):
+class _Classifier(_Model):
+    """What all architectures have."""
+
+    logit_scale: float = _later(1.0, gt=0.0, le=10.0)
+    """Factor of the logits; 1/9 in the CIFAR-10 speed records (Jordan, 2024)."""
+
+
+class MLP(_Classifier):
     """A multilayer perceptron on the flattened image."""
 
     kind: Literal["mlp"] = "mlp"
@@ -137,7 +147,7 @@ class MLP(_Model):
     """The hidden layers; the classifier (a linear layer to the 10 classes) comes after them."""
 
 
-class ConvNet(_Model):
+class ConvNet(_Classifier):
     """A convolutional network: stem, blocks, global pooling or flattening, linear head, classifier."""
 
     kind: Literal["convnet"] = "convnet"
@@ -150,9 +160,7 @@ class ConvNet(_Model):
     """How the last feature map is reduced to one value per channel; "none" flattens it."""
     head: tuple[LinearLayer, ...] = Field(default=(), max_length=8)
     """Linear layers between the convolutions and the classifier."""
-    identity_initialisation: bool = Field(
-        default=False, exclude_if=operator.not_, json_schema_extra=as_before()
-    )
+    identity_initialisation: bool = _later(False)
     """Whether convolutions begin with filters that hand their inputs on, one output channel for each input
     channel while there are any (Jordan, 2024, section 3.3); the other filters are as drawn."""
 
@@ -380,14 +388,3 @@ def config_from_json(stored: dict[str, Any]) -> Config:
         return Config.model_validate(fields)
     except ValidationError as error:
         raise ConfigError(f"a stored config cannot be read: {describe_validation_error(error)}") from error
-
-
-def describe_validation_error(error: ValidationError) -> str:
-    """Pydantic's findings, separated by semicolons: field, rule, value of each."""
-    lines = []
-    for finding in error.errors(include_url=False):
-        place = ".".join(str(part) for part in finding["loc"])
-        message = finding["msg"].removeprefix("Value error, ")
-        value = "" if isinstance(finding["input"], dict | BaseModel) else f" (given: {finding['input']!r})"
-        lines.append(f"{place}: {message}{value}" if place else f"{message}{value}")
-    return "; ".join(lines)

@@ -10,7 +10,9 @@ def describe_config(config: Config) -> str:
     residual pair. The number after an optimizer is its learning rate, the one after one-cycle its warm-up.
     Dropout has the rates of all layers where they differ by more than where it is.
     """
-    return f"{_architecture(config.architecture)} | {_recipe(config)}"
+    scale = config.architecture.logit_scale
+    scaled = "" if scale == 1.0 else f", logits x {scale:.2g}"
+    return f"{_architecture(config.architecture)}{scaled} | {_recipe(config)}"
 
 
 def _architecture(architecture: MLP | ConvNet) -> str:

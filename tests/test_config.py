@@ -32,9 +32,8 @@ from mc1opt.config import (
     config_id,
     config_to_json,
     conv_shapes,
-    describe_validation_error,
 )
-from mc1opt.errors import ConfigError
+from mc1opt.errors import ConfigError, describe_validation_error
 
 # Written by schema version 1. Never edit it: studies hold such configs under such ids.
 FIXTURE_V1 = json.loads((Path(__file__).parent / "fixtures" / "config_v1.json").read_text())
@@ -150,6 +149,8 @@ CHANGES: list[tuple[Config, tuple[str | int, ...], Any]] = [
     (CONVNET, ("architecture", "order"), "norm_activation_pool"),
     (CONVNET, ("architecture", "global_pooling"), "max"),
     (CONVNET, ("architecture", "head"), ()),
+    (CONVNET, ("architecture", "logit_scale"), 0.5),
+    (SMALL, ("architecture", "logit_scale"), 0.5),
     (CONVNET, ("architecture", "identity_initialisation"), True),
     (SMALL, ("optimizer",), ADAM.optimizer),
     (CONVNET, ("optimizer", "learning_rate"), 0.051),
@@ -281,7 +282,7 @@ def test_a_later_field_at_another_value_changes_the_identity(later):
 
 LATER = {
     ConvBlock(width=4): {"residual": True},
-    ADAMW.architecture: {"identity_initialisation": True},
+    ADAMW.architecture: {"identity_initialisation": True, "logit_scale": 0.5},
 }
 
 

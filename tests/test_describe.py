@@ -148,10 +148,10 @@ def test_a_residual_pair_is_named_after_its_width() -> None:
 def test_switches_are_named() -> None:
     network = ConvNet(blocks=(ConvBlock(width=4),))
     config = Config(architecture=network, optimizer=SGD(learning_rate=0.1), batch_size=10)
-    network = network.model_copy(update={"identity_initialisation": True})
+    network = network.model_copy(update={"identity_initialisation": True, "logit_scale": 1 / 9})
     switched = {"architecture": network, "augmentation": Augmentation(flip="alternating")}
     before, after = (describe_config(each) for each in (config, config.model_copy(update=switched)))
-    assert after == before.replace(" |", ", identity init |") + ", alternating flip"
+    assert after == before.replace(" |", ", identity init, logits x 0.11 |") + ", alternating flip"
 
 
 def test_the_stride_of_a_convolution_is_named() -> None:

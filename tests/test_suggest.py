@@ -35,13 +35,14 @@ def test_schedule_and_augmentation_are_what_was_suggested() -> None:
 
 def test_switches_are_those_that_were_suggested() -> None:
     config = Config(architecture=MLP(layers=()), optimizer=SGD(learning_rate=0.1), batch_size=10)
-    assert suggest.suggest_switches(FixedTrial({}), config) == config
+    unchanged = {"logit_scale": 1.0, "alternating_flip": False}
+    assert suggest.suggest_switches(FixedTrial(unchanged), config) == config
     flipped = config.model_copy(update={"augmentation": Augmentation(flip=True)})
-    assert suggest.suggest_switches(FixedTrial({"alternating_flip": False}), flipped) == flipped
+    assert suggest.suggest_switches(FixedTrial(unchanged), flipped) == flipped
     network = ConvNet(blocks=(ConvBlock(width=4),))
-    params = {"alternating_flip": True, "identity_initialisation": True}
+    later = {"logit_scale": 0.1, "identity_initialisation": True}
     switched = suggest.suggest_switches(
-        FixedTrial(params), flipped.model_copy(update={"architecture": network})
+        FixedTrial({"alternating_flip": True, **later}), flipped.model_copy(update={"architecture": network})
     )
     assert switched.augmentation == Augmentation(flip="alternating")
-    assert switched.architecture == network.model_copy(update={"identity_initialisation": True})
+    assert switched.architecture == network.model_copy(update=later)

@@ -209,4 +209,5 @@ def _layer(layer: Layer) -> str:
     if layer.kind == "FixedConvolution":
         return f"FixedConvolution(whitening_filters(normalise(images), {layer.arguments[-1]})),"
     options = [f"{name}={value!r}" for name, value in layer.options.items()]
-    return f"nn.{layer.kind}({', '.join([*map(repr, layer.arguments), *options])}),"
+    module = "" if layer.kind == "Scale" else "nn."
+    return f"{module}{layer.kind}({', '.join([*map(repr, layer.arguments), *options])}),"

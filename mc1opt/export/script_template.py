@@ -176,6 +176,18 @@ class Residual(nn.Sequential):
         return images + super().forward(images)
 
 
+class Scale(nn.Module):
+    """Multiplies by a constant."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, values):
+        """The products."""
+        return values * self.factor
+
+
 def initialise(network):
     """He et al. (2015): normal with variance 2 / fan-in; biases are 0."""
     for layer in network.modules():

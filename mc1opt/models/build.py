@@ -75,7 +75,27 @@ class Residual(nn.Sequential):
         return images_NCHW + output
 
 
-OWN_KINDS: dict[str, type[nn.Module]] = {"FixedConvolution": FixedConvolution, "Residual": Residual}
+class Scale(nn.Module):
+    """Multiplies by a constant."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, values: Tensor) -> Tensor:
+        """The products, in the shape of the values."""
+        return values * self.factor
+
+    def extra_repr(self) -> str:
+        """What `print(model)` shows."""
+        return str(self.factor)
+
+
+OWN_KINDS: dict[str, type[nn.Module]] = {
+    "FixedConvolution": FixedConvolution,
+    "Residual": Residual,
+    "Scale": Scale,
+}
 """Classes of layers that `torch.nn` does not have."""
 
 

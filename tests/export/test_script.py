@@ -61,6 +61,7 @@ EVERYTHING = ConvNet(
     order="norm_activation_pool",
     global_pooling="max",
     head=(LinearLayer(width=7, norm="batch", dropout=0.5), LinearLayer(width=6, activation="gelu")),
+    logit_scale=0.3,
 )
 ARCHITECTURES: dict[str, Architecture] = {
     "small convnet": SMALL_CONVNET,

@@ -294,6 +294,12 @@ def test_global_pooling_reduces_each_channel_to_one_value(kind):
     torch.testing.assert_close(model(images), model.classifier(pooled))
 
 
+@ARCHITECTURES
+def test_scaled_logits_are_the_logits_times_the_scale(architecture):
+    scaled = build_drawn(architecture.model_copy(update={"logit_scale": 1 / 9}), "he").eval()
+    torch.testing.assert_close(scaled(images_of()), build_drawn(architecture, "he").eval()(images_of()) / 9)
+
+
 def test_flattening_goes_through_channels_first():
     model = build_model(ConvNet(blocks=(ConvBlock(width=4, kernel_size=11, stride=4),)))
     images = torch.rand(2, 3, 32, 32)

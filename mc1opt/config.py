@@ -306,6 +306,9 @@ class Config(_Model):
     batch_size: int = Field(ge=1, le=8192)
     """Images per step."""
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    weight_averaging: float = _later(0.0, ge=0.0, le=1.0)
+    """Share of all steps, the last ones, after which weights enter the average that is validated and stored,
+    each step's the same (Izmailov et al., "Averaging Weights Leads to Wider Optima", 2018); 0 for none."""
     augmentation: Augmentation = Augmentation()
     initialisation: Initialisation = Field(default="he", json_schema_extra=as_before())
     """How weights are drawn: "he" is normal with variance 2 / fan-in, biases 0 (He et al., 2015); "torch" is

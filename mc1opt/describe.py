@@ -84,6 +84,8 @@ def _recipe(config: Config) -> str:
     parts.append(f"batch {config.batch_size}")
     if config.label_smoothing > 0.0:
         parts.append(f"smoothing {config.label_smoothing:.2g}")
+    if config.weight_averaging > 0.0:
+        parts.append(f"averaging {config.weight_averaging:.2g}")
     augmentation = config.augmentation
     if augmentation.flip:
         parts.append("flip" if augmentation.flip is True else f"{augmentation.flip} flip")

@@ -88,7 +88,7 @@ def suggest_switches(trial: "BaseTrial", config: Config) -> Config:
 
     A flip may alternate (`alternating_flip`), convolutions may begin as the identity
     (`identity_initialisation`), and logits may be scaled (`logit_scale`): Jordan, "94% on CIFAR-10 in 3.29
-    seconds on a single GPU", 2024.
+    seconds on a single GPU", 2024. Weights may be averaged (`weight_averaging`; Izmailov et al., 2018).
 
     In a copy of `studies/cnn.py`, whose own search space has none:
 
@@ -102,4 +102,6 @@ def suggest_switches(trial: "BaseTrial", config: Config) -> Config:
         identity = trial.suggest_categorical("identity_initialisation", [False, True])
         network["identity_initialisation"] = identity
     architecture = config.architecture.model_copy(update=network)
-    return config.model_copy(update={"architecture": architecture, "augmentation": augmentation})
+    averaging = trial.suggest_float("weight_averaging", 0.0, 0.5)
+    changes = {"architecture": architecture, "augmentation": augmentation, "weight_averaging": averaging}
+    return config.model_copy(update=changes)

@@ -175,6 +175,7 @@ CHANGES: list[tuple[Config, tuple[str | int, ...], Any]] = [
     (CONVNET, ("schedule", "end"), 0.0),
     (CONVNET, ("batch_size",), 65),
     (CONVNET, ("label_smoothing",), 0.0),
+    (SMALL, ("weight_averaging",), 0.5),
     (SMALL, ("augmentation",), Augmentation(flip=True)),
     (CONVNET, ("augmentation", "flip"), False),
     (CONVNET, ("augmentation", "flip"), "alternating"),
@@ -284,6 +285,9 @@ LATER = {
     ConvBlock(width=4): {"residual": True},
     ADAMW.architecture: {"identity_initialisation": True, "logit_scale": 0.5},
 }
+
+
+LATER[SMALL] = {"weight_averaging": 0.5}
 
 
 @pytest.mark.parametrize(("part", "fields"), LATER.items(), ids=[type(part).__name__ for part in LATER])

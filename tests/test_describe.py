@@ -150,8 +150,12 @@ def test_switches_are_named() -> None:
     config = Config(architecture=network, optimizer=SGD(learning_rate=0.1), batch_size=10)
     network = network.model_copy(update={"identity_initialisation": True, "logit_scale": 1 / 9})
     switched = {"architecture": network, "augmentation": Augmentation(flip="alternating")}
+    switched["weight_averaging"] = 0.3
     before, after = (describe_config(each) for each in (config, config.model_copy(update=switched)))
-    assert after == before.replace(" |", ", identity init, logits x 0.11 |") + ", alternating flip"
+    assert (
+        after
+        == before.replace(" |", ", identity init, logits x 0.11 |") + ", averaging 0.3, alternating flip"
+    )
 
 
 def test_the_stride_of_a_convolution_is_named() -> None:

@@ -35,14 +35,16 @@ def test_schedule_and_augmentation_are_what_was_suggested() -> None:
 
 def test_switches_are_those_that_were_suggested() -> None:
     config = Config(architecture=MLP(layers=()), optimizer=SGD(learning_rate=0.1), batch_size=10)
-    unchanged = {"logit_scale": 1.0, "alternating_flip": False}
+    unchanged = {"logit_scale": 1.0, "alternating_flip": False, "weight_averaging": 0.0}
     assert suggest.suggest_switches(FixedTrial(unchanged), config) == config
     flipped = config.model_copy(update={"augmentation": Augmentation(flip=True)})
     assert suggest.suggest_switches(FixedTrial(unchanged), flipped) == flipped
     network = ConvNet(blocks=(ConvBlock(width=4),))
     later = {"logit_scale": 0.1, "identity_initialisation": True}
     switched = suggest.suggest_switches(
-        FixedTrial({"alternating_flip": True, **later}), flipped.model_copy(update={"architecture": network})
+        FixedTrial({"alternating_flip": True, "weight_averaging": 0.3, **later}),
+        flipped.model_copy(update={"architecture": network}),
     )
     assert switched.augmentation == Augmentation(flip="alternating")
+    assert switched.weight_averaging == 0.3
     assert switched.architecture == network.model_copy(update=later)

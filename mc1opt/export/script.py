@@ -61,14 +61,18 @@ def training_script(source: ExportSource, data: DataSet, file_name: str) -> str:
         "load_cifar10": "load_cifar10" if _own_images(source) is None else "load_arrays",
     }
     body = _with_layers(body, config)
+    if not config.weight_averaging:
+        body = re.sub(r"^ +(averaged = |update_average\().*\n", "", body, flags=re.MULTILINE)
+        body = re.sub(r"\baveraged\b", "network", body)
     for name, function in functions.items():
         body = re.sub(rf"(?<!def )\b{name}\(", f"{function}(", body)
     body = _without_unused(body)
     lines = [
         _set(line, values) for line in constants.splitlines() if re.search(rf"\b{line.split()[0]}\b", body)
     ]
-    if "math." not in body:
-        imports = imports.replace("import math\n", "")
+    for module in ("copy", "math"):
+        if f"{module}." not in body:
+            imports = imports.replace(f"import {module}\n", "")
     return "\n\n".join([_header(source, file_name), imports, "\n".join(lines), "\n" + body])
 
 

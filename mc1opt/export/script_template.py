@@ -6,6 +6,7 @@ does not import it: it needs torch. Lines are at most 88 wide, as in most people
 """
 
 import argparse
+import copy
 import hashlib
 import math
 import time
@@ -30,6 +31,7 @@ BETA1 = 0.9
 BETA2 = 0.999
 WEIGHT_DECAY = 0.0005  # not on norms and biases
 LABEL_SMOOTHING = 0.1
+WEIGHT_AVERAGING = 0.5  # share of all steps, the last ones
 FLIP = True
 CROP = 2  # pixels of shift each way
 CUTOUT = 0  # pixels, side of the square
@@ -286,6 +288,16 @@ def constant(_step, _steps):
     return 1.0
 
 
+@torch.no_grad()
+def update_average(averaged, network, step, steps):
+    """The mean of the weights after the last steps (Izmailov et al., 2018)."""
+    number = max(0, step - math.ceil(steps * (1.0 - WEIGHT_AVERAGING)))
+    values = network.state_dict()
+    for name, mean in averaged.state_dict().items():
+        if mean.is_floating_point():
+            mean.lerp_(values[name], 1 / (number + 1))
+
+
 @torch.inference_mode()
 def accuracy(network, images, labels):
     """The share of images whose greatest logit is that of their label."""
@@ -303,6 +315,7 @@ def train(images, labels, device, validation=None):
     torch.manual_seed(seed_of(SEED, "initialisation"))
     network = build_network(images[:5000].permute(0, 3, 1, 2).float())
     network = network.to(device, memory_format=torch.channels_last)
+    averaged = copy.deepcopy(network)
     optimizer = sgd(parameter_groups(network))
     images, labels = images.to(device), labels.to(device)
     batch_size = min(BATCH_SIZE, len(images))
@@ -330,13 +343,14 @@ def train(images, labels, device, validation=None):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            update_average(averaged, network, epoch * steps + step, EPOCHS * steps)
             total += loss.detach()
         line = f"epoch {epoch + 1:>3}  loss {total.item() / steps:.6f}"
         if validation is not None:
             with precision:
-                line += f"  validation {accuracy(network, *validation):.4f}"
+                line += f"  validation {accuracy(averaged, *validation):.4f}"
         print(f"{line}  {time.perf_counter() - started:.1f} s", flush=True)
-    return network
+    return averaged
 
 
 def main():

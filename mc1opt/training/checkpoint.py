@@ -32,6 +32,7 @@ CHECKPOINT_FORMAT = 1
 _BELONGS_TO = "training"
 _RESULTS = "results"
 _WEIGHTS = "model."
+_AVERAGED = "averaged."
 _OPTIMIZER = "optimizer."
 _CURVE: TypeAdapter[list[EpochResult]] = TypeAdapter(list[EpochResult])
 
@@ -73,16 +74,32 @@ def load_weights(model: nn.Module, path: Path) -> None:
 # ---- State of a network and its optimizer ----------------------------------------------------------------
 
 
-def state_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
-    """Weights, buffers and the optimizer's state by name: the tensors themselves, not copies."""
-    state = {f"{_WEIGHTS}{name}": tensor for name, tensor in model.state_dict().items()}
+def state_of(model: nn.Module, optimizer: torch.optim.Optimizer, averaged: nn.Module | None = None) -> State:
+    """Weights, buffers and the optimizer's state by name: the tensors themselves, not copies.
+
+    So of the averaged network, if it is another one than the model.
+    """
+    state = _weights(model, averaged)
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             state[f"{_OPTIMIZER}{key}.{name}"] = value
     return state
 
 
-def set_state(model: nn.Module, optimizer: torch.optim.Optimizer, keys: Sequence[str], state: State) -> None:
+def _weights(model: nn.Module, averaged: nn.Module | None) -> State:
+    state = {f"{_WEIGHTS}{name}": tensor for name, tensor in model.state_dict().items()}
+    if averaged is not None and averaged is not model:
+        state |= {f"{_AVERAGED}{name}": tensor for name, tensor in averaged.state_dict().items()}
+    return state
+
+
+def set_state(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    keys: Sequence[str],
+    state: State,
+    averaged: nn.Module | None = None,
+) -> None:
     """Gives a network and its optimizer a state, as `state_of` gave it for the same config.
 
     Args:
@@ -90,13 +107,14 @@ def set_state(model: nn.Module, optimizer: torch.optim.Optimizer, keys: Sequence
         optimizer: of that model.
         keys: what the optimizer has for each parameter, e.g. "momentum_buffer".
         state: copied from.
+        averaged: the averaged network, if there is one.
 
     Raises:
         ValueError: names, shapes or types are not those of this network; nothing was changed then.
     """
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    weights = model.state_dict()
-    expected = {f"{_WEIGHTS}{name}": _kind(tensor) for name, tensor in weights.items()}
+    weights = _weights(model, averaged)
+    expected = {name: _kind(tensor) for name, tensor in weights.items()}
     for name, parameter in trainable.items():
         for key in keys:
             # The number of steps, which is a float32, too, is the only state that is not like its parameter.
@@ -109,7 +127,7 @@ def set_state(model: nn.Module, optimizer: torch.optim.Optimizer, keys: Sequence
         raise ValueError(f"its tensors are not those of this network, {first} for one")
     with torch.no_grad():
         for name, tensor in weights.items():
-            tensor.copy_(state[f"{_WEIGHTS}{name}"])
+            tensor.copy_(state[name])
     names_of = {parameter: name for name, parameter in trainable.items()}
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     by_index = {

@@ -3,6 +3,7 @@
 Nothing here knows of trials: a search, a preset and a retraining all train through `train`.
 """
 
+import copy
 import functools
 import json
 import logging
@@ -37,6 +38,7 @@ from mc1opt.training.optim import (
     learning_rate_factor,
     optimizer_state_keys,
     set_learning_rate,
+    update_average,
 )
 
 logger = logging.getLogger(__name__)
@@ -72,6 +74,8 @@ class Trainer:
         )
         torch.manual_seed(derive_seed(training.seed, "initialisation"))
         self.model = new_model(training, self.images).to(self.device).to(memory_format=torch.channels_last)
+        # What is validated and stored.
+        self.averaged = copy.deepcopy(self.model) if config.weight_averaging else self.model
         self.optimizer = build_optimizer(self.model, config.optimizer)
         self.batch_size = min(config.batch_size, training.fidelity.train_images)
         # The last, smaller batch is left out (other images in every epoch): one image alone has no batch
@@ -100,9 +104,12 @@ class Trainer:
         self.model.train()
         for step in range(self.steps_an_epoch):
             batch = order[step * self.batch_size : (step + 1) * self.batch_size]
-            factor = learning_rate_factor(config.schedule, epoch * self.steps_an_epoch + step, total_steps)
+            number = epoch * self.steps_an_epoch + step
+            factor = learning_rate_factor(config.schedule, number, total_steps)
             set_learning_rate(self.optimizer, config.optimizer.learning_rate * factor)
             loss_sum += self._step(batch, generator, flips)
+            if config.weight_averaging:
+                update_average(self.averaged, self.model, config.weight_averaging, number, total_steps)
         loss = loss_sum.item() / self.steps_an_epoch
         if not math.isfinite(loss):
             raise TrainingFailed("diverged", f"the training loss of epoch {epoch} is {loss}")
@@ -115,7 +122,7 @@ class Trainer:
 
     def state(self) -> State:
         """All that the next epoch depends on, but for its number: the tensors themselves, not copies."""
-        return state_of(self.model, self.optimizer)
+        return state_of(self.model, self.optimizer, self.averaged)
 
     def set_state(self, state: State) -> None:
         """Goes back, or on, to the end of the epoch at which `state` was taken.
@@ -124,13 +131,13 @@ class Trainer:
             ValueError: the state is of another network; nothing was changed then.
         """
         keys = optimizer_state_keys(self.training.config.optimizer)
-        set_state(self.model, self.optimizer, keys, state)
+        set_state(self.model, self.optimizer, keys, state, self.averaged)
 
     def _validate(self, epoch: int) -> float | None:
         """The validation accuracy; None where all images train."""
         if not len(self.images.validation_images):
             # The loss is measured before the step: of the last one nothing else would tell.
-            tensors = (tensor for tensor in self.model.state_dict().values() if tensor.is_floating_point())
+            tensors = (tensor for tensor in self.averaged.state_dict().values() if tensor.is_floating_point())
             if not torch.stack([tensor.isfinite().all() for tensor in tensors]).all():
                 raise TrainingFailed("diverged", f"the weights are not finite after epoch {epoch}")
             return None
@@ -139,7 +146,7 @@ class Trainer:
         count = None if last or not self.training.unused_images else self.training.data.validation_images
         with self.autocast():
             value = accuracy(
-                self.model,
+                self.averaged,
                 self.images.validation_images[:count],
                 self.images.validation_labels[:count],
                 batch_size=math.ceil(INFERENCE_BATCH / self.training.accumulation),
@@ -258,7 +265,7 @@ def _save_weights(trainer: Trainer) -> None:
         return
     metadata = {"config": json.dumps(config_to_json(training.config)), "seed": str(training.seed)}
     try:
-        save_weights(trainer.model, Path(training.weights), metadata)
+        save_weights(trainer.averaged, Path(training.weights), metadata)
     except OSError as error:
         reason = error.strerror or str(error)
         raise TrainingFailed(

@@ -84,6 +84,7 @@ CONFIGS = {
     "cosine": Config(
         architecture=MLP(layers=(LinearLayer(width=8),)),
         optimizer=AdamW(learning_rate=1e-05),
+        weight_averaging=0.5,
         schedule=Cosine(),
         batch_size=64,
         augmentation=Augmentation(flip="alternating", cutout=5),
@@ -174,6 +175,7 @@ VARIANTS = {
     "drawn as PyTorch does": {"initialisation": "torch"},
     "values from -1 to 1": {"normalisation": "symmetric"},
     "alternating flip": {"flip": "alternating", "epochs": 3},
+    "averaged weights": {"weight_averaging": 0.6, "epochs": 3},
     "in bfloat16": {"precision": "bfloat16"},
 }
 

@@ -97,6 +97,7 @@ def trained_inputs(trainer: Trainer) -> list[Tensor]:
 REPEATED = {
     "mlp": {"optimizer": AdamW(learning_rate=0.01)},
     "convnet": {"architecture": SMALL_CONVNET},
+    "averaged convnet": {"architecture": SMALL_CONVNET, "weight_averaging": 0.6},
     "alternating flip": {"augmentation": Augmentation(flip="alternating", crop=2)},
     "convnet in bfloat16": {"architecture": SMALL_CONVNET, "precision": "bfloat16"},
 }
@@ -262,6 +263,29 @@ def test_a_training_is_what_plain_pytorch_makes_of_it(data, architecture):
         assert share == pytest.approx(expected_share, abs=1e-6)
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(weights[name], tensor.contiguous(), rtol=1e-3, atol=1e-4)
+
+
+def test_averaged_weights_are_the_mean_over_the_last_steps_and_what_is_validated_and_stored(data):
+    fields = {"architecture": SMALL_CONVNET, "epochs": 4, "schedule": OneCycle()}
+    curve, weights = outcome(small_training(data, weight_averaging=0.6, **fields))
+    trainer = Trainer(small_training(data, **fields))
+    states = []
+    trainer.optimizer.register_step_post_hook(
+        lambda *_: states.append(copy.deepcopy(trainer.model.state_dict()))
+    )
+    plain = [trainer.train_epoch(epoch) for epoch in range(4)]
+    assert len(states) == 16
+    last = states[7:]  # the first after 0.4 of the steps, 6.4, counted from 0
+    mean = {name: torch.stack([s[name] for s in last]).double().mean(0) for name in last[0]}
+    for name, tensor in weights.items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(tensor, mean[name].float(), rtol=1e-4, atol=1e-5)
+    assert [loss for _, loss, _ in curve] == [result.loss for result in plain]
+    assert curve[0] == numbers(plain)[0]
+    load_weights(trainer.model, Path("outcome.safetensors"))
+    images = trainer.images
+    assert curve[-1][2] == accuracy(trainer.model, images.validation_images, images.validation_labels)
+    assert not torch.equal(weights["classifier.weight"], states[-1]["classifier.weight"])
 
 
 def is_matrix_or_filter(model: nn.Module, name: str) -> bool:
@@ -667,7 +691,8 @@ def interrupt_after(training: Training, epochs: int) -> list[EpochResult]:
 
 @pytest.mark.parametrize(
     ("name", "epochs"),
-    [("mlp", 3), ("convnet", 1), ("convnet", 4), ("convnet in bfloat16", 2), ("plain sgd", 2)],
+    [("mlp", 3), ("convnet", 1), ("convnet", 4), ("convnet in bfloat16", 2), ("plain sgd", 2)]
+    + [("averaged convnet", epochs) for epochs in (1, 3)],
 )
 def test_a_training_goes_on_to_the_very_curve_and_weights_that_it_would_have_had(data, name, epochs):
     undisturbed = outcome(resumed(data, name, checkpoint=None))

@@ -180,13 +180,14 @@ class BlockShape(NamedTuple):
     pooled: tuple[int, int, int]
 
 
-def conv_shapes(network: ConvNet) -> list[BlockShape]:
-    """The output shapes (C, H, W) of each block; with no pooling, `pooled` repeats `convolution`.
+def conv_shapes(network: ConvNet, size: int = IMAGE_SIZE) -> list[BlockShape]:
+    """The output shapes (C, H, W) of each block on images of size x size pixels.
+
+    With no pooling, `pooled` repeats `convolution`.
 
     Raises:
         ValueError: the image becomes smaller than a kernel; the message names the block, counted from 1.
     """
-    size = IMAGE_SIZE
     if isinstance(network.stem, WhitenedStem):
         size = size - network.stem.kernel_size + 1
     shapes = []
@@ -310,6 +311,9 @@ class Config(_Model):
     """Share of all steps, the last ones, after which weights enter the average that is validated and stored,
     each step's the same (Izmailov et al., "Averaging Weights Leads to Wider Optima", 2018); 0 for none."""
     augmentation: Augmentation = Augmentation()
+    progressive_size: int = _later(IMAGE_SIZE, ge=8, le=IMAGE_SIZE)
+    """Pixels, height and width of the training images in the first half of the epochs (progressive resizing:
+    Howard, fast.ai's DAWNBench entry, 2018; Tan and Le, "EfficientNetV2", 2021); needs global pooling."""
     initialisation: Initialisation = Field(default="he", json_schema_extra=as_before())
     """How weights are drawn: "he" is normal with variance 2 / fan-in, biases 0 (He et al., 2015); "torch" is
     PyTorch's default, uniform with variance 1 / (3 fan-in), also for biases."""
@@ -318,17 +322,18 @@ class Config(_Model):
     standard deviation; "symmetric" maps the values 0 to 255 to -1 to 1."""
 
     @model_validator(mode="after")
-    def _has_batches(self) -> "Config":
-        if self.batch_size < 2 and _norms_single_values(self.architecture):
+    def _can_be_trained(self) -> "Config":
+        network = self.architecture
+        layers = network.head if isinstance(network, ConvNet) else network.layers
+        if self.batch_size < 2 and any(layer.norm == "batch" for layer in layers):
             raise ValueError(
                 "batch norm after a linear layer needs a batch_size of at least 2: one value has no deviation"
             )
+        if self.progressive_size < IMAGE_SIZE:
+            if not isinstance(network, ConvNet) or network.global_pooling == "none":
+                raise ValueError(f"a progressive_size of {self.progressive_size} needs global_pooling")
+            conv_shapes(network, self.progressive_size)
         return self
-
-
-def _norms_single_values(architecture: Architecture) -> bool:
-    layers = architecture.head if isinstance(architecture, ConvNet) else architecture.layers
-    return any(layer.norm == "batch" for layer in layers)
 
 
 # ---- JSON and identity -----------------------------------------------------------------------------------

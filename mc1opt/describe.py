@@ -1,6 +1,16 @@
 """A config in one line, for people."""
 
-from mc1opt.config import MLP, SGD, Config, ConvBlock, ConvNet, LinearLayer, OneCycle, WhitenedStem
+from mc1opt.config import (
+    IMAGE_SIZE,
+    MLP,
+    SGD,
+    Config,
+    ConvBlock,
+    ConvNet,
+    LinearLayer,
+    OneCycle,
+    WhitenedStem,
+)
 
 
 def describe_config(config: Config) -> str:
@@ -93,6 +103,8 @@ def _recipe(config: Config) -> str:
         parts.append(f"crop {augmentation.crop}")
     if augmentation.cutout:
         parts.append(f"cutout {augmentation.cutout}")
+    if config.progressive_size < IMAGE_SIZE:
+        parts.append(f"from {config.progressive_size} pixels")
     if config.normalisation == "symmetric":
         parts.append("pixels -1 to 1")
     if config.initialisation == "torch":

@@ -176,6 +176,7 @@ CHANGES: list[tuple[Config, tuple[str | int, ...], Any]] = [
     (CONVNET, ("batch_size",), 65),
     (CONVNET, ("label_smoothing",), 0.0),
     (SMALL, ("weight_averaging",), 0.5),
+    (CONVNET, ("progressive_size",), 24),
     (SMALL, ("augmentation",), Augmentation(flip=True)),
     (CONVNET, ("augmentation", "flip"), False),
     (CONVNET, ("augmentation", "flip"), "alternating"),
@@ -287,7 +288,7 @@ LATER = {
 }
 
 
-LATER[SMALL] = {"weight_averaging": 0.5}
+LATER[CONVNET] = {"weight_averaging": 0.5, "progressive_size": 24}
 
 
 @pytest.mark.parametrize(("part", "fields"), LATER.items(), ids=[type(part).__name__ for part in LATER])
@@ -393,6 +394,20 @@ def test_batch_norm_needs_two_images_a_batch():
     )
     pixels = ConvNet(blocks=(ConvBlock(width=8, kernel_size=3, norm="batch"),))
     assert Config(architecture=pixels, optimizer=SGD(learning_rate=0.1), batch_size=1)
+
+
+@pytest.mark.parametrize("config", [SMALL, ADAMW], ids=["mlp", "flattened"])
+def test_smaller_images_need_global_pooling(config):
+    with pytest.raises(ValidationError, match=r"progressive_size.*16.*global_pooling"):
+        changed(config, ("progressive_size",), 16)
+
+
+def test_smaller_images_must_be_large_enough_for_all_blocks():
+    blocks = (ConvBlock(width=4, kernel_size=11),) * 2
+    config = changed(CONVNET, ("architecture", "blocks"), blocks)
+    assert changed(config, ("progressive_size",), 24)
+    with pytest.raises(ValidationError, match=r"block 2.* 11 "):
+        changed(config, ("progressive_size",), 20)
 
 
 @ALL

@@ -146,15 +146,16 @@ def test_a_residual_pair_is_named_after_its_width() -> None:
 
 
 def test_switches_are_named() -> None:
-    network = ConvNet(blocks=(ConvBlock(width=4),))
+    network = ConvNet(blocks=(ConvBlock(width=4),), global_pooling="max")
     config = Config(architecture=network, optimizer=SGD(learning_rate=0.1), batch_size=10)
     network = network.model_copy(update={"identity_initialisation": True, "logit_scale": 1 / 9})
     switched = {"architecture": network, "augmentation": Augmentation(flip="alternating")}
-    switched["weight_averaging"] = 0.3
+    switched |= {"weight_averaging": 0.3, "progressive_size": 24}
     before, after = (describe_config(each) for each in (config, config.model_copy(update=switched)))
-    assert (
-        after
-        == before.replace(" |", ", identity init, logits x 0.11 |") + ", averaging 0.3, alternating flip"
+    network_before, recipe_before = before.split(" | ")
+    assert after == (
+        f"{network_before}, identity init, logits x 0.11 | {recipe_before}, averaging 0.3, alternating flip, "
+        "from 24 pixels"
     )
 
 

@@ -33,18 +33,23 @@ def test_schedule_and_augmentation_are_what_was_suggested() -> None:
     assert augmentation == Augmentation(flip=True, crop=2, cutout=8)
 
 
-def test_switches_are_those_that_were_suggested() -> None:
-    config = Config(architecture=MLP(layers=()), optimizer=SGD(learning_rate=0.1), batch_size=10)
-    unchanged = {"logit_scale": 1.0, "alternating_flip": False, "weight_averaging": 0.0}
-    assert suggest.suggest_switches(FixedTrial(unchanged), config) == config
-    flipped = config.model_copy(update={"augmentation": Augmentation(flip=True)})
-    assert suggest.suggest_switches(FixedTrial(unchanged), flipped) == flipped
-    network = ConvNet(blocks=(ConvBlock(width=4),))
-    later = {"logit_scale": 0.1, "identity_initialisation": True}
-    switched = suggest.suggest_switches(
-        FixedTrial({"alternating_flip": True, "weight_averaging": 0.3, **later}),
-        flipped.model_copy(update={"architecture": network}),
-    )
+def test_switches_are_those_that_were_suggested_and_that_the_config_can_have() -> None:
+    network = ConvNet(blocks=(ConvBlock(width=4),), global_pooling="max")
+    sgd = SGD(learning_rate=0.1)
+    config = Config(architecture=network, optimizer=sgd, batch_size=10, augmentation=Augmentation(flip=True))
+    mlp = Config(architecture=MLP(layers=()), optimizer=sgd, batch_size=10)
+    off = {"logit_scale": 1.0, "weight_averaging": 0.0}
+    assert suggest.suggest_switches(FixedTrial(off), mlp) == mlp
+    off |= {"identity_initialisation": False, "alternating_flip": False}
+    shrinking = network.model_copy(update={"blocks": (ConvBlock(width=4, kernel_size=11),) * 2})
+    for other in (shrinking, network.model_copy(update={"global_pooling": "none"})):
+        without = config.model_copy(update={"architecture": other})
+        assert suggest.suggest_switches(FixedTrial(off), without) == without
+    assert suggest.suggest_switches(FixedTrial({**off, "progressive_size": 32}), config) == config
+    on = {"logit_scale": 0.1, "weight_averaging": 0.3, "progressive_size": 24}
+    on |= {"identity_initialisation": True, "alternating_flip": True}
+    switched = suggest.suggest_switches(FixedTrial(on), config)
+    assert (switched.weight_averaging, switched.progressive_size) == (0.3, 24)
     assert switched.augmentation == Augmentation(flip="alternating")
-    assert switched.weight_averaging == 0.3
+    later = {"logit_scale": 0.1, "identity_initialisation": True}
     assert switched.architecture == network.model_copy(update=later)

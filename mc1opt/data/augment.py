@@ -6,6 +6,7 @@ are the same on every device.
 """
 
 import torch
+import torch.nn.functional as F
 
 from mc1opt.config import Augmentation
 
@@ -66,6 +67,16 @@ def alternating_flips(count: int, seed: int, epoch: int) -> torch.Tensor:
     """
     first = torch.rand(count, generator=torch.Generator().manual_seed(seed)) < 0.5
     return first ^ (epoch % 2 == 1)
+
+
+def shrink(batch_NCHW: torch.Tensor, size: int) -> torch.Tensor:  # noqa: N803  (shape suffix)
+    """Images of size x size pixels by bilinear interpolation with antialiasing, float32.
+
+    Args:
+        batch_NCHW: B x C x H x W, uint8.
+        size: pixels.
+    """
+    return F.interpolate(batch_NCHW.float(), (size, size), mode="bilinear", antialias=True)
 
 
 def flip_and_crop(

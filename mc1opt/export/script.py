@@ -61,6 +61,8 @@ def training_script(source: ExportSource, data: DataSet, file_name: str) -> str:
         "load_cifar10": "load_cifar10" if _own_images(source) is None else "load_arrays",
     }
     body = _with_layers(body, config)
+    if config.progressive_size == IMAGE_SIZE:
+        body = body.replace("            batch = shrink(batch, epoch)\n", "")
     if not config.weight_averaging:
         body = re.sub(r"^ +(averaged = |update_average\().*\n", "", body, flags=re.MULTILINE)
         body = re.sub(r"\baveraged\b", "network", body)

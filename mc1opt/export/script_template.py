@@ -33,6 +33,7 @@ WEIGHT_DECAY = 0.0005  # not on norms and biases
 LABEL_SMOOTHING = 0.1
 WEIGHT_AVERAGING = 0.5  # share of all steps, the last ones
 FLIP = True
+PROGRESSIVE_SIZE = 24  # pixels, in the first half of the epochs
 CROP = 2  # pixels of shift each way
 CUTOUT = 0  # pixels, side of the square
 SPLIT_SEED = 20230504  # decides which images validate
@@ -113,6 +114,14 @@ def augment(images, chosen, generator, fill, epoch):
         square = inside[:, 0, :, None] & inside[:, 1, None, :]
         batch = torch.where(square[..., None], fill, batch)
     return batch.permute(0, 3, 1, 2)
+
+
+def shrink(batch, epoch):
+    """Smaller images in the first half of the epochs (Tan and Le, 2021)."""
+    if 2 * (epoch + 1) > EPOCHS:
+        return batch
+    size = (PROGRESSIVE_SIZE, PROGRESSIVE_SIZE)
+    return F.interpolate(batch.float(), size, mode="bilinear", antialias=True)
 
 
 def channels(images):
@@ -336,6 +345,7 @@ def train(images, labels, device, validation=None):
                 group["lr"] = LEARNING_RATE * share
             chosen = order[step * batch_size : (step + 1) * batch_size]
             batch = augment(images, chosen, generator, fill, epoch)
+            batch = shrink(batch, epoch)
             with precision:
                 logits = network(batch)
                 target = labels[chosen.to(device)]

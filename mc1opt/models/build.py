@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mc1opt.config import IMAGE_CHANNELS, IMAGE_SIZE, MLP, ConvNet, Initialisation
+from mc1opt.config import IMAGE_CHANNELS, MLP, ConvNet, Initialisation
 from mc1opt.models.layers import walk
 
 
@@ -37,11 +37,12 @@ class Normalisation(nn.Module):
     def forward(self, images_NCHW: Tensor) -> Tensor:  # noqa: N803  (a shape suffix)
         """The normalised images in the buffers' type; the input is uint8 or float with values 0 to 255."""
         values = images_NCHW.to(self.mean.dtype, memory_format=self.memory_format)
-        return (values - self._image_of(self.mean)) / self._image_of(self.std)
+        size = values.shape[2:]
+        return (values - self._image_of(self.mean, size)) / self._image_of(self.std, size)
 
-    def _image_of(self, values: Tensor) -> Tensor:
+    def _image_of(self, values: Tensor, size: torch.Size) -> Tensor:
         """An image of one colour: broadcast along the batch in memory order, unlike three values."""
-        image = values.view(1, -1, 1, 1).expand(1, IMAGE_CHANNELS, IMAGE_SIZE, IMAGE_SIZE)
+        image = values.view(1, -1, 1, 1).expand(1, IMAGE_CHANNELS, *size)
         return image.contiguous(memory_format=self.memory_format)
 
 

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mc1opt.config import IMAGE_CHANNELS, ConvNet, WhitenedStem, config_to_json
-from mc1opt.data.augment import alternating_flips, augment_batch
+from mc1opt.config import IMAGE_CHANNELS, IMAGE_SIZE, ConvNet, WhitenedStem, config_to_json
+from mc1opt.data.augment import alternating_flips, augment_batch, shrink
 from mc1opt.data.images import ImageSplit, open_training_images
 from mc1opt.models.build import build_model
 from mc1opt.models.whitening import whitening_filters
@@ -99,6 +99,8 @@ class Trainer:
         flips = None
         if config.augmentation.flip == "alternating":
             flips = alternating_flips(images, derive_seed(self.training.seed, "flip"), epoch)
+        first_half = 2 * (epoch + 1) <= self.training.fidelity.epochs
+        size = config.progressive_size if first_half else IMAGE_SIZE
         total_steps = self.steps_an_epoch * self.training.fidelity.epochs
         loss_sum = torch.zeros((), device=self.device)
         self.model.train()
@@ -107,7 +109,7 @@ class Trainer:
             number = epoch * self.steps_an_epoch + step
             factor = learning_rate_factor(config.schedule, number, total_steps)
             set_learning_rate(self.optimizer, config.optimizer.learning_rate * factor)
-            loss_sum += self._step(batch, generator, flips)
+            loss_sum += self._step(batch, generator, flips, size)
             if config.weight_averaging:
                 update_average(self.averaged, self.model, config.weight_averaging, number, total_steps)
         loss = loss_sum.item() / self.steps_an_epoch
@@ -156,7 +158,11 @@ class Trainer:
         return value
 
     def _step(
-        self, batch: torch.Tensor, generator: torch.Generator, flips: torch.Tensor | None = None
+        self,
+        batch: torch.Tensor,
+        generator: torch.Generator,
+        flips: torch.Tensor | None = None,
+        size: int = IMAGE_SIZE,
     ) -> torch.Tensor:
         """One step of the optimizer on the images with these indices; the loss, still on the device.
 
@@ -167,6 +173,8 @@ class Trainer:
         images_NCHW = augment_batch(  # noqa: N806  (shape suffix)
             self.images.train_images, batch, config.augmentation, generator, self.fill, flips
         )
+        if size < IMAGE_SIZE:
+            images_NCHW = shrink(images_NCHW, size)  # noqa: N806  (shape suffix)
         labels = self.images.train_labels[batch.to(self.device)]
         self.optimizer.zero_grad(set_to_none=True)
         parts = self.training.accumulation

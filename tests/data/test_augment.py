@@ -7,7 +7,7 @@ import torch
 from torchvision.transforms import functional
 
 from mc1opt.config import Augmentation
-from mc1opt.data.augment import alternating_flips, augment_batch, cut_out, flip_and_crop
+from mc1opt.data.augment import alternating_flips, augment_batch, cut_out, flip_and_crop, shrink
 
 FILL = torch.tensor([125, 123, 114], dtype=torch.uint8)
 EVERYTHING = Augmentation(flip=True, crop=4, cutout=8)
@@ -70,6 +70,13 @@ def test_cutout_is_torchvisions_erase_cut_off_at_the_border(side: int) -> None:
         bottom, right = (min(32, place - side // 2 + side) for place in centre)
         expected = functional.erase(before, top, left, bottom - top, right - left, FILL[:, None, None])
         assert torch.equal(image, expected)
+
+
+@pytest.mark.parametrize("size", [16, 24, 31])
+def test_smaller_images_are_torchvisions_resized_ones(size: int) -> None:
+    images = random_images(4)
+    expected = functional.resize(images.float(), [size, size], antialias=True)
+    torch.testing.assert_close(shrink(images, size), expected)
 
 
 # ---- The whole batch -------------------------------------------------------------------------------------

@@ -79,6 +79,7 @@ CONFIGS = {
         schedule=OneCycle(warmup=0.3),
         batch_size=64,
         label_smoothing=0.1,
+        progressive_size=24,
         augmentation=Augmentation(flip=True, crop=2, cutout=6),
     ),
     "cosine": Config(
@@ -175,6 +176,7 @@ VARIANTS = {
     "drawn as PyTorch does": {"initialisation": "torch"},
     "values from -1 to 1": {"normalisation": "symmetric"},
     "alternating flip": {"flip": "alternating", "epochs": 3},
+    "smaller images": {"progressive_size": 20, "epochs": 3},
     "averaged weights": {"weight_averaging": 0.6, "epochs": 3},
     "in bfloat16": {"precision": "bfloat16"},
 }

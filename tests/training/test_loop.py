@@ -98,6 +98,7 @@ REPEATED = {
     "mlp": {"optimizer": AdamW(learning_rate=0.01)},
     "convnet": {"architecture": SMALL_CONVNET},
     "averaged convnet": {"architecture": SMALL_CONVNET, "weight_averaging": 0.6},
+    "smaller images": {"architecture": SMALL_CONVNET, "progressive_size": 20},
     "alternating flip": {"augmentation": Augmentation(flip="alternating", crop=2)},
     "convnet in bfloat16": {"architecture": SMALL_CONVNET, "precision": "bfloat16"},
 }
@@ -343,6 +344,20 @@ def test_an_alternating_flip_shows_each_image_in_turn_as_it_is_and_mirrored(data
     assert second == {image.numpy().tobytes() for image in batches[0].flip(3).contiguous()}
     assert third == first
     assert 120 < len(first & images) < 180
+
+
+def test_images_are_smaller_in_the_first_half_of_the_epochs_of_training_alone(data):
+    trainer = Trainer(small_training(data, epochs=5, architecture=SMALL_CONVNET, progressive_size=20))
+    sizes = []
+    trainer.model.register_forward_pre_hook(
+        lambda module, inputs: sizes.append((module.training, inputs[0].shape[-1]))
+    )
+    seen = []
+    for epoch in range(5):
+        sizes.clear()
+        trainer.train_epoch(epoch)
+        seen.append(set(sizes))
+    assert seen == [{(True, 20), (False, 32)}] * 2 + [{(True, 32), (False, 32)}] * 3
 
 
 def test_bfloat16_computes_in_it_and_keeps_weights_and_loss_in_float32(data):

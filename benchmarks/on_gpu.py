@@ -14,14 +14,14 @@ The pieces, and where in `benchmarks/results/` their figures go:
     throughput   `throughput.py`: against the tutorial loop         throughput.jsonl
     workers      `workers.py`: 1, 2, 4, 8 workers on one GPU        workers.jsonl
     precision    `precision.py`: float32 against bfloat16           precision.jsonl
-    seconds      `ladder_seconds.py`: the deep batch norm arms      ladder_seconds.jsonl
-    cnn-deep...  `ladder.py`: rows 8 to 11 and their arms, three    ladder.jsonl
+    seconds      `published_seconds.py`: the deep batch norm arms   published_seconds.jsonl
+    cnn-deep...  `published.py`: rows 8 to 11 and their arms, three published.jsonl
                  seeds each; other rows and arms only by name
 
 Each piece is a process of its own, and takes less than ten minutes on a large GPU. One that does not fit into
-what `--timeout` leaves is not begun, and one that it ends begins anew, but for trainings of `ladder.py`: they
-go on from their checkpoints, in `--storage`. Where the checkout is replaced between two calls, `--results`
-names a folder that stays. At the end, `python -m benchmarks.ladder --report` writes `LADDER.md`.
+what `--timeout` leaves is not begun. One that it stops begins anew, but for trainings of `published.py`:
+they resume from their checkpoints in `--storage`. Where the checkout is replaced between calls, `--results`
+names a folder that stays. At the end, `python -m benchmarks.published --report` writes `PUBLISHED.md`.
 
 Nothing is fetched: images come from the cache, `MC1OPT_DATA`, or `--data`. Of mc1opt's packages, needed are
 torch, torchvision (with numpy and pillow), optuna (with sqlalchemy, alembic, Mako, colorlog, packaging),
@@ -43,9 +43,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.common import RESULTS, append_result, machine_facts, markdown_table
-from benchmarks.ladder import missing_entries
-from benchmarks.ladder_arms import DEEP, Arm, arms
-from benchmarks.ladder_lines import TRAIN_IMAGES
+from benchmarks.published import missing_entries
+from benchmarks.published_arms import DEEP, Arm, arms
+from benchmarks.published_lines import TRAIN_IMAGES
 from mc1opt.cli.signals import Signals
 from mc1opt.cli.values import parse_duration
 from mc1opt.data.cache import CIFAR10, open_entry
@@ -53,8 +53,8 @@ from mc1opt.data.sources import find_data
 from mc1opt.errors import DataError, Mc1optError, UsageError
 from mc1opt.files import read_lines
 from mc1opt.machine.devices import resolve_device, resolve_precision
+from mc1opt.measurement.trainings import OVERHEAD_MACS
 from mc1opt.paths import user_path
-from mc1opt.published.measure import OVERHEAD_MACS
 from mc1opt.spec import DEVICES
 from mc1opt.text import duration
 from mc1opt.workers.stop import TICK_SECONDS, StopFlag
@@ -76,7 +76,7 @@ QUICK = (
     ("throughput", "benchmarks.throughput", "--rounds 3 --images 24960", f"{FEW} --network 16-32-64", 420.0),
     ("workers", "benchmarks.workers", "", f"{FEW} --workers 1 2", 240.0),
     ("precision", "benchmarks.precision", "", f"{FEW} --network mlp-128-64", 300.0),
-    ("seconds", "benchmarks.ladder_seconds", f"--base {DEEP} --images 20000", FEW, 180.0),
+    ("seconds", "benchmarks.published_seconds", f"--base {DEEP} --images 20000", FEW, 180.0),
 )
 """What is measured in one go: name, module, its options, those with `--small`, and a guess of the seconds."""
 
@@ -123,7 +123,7 @@ def pieces(options: argparse.Namespace, data: str) -> list[Piece]:
     speed = measured_speed(options)
     return [
         *(piece for piece in quick if not options.only or piece.name in options.only),
-        *(ladder_piece(arm, options, data, speed) for arm in sorted(chosen, key=lambda arm: arm.price)),
+        *(published_piece(arm, options, data, speed) for arm in sorted(chosen, key=lambda arm: arm.price)),
     ]
 
 
@@ -144,13 +144,13 @@ def quick_pieces(options: argparse.Namespace, data: str) -> list[Piece]:
     return found
 
 
-def ladder_piece(arm: Arm, options: argparse.Namespace, data: str, speed: float) -> Piece:
-    """A row or an arm with one recipe: done where the results of `ladder.py` have all of its seeds."""
+def published_piece(arm: Arm, options: argparse.Namespace, data: str, speed: float) -> Piece:
+    """A row or an arm with one recipe: done where the results of `published.py` have all of its seeds."""
     wanted = 1 if options.small else arm.seeds
     arithmetic = options.device, resolve_precision(options.device)
-    path = options.results / "ladder.jsonl"
+    path = options.results / "published.jsonl"
     left = sum(len(entry.seeds) for entry in missing_entries([arm], wanted, path, data, *arithmetic))
-    arguments = ["benchmarks.ladder", "--only", arm.name, "--recipe", arm.recipe, "--seeds", str(wanted)]
+    arguments = ["benchmarks.published", "--only", arm.name, "--recipe", arm.recipe, "--seeds", str(wanted)]
     # The deep ones fill a GPU; one after the other, each is a line as soon as it can be.
     arguments += ["--workers", "1", "--no-report"]
     seconds = SMALL_SECONDS if options.small else START_SECONDS + left * training_macs(arm) / speed
@@ -165,10 +165,10 @@ def training_macs(arm: Arm) -> float:
 
 
 def measured_speed(options: argparse.Namespace) -> float:
-    """Multiply-accumulates a second, by the results of `ladder.py` on this device; `SPEED` without any."""
+    """Multiply-accumulates a second, by the results of `published.py` on this device; `SPEED` without any."""
     by_key = {(arm.name, arm.recipe): arm for arm in arms()}
     macs = seconds = 0.0
-    for line in read_lines(options.results / "ladder.jsonl"):
+    for line in read_lines(options.results / "published.jsonl"):
         arm = by_key.get((line["arm"], line["recipe"]))
         if arm is not None and line["device"] == options.device and line["epoch_seconds"]:
             share = len(line["epoch_seconds"]) / arm.epochs * line["train_images"] / TRAIN_IMAGES

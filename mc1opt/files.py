@@ -1,4 +1,4 @@
-"""Files: JSON records, a line each, which a crash leaves whole; an object; one process at a time."""
+"""Files that a crash leaves whole: JSON records, a line each, and files replaced at once; locks of files."""
 
 import contextlib
 import fcntl
@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from mc1opt.errors import StorageError, UsageError
 
@@ -23,8 +23,7 @@ def append_line(path: Path, record: dict[str, Any]) -> None:
     line = json.dumps(record, allow_nan=False) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # it ends with the file
+        with locked(path) as file:
             file.truncate(_whole_bytes(path))
             file.write(line.encode())
             file.flush()
@@ -71,6 +70,30 @@ def read_object(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Replaces a file at once, and makes its folder if need be; when this returns, it is on disk.
+
+    Raises:
+        OSError: the file cannot be written. The old one stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems sync no folders
+            os.fsync(descriptor)  # or a power cut may bring the old file back
+    finally:
+        os.close(descriptor)
+
+
 def remove_checkpoint(path: Path) -> None:
     """Deletes a checkpoint that is of no use any more, and what killed processes have left of it."""
     for left in (path, *path.parent.glob(f".{path.name}.*.tmp")):
@@ -85,6 +108,26 @@ def delete(path: Path) -> None:
 
 
 @contextlib.contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[BinaryIO]:
+    """Locks a file, made if need be, for this process; the lock ends with the process, however it ends.
+
+    Args:
+        path: the file.
+        wait: whether to wait for another process that holds the lock.
+
+    Yields:
+        The file, open for appending.
+
+    Raises:
+        BlockingIOError: another process holds the lock (without `wait`).
+        OSError: the file cannot be opened.
+    """
+    with path.open("ab+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield file
+
+
+@contextlib.contextmanager
 def exclusive(folder: Path, busy: str) -> Iterator[None]:
     """Holds a folder, which is made if need be; the lock ends with the process, however it ends.
 
@@ -96,14 +139,12 @@ def exclusive(folder: Path, busy: str) -> Iterator[None]:
         UsageError: another process holds it.
         StorageError: the folder cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("a")
-    except OSError as error:
-        raise StorageError(f"{folder} cannot be written: {error.strerror}.") from error
-    with file:
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(folder / ".lock", wait=False))
         except BlockingIOError as error:
             raise UsageError(busy) from error
+        except OSError as error:
+            raise StorageError(f"{folder} cannot be written: {error.strerror}.") from error
         yield

@@ -1,8 +1,9 @@
-"""How this program was called, for commands that people copy; the start of the machine that it runs in."""
+"""The program's name in commands that people copy, versions of packages, and the machine's boot id."""
 
 import shlex
 import shutil
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 NAME = "mc1opt"
@@ -18,8 +19,16 @@ def program() -> str:
     return NAME if is_found else shlex.quote(called)
 
 
+def installed(package: str) -> str | None:
+    """The version of a package; None if it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
 def boot_id() -> str | None:
-    """What tells this start of the machine from the others; None where the system does not say it (macOS)."""
+    """An id of this start of the machine; None where the system has none (macOS)."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

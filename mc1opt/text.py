@@ -1,4 +1,4 @@
-"""Numbers as people read them, and how often they want to."""
+"""Numbers and messages as people read them, and how often they want to."""
 
 SILENCE_SECONDS = 30.0
 """Without a terminal, at least one line in so many seconds."""
@@ -24,6 +24,6 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def first_line(text: str) -> str:
-    """The first line of a text with something in it; empty where there is none."""
-    return text.strip().split("\n")[0]
+def first_line(message: object) -> str:
+    """The first line of a message or of an error's."""
+    return str(message).strip().partition("\n")[0]

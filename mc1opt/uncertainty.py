@@ -26,6 +26,12 @@ class Spread:
         interval = None if self.interval is None else list(self.interval)
         return {"n": self.n, "mean": self.mean, "std": self.std, "interval": interval}
 
+    def cells(self) -> tuple[str, str, str]:
+        """Mean, standard deviation and interval for a table; "-" for what one value does not have."""
+        if self.std is None or self.interval is None:
+            return f"{self.mean:.4f}", "-", "-"
+        return f"{self.mean:.4f}", f"{self.std:.4f}", "{:.4f} to {:.4f}".format(*self.interval)
+
     def line(self) -> str:
         """In words: "0.9012, standard deviation 0.0011, 95 % interval 0.8985 to 0.9039 (n = 3)"."""
         if self.std is None or self.interval is None:

@@ -73,10 +73,10 @@ def _memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is free for whatever is planned in this process, however little of it the machine has."""
     measured = resources.available_memory
 
-    def plenty(root: Path = ROOT) -> int:
-        return PLENTY if root == ROOT else measured(root)
+    def plenty() -> int:
+        return PLENTY if resources._ROOT == ROOT else measured()
 
-    for module in ("machine.resources", "doctor.checks", "published.plan"):
+    for module in ("machine.resources", "doctor.checks", "published.measure"):
         monkeypatch.setattr(f"mc1opt.{module}.available_memory", plenty)
 
 

@@ -54,7 +54,7 @@ TORCH_FILES = {"workers/process.py", "export/script_template.py"}
 """Files elsewhere that import it; nothing imports them but a worker's own process and tests."""
 TORCH_FREE_FILES = {"models/cost.py", "models/layers.py", "spec.py", "workers/pool.py", "workers/protocol.py"}
 OPTUNA = {"database", "search", "dashboard"}
-OPTUNA_TYPES = {"suggest.py", "retraining/replay.py"}
+OPTUNA_TYPES = {"suggest.py"}
 """Files that name its types, and no more."""
 PRIVATE = re.compile(r"optuna(\.\w+)*\._|(?<!self)\._storage\b|\._(trial_id|study_id|cached_frozen_trial)\b")
 """Optuna's private members."""

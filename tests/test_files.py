@@ -1,14 +1,15 @@
-"""Records in a file: what was appended is read back, whatever a crash left at the end."""
+"""Records that are read back whatever a crash left at the end, files replaced at once, and locks."""
 
-import fcntl
 import json
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
 from mc1opt.errors import StorageError, UsageError
-from mc1opt.files import append_line, exclusive, read_lines, read_object
+from mc1opt.files import append_line, exclusive, locked, read_lines, read_object, write_whole
 
 PATH = Path("folder/records.jsonl")
 RECORDS = [{"seed": 2**63 - 1, "value": 0.1 + 0.2}, {"text": "line\nfeed, é"}]
@@ -50,8 +51,7 @@ def test_a_file_that_cannot_be_written_is_an_error_for_people() -> None:
 def test_who_appends_waits_for_another_one_who_does() -> None:
     append_line(PATH, RECORDS[0])
     thread = threading.Thread(target=append_line, args=(PATH, RECORDS[1]))
-    with PATH.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locked(PATH):
         thread.start()
         thread.join(0.3)
         assert thread.is_alive()
@@ -76,29 +76,55 @@ def test_an_object_that_is_not_there_or_damaged_is_empty(content: bytes | None) 
     assert read_object(path) == {"a": 1}
 
 
+def test_a_file_is_replaced_at_once_and_nothing_is_left_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_whole(PATH, b"old")
+    seen = []
+    replace = Path.replace
+
+    def look(temporary: Path, path: Path) -> None:
+        seen.append((temporary.read_bytes(), path.read_bytes()))
+        replace(temporary, path)
+
+    monkeypatch.setattr(Path, "replace", look)
+    write_whole(PATH, b"new")
+    assert seen == [(b"new", b"old")]
+    assert [path.read_bytes() for path in PATH.parent.iterdir()] == [b"new"]
+
+
+def test_a_file_that_cannot_be_replaced_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_whole(PATH, b"old")
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr("os.fsync", lambda _descriptor: (_ for _ in ()).throw(full))
+    with pytest.raises(OSError, match="No space"):
+        write_whole(PATH, b"new")
+    assert [path.read_bytes() for path in PATH.parent.iterdir()] == [b"old"]
+
+
 FOLDER = Path("a/b")
+HOLDER = """
+import sys, time
+from pathlib import Path
+from mc1opt.files import exclusive
+with exclusive(Path("a/b"), "busy"):
+    print(flush=True)
+    time.sleep(60)
+"""
 
 
-def test_a_folder_that_another_process_holds_is_refused_and_free_afterwards() -> None:
-    FOLDER.mkdir(parents=True)
-    with (FOLDER / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+def test_a_folder_is_held_until_its_process_ends_however_it_ends() -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLDER], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"\n"
         with pytest.raises(UsageError, match="they are busy"), exclusive(FOLDER, "they are busy"):
             pass
-    with exclusive(FOLDER, "they are busy"):
+        holder.kill()
+    with exclusive(FOLDER, "busy"), pytest.raises(BlockingIOError), locked(FOLDER / ".lock", wait=False):
         pass
-
-
-def test_it_is_made_if_need_be_and_held_within_the_context_only() -> None:
-    with exclusive(FOLDER, "busy"):
-        assert FOLDER.is_dir()
-        with pytest.raises(UsageError), exclusive(FOLDER, "busy"):
-            pass
     with exclusive(FOLDER, "busy"):
         pass
 
 
 def test_a_folder_that_cannot_be_made_is_named() -> None:
     Path("a").write_text("")
-    with pytest.raises(StorageError, match="a/b cannot be written"), exclusive(FOLDER, "busy"):
+    with pytest.raises(StorageError, match="a/b"), exclusive(FOLDER, "busy"):
         pass

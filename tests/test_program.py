@@ -5,9 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import optuna
 import pytest
 
-from mc1opt.program import boot_id, program
+from mc1opt.program import boot_id, installed, program
 
 
 def make_program(folder: Path) -> Path:
@@ -55,3 +56,8 @@ def test_the_start_of_the_machine_is_the_same_in_all_processes() -> None:
     found = subprocess.run(command, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == boot_id()
     assert boot_id()
+
+
+def test_the_version_of_a_package_is_that_of_its_metadata() -> None:
+    assert installed("optuna") == optuna.__version__
+    assert installed("mc1opt-of-another-name") is None

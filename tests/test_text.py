@@ -1,8 +1,8 @@
-"""Numbers as people read them."""
+"""Numbers and messages as people read them."""
 
 import pytest
 
-from mc1opt.text import duration, megabytes, plural
+from mc1opt.text import duration, first_line, megabytes, plural
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,8 @@ def test_one_of_a_kind_is_no_plural() -> None:
         "0 trials",
         "2,000 images",
     ]
+
+
+@pytest.mark.parametrize("message", ["one", " one\ntwo\n", ValueError("\none \ntwo")])
+def test_of_a_message_the_first_line_is_said(message: object) -> None:
+    assert first_line(message).rstrip() == "one"

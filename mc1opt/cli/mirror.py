@@ -1,5 +1,8 @@
 """`mc1opt mirror`: the best trials in Weights & Biases."""
 
+import os
+import sys
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -29,6 +32,9 @@ def mirror(
     ] = "60s",
     storage: Storage = DEFAULT_STORAGE,
     as_json: Json = False,
+    parent: Annotated[
+        int | None, typer.Option(hidden=True, help="The parent process, with which it ends.")
+    ] = None,
 ) -> None:
     """Mirror a stored study's best trials to Weights & Biases.
 
@@ -53,23 +59,25 @@ def mirror(
     if mode is None:
         raise UsageError("nothing is mirrored with --wandb off or WANDB_MODE=disabled. Give --wandb offline.")
 
-    from mc1opt.mirror.command import MirrorOptions, mirror_study, report_lines
-    from mc1opt.mirror.process import Limits
+    from mc1opt.mirror.command import MirrorCommand, mirror_study
 
-    options = MirrorOptions(
-        study=study,
-        storage=storage,
-        mode=mode,
-        project=project,
-        top=top,
-        everything=everything,
-        artifacts=artifacts,
+    report = mirror_study(
+        MirrorCommand(
+            study=study,
+            storage=storage,
+            mode=mode,
+            project=project,
+            top=top,
+            everything=everything,
+            artifacts=artifacts,
+            step_seconds=seconds,
+            parent=parent,
+        )
     )
-    report = mirror_study(options, Limits(step=seconds))
     if as_json:
-        print_json(report.to_json())
+        print_json(asdict(report))
     if not as_json or report.error is not None:
-        for line in [*report.passed_over, *report_lines(report, storage)]:
+        for line in report.lines(storage):
             typer.echo(line, err=report.error is not None)
-    if report.error is not None:
-        raise typer.Exit(1)
+    sys.stdout.flush()
+    os._exit(1 if report.error is not None else 0)  # wandb's own end may hang

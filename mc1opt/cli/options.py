@@ -12,7 +12,7 @@ from mc1opt.errors import UsageError
 from mc1opt.paths import user_path
 
 if TYPE_CHECKING:
-    from mc1opt.mirror.messages import Mode
+    from mc1opt.mirror.writer import Mode
 
 
 def _storage(text: str) -> str:

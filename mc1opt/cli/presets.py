@@ -1,4 +1,4 @@
-"""`mc1opt presets`: the published models: their list, the layers of one, and measuring them."""
+"""`mc1opt presets`: lists the published models, shows the layers of one, measures them."""
 
 import sys
 from typing import Annotated
@@ -70,10 +70,10 @@ def run(
     context: typer.Context,
     names: Annotated[list[str] | None, typer.Argument(help="The presets.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All presets.")] = False,
-    recipe: Annotated[str, typer.Option(help="How they are trained: published or mc1opt.")] = "published",
-    seeds: Annotated[int, typer.Option(help="Trainings of each, each with a seed of its own.")] = 3,
+    recipe: Annotated[str, typer.Option(help="Recipe of the trainings: published or mc1opt.")] = "published",
+    seeds: Annotated[int, typer.Option(help="Trainings of each, with different seeds.")] = 3,
     folds: Annotated[
-        int | None, typer.Option(help="Cross-validate each as well, over so many stratified folds.")
+        int | None, typer.Option(help="Stratified folds of a cross-validation of each [default: none].")
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Epochs of each training [default: the preset's].")
@@ -87,9 +87,9 @@ def run(
 ) -> None:
     """Train presets over seeds and test them, beside what was published.
 
-    Each is trained on all training images and tested on the test images, which is recorded. With the recipe
-    "published" as its source did it, with "mc1opt" as we would. The same command goes on where it stopped:
-    trainings are kept beside the study database, in storage/presets.
+    Each is trained on all training images, and tested; each opening of the test images is recorded. The
+    recipe "published" is that of the source, "mc1opt" is ours. The same command resumes where it stopped:
+    trainings are stored beside the study database, in storage/presets.
 
     \b
     Examples:
@@ -103,7 +103,7 @@ def run(
     seconds = parse_duration(timeout, "--timeout")
 
     from mc1opt.presets import PRESETS, get_recipe
-    from mc1opt.published.measure import LadderCommand, run_presets, stopped_line
+    from mc1opt.published.measure import PresetsOptions, run_presets
     from mc1opt.published.report import preset_json, result_lines
     from mc1opt.workers.stop import StopFlag
 
@@ -113,8 +113,8 @@ def run(
     stop = StopFlag()
     signals = Signals(stop)
     with signals.ending_early("the trainings"):
-        ended = run_presets(
-            LadderCommand(
+        results = run_presets(
+            PresetsOptions(
                 names=tuple(names or ()),
                 storage=_storage(context, storage),
                 everything=everything,
@@ -131,24 +131,27 @@ def run(
             on_start=signals.leave_to_the_work,
             output=output,
         )
-    for line in result_lines(ended.results):
+    for line in result_lines(results):
         typer.echo(line, file=output)
     if as_json:
-        found = [(PRESETS[entry.name], measured) for entry, measured in ended.results]
-        listed = [preset_json(preset, {chosen: measured} if measured else {}) for preset, measured in found]
-        print_json(listed)
-    if ended.reason != "finished":
-        typer.echo(f"{stopped_line(ended)}\nGo on with:   {resume_command()}", file=output)
+        print_json(
+            [
+                preset_json(PRESETS[entry.name], {chosen: measured} if measured else {})
+                for entry, measured in results
+            ]
+        )
+    if stop.is_set():
+        typer.echo(f"Go on with:   {resume_command()}", file=output)
         raise typer.Exit(signals.exit_code)
 
 
 def _storage(context: typer.Context, storage: str) -> str:
-    """The database, also where its option stands before the subcommand."""
+    """The database; its option may stand before the subcommand."""
     if context.parent is not None and storage == DEFAULT_STORAGE:
         return str(context.parent.params["storage"])
     return storage
 
 
 def _json(context: typer.Context, as_json: bool) -> bool:
-    """Whether JSON is wanted, also where its option stands before the subcommand."""
+    """Whether JSON is wanted; its option may stand before the subcommand."""
     return as_json or (context.parent is not None and bool(context.parent.params["as_json"]))

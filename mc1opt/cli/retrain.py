@@ -24,16 +24,14 @@ from mc1opt.cli.values import at_least, parse_duration
 
 def retrain(
     study: StoredStudy,
-    top: Annotated[
-        int | None, typer.Option(help="How many of the best distinct configs compete [default: 3].")
-    ] = None,
-    trial: Annotated[int | None, typer.Option(help="This trial's config alone, instead of --top.")] = None,
-    seeds: Annotated[int, typer.Option(help="Trainings of each config, each with a seed of its own.")] = 3,
+    top: Annotated[int | None, typer.Option(help="Best distinct configs that compete [default: 3].")] = None,
+    trial: Annotated[int | None, typer.Option(help="Only this trial's config, instead of --top.")] = None,
+    seeds: Annotated[int, typer.Option(help="Trainings of each config, with different seeds.")] = 3,
     folds: Annotated[
-        int | None, typer.Option(help="Cross-validate the winner as well, over so many stratified folds.")
+        int | None, typer.Option(help="Stratified folds of a cross-validation of the winner [default: none].")
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Epochs of each training [default: what takes about an hour in all].")
+        int | None, typer.Option(help="Epochs of each training [default: about an hour in all].")
     ] = None,
     timeout: Timeout = None,
     workers: Workers = "auto",
@@ -46,9 +44,9 @@ def retrain(
 ) -> None:
     """Retrain a study's best configs, choose one, and test it.
 
-    They are trained on all images but the validation images, over several seeds; the best mean validation
-    accuracy wins. The winner is trained on all training images, and the test images are opened once. Its
-    model is kept in storage/models/STUDY. The same command goes on where it stopped.
+    They are trained on all images but those of validation, over several seeds; the best mean validation
+    accuracy wins. The winner is trained on all training images, and tested once. Its model is stored in
+    storage/models/STUDY. The same command resumes where it stopped.
 
     \b
     Examples:
@@ -66,16 +64,16 @@ def retrain(
 
     from mc1opt.dashboard.pages import update_or_warn
     from mc1opt.mirror.observer import mirror_retraining
+    from mc1opt.retraining.plan import RetrainOptions
     from mc1opt.retraining.report import stopped_json
-    from mc1opt.retraining.retrain import RetrainCommand
     from mc1opt.retraining.retrain import retrain as run_retraining
     from mc1opt.workers.stop import StopFlag
 
     stop = StopFlag()
     signals = Signals(stop)
     with signals.ending_early("the retraining"):
-        ended = run_retraining(
-            RetrainCommand(
+        result = run_retraining(
+            RetrainOptions(
                 study=study,
                 storage=storage,
                 top=top,
@@ -95,11 +93,11 @@ def retrain(
             output=sys.stderr if as_json else sys.stdout,
         )
     mirror_retraining(mode, storage, study, lambda line: typer.echo(line, err=as_json))
-    if ended.result is None:
+    if result is None:
         typer.echo(f"Go on with:   {resume_command()}", err=as_json)
         if as_json:
-            print_json(stopped_json(study, ended.reason))
+            print_json(stopped_json(study, stop.reason))
         raise typer.Exit(signals.exit_code)
     update_or_warn(storage, study, lambda line: typer.echo(line, err=True))
     if as_json:
-        print_json(ended.result.to_json())
+        print_json(result.to_json())

@@ -1,7 +1,6 @@
 """The cache: arrays on disk that all workers of a machine map into memory, and which arrays they must be."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -19,7 +18,7 @@ import platformdirs
 from mc1opt.config import CLASSES, IMAGE_CHANNELS, IMAGE_SIZE
 from mc1opt.data.formats import ARRAY_FILES, Array, Arrays
 from mc1opt.errors import DataError
-from mc1opt.files import read_object
+from mc1opt.files import locked, read_object
 from mc1opt.paths import user_path
 from mc1opt.program import boot_id
 from mc1opt.spec import DataSet
@@ -253,12 +252,11 @@ def damaged_arrays(entry: CacheEntry) -> list[str]:
 @contextlib.contextmanager
 def fetch_lock() -> Iterator[None]:
     """One process at a time fetches; the others wait, and then find the data in the cache."""
-    with writing_to_cache():
-        folder = cache_folder()
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("a")
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    folder = cache_folder()
+    with contextlib.ExitStack() as held:
+        with writing_to_cache():
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(folder / ".lock"))
         for leftover in folder.glob(f"{TEMPORARY}*"):  # of a process that was killed
             shutil.rmtree(leftover, ignore_errors=True)
         yield

@@ -7,12 +7,14 @@ fails with "operator torchvision::nms does not exist" or with a missing symbol, 
 import contextlib
 import re
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import requires
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
 
 from mc1opt.errors import Mc1optError
+from mc1opt.program import installed
+from mc1opt.text import first_line
 
 MINOR_APART = 15
 """torch 2.N and torchvision 0.(N + 15) are released together."""
@@ -31,8 +33,8 @@ def check_libraries() -> None:
         Mc1optError: they do not match; with both versions and what to do.
     """
     try:
-        torch, torchvision = Version(version("torch")), Version(version("torchvision"))
-    except (PackageNotFoundError, InvalidVersion):
+        torch, torchvision = (Version(installed(name) or "missing") for name in ("torch", "torchvision"))
+    except InvalidVersion:
         return
     if not (_same_release(torch, torchvision) and _same_build(torch, torchvision)):
         raise _error("do not match")
@@ -48,8 +50,7 @@ def importing_torchvision() -> Iterator[None]:
     try:
         yield
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise _error(f"cannot be used together ({type(error).__name__}: {reason})") from error
+        raise _error(f"cannot be used together ({type(error).__name__}: {first_line(error)})") from error
 
 
 def _same_release(torch: Version, torchvision: Version) -> bool:
@@ -78,16 +79,11 @@ def _requirements() -> Iterator[Requirement]:
 
 
 def _error(what: str) -> Mc1optError:
-    pair = " and ".join(f"{package} {_installed(package)}" for package in ("torch", "torchvision"))
+    pair = " and ".join(
+        f"{package} {installed(package) or '(not installed)'}" for package in ("torch", "torchvision")
+    )
     return Mc1optError(
         f"{pair} {what}: they must be built for each other. Install both at once, from one place:\n"
         "  pip install --force-reinstall torch torchvision\n"
         "With the --index-url that torch came from, if you gave one: for a CPU-only build, for example."
     )
-
-
-def _installed(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "(not installed)"

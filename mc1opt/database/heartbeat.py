@@ -10,15 +10,18 @@ import json
 import logging
 import threading
 import time
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
 import optuna
+import sqlalchemy
 from optuna.trial import FrozenTrial
 
 from mc1opt.database import records
 from mc1opt.database.interrupted import take_up_interrupted
 from mc1opt.database.storage import StudyStorage
+from mc1opt.text import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -105,9 +108,28 @@ class Heartbeat:
             try:
                 self.beat()
             except Exception as error:
-                text = str(error.__cause__ or error).split("\n")[0]
+                text = first_line(error.__cause__ or error)
                 if text not in self._warned:
                     self._warned.add(text)
                     logger.warning("a heartbeat could not be written: %s", text)
             if self._stop.wait(HEARTBEAT_SECONDS):
                 return
+
+
+def silent_seconds(study: optuna.Study, storage: StudyStorage) -> dict[int, float]:
+    """Seconds since the last heartbeat of running trials, by number; by the clock of the database.
+
+    A trial without a heartbeat is left out.
+    """
+    beats = storage.heartbeats(study._study_id)
+    with storage.engine.connect() as connection:
+        now = _moment(connection.scalar(sqlalchemy.select(sqlalchemy.func.now())))
+    return {
+        trial.number: max(0.0, (now - _moment(beats[trial._trial_id])).total_seconds())
+        for trial in study.get_trials(deepcopy=False)
+        if trial._trial_id in beats
+    }
+
+
+def _moment(text: object) -> datetime:
+    return datetime.fromisoformat(str(text)).replace(tzinfo=None)

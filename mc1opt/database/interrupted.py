@@ -37,12 +37,10 @@ def take_up_interrupted(
         dead = is_dead(owner)
         if dead is False or (dead is None and not is_silent(trial)):
             continue
-        epochs = len(trial.intermediate_values)
-        stalled = trial.user_attrs.get(records.STALLED, {"times": 0, "epochs": 0})
-        times = stalled["times"] + 1 if stalled["epochs"] == epochs else 1
+        times = deaths_without_epoch(trial)
         attributes = {
             records.INTERRUPTED: trial.user_attrs.get(records.INTERRUPTED, 0) + 1,
-            records.STALLED: {"times": times, "epochs": epochs},
+            records.STALLED: {"times": times, "epochs": len(trial.intermediate_values)},
         }
         if times < MAX_STALLED:
             taken += storage.set_back_to_waiting(trial._trial_id, owner, attributes)
@@ -60,6 +58,12 @@ def take_up_interrupted(
         )
         study.tell(trial.number, state=TrialState.FAIL)
     return taken
+
+
+def deaths_without_epoch(trial: FrozenTrial) -> int:
+    """How many owners of a trial have died in a row without a new epoch, the present one included."""
+    stalled = trial.user_attrs.get(records.STALLED, {"times": 0, "epochs": 0})
+    return stalled["times"] + 1 if stalled["epochs"] == len(trial.intermediate_values) else 1
 
 
 def take_up_unanswered(study: optuna.Study, storage: StudyStorage) -> None:

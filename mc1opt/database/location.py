@@ -1,10 +1,9 @@
-"""Where the study database is: a path or a URL; where its files lie; one process at a time beside SQLite.
+"""Where the study database and its files are, from a path or a URL; the lock for making tables and studies.
 
 Not here: opening it (`opening.py`), and what is written to it (`storage.py`).
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import re
@@ -18,15 +17,16 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import NullPool
 
 from mc1opt.errors import StorageError, UsageError
+from mc1opt.files import locked
 from mc1opt.paths import user_path
 
 DEFAULT_STORAGE = "storage/mc1opt.db"
 STUDY_FOLDERS = ("checkpoints", "models", "exports")
-"""What has a folder for each study, below the folder of its database's files."""
+"""Folders that have one for each study, in the folder of the database's files."""
 _DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
 
 _LOCK_KEY = 0x6D63316F7074
-"""Of PostgreSQL's advisory locks, which are each database's own: "mc1opt"."""
+"""The key of PostgreSQL's advisory lock, which each database has of its own: "mc1opt" in ASCII."""
 
 
 def user_storage(text: str) -> str:
@@ -133,21 +133,6 @@ def folder_name(text: str, default: str) -> str:
     return f"{plain or default}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-@contextlib.contextmanager
-def locked_beside(path: Path) -> Iterator[None]:
-    """One process at a time makes the tables: two at once would both try to create them."""
-    lock = path.with_name(f".{path.name}.lock")
-    try:
-        file = lock.open("a")
-    except OSError as error:
-        raise StorageError(
-            f"{path.parent} cannot be written: {error.strerror}. Name another place with --storage."
-        ) from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 SERVER_ARGUMENTS = {
     "connect_timeout": 10,
     "keepalives_idle": 15,
@@ -155,12 +140,12 @@ SERVER_ARGUMENTS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }
-"""Of libpq, PostgreSQL's client library, in seconds, and in milliseconds the last one: a server whose machine
-has vanished answers nothing, and would be waited for two hours."""
+"""Parameters of libpq, PostgreSQL's client library, in seconds; the last one in milliseconds. By default it
+waits two hours for a server whose machine has vanished."""
 
 
 def server_arguments(url: str) -> dict[str, Any]:
-    """What a connection to a server is made with, but for what the URL says of it itself."""
+    """What a connection to a PostgreSQL server is made with; the URL takes precedence."""
     parsed = make_url(url)
     if parsed.get_backend_name() != "postgresql" or parsed.get_driver_name() not in ("psycopg", "psycopg2"):
         return {}
@@ -168,22 +153,33 @@ def server_arguments(url: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def locked_on_server(url: str) -> Iterator[None]:
-    """One process at a time, on any machine, makes the tables and the studies of a database of PostgreSQL.
+def locked_database(url: str) -> Iterator[None]:
+    """One process at a time makes the tables and the studies of a database; the others wait.
 
-    The lock ends with its connection, however the process ends. Other servers have no such lock.
+    A SQLite file has a lock file beside it, in a folder that is made if need be; PostgreSQL has an advisory
+    lock, for all machines. It ends with its process, however that ends. Other servers have none.
 
     Raises:
+        StorageError: the folder of a SQLite file cannot be written.
         SQLAlchemyError: the server cannot be reached.
     """
-    if make_url(url).get_backend_name() != "postgresql":
-        yield
-        return
-    engine = create_engine(
-        url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=server_arguments(url)
-    )
-    with engine.connect() as connection:
-        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK_KEY})
+    path = sqlite_path(url)
+    with contextlib.ExitStack() as held:
+        if path is not None:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                held.enter_context(locked(path.with_name(f".{path.name}.lock")))
+            except OSError as error:
+                raise StorageError(
+                    f"the folder {path.parent} for the study database cannot be made or written: "
+                    f"{error.strerror}. Name a place that you may write to with --storage."
+                ) from error
+        elif make_url(url).get_backend_name() == "postgresql":
+            engine = create_engine(
+                url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=server_arguments(url)
+            )
+            connection = held.enter_context(engine.connect())
+            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK_KEY})
         yield
 
 
@@ -194,7 +190,4 @@ def models_folder(storage: str, folder: str) -> Path:
         storage: the study database.
         folder: the study's; see `mc1opt.database.records.study_folder_name`.
     """
-    # Here, because who loads a model needs no study database.
-    from mc1opt.database.location import files_folder
-
     return files_folder(storage) / "models" / folder

@@ -18,20 +18,21 @@ from optuna.storages._rdb.models import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 
 from mc1opt.database.location import (
-    locked_beside,
-    locked_on_server,
+    locked_database,
     server_arguments,
     shown_storage,
     sqlite_path,
     storage_url,
 )
-from mc1opt.database.retry import is_busy
+from mc1opt.database.retry import is_locked
 from mc1opt.database.storage import BUSY_TIMEOUT_SECONDS, StudyStorage
 from mc1opt.errors import StorageError
+from mc1opt.text import first_line
 
 _SQLITE_HEADER = b"SQLite format 3\x00"
-STUDY_TABLES = frozenset({"studies", "trials", "version_info"})
+_STUDY_TABLES = frozenset({"studies", "trials", "version_info"})
 """By which a database of studies is known."""
+_LEFT = "It was left as it is; name another with --storage."
 
 
 def open_storage(
@@ -46,101 +47,106 @@ def open_storage(
         threads: see `StudyStorage`.
 
     Raises:
-        StorageError: it is missing (without `create`), empty, damaged, foreign or not writable; whatever is
-            there stays untouched.
+        StorageError: it is missing (without `create`), empty, damaged, foreign, locked or not writable;
+            whatever is there stays untouched.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # of its lines people need none beside ours
     url = storage_url(storage)
     path = sqlite_path(url)
-    if path is None:
-        with _errors_of_opening(url), locked_on_server(url) if create else contextlib.nullcontext():
-            _check_server(url, create)
-            return StudyStorage(url, owner, threads)
-    if not path.exists():
-        if not create:
-            raise StorageError(
-                f"there is no study database {path}. `mc1opt run` makes one; or name another with --storage."
-            )
-        _make_folder(path)
-    with locked_beside(path) if create else contextlib.nullcontext():
-        if not path.exists():
+    with _readable_errors(storage), locked_database(url) if create else contextlib.nullcontext():
+        with inspected(storage) as database:
+            if database is None and not create:
+                raise StorageError(
+                    f"there is no study database {shown_storage(storage)}. `mc1opt run` makes one; or name "
+                    "another with --storage."
+                )
+        if path is not None and not path.exists():
             _create(path)
-        check_sqlite_file(path)
-        return _open(url, owner, threads)
+        return StudyStorage(url, owner, threads)
 
 
-def check_sqlite_file(path: Path) -> None:
-    """Looks at a file, read-only, before Optuna opens it: RDBStorage would add its tables to any database.
+@contextlib.contextmanager
+def inspected(storage: str) -> Iterator[sqlalchemy.Connection | None]:
+    """A study database open for reading, after a look whether it is one.
+
+    Nothing in it changes. Only what a process was killed while writing SQLite takes back, as it must before
+    anybody reads; not in a database of another program.
+
+    Args:
+        storage: a path or a URL.
+
+    Yields:
+        A connection; None if there is no such file, or the database has no tables yet.
 
     Raises:
-        StorageError: the file is empty, no SQLite database, damaged, or has no study tables.
+        StorageError: it is empty, damaged, locked or another program's, cannot be reached, or has the tables
+            of another version of Optuna; also for what goes wrong while it is read in the context.
     """
+    url = storage_url(storage)
+    path = sqlite_path(url)
+    shown = shown_storage(storage)
+    if path is not None and not path.exists():
+        yield None
+        return
+    with _readable_errors(storage):
+        if path is not None:
+            _check_header(path)
+            # Not even the journal of a killed process is looked at, which would be played back.
+            with _connected(url, "immutable=1") as connection:
+                _has_studies(connection, shown)
+        with _connected(url) as connection:
+            if not _has_studies(connection, shown):
+                yield None
+                return
+            _check_content(connection, shown, url)
+            yield connection
+
+
+def _connected(url: str, access: str = "mode=rw") -> contextlib.closing[sqlalchemy.Connection]:
+    """A connection of its own; `access` is how SQLite opens a file, in its words."""
+    options: dict[str, Any] = {"connect_args": server_arguments(url)}
+    if (path := sqlite_path(url)) is not None:
+        uri = f"{path.resolve().as_uri()}?{access}"
+        options = {"creator": lambda: sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_SECONDS)}
+    return contextlib.closing(
+        sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, **options).connect()
+    )
+
+
+def _check_header(path: Path) -> None:
     if path.is_dir():
-        raise StorageError(f"{path} is a folder; --storage needs a file or a URL.")
-    leave = "It was left as it is; name another file with --storage."
-    try:
-        with path.open("rb") as file:
-            header = file.read(16)
-        if not header:
-            raise StorageError(f"{path} is empty, so it is no study database. {leave}")
-        if header != _SQLITE_HEADER:
-            raise StorageError(f"{path} is no SQLite database. {leave}")
-        access = "mode=ro"
-        if _was_left_within_a_write(path):
-            # Whoever reads it next takes back what was begun, for which it must write: a journal of another
-            # program's database is not ours to use, so the tables are looked at without it.
-            access = "mode=rw"
-            with _look(path, "immutable=1") as connection:
-                _check_tables(connection, path, leave)
-        with _look(path, access) as connection:
-            _check_tables(connection, path, leave)
-            damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if damage != "ok":
-                raise StorageError(f"{path} is damaged: {damage}. {leave}")
-            _check_schema(connection, path)
-    except sqlite3.DatabaseError as error:
-        if is_busy(error):
-            raise StorageError(
-                f"{path} is locked by another process, which has written to it for {BUSY_TIMEOUT_SECONDS:g} "
-                "seconds or was halted meanwhile. Wait for it, or end it, and give the same command again."
-            ) from error
-        raise StorageError(f"{path} cannot be read: {error}. {leave}") from error
-    except OSError as error:
-        raise StorageError(f"{path} cannot be read: {error.strerror}. {leave}") from error
+        raise StorageError(f"{path} is a folder. --storage needs a file or a URL.")
+    with path.open("rb") as file:
+        header = file.read(len(_SQLITE_HEADER))
+    if header != _SQLITE_HEADER:
+        raise StorageError(f"{path} is {'no SQLite database' if header else 'empty'}. {_LEFT}")
 
 
-def _look(path: Path, access: str) -> contextlib.closing[sqlite3.Connection]:
-    uri = f"{path.resolve().as_uri()}?{access}"
-    return contextlib.closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_SECONDS))
+def _has_studies(connection: sqlalchemy.Connection, shown: str) -> bool:
+    """Whether a database has the tables of studies; an error if it has others instead."""
+    tables = set(sqlalchemy.inspect(connection).get_table_names())
+    foreign = sorted(tables - set(BaseModel.metadata.tables) - {"alembic_version"})
+    if foreign and not tables >= _STUDY_TABLES:
+        raise StorageError(
+            f"{shown} is a database of another program (its tables: {', '.join(foreign[:5])}). {_LEFT}"
+        )
+    return tables >= _STUDY_TABLES
 
 
-def _was_left_within_a_write(path: Path) -> bool:
-    """Whether a process was killed while it wrote, so that SQLite must first take back what was begun."""
-    try:
-        with _look(path, "mode=ro") as connection:
-            connection.execute("SELECT name FROM sqlite_master").fetchone()
-    except sqlite3.OperationalError as error:
-        # The lower byte is the plain code; the rest says what there is to be written.
-        return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_READONLY
-    return False
+def _check_content(connection: sqlalchemy.Connection, shown: str, url: str) -> None:
+    """Refuses a damaged file, and tables of another Optuna, to which RDBStorage would add missing ones."""
+    if connection.dialect.name == "sqlite":
+        damage = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one())
+        if damage != "ok":
+            raise StorageError(f"{shown} is damaged: {first_line(damage)}. {_LEFT}")
+    schema = None
+    if sqlalchemy.inspect(connection).has_table("alembic_version"):
+        schema = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+    if (what_to_do := _other_schema(schema, shown_storage(url))) is not None:
+        raise StorageError(f"{shown} has the tables of another version of Optuna. {what_to_do}")
 
 
-def _check_tables(connection: sqlite3.Connection, path: Path, leave: str) -> None:
-    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if not tables >= STUDY_TABLES:
-        found = ", ".join(sorted(tables)[:5]) or "none"
-        raise StorageError(f"{path} is a database of another program (its tables: {found}). {leave}")
-
-
-def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuses tables of another Optuna, to which RDBStorage would add those that are missing."""
-    found = connection.execute("SELECT name FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
-    row = connection.execute("SELECT version_num FROM alembic_version").fetchone() if found else None
-    if (what_to_do := other_schema(row[0] if row else None, storage_url(str(path)))) is not None:
-        raise StorageError(f"{path} has the tables of another version of Optuna. {what_to_do}")
-
-
-def other_schema(schema: str | None, url: str) -> str | None:
+def _other_schema(schema: str | None, url: str) -> str | None:
     """What to do about a database whose tables are not those of the installed Optuna; None if they are.
 
     Args:
@@ -164,76 +170,34 @@ def _create(path: Path) -> None:
     new = path.with_name(f".{path.name}.new")
     for left in (new, new.with_name(f"{new.name}-journal")):
         left.unlink(missing_ok=True)
-    storage = _open(storage_url(str(new)), None, 1)
+    storage = StudyStorage(storage_url(str(new)), None, 1)
     storage.remove_session()
     storage.engine.dispose()
     new.replace(path)
 
 
-def _open(url: str, owner: dict[str, Any] | None, threads: int) -> StudyStorage:
-    with _errors_of_opening(url):
-        return StudyStorage(url, owner, threads)
-
-
 @contextlib.contextmanager
-def _errors_of_opening(url: str) -> Iterator[None]:
+def _readable_errors(storage: str) -> Iterator[None]:
     """Turns what can go wrong into errors that say what to do."""
-    shown = shown_storage(url)
+    shown = shown_storage(storage)
     try:
         yield
-    except SQLAlchemyError as error:
-        reason = str(getattr(error, "orig", None) or error).strip().split("\n")[0]
+    except (SQLAlchemyError, OSError) as error:
+        if is_locked(error):
+            raise StorageError(
+                f"{shown} is locked by another process. It has held the lock for {BUSY_TIMEOUT_SECONDS:g} "
+                "seconds: wait for it, or end it, and give the same command again."
+            ) from error
+        reason = first_line(getattr(error, "orig", None) or error)
         raise StorageError(
-            f"the study database {shown} cannot be opened: {reason}. Check that the folder can be written or "
-            "the server answers, or name another with --storage."
+            f"the study database {shown} cannot be opened: {reason}. Check that the file is whole and can be "
+            "written, or that the server answers; or name another with --storage."
         ) from error
     except RuntimeError as error:  # Optuna's message about another version of its tables
         raise StorageError(f"the study database {shown}: {error}") from error
     except ImportError as error:
         raise StorageError(
             f"the driver for {shown} is not installed. For PostgreSQL: pip install 'mc1opt[postgres]'."
-        ) from error
-
-
-def _check_server(url: str, create: bool) -> None:
-    """Looks at a server's database before Optuna opens it, as `check_sqlite_file` does at a file.
-
-    Raises:
-        StorageError: it is another program's, has the tables of another Optuna, or has none (without
-            `create`).
-        SQLAlchemyError, ImportError: it cannot be looked at.
-    """
-    shown = shown_storage(url)
-    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, connect_args=server_arguments(url))
-    with engine.connect() as connection:
-        tables = set(sqlalchemy.inspect(connection).get_table_names())
-        if not tables >= STUDY_TABLES:
-            foreign = sorted(tables - set(BaseModel.metadata.tables) - {"alembic_version"})
-            if foreign:
-                raise StorageError(
-                    f"{shown} is a database of another program (its tables: {', '.join(foreign[:5])}). It "
-                    "was left as it is; make one for the studies alone, and name it with --storage."
-                )
-            if not create:
-                raise StorageError(
-                    f"the database {shown} has no studies yet. `mc1opt run` makes its tables; or name "
-                    "another with --storage."
-                )
-            return
-        row = None
-        if "alembic_version" in tables:
-            row = connection.exec_driver_sql("SELECT version_num FROM alembic_version").fetchone()
-        if (what_to_do := other_schema(row[0] if row else None, shown)) is not None:
-            raise StorageError(f"{shown} has the tables of another version of Optuna. {what_to_do}")
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"the folder {path.parent} for the study database cannot be made: {error.strerror}. "
-            "Name a place that you may write to with --storage."
         ) from error
 
 

@@ -19,6 +19,7 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import DBAPIError, OperationalError, PendingRollbackError
 
 from mc1opt.errors import StorageError
+from mc1opt.text import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class DatabaseError(StorageError, StorageInternalError):
 
 
 def _reason(error: Exception) -> str:
-    return str(error.__cause__ or error).split("\n")[0]
+    return first_line(error.__cause__ or error)
 
 
 _P = ParamSpec("_P")
@@ -67,7 +68,7 @@ def retried(method: Callable[Concatenate[Any, _P], _R]) -> Callable[Concatenate[
             try:
                 return method(storage, *arguments, **more)
             except StorageInternalError as error:
-                if not _is_locked(error):
+                if not is_locked(error):
                     raise
             # At random, so that those who wait don't come back at the same moment.
             time.sleep(random.uniform(0.0, 2.0 * LOCKED_PAUSE_SECONDS * 2**attempt))
@@ -134,16 +135,11 @@ class Outage:
         self._patient = False
 
 
-def _is_locked(error: StorageInternalError) -> bool:
-    reason = getattr(error.__cause__, "orig", None)
-    return isinstance(reason, sqlite3.DatabaseError) and is_busy(reason)
-
-
-def is_busy(error: sqlite3.DatabaseError) -> bool:
-    """Whether another process holds the file's lock.
-
-    The lower byte is the plain code. Errors of the module itself, not of SQLite, have none.
-    """
+def is_locked(error: BaseException) -> bool:
+    """Whether an error, of SQLite or caused by one of it, says that another process holds the file's lock."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    # The lower byte is the plain code. Errors of the module itself, not of SQLite, have none.
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 

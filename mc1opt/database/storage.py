@@ -29,7 +29,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from mc1opt.database import statements
-from mc1opt.database.location import locked_beside, locked_on_server, server_arguments, sqlite_path
+from mc1opt.database.location import locked_database, server_arguments
 from mc1opt.database.ownership import LostTrialError, NoRoomError
 from mc1opt.database.records import CONFIG_ID, DUPLICATE_OF, OWNER
 from mc1opt.database.retry import DatabaseError, Outage, retried, through_outages
@@ -365,9 +365,8 @@ class StudyStorage(RDBStorage):
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
         """One process at a time, for making a study with all that belongs to it: SQLite and PostgreSQL."""
-        path = sqlite_path(self.url)
         try:
-            with locked_on_server(self.url) if path is None else locked_beside(path):
+            with locked_database(self.url):
                 yield
         except SQLAlchemyError as error:
             raise DatabaseError(error) from error

@@ -16,7 +16,7 @@ from mc1opt.database.records import UNTRAINED, Outcome, TrialRecord, by_value
 from mc1opt.describe import describe_config
 from mc1opt.search.observers import Observer, SearchStarted
 from mc1opt.spec import EpochResult
-from mc1opt.text import SILENCE_SECONDS, duration, megabytes, plural
+from mc1opt.text import SILENCE_SECONDS, duration, first_line, megabytes, plural
 
 PASSED_OVER = 5
 """Numbers of trials that are passed over for one reason that are named."""
@@ -166,7 +166,7 @@ def ending(trial: TrialRecord) -> str:
     if trial.outcome in untrained:
         return untrained[trial.outcome]
     if trial.outcome == "failed" and trial.failure is not None:
-        message = trial.failure["message"].strip().split("\n")[0]
+        message = first_line(trial.failure["message"])
         return f"failed ({trial.failure['kind']}): {message}"
     waiting = "interrupted, waits for the next start" if trial.interrupted else "not begun yet"
     return waiting if trial.outcome == "waiting" else trial.outcome

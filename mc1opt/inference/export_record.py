@@ -1,6 +1,5 @@
-"""The record of exports: the files mc1opt wrote, by SHA-256. It decides which pt2 files are opened."""
+"""The record of exports: the files that mc1opt wrote, by SHA-256. It decides which pt2 files are opened."""
 
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,23 +12,8 @@ RECORD = "exports.jsonl"
 """The record in it."""
 
 
-@dataclass(frozen=True)
-class ExportEntry:
-    """A line of the record."""
-
-    time: str
-    """ISO 8601, UTC."""
-    format: str
-    path: str
-    sha256: str
-    config_id: str
-    weights_sha256: str
-    folder: str
-    """The name of the folder of its study's files; empty if that is not known, missing in old records."""
-
-
 def exports_folder(storage: str) -> Path:
-    """Where exports go, if no other folder is named."""
+    """Where exports go by default."""
     return files_folder(storage) / EXPORTS
 
 
@@ -48,36 +32,38 @@ def record_export(
     weights_sha256: str,
     folder: str = "",
 ) -> None:
-    """Appends a line for a file that was checked and is about to be put into its place.
+    """Appends a line for a file that was checked, before it is moved to its place.
 
     Args:
         record: see `export_record`.
         path: where the file will be.
-        format_: its format.
-        sha256: its own.
+        format_: onnx, pt2 or safetensors.
+        sha256: of the file.
         config_id: of the model.
         weights_sha256: of the weights that it was made from.
-        folder: see `ExportEntry`.
+        folder: the name of the folder of its study's files; empty if unknown.
 
     Raises:
         StorageError: the record cannot be written.
     """
-    entry = ExportEntry(
-        time=datetime.now(UTC).isoformat(timespec="seconds"),
-        format=format_,
-        path=str(path.resolve()),
-        sha256=sha256,
-        config_id=config_id,
-        weights_sha256=weights_sha256,
-        folder=folder,
+    append_line(
+        record,
+        {
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "format": format_,
+            "path": str(path.resolve()),
+            "sha256": sha256,
+            "config_id": config_id,
+            "weights_sha256": weights_sha256,
+            "folder": folder,
+        },
     )
-    append_line(record, asdict(entry))
 
 
 def recorded_hashes(record: Path, format_: str) -> dict[str, str]:
-    """The SHA-256 of all recorded files of a format, each with the name of its study's folder.
+    """The SHA-256 of the recorded files of a format, each with the name of its study's folder.
 
-    The name is empty where it is not known, as in records of before.
+    The name is empty where it is unknown; old records have none.
 
     Raises:
         StorageError: the record cannot be read.

@@ -1,7 +1,7 @@
-"""Opening a model with the program that runs it: a folder, ONNX, a program of `torch.export`, safetensors.
+"""Opening a model of any format with its runtime: a folder, ONNX, a program of `torch.export`, safetensors.
 
-Whatever the format, an opened model takes images as arrays and gives logits and probabilities. Files that
-could execute code are not opened: no pickle at all, and a pt2 file only if the record of exports knows it.
+An opened model takes images as arrays, and returns logits and probabilities. Files that could execute code
+are not opened: no pickle at all, and a pt2 file only if it is in the record of exports.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from mc1opt.inference.export_record import recorded_hashes
 from mc1opt.machine.resources import available_cpus
 from mc1opt.program import program
 from mc1opt.spec import INFERENCE_BATCH
-from mc1opt.text import plural
+from mc1opt.text import first_line, plural
 from mc1opt.training.model_folder import CONFIG, check_labels, read_model_folder, stored_config, weights_model
 
 if TYPE_CHECKING:
@@ -33,21 +33,23 @@ Images = NDArray[np.uint8]
 Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 METADATA = ("labels", "config", "config_id", "weights_sha256", "mc1opt", "study", "data", "precision")
-"""The texts that an exported file carries: labels, config, data as JSON; the study's name (may be empty)."""
+"""Texts in an exported file: labels, config and data as JSON, the study's name (may be empty)."""
+INPUT = "images"
+OUTPUTS = ("logits", "probabilities")
 LARGEST = 1 << 30
-"""Bytes of the largest file that is opened; mc1opt's models have a thousandth of it."""
+"""Bytes of a file that is opened, at most; mc1opt's models have a thousandth of it."""
 
 
 @dataclass(frozen=True)
 class OpenModel:
-    """A model that can be asked."""
+    """A model that can be run."""
 
     path: Path
     format: str
     study: str
-    """The study that it comes from; empty if that is not known."""
+    """The study that it comes from; empty if unknown."""
     data: dict[str, str] | None
-    """Name and SHA-256 of the images that it was trained on; None if they are not known."""
+    """Name and SHA-256 of the images that it was trained on; None if unknown."""
     run: Callable[[Images], Outputs]
     """Images (uint8, N x 3 x 32 x 32, RGB) to logits and probabilities (float32, N x 10)."""
 
@@ -60,7 +62,7 @@ class OpenModel:
         """The probabilities (N x 10) of images (uint8, N x 3 x 32 x 32, RGB, at least one).
 
         Raises:
-            ModelError: it cannot be run on them, or gives something else than N x 10 numbers.
+            ModelError: it cannot be run on them, or its result is not N x 10 finite numbers.
         """
         parts = []
         for first in range(0, len(images), INFERENCE_BATCH):
@@ -68,32 +70,30 @@ class OpenModel:
             try:
                 _, probabilities = self.run(batch)
             except Exception as error:  # whatever its own runtime raises
-                first_line = str(error).strip().split("\n")[0]
                 raise ModelError(
-                    f"{self.path} cannot be run on {plural(len(batch), 'image')}: {first_line}"
+                    f"{self.path} cannot be run on {plural(len(batch), 'image')}: {first_line(error)}"
                 ) from error
             if probabilities.shape != (len(batch), CLASSES) or not np.isfinite(probabilities).all():
                 raise ModelError(
-                    f"{self.path} gives probabilities that are not finite, or not {CLASSES} an image: it "
-                    "decides nothing."
+                    f"{self.path} gives probabilities that are not finite, or not {CLASSES} for each image."
                 )
             parts.append(probabilities)
         return np.concatenate(parts)
 
 
 def open_model(path: Path, record: Path) -> OpenModel:
-    """Opens a model folder or an exported file, and asks it about images of one colour, to see that it runs.
+    """Opens a model folder or an exported file, and runs it once on images of one colour.
 
     Args:
-        path: the folder or file; its ending says the format.
+        path: the folder or file; the suffix is the format.
         record: the record of exports, for pt2 files.
 
     Raises:
-        ModelError: it is missing, damaged, of other classes, or no file that is opened; or it does not run.
+        ModelError: it is missing, damaged, of another format or other classes, or it does not run.
         Mc1optError: packages for ONNX are missing.
     """
     opened = _open(path, record)
-    for count in (1, 2):  # a batch size may be fixed
+    for count in (1, 2):  # the batch size may be fixed
         opened.probabilities(np.full((count, IMAGE_CHANNELS, IMAGE_SIZE, IMAGE_SIZE), 127, dtype=np.uint8))
     return opened
 
@@ -170,23 +170,23 @@ def open_onnx(path: Path) -> OpenModel:
 
 
 def open_pt2(path: Path, *, known: Collection[str], record: Path | None = None) -> OpenModel:
-    """A program of `torch.export` that mc1opt exported: reading another one could execute its code.
+    """A program of `torch.export` that mc1opt exported: reading another one could execute code in it.
 
     Args:
         path: the file.
-        known: the SHA-256 of the files that are opened.
-        record: where they were read, for the message.
+        known: the SHA-256 of the files that may be opened.
+        record: where these were read, for the message.
 
     Raises:
-        ModelError: the file's SHA-256 is not known, or it is of other classes.
+        ModelError: the file's SHA-256 is not among them, or it is of other classes.
     """
     content = _read(path)
     digest = hashlib.sha256(content).hexdigest()
     if digest not in known:
         raise ModelError(
-            f"{path} (SHA-256 {digest[:12]}...) is not in the record of exports, {record}; reading a pt2 "
-            "file can execute code: it is not opened. --storage names the database beside which the record "
-            "lies; else export it here, or use its ONNX file or model folder."
+            f"{path} (SHA-256 {digest[:12]}...) is not opened: a pt2 file can execute code, and this one is "
+            f"not in the record of exports, {record}. Name the database beside which its record lies with "
+            "--storage, export it here, or use its ONNX file or model folder."
         )
     import torch
 
@@ -194,18 +194,19 @@ def open_pt2(path: Path, *, known: Collection[str], record: Path | None = None) 
     try:
         program = torch.export.load(io.BytesIO(content), extra_files=metadata)
     except Exception as error:  # torch's own; such as for a file of a newer torch
-        first_line = str(error).strip().split("\n")[0]
-        raise ModelError(f"{path} cannot be read by torch {torch.__version__}: {first_line}") from error
+        raise ModelError(
+            f"{path} cannot be read by torch {torch.__version__}: {first_line(error)}"
+        ) from error
     metadata = {key: value.decode() if isinstance(value, bytes) else value for key, value in metadata.items()}
     _check_metadata(path, metadata)
     return _exported(path, "pt2", metadata, _pair_runner(program.module()))
 
 
 def open_safetensors(path: Path) -> OpenModel:
-    """Exported weights with the config in their header; they are computed with in float32.
+    """Exported weights with the config in their header, run in float32.
 
     Raises:
-        ModelError: it is no safetensors file, or not one of ours.
+        ModelError: it is no safetensors file, or none that mc1opt exported.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -219,9 +220,8 @@ def open_safetensors(path: Path) -> OpenModel:
         if (path.parent / CONFIG).exists():
             raise ModelError(f"{path} is part of a model folder: give the folder, {path.parent}.")
         raise ModelError(
-            f"{path} holds the weights of a training alone. If a search has kept them for a trial, "
-            f"`{program()} export --study NAME --trial NUMBER` makes a model of them. The model of a "
-            "retraining is its folder."
+            f"{path} has the weights of a training, but no class names. `{program()} export --study NAME "
+            "--trial NUMBER` exports the weights of a trial; the model of a retraining is its folder."
         )
     _check_metadata(path, metadata)
     config = stored_config(str(path), _json(metadata, "config"), metadata.get("config_id"))
@@ -236,7 +236,7 @@ def _read(path: Path) -> bytes:
 
 
 def torch_runner(network: "torch.nn.Module") -> Callable[[Images], Outputs]:
-    """How to ask a network whose outputs are logits."""
+    """Runs a network whose outputs are logits."""
     from mc1opt.models.inference import Inference
 
     return _pair_runner(Inference(network))
@@ -263,12 +263,12 @@ def _exported(
 def _check_metadata(path: Path, metadata: dict[str, str]) -> None:
     labels = _json(metadata, "labels")
     if labels is None:
-        raise ModelError(f"{path} is no model of mc1opt: it does not say the names of its classes.")
+        raise ModelError(f"{path} is no model of mc1opt: it has no class names.")
     check_labels(labels, str(path))
 
 
 def _json(metadata: dict[str, str], key: str) -> Any:
-    """A text's content; None if there is none, or no JSON."""
+    """The content of a text; None where it is missing or no JSON."""
     try:
         return json.loads(metadata.get(key, ""))
     except (ValueError, RecursionError):
@@ -276,7 +276,7 @@ def _json(metadata: dict[str, str], key: str) -> Any:
 
 
 def _tensors(message: Any, kind: type) -> Iterator[Any]:
-    """All tensors in an ONNX model, wherever they are: initialisers, attributes, subgraphs, functions."""
+    """All tensors in an ONNX model: of initialisers, attributes, subgraphs, functions."""
     if isinstance(message, kind):
         yield message
         return
@@ -284,12 +284,6 @@ def _tensors(message: Any, kind: type) -> Iterator[Any]:
         if field.message_type is not None:
             for item in value if hasattr(value, "__len__") else (value,):
                 yield from _tensors(item, kind)
-
-
-INPUT = "images"
-
-
-OUTPUTS = ("logits", "probabilities")
 
 
 def onnx_package(name: str) -> Any:

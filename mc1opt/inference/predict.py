@@ -1,4 +1,4 @@
-"""What a model sees in image files."""
+"""The most probable classes of image files."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +16,7 @@ from mc1opt.inference.open_model import open_model
 
 @dataclass(frozen=True)
 class ClassProbability:
-    """A class, and how probable the model finds it."""
+    """A class and its probability."""
 
     label: str
     probability: float
@@ -24,7 +24,7 @@ class ClassProbability:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of an image, the most probable one first."""
+    """The most probable classes of an image, by falling probability."""
 
     image: str
     classes: tuple[ClassProbability, ...]
@@ -32,17 +32,18 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model sees in images, and those found in folders that could not be read."""
+    """Predictions of the images that were read."""
 
     images: list[Prediction]
     unreadable: list[DataError]
+    """Of images in folders that could not be read."""
 
     def to_json(self) -> list[dict[str, Any]]:
-        """As `predict --json` prints it: the images that were read."""
+        """As `predict --json` prints it."""
         return [asdict(prediction) for prediction in self.images]
 
     def lines(self) -> list[str]:
-        """A line an image that was read."""
+        """A line for each image."""
         width = max((len(prediction.image) for prediction in self.images), default=0)
         return [
             f"{prediction.image:<{width}}  "
@@ -51,10 +52,10 @@ class Predictions:
         ]
 
     def raise_unreadable(self) -> None:
-        """To be called when the others have been shown.
+        """Reports the images that could not be read, after the others were shown.
 
         Raises:
-            DataError: some could not be read; with all of them, a line each.
+            DataError: there are any; with a line for each.
         """
         if self.unreadable:
             count = len(self.images) + len(self.unreadable)
@@ -65,18 +66,17 @@ class Predictions:
 
 
 def predict(model: Path, images: Sequence[Path], *, top: int, storage: str) -> Predictions:
-    """Asks a model about image files; all of them are read before the first answer.
+    """Predicts the classes of image files.
 
     Args:
         model: a model folder or an exported file.
         images: image files, and folders of them.
-        top: how many classes an image gets.
+        top: classes of each image, at most.
         storage: the study database, beside which the record of exports lies.
 
     Raises:
-        ModelError: the model cannot be opened, or gives something else than numbers.
-        DataError: an image that is named, rather than found in a folder, cannot be read; or a folder holds
-            none.
+        ModelError: the model cannot be opened, or its probabilities are not finite.
+        DataError: an image that is named itself cannot be read, or a folder has none.
     """
     opened = open_model(model, export_record(storage))
     read: list[tuple[Path, NDArray[np.uint8]]] = []

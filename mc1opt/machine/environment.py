@@ -5,11 +5,11 @@ import functools
 import os
 import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from mc1opt import __version__
 from mc1opt.machine.devices import bfloat16_instructions, cpu_flags
+from mc1opt.program import installed
 from mc1opt.spec import Device, Precision
 
 
@@ -22,20 +22,13 @@ def versions(threads: int, precision: Precision, device: Device = "cpu") -> dict
     return {
         "mc1opt": __version__,
         "python": platform.python_version(),
-        "torch": _version("torch"),
-        "optuna": _version("optuna"),
+        "torch": installed("torch") or "unknown",
+        "optuna": installed("optuna") or "unknown",
         "cpu": cpu_capability() + bfloat16_instructions(device, precision),
         "threads": threads,
         "precision": precision,
         **({"gpu": gpu} if gpu is not None else {}),
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"
 
 
 @functools.cache

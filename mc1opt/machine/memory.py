@@ -1,7 +1,7 @@
 """The memory that a training takes, before it starts: weights, gradients, optimizer, activations, images.
 
-Estimates from the config, without torch, rather too high than too low: a network of 54 million parameters
-that does not fit is refused with words, not by the kernel. Tested against what a worker really takes.
+Estimated from the config, without torch, and rather too high than too low: a network that does not fit is
+refused with a message, not killed by the kernel. Tested against what a worker really takes.
 Not here: how much memory is free (`mc1opt.machine.resources`).
 """
 
@@ -14,16 +14,16 @@ from mc1opt.spec import INFERENCE_BATCH, Device, Precision
 
 FLOAT_BYTES = 4
 IMAGE_BYTES = IMAGE_CHANNELS * IMAGE_SIZE**2
-"""Of an image as the trainer holds it: uint8."""
+"""An image as the trainer holds it: uint8."""
 PROCESS_BYTES = 800 << 20
-"""Of a worker before its first step: torch, and the images in float that mean and deviation come from."""
+"""A worker before its first step: torch, and the images in float of which mean and deviation are taken."""
 CONTEXT_BYTES = 700 << 20
-"""Of a process's context on a GPU: kernels and libraries' workspaces."""
+"""The context of a process on a GPU: kernels and libraries' workspaces."""
 CUDA_PROCESS_BYTES = 3 << 30
-"""Of a worker in the machine's own memory, while it trains on a GPU: torch with CUDA's libraries."""
+"""Host memory of a worker that trains on a GPU: torch with CUDA's libraries."""
 ACTIVATION_BYTES = 20
-"""Of a value that a layer puts out, in training: itself, what its activation and its pooling keep beside it,
-its gradient, and a share of what a convolution copies into the order that it computes in."""
+"""For each output value of a layer in training: the value, what activation and pooling keep, its gradient,
+and a share of what a convolution copies into the memory order that it computes in."""
 
 
 @dataclass(frozen=True)

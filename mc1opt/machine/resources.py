@@ -5,8 +5,11 @@ two CPUs of a machine with 64 gets two workers.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
+
+import psutil
 
 from mc1opt.spec import Device
 
@@ -18,8 +21,11 @@ network. Where it is known: `mc1opt.machine.memory`."""
 GPU_WORKERS = 4
 """Workers on one GPU: small networks leave it idle between their steps, and several fill the gaps."""
 
+_ROOT = Path("/")
+"""Where `proc` and `sys` are; tests have others."""
 
-def default_workers(device: Device, memory_each: int = WORKER_MEMORY, *, root: Path = Path("/")) -> int:
+
+def default_workers(device: Device, memory_each: int = WORKER_MEMORY) -> int:
     """How many workers `--workers auto` means: at least 1.
 
     On a CPU one for each CPU that this process may use, on a GPU `GPU_WORKERS` at most, both limited by the
@@ -28,72 +34,60 @@ def default_workers(device: Device, memory_each: int = WORKER_MEMORY, *, root: P
     Args:
         device: where the workers train.
         memory_each: bytes that each worker needs.
-        root: where `proc` and `sys` are looked for; for tests.
     """
     if device == "mps":
         return 1
-    workers = available_cpus(root)
+    workers = available_cpus()
     if device == "cuda":
         workers = min(workers, GPU_WORKERS)
-    return min(workers, workers_in_memory(memory_each, root=root))
+    return min(workers, workers_in_memory(memory_each))
 
 
-def workers_in_memory(memory_each: int = WORKER_MEMORY, *, root: Path = Path("/")) -> int:
+def workers_in_memory(memory_each: int = WORKER_MEMORY) -> int:
     """How many workers the memory that is free now is enough for: at least 1. See `default_workers`."""
-    return max(1, available_memory(root) // memory_each)
+    return max(1, available_memory() // memory_each)
 
 
-def available_cpus(root: Path = Path("/")) -> int:
+def available_cpus() -> int:
     """The CPUs that this process may use, by its affinity and its control groups' quotas; at least 1.
 
     A quota is rounded down: with 2.5 CPUs three workers would take turns.
     """
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quotas = [_quota_v2(group) for group in _groups(root, "")]
-    quotas += [_quota_v1(group) for group in _groups(root, "cpu")]
+    quotas = [_quota_v2(group) for group in _groups("")]
+    quotas += [_quota_v1(group) for group in _groups("cpu")]
     return max(1, min([cpus, *(int(quota) for quota in quotas if quota is not None)]))
 
 
-def available_memory(root: Path = Path("/")) -> int:
-    """Bytes that can be taken without swapping, by /proc/meminfo and the control groups' limits.
-
-    Where there is no /proc (macOS), all the memory of the machine.
-    """
-    free = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    for line in _read(root / "proc/meminfo").splitlines():
-        name, _, value = line.partition(":")
-        if name == "MemAvailable":
-            free.append(int(value.split()[0]) * 1024)
-    for group in _groups(root, ""):
+def available_memory() -> int:
+    """Bytes that can be taken without swapping, by the system and the limits of its control groups."""
+    free = [int(psutil.virtual_memory().available)]
+    for group in _groups(""):
         free += _free(group, "memory.max", "memory.current", "inactive_file")
-    for group in _groups(root, "memory"):
+    for group in _groups("memory"):
         free += _free(group, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
     return max(0, min(free))
 
 
-def memory_kills(root: Path = Path("/")) -> int | None:
+def memory_kills() -> int | None:
     """How many processes this machine has killed since its start because memory ran out; None if unknown.
 
     On Linux those that exceeded the limit of their control group are counted, too.
     """
-    for line in _read(root / "proc/vmstat").splitlines():
-        name, _, value = line.partition(" ")
-        if name == "oom_kill":
-            return int(value)
-    return None
+    return _field(_ROOT / "proc/vmstat", "oom_kill")
 
 
-def _groups(root: Path, controller: str) -> Iterator[Path]:
+def _groups(controller: str) -> Iterator[Path]:
     """This process's control group and those around it, for one controller of version 1, or "" for version 2.
 
     A limit of any of them holds. Inside a container the innermost ones are often not to be seen; then the
     outermost folder is the container's.
     """
-    for line in _read(root / "proc/self/cgroup").splitlines():
+    for line in _read(_ROOT / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controller not in controllers.split(","):
             continue
-        top = root / "sys/fs/cgroup" / controller
+        top = _ROOT / "sys/fs/cgroup" / controller
         group = top / path.strip("/")
         yield group
         for parent in group.parents:
@@ -117,12 +111,14 @@ def _free(group: Path, limit_file: str, usage_file: str, cache_name: str) -> lis
     limit, usage = _number(group / limit_file), _number(group / usage_file)
     if limit is None or usage is None:
         return []
-    cache = 0
-    for line in _read(group / "memory.stat").splitlines():
-        name, _, value = line.partition(" ")
-        if name == cache_name:
-            cache = int(value)
+    cache = _field(group / "memory.stat", cache_name) or 0
     return [limit - max(0, usage - cache)]
+
+
+def _field(path: Path, name: str) -> int | None:
+    """The number of that name in a file with a name and a number a line; None if it has none."""
+    found = re.search(rf"^{name} (\d+)$", _read(path), re.MULTILINE)
+    return int(found[1]) if found else None
 
 
 def _number(path: Path) -> int | None:

@@ -1,6 +1,6 @@
-"""The one look at the test images, at the very end: of a retraining, of a preset's training; it is stored.
+"""The one look at the test images, at the end of a retraining or of a preset's training.
 
-A look that was taken is not taken again: the same trainings have their stored results.
+Results are stored: the same weights are not tested again.
 """
 
 import contextlib
@@ -19,8 +19,10 @@ from mc1opt.config import CLASS_NAMES, Config
 from mc1opt.data.openings import OPENINGS, past_openings
 from mc1opt.errors import ModelError, StorageError, describe_validation_error
 from mc1opt.files import append_line, read_lines
+from mc1opt.measurement.plan import Job
 from mc1opt.measurement.store import StoredTraining
 from mc1opt.spec import INFERENCE_BATCH, DataSet, Device
+from mc1opt.text import plural
 from mc1opt.training.model_folder import weights_model
 from mc1opt.uncertainty import Spread, spread
 
@@ -33,34 +35,23 @@ RESULTS = "test_results.jsonl"
 Confusion = list[list[int]]
 """Images by true class (row) and decision (column)."""
 Decisions = NDArray[np.int64]
-"""What a network takes each of N images for."""
+"""The class that a network decides on, for each of N images."""
 Measure = Callable[[Path, Config, "Tensor", "Tensor"], Decisions]
 """Weights, config, test images, labels -> decisions."""
 KEPT_A_CLASS = 8
-"""Wrongly classified images of each class that are kept for people to look at."""
-
-
-@dataclass(frozen=True)
-class Final:
-    """A training on all images, with its weights."""
-
-    stored: StoredTraining
-    weights: Path
-    config: Config
+"""Misclassified images of each class that are kept for people to look at, at most."""
 
 
 @dataclass(frozen=True)
 class FinalTest:
-    """What the test images said."""
+    """The results on the test images."""
 
     confusions: dict[int, Confusion]
-    """By seed, in their order: the first is that of the kept model."""
+    """By seed, in their order: the first one is that of the kept model."""
     opened_before: list[str]
-    """Openings for the study before that of the measurement: time and reason."""
-    opened_now: bool
-    """False where all results were stored, so that the images stayed closed."""
+    """Openings for the study before that of this test: time and reason."""
     time: str
-    """When it was measured, in UTC."""
+    """Of the test, in UTC."""
 
     @property
     def by_seed(self) -> dict[int, float]:
@@ -101,7 +92,7 @@ class FinalTest:
 
 
 def run_final_test(
-    finals: Sequence[Final],
+    trained: Sequence[tuple[Job, StoredTraining]],
     *,
     data: DataSet,
     reason: str,
@@ -110,17 +101,16 @@ def run_final_test(
     write: Callable[[str], None],
     measure: Measure | None = None,
 ) -> FinalTest:
-    """Measures the final models on the test images, once and for all.
+    """Tests models, once and for all.
 
     Args:
-        finals: in the order of their seeds.
+        trained: final trainings with their weights, in the order of their seeds.
         data: the images.
         reason: who looks and why, for the record of the opening.
         folder: the study's models, or the preset's; the records are in it.
         device: where.
-        write: takes a line that says what is opened, before it is.
-        measure: how; tests put another one in its place. The default runs the networks in float32, as they
-            are shipped.
+        write: takes a line that announces the opening.
+        measure: how. The default runs the networks in float32, as they are shipped.
 
     Raises:
         DataError: the test images are missing or damaged.
@@ -128,53 +118,59 @@ def run_final_test(
         StorageError: the stored results cannot be read, or no result can be stored.
     """
     from mc1opt.data.images import open_test_images
-    from mc1opt.training.evaluate import confusion_matrix
 
-    results = folder / RESULTS
     known = _known(folder)
-    keys = [_key_of(final.stored) for final in finals]
+    keys = [_key_of(stored) for _, stored in trained]
     before = past_openings(folder / OPENINGS, data)
-    opened_now = not all(key in known for key in keys)
-    if opened_now:
+    if all(key in known for key in keys):
+        write("These models were tested before; the test images stay closed, and the stored results count.")
+    else:
         write(_opening_line(before))
         images, labels = open_test_images(data, reason, folder / OPENINGS, device)
-        for final, key in zip(finals, keys, strict=True):
-            if key not in known:
-                decisions = (measure or decide)(final.weights, final.config, images, labels)
-                truth = labels.cpu().numpy()
-                wrong = np.flatnonzero(decisions != truth)
-                known[key] = {
-                    "training": final.stored.key.model_dump(mode="json"),
-                    "weights_sha256": final.stored.weights_sha256,
-                    "confusion": confusion_matrix(truth, decisions).tolist(),
-                    "wrong": np.stack([wrong, decisions[wrong]], axis=1).tolist(),
-                    "opened_before": before,
-                    "time": datetime.now(UTC).isoformat(timespec="seconds"),
-                }
-                append_line(results, known[key])
-                if final is finals[0]:  # whose model is kept
-                    path = misclassified_path(folder, final.stored.weights_sha256)
-                    _keep_misclassified(path, images, truth, decisions)
-    else:
-        write(
-            "These models were tested before: the test images stay closed, and the result is the stored one."
-        )
-    latest = max((known[key] for key in keys), key=lambda line: line["time"])
+        truth = labels.cpu().numpy()
+        for (job, stored), key in zip(trained, keys, strict=True):
+            if key in known:
+                continue
+            weights = Path(job.training.weights or "")
+            decisions = (measure or decide)(weights, job.training.config, images, labels)
+            known[key] = _result(stored, truth, decisions, before)
+            append_line(folder / RESULTS, known[key])
+            if stored is trained[0][1]:  # whose model is kept
+                path = misclassified_path(folder, stored.weights_sha256)
+                _keep_misclassified(path, images, truth, decisions)
+    lines = [known[key] for key in keys]
+    latest = max(lines, key=lambda line: line["time"])
     return FinalTest(
         confusions={
-            final.stored.key.seed: known[key]["confusion"] for final, key in zip(finals, keys, strict=True)
+            stored.key.seed: line["confusion"] for (_, stored), line in zip(trained, lines, strict=True)
         },
         opened_before=latest["opened_before"],
-        opened_now=opened_now,
         time=latest["time"],
     )
 
 
+def _result(
+    stored: StoredTraining, truth: Decisions, decisions: Decisions, before: list[str]
+) -> dict[str, Any]:
+    """A line of `RESULTS`."""
+    from mc1opt.training.evaluate import confusion_matrix
+
+    wrong = np.flatnonzero(decisions != truth)
+    return {
+        "training": stored.key.model_dump(mode="json"),
+        "weights_sha256": stored.weights_sha256,
+        "confusion": confusion_matrix(truth, decisions).tolist(),
+        "wrong": np.stack([wrong, decisions[wrong]], axis=1).tolist(),
+        "opened_before": before,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
 def stored_accuracies(folder: Path) -> Callable[[StoredTraining], float | None]:
-    """A function that gives a training's accuracy on the test images; None where it was not tested.
+    """A function from a training to its accuracy on the test images; None where it was not tested.
 
     Args:
-        folder: where the records of `run_final_test` are. They are read once, now.
+        folder: of `run_final_test`, whose records are read once, now.
 
     Raises:
         StorageError: the records cannot be read, or are damaged.
@@ -192,7 +188,7 @@ def decide(weights: Path, config: Config, images: "Tensor", _labels: "Tensor") -
     """Runs a network on images, on their device and in float32.
 
     Raises:
-        ModelError: a logit is not finite, so that it decides nothing.
+        ModelError: the weights cannot be read, or a logit is not finite.
     """
     import torch
 
@@ -210,12 +206,12 @@ def decide(weights: Path, config: Config, images: "Tensor", _labels: "Tensor") -
 
 
 def misclassified_path(folder: Path, weights_sha256: str | None) -> Path:
-    """Where the wrongly classified images of a tested model are, in the folder of its study's models."""
+    """Where the misclassified images of a tested model are, in the folder of its study's models."""
     return folder / f"misclassified-{(weights_sha256 or '')[:12]}.npz"
 
 
 def _keep_misclassified(path: Path, images: "Tensor", truth: Decisions, decisions: Decisions) -> None:
-    """Keeps a few of them while the test images are open: to be looked at, they need not be opened again.
+    """Keeps a few of them, so that the test images need not be opened again to look at them.
 
     Arrays `images` (uint8, K x 3 x 32 x 32), `labels`, `decisions` and `indices` (K). A file that cannot be
     written costs a picture, not a result.
@@ -239,30 +235,29 @@ def _keep_misclassified(path: Path, images: "Tensor", truth: Decisions, decision
 
 def _opening_line(before: list[str]) -> str:
     if not before:
-        return "The test images are opened now, for the first time for this study."
-    times = "once" if len(before) == 1 else f"{len(before)} times"
+        return "The test images are opened, for the first time for this study."
     return (
-        f"The test images are opened now; for this study they were opened {times} before: "
-        f"{'; '.join(before)}. What is chosen after a look at them is no longer tested by them."
+        f"The test images are opened; for this study they were opened {plural(len(before), 'time')} before: "
+        f"{'; '.join(before)}. They are no independent test of what was chosen after a look at them."
     )
 
 
 def _known(folder: Path) -> dict[str, dict[str, Any]]:
-    """The stored results, by the trainings and weights that they are of."""
+    """The stored results by their trainings and weights."""
     lines = read_lines(folder / RESULTS)
     for number, line in enumerate(lines, start=1):
         try:
-            _Result.model_validate(line)
+            _ResultLine.model_validate(line)
         except ValidationError as error:
             raise StorageError(
                 f"{folder / RESULTS}, line {number} is no test result: {describe_validation_error(error)}. "
-                "Delete the line, or the file: what it is of is tested again then."
+                "Delete the line, or the file: its models are tested again then."
             ) from error
     return {_key(line["training"], line["weights_sha256"]): line for line in lines}
 
 
-class _Result(BaseModel):
-    """What is taken from a line of `RESULTS`."""
+class _ResultLine(BaseModel):
+    """What is read from a line of `RESULTS`."""
 
     training: dict[str, Any]
     weights_sha256: str | None
@@ -274,7 +269,7 @@ class _Result(BaseModel):
     @classmethod
     def _counts_images(cls, confusion: Confusion) -> Confusion:
         if any(len(row) != len(confusion) for row in confusion) or _all(confusion) < 1:
-            raise ValueError("its rows and columns are not those of one or more images")
+            raise ValueError("it is not square, or counts no images")
         return confusion
 
 

@@ -1,4 +1,4 @@
-"""Finished trainings in a file, a line each: what is in it is never trained again.
+"""Finished trainings in a file, a line each, which are never trained again.
 
 Not here: training what is missing (`mc1opt.measurement.trainings`).
 """
@@ -17,15 +17,13 @@ from mc1opt.spec import Device, EpochResult, FailureKind, Fidelity, Fold, Precis
 from mc1opt.training.model_folder import file_sha256
 
 REPEATABLE: tuple[FailureKind, ...] = ("diverged",)
-"""Failures that the same training ends in again. They are results; after others it is tried again."""
-
-
+"""Failures that repeat, and so are results; a training with another failure is tried again."""
 TRAININGS = "trainings.jsonl"
 """The file of finished trainings, in the folder of a study's models or of presets."""
 
 
 class Failure(BaseModel):
-    """A training that ended without a result, and will again."""
+    """Why a training ended without a result, and would again."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -34,7 +32,7 @@ class Failure(BaseModel):
 
 
 class TrainingKey(BaseModel):
-    """What tells two trainings apart."""
+    """What distinguishes two trainings."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -66,7 +64,7 @@ class TrainingKey(BaseModel):
 
 
 class StoredTraining(BaseModel):
-    """A training that has ended: what it was, and what came of it."""
+    """A training that has ended, and its results."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -74,19 +72,18 @@ class StoredTraining(BaseModel):
     curve: tuple[EpochResult, ...]
     failure: Failure | None = None
     seconds: float
-    """From its start to its end, the wait for a worker included; of one that was interrupted, the seconds of
-    its epochs, if those are more."""
+    """From start to end, with the wait for a worker; after an interruption, at least those of all epochs."""
     accumulation: int = 1
-    """Parts of a batch whose gradients were added up: more than one where memory was short."""
+    """Parts of each batch whose gradients were added up; more than 1 where memory was short."""
     weights_sha256: str | None = None
     versions: dict[str, str | int]
     commit: str | None
     ended: str
-    """When, in UTC."""
+    """Time in UTC."""
 
     @property
     def value(self) -> float | None:
-        """The validation accuracy of the last epoch; None without validation, and where it failed."""
+        """Validation accuracy of the last epoch; None without validation, or where it failed."""
         return self.curve[-1].validation_accuracy if self.curve and self.failure is None else None
 
     @property
@@ -96,10 +93,10 @@ class StoredTraining(BaseModel):
 
 
 class TrainingStore:
-    """The finished trainings in a file, a line each; the last of several with one key counts.
+    """The finished trainings in a file; of several with one key, the last one counts.
 
     Args:
-        path: the file; it need not exist.
+        path: the file; it may be missing.
 
     Raises:
         StorageError: it cannot be read, or is damaged.
@@ -119,7 +116,7 @@ class TrainingStore:
             self._by_key[stored.key] = stored
 
     def find(self, training: Training) -> StoredTraining | None:
-        """What is stored of a training; None as well if its weights are wanted and not there, or others."""
+        """The stored training; None if there is none, or if its weights are wanted, but missing or others."""
         stored = self._by_key.get(TrainingKey.of(training))
         if stored is None or training.weights is None or stored.failure is not None:
             return stored
@@ -132,19 +129,19 @@ class TrainingStore:
         return iter(list(self._by_key.values()))
 
     def checkpoint_path(self, training: Training) -> Path:
-        """Where the checkpoint of a training lies that is not stored yet; in smaller steps, another one."""
+        """The checkpoint of a training; in smaller steps it is another one."""
         name = hashlib.sha256(TrainingKey.of(training).model_dump_json().encode()).hexdigest()[:16]
         if training.accumulation > 1:
             name += f"-{training.accumulation}"
         return self.path.parent / "checkpoints" / f"{name}.checkpoint"
 
     def as_interrupted(self, training: Training) -> Training:
-        """A training as it was when it was interrupted: in smaller steps, if memory was short then."""
+        """The training as it was interrupted: in smaller steps, if memory was short."""
         smaller = training.in_smaller_steps()
         return smaller if smaller is not None and self.checkpoint_path(smaller).exists() else training
 
     def remove_checkpoints(self, training: Training) -> None:
-        """Deletes what there is to go on from, also in smaller steps, of a training that is over."""
+        """Deletes the checkpoints of a training that is over, also in smaller steps."""
         for each in (training, training.in_smaller_steps()):
             if each is not None:
                 remove_checkpoint(self.checkpoint_path(each))

@@ -1,8 +1,8 @@
-"""Trainings over seeds and folds, each stored as it ends: what is finished is never trained again.
+"""Trainings over seeds and folds, each stored as it ends: a finished one is never trained again.
 
-`StoredTrainings` has a pool train what a store lacks; one that was interrupted goes on from its checkpoint.
-Not here: the store (`mc1opt.measurement.store`), which trainings, and what their results mean
-(retraining, presets).
+`StoredTrainings` has a pool train what a store lacks; an interrupted training resumes from its checkpoint.
+Not here: the store (`mc1opt.measurement.store`), which trainings (`mc1opt.measurement.plan`), and what their
+results mean (retraining, published).
 """
 
 import contextlib
@@ -17,7 +17,9 @@ from typing import Self
 
 from mc1opt.errors import WorkerError
 from mc1opt.machine.environment import commit, versions
+from mc1opt.measurement.plan import Job
 from mc1opt.measurement.store import REPEATABLE, Failure, StoredTraining, TrainingKey, TrainingStore
+from mc1opt.models.cost import cost
 from mc1opt.spec import EpochResult, Training, TrainingFailed
 from mc1opt.text import SILENCE_SECONDS, duration, first_line
 from mc1opt.training.model_folder import file_sha256
@@ -26,13 +28,8 @@ from mc1opt.workers.memory import train_within_memory
 from mc1opt.workers.pool import Pool
 from mc1opt.workers.stop import StopFlag
 
-
-@dataclass(frozen=True)
-class Job:
-    """A training with a name for people."""
-
-    label: str
-    training: Training
+OVERHEAD_MACS = 2_000_000
+"""Cost of an image besides its multiply-accumulates, in their unit: most of the cost of a small network."""
 
 
 @dataclass
@@ -61,11 +58,11 @@ class StoredTrainings:
 
     Args:
         store: where finished trainings are.
-        new_pool: makes who trains, when something is missing. The pool is interrupted when `stop` is
-            set, and closed at the end of the context.
+        new_pool: makes the pool, when something is missing. It is interrupted when `stop` is set, and closed
+            at the end of the context.
         stop: why to stop; its deadline counts.
         write: takes a line of progress.
-        total: trainings that there will be in all, for the lines.
+        total: trainings of all calls of `train`, for the lines.
     """
 
     store: TrainingStore
@@ -77,26 +74,28 @@ class StoredTrainings:
     """Trainings that have ended, or were stored before."""
     _pool: Pool | None = None
     _running: list[_Running] = field(default_factory=list)
-    _epochs: list[float] = field(default_factory=list)
-    """When each epoch was trained, by the clock; the first entry is the first training's start. Those that
-    come from checkpoints took no time now."""
-    _restored: dict[str, int] = field(default_factory=dict)
-    """Epochs that came from a checkpoint, by the label of their job."""
-    _epochs_each: int = 0
-    """Of a training; of the last one that began, where they differ."""
+    _started: float = field(default_factory=time.monotonic)
+    _first_started: float | None = None
+    """When the first training began."""
+    _trained: float = 0.0
+    """Multiply-accumulates of the epochs that were trained since; those from checkpoints took no time."""
+    _left: dict[str, float] = field(default_factory=dict)
+    """Multiply-accumulates that are left, by the label of each job of this call that has not ended."""
+    _later: float = 0.0
+    """Multiply-accumulates expected for later calls, by the mean of this call's trainings."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _last_line: float = field(default_factory=time.monotonic)
 
     def train(self, jobs: Sequence[Job], on_result: OnResult, wanted: Wanted = lambda _job: True) -> bool:
-        """Trains jobs in their order, and says the results of all of them, also of those stored before.
+        """Trains jobs in their order, and passes on the results of all, also of those that are stored.
 
         Args:
             jobs: what shall be trained.
             on_result: takes each result, in this thread; first those that are stored, in the order of jobs.
-            wanted: whether a job is still of use; one that is not is left out, or given up after an epoch.
+            wanted: whether a job is still of use; if not, it is left out, or stopped after an epoch.
 
         Returns:
-            True when all is done, False if something stopped it.
+            True when all jobs are done, False where they were stopped.
 
         Raises:
             WorkerError: trainings failed that may go well at another time; the others are stored.
@@ -112,6 +111,9 @@ class StoredTrainings:
                 self.store.remove_checkpoints(job.training)
                 on_result(job, stored)
         missing = [job for job in missing if self._is_wanted(job, wanted)]
+        self._left = {job.label: _macs(job) for job in missing}
+        later = self.total - self.done - len(missing)
+        self._later = later * sum(self._left.values()) / max(len(missing), 1)
         if missing and not self.stop.is_set():
             self._pool = self._pool or self.new_pool()
             self._train_all(missing, self._pool, on_result, wanted)
@@ -167,22 +169,22 @@ class StoredTrainings:
         running = _Running(job)
         with self._lock:
             self._running.append(running)
-            self._epochs_each = job.training.fidelity.epochs
-            self._epochs = self._epochs or [time.monotonic()]
+            self._first_started = self._first_started or time.monotonic()
         try:
             return self._stored(job, running, pool, wanted)
         finally:
             with self._lock:
                 self._running.remove(running)
+                self._left.pop(job.label, None)
 
     def _stored(self, job: Job, running: _Running, pool: Pool, wanted: Wanted) -> StoredTraining | None:
         def on_epoch(result: EpochResult) -> bool:
             with self._lock:
                 running.result = result
-                if result.restored:
-                    self._restored[job.label] = result.epoch + 1
-                else:
-                    self._epochs.append(time.monotonic())
+                macs, epochs = _macs(job), job.training.fidelity.epochs
+                self._left[job.label] = macs * (1.0 - running.epochs / epochs)
+                if not result.restored:
+                    self._trained += macs / epochs
             # After its last epoch a training is finished, wanted or not.
             return result.epoch == job.training.fidelity.epochs - 1 or wanted(job)
 
@@ -223,6 +225,17 @@ class StoredTrainings:
         path = self.store.checkpoint_path(training).absolute()
         return training.model_copy(update={"checkpoint": str(path)})
 
+    @property
+    def seconds(self) -> float:
+        """Seconds since these trainings were begun."""
+        return time.monotonic() - self._started
+
+    def stopped_line(self) -> str:
+        """Why the trainings were stopped, and after what time."""
+        by = {"timeout": "because the time is up", "signal": f"by {self.stop.message}"}
+        why = by.get(self.stop.reason, self.stop.message)
+        return f"Stopped {why}, after {duration(self.seconds)}. Finished trainings are stored."
+
     def __enter__(self) -> Self:
         return self
 
@@ -231,39 +244,47 @@ class StoredTrainings:
             self._pool.close()
 
     def _is_wanted(self, job: Job, wanted: Wanted) -> bool:
-        """Asks, and leaves a job that is not wanted out of the total."""
+        """Whether a job is wanted; if not, it is left out of the total."""
         if wanted(job):
             return True
         self.store.remove_checkpoints(job.training)
         with self._lock:
             self.total -= 1
+            self._left.pop(job.label, None)
         return False
 
     def say(self, line: str) -> None:
-        """Writes a line, with the count before it."""
+        """Writes a line between the count and the time left."""
         self._last_line = time.monotonic()
         left = self.seconds_left()
         after = "" if left is None else f" | {duration(left)} left"
         self.write(f"{self.done}/{self.total}  {line}{after}")
 
     def seconds_left(self) -> float | None:
-        """How long the rest will take, at the pace of the epochs so far; None while there are none."""
+        """Seconds that the rest will take at the pace so far; None before the first epoch has ended.
+
+        By multiply-accumulates: an epoch of one config may cost hundreds of another's.
+        """
         with self._lock:
-            running = [entry.job.training.fidelity.epochs - entry.epochs for entry in self._running]
-            trained = len(self._epochs) - 1
-            if trained < 1 or self.done >= self.total:
+            left = sum(self._left.values()) + self._later
+            if self._first_started is None or not self._trained or not left:
                 return None
-            seconds = self._epochs[-1] - self._epochs[0]
-            waiting = (self.total - self.done - len(running)) * self._epochs_each
-        return seconds / trained * (sum(running) + max(waiting, 0))
+            return (time.monotonic() - self._first_started) / self._trained * left
 
     def say_what_runs(self) -> None:
-        """Writes what is in training, if nothing was written for long."""
+        """Writes what is in training, after a silence."""
         if time.monotonic() - self._last_line < SILENCE_SECONDS:
             return
         with self._lock:
             running = ", ".join(entry.words() for entry in self._running)
         self.say(f"training {running}" if running else "waiting for a worker")
+
+
+def _macs(job: Job) -> float:
+    """Multiply-accumulates of a training, with their overhead."""
+    fidelity = job.training.fidelity
+    image = cost(job.training.config.architecture).macs + OVERHEAD_MACS
+    return float(image * fidelity.train_images * fidelity.epochs)
 
 
 def _outcome(stored: StoredTraining) -> str:

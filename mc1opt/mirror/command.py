@@ -1,19 +1,21 @@
-"""Mirroring a stored study: what, where to, and what people are told of it.
+"""`mc1opt mirror`: a stored study mirrored in W&B by this process, within limits, and what people are told.
 
-Not here: when a search or a retraining mirrors (`mc1opt.mirror.observer`).
+Not here: when a search or a retraining is mirrored (`mc1opt.mirror.observer`).
 """
 
-import contextlib
+import os
 import secrets
 import shlex
 import shutil
 import sys
-from dataclasses import asdict, dataclass, field
+import threading
+import time
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mc1opt.database import records
-from mc1opt.database.identity import make_own
+from mc1opt.database.identity import keep_folder, make_own
 from mc1opt.database.location import checkpoints_folder, files_folder, models_folder
 from mc1opt.database.opening import load_study, open_storage
 from mc1opt.database.records import StudyRecord
@@ -21,92 +23,143 @@ from mc1opt.database.studies import read_study
 from mc1opt.database.trial_files import kept_weights
 from mc1opt.display.progress import passed_over_lines
 from mc1opt.display.tables import storage_option
-from mc1opt.errors import StorageError
+from mc1opt.errors import StorageError, UsageError
+from mc1opt.files import exclusive
 from mc1opt.measurement.final_test import stored_accuracies
 from mc1opt.measurement.store import TRAININGS, StoredTraining, TrainingStore
-from mc1opt.mirror.ledger import (
-    Ledger,
-    is_uploaded,
-    locked,
-    read_ledger,
-    remove_unfinished,
-    short_identity,
-)
-from mc1opt.mirror.messages import AttachedFile, MirroredRun, MirrorTask, Mode
-from mc1opt.mirror.process import Limits, MirrorOutcome, MirrorProcess
-from mc1opt.mirror.runs import Retrained, Selection, mirrored_runs
+from mc1opt.mirror.ledger import Ledger
+from mc1opt.mirror.runs import TOP, AttachedFile, MirroredRun, Retrained, mirrored_runs
+from mc1opt.mirror.writer import Mirroring, Mode, surroundings
 from mc1opt.program import program
 from mc1opt.text import plural
 from mc1opt.training.model_folder import CARD, METRICS, WEIGHTS, file_sha256
 
-TOP = 5
-"""Trials, if nobody says how many."""
 PROJECT = "mc1opt"
-STEP_SECONDS = 60.0
-"""What each step of a mirroring may take, a run or an upload, where nobody waits or somebody asked for it."""
+"""Where a study is mirrored first, unless another project is given."""
+POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
-class MirrorOptions:
+class MirrorCommand:
     """What is mirrored, and where to."""
 
     study: str
     storage: str
     mode: Mode
     project: str | None = None
-    """None is where the study was mirrored last, or PROJECT."""
+    """None for the project that the study was mirrored to last, or `PROJECT`."""
     top: int = TOP
     everything: bool = False
     """Pruned and failed trials as well."""
     artifacts: bool = False
-    """Curves and models, too."""
+    """Curves and models as well."""
+    step_seconds: float = 60.0
+    """Seconds without progress, a run written or uploaded, until it gives up."""
+    parent: int | None = None
+    """The id of the parent process with which it ends; None where it goes on without one."""
 
 
 @dataclass(frozen=True)
 class MirrorReport:
-    """What came of a mirroring."""
+    """What a mirroring has done, as `mirror --json` prints it."""
 
     study: str
     project: str
     mode: Mode
     folder: str
     runs: int
-    """That the study has in the mirror."""
+    """How many runs W&B shall hold."""
     written: list[str]
     """Ids of the runs that were written now."""
     uploaded: list[str]
     """Ids of those that were uploaded now."""
     missing: list[str]
-    """Ids of those that are not there as they shall be."""
+    """Ids of those that are not written as they shall be."""
     waiting: list[str]
-    """Ids of those that are there, and not uploaded."""
+    """Ids of those that are written and not uploaded."""
     no_login: bool
     """Whether it stayed offline for want of a login."""
     error: str | None
-    """Why something is missing, or waits; None if all went well."""
-    passed_over: list[str] = field(default_factory=list)
+    """Why runs are missing or waiting; None if all went well."""
+    passed_over: list[str]
     """Lines that say which trials are not mc1opt's, and are not mirrored."""
+    upload_command: str | None
+    """Uploads the runs that wait, to copy; None where none waits."""
 
-    @property
-    def upload_command(self) -> str:
-        """What uploads the runs that wait, to copy."""
-        return f"{_wandb_program()} sync {shlex.quote(self.folder)}"
+    def lines(self, storage: str) -> list[str]:
+        """The report for people; the last line says what was done, and what to do next."""
+        return [*self.passed_over, f"W&B: {self._line(storage)}"]
 
-    def to_json(self) -> dict[str, Any]:
-        """As `mirror --json` prints it."""
-        return asdict(self) | {"upload_command": self.upload_command if self.waiting else None}
+    def _line(self, storage: str) -> str:
+        runs = f"{plural(self.runs, 'run')} of study {self.study}"
+        upload = f"Upload them:  {self.upload_command}"
+        if self.missing:
+            failed = f"{len(self.missing)} of {runs} were not mirrored: {self.error}"
+            return f"{failed}. {try_again(self.study, storage)}"
+        if self.error is not None:
+            failed = f"{len(self.waiting)} of {runs} were not uploaded: {self.error}"
+            return f"{failed}. They are kept. {upload}"
+        if self.mode == "online" and not self.no_login:
+            return f"{runs} mirrored to the project {self.project}, {len(self.uploaded)} uploaded now."
+        why = " (no login: neither WANDB_API_KEY nor `wandb login`)" if self.no_login else ""
+        next_step = upload if self.waiting else "All are uploaded."
+        return f"{runs} mirrored offline{why}, {len(self.written)} written now. {next_step}"
 
 
-def wandb_folder(storage: str) -> Path:
-    """Where mirrored runs are."""
-    return files_folder(storage) / "wandb"
+def try_again(study: str, storage: str) -> str:
+    """What is said where something was not mirrored."""
+    command = f"{program()} mirror --study {shlex.quote(study)}{storage_option(storage)}"
+    return f"The study is not affected. Try again with:  {command}"
+
+
+def mirror_study(command: MirrorCommand) -> MirrorReport:
+    """Mirrors a stored study, in this process, which must end with `os._exit` afterwards.
+
+    Raises:
+        StorageError: there is no such database or study, what retrainings have stored cannot be read, or the
+            folder cannot be written.
+        UsageError: another process is writing to the folder, for longer than `step_seconds`.
+    """
+    identity = study_identity(command.storage, command.study)
+    record = read_study(command.storage, command.study)
+    folder = wandb_folder(command.storage).absolute()
+    with ExitStack() as stack:
+        _lock(stack, folder, command.step_seconds)
+        try:
+            ledger = Ledger.read(folder, identity)
+            ledger.note_uploads()
+            ledger.project = command.project or ledger.project or PROJECT
+            mirroring = Mirroring(study_runs(command, record, identity, ledger), ledger, command.mode)
+            with surroundings(folder):
+                uploaded, reason = _carry_out(mirroring, command)
+        except OSError as error:
+            raise StorageError(f"{error.filename or folder} cannot be used: {error.strerror}.") from error
+        ledger.tidy()
+        with suppress(OSError):  # uploads are marked in their folders as well
+            ledger.save()
+        waiting = list(ledger.waiting())
+        return MirrorReport(
+            study=command.study,
+            project=ledger.project,
+            mode=command.mode,
+            folder=str(wandb_folder(command.storage)),
+            runs=len(mirroring.runs),
+            written=mirroring.written,
+            uploaded=uploaded,
+            missing=[run.id for run in mirroring.runs if not ledger.is_current(run)],
+            waiting=waiting,
+            no_login=mirroring.no_login,
+            error=reason,
+            passed_over=passed_over_lines(record.trials),
+            upload_command=_upload_command(command.storage) if waiting else None,
+        )
 
 
 def study_identity(storage: str, study: str) -> str:
-    """A random id, stored with the study when it is first mirrored, and the same ever after.
+    """A random id, stored with the study when it is first mirrored.
 
-    Optuna stores nothing of the kind, not even the time at which a study was made; and its name may be given
-    in another database, whose mirror must not overwrite this one. A copy of a study gets another one.
+    Optuna stores nothing that tells a study from one of the same name in another database, whose mirror must
+    not overwrite this one. A copy of a study gets another one.
 
     Raises:
         StorageError: there is no such study.
@@ -115,6 +168,7 @@ def study_identity(storage: str, study: str) -> str:
     try:
         stored = load_study(database, study)
         make_own(stored, database)
+        keep_folder(stored)  # its retrainings are found again when it is renamed
         if records.STUDY_IDENTITY not in stored.user_attrs:
             with database.exclusive():
                 if records.STUDY_IDENTITY not in stored.user_attrs:
@@ -125,166 +179,92 @@ def study_identity(storage: str, study: str) -> str:
         database.engine.dispose()
 
 
-def mirror_study(options: MirrorOptions, limits: Limits) -> MirrorReport:
-    """Mirrors a stored study, and waits for that, within limits.
+def wandb_folder(storage: str) -> Path:
+    """Where mirrored runs are."""
+    return files_folder(storage) / "wandb"
 
-    Raises:
-        StorageError: there is no such database or study.
+
+def _lock(stack: ExitStack, folder: Path, seconds: float) -> None:
+    """Holds the folder, waiting for another mirroring to end."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return stack.enter_context(exclusive(folder, f"another process is writing to {folder}."))
+        except UsageError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(POLL_SECONDS)
+
+
+def _carry_out(mirroring: Mirroring, command: MirrorCommand) -> tuple[list[str], str | None]:
+    """Lets a mirroring run while it makes progress.
+
+    Returns:
+        The ids of the runs that were uploaded, and why not all was done.
     """
-    identity = study_identity(options.storage, options.study)
-    record = read_study(options.storage, options.study)
-    mirroring = Mirroring(options, record, identity, limits)
+    thread = threading.Thread(target=mirroring.run, name="wandb", daemon=True)
+    thread.start()
+    uploaded: list[str] = []
+    done, since = 0, time.monotonic()
     try:
-        return mirroring.finish()
-    finally:
-        mirroring.kill()
+        while True:
+            thread.join(POLL_SECONDS)
+            is_alive = thread.is_alive()  # before the look, or the last uploads would be missed
+            uploaded += mirroring.ledger.note_uploads()
+            if not is_alive:
+                return uploaded, mirroring.error
+            if len(mirroring.written) + len(uploaded) > done:
+                done, since = len(mirroring.written) + len(uploaded), time.monotonic()
+            elif time.monotonic() - since >= command.step_seconds:
+                return uploaded, f"there was no progress for {command.step_seconds:g} s"
+            if command.parent is not None and os.getppid() != command.parent:
+                return uploaded, "its parent process has ended"
+    except KeyboardInterrupt:
+        return uploaded, "it was stopped"
 
 
-class Mirroring:
-    """A mirroring of a study in progress.
-
-    Args:
-        options: what is mirrored.
-        record: the study as it is now.
-        identity: see `study_identity`.
-        limits: when it is given up.
+def study_runs(
+    command: MirrorCommand, record: StudyRecord, identity: str, ledger: Ledger
+) -> list[MirroredRun]:
+    """What W&B shall hold: from the study's record, and from what retrainings have stored.
 
     Raises:
-        StorageError: what retrainings have stored cannot be read.
-        OSError: a process cannot be started.
+        StorageError: the latter cannot be read.
     """
-
-    def __init__(self, options: MirrorOptions, record: StudyRecord, identity: str, limits: Limits) -> None:
-        self._options = options
-        self._identity = identity
-        self._folder = wandb_folder(options.storage)
-        ledger = read_ledger(self._folder, identity)
-        self._project = options.project or ledger.project or PROJECT
-        self._passed_over = passed_over_lines(record.trials)
-        self._runs = _runs(options, record, identity, ledger)
-        task = MirrorTask(
-            folder=str(self._folder.absolute()),
-            identity=identity,
-            project=self._project,
-            mode=options.mode,
-            runs=tuple(self._runs),
-        )
-        self._process = MirrorProcess(task, limits)
-
-    def poll(self) -> MirrorReport | None:
-        """What came of it, once it has ended; None while it works. Does not wait."""
-        outcome = self._process.poll()
-        return None if outcome is None else self._report(outcome)
-
-    def finish(self) -> MirrorReport:
-        """Waits for its end, which comes at its limit at the latest."""
-        return self._report(self._process.finish())
-
-    def kill(self) -> None:
-        """Ends it at once. Safe to repeat."""
-        self._process.kill()
-
-    def _report(self, outcome: MirrorOutcome) -> MirrorReport:
-        ledger = read_ledger(self._folder, self._identity)
-        if outcome.error is not None:
-            self._tidy(ledger)
-        there = {run_id: self._folder / entry.folder for run_id, entry in ledger.runs.items()}
-        project = self._project
-        missing = [run.id for run in self._runs if not ledger.is_current(self._folder, project, run)]
-        return MirrorReport(
-            study=self._options.study,
-            project=project,
-            mode=self._options.mode,
-            folder=str(self._folder),
-            runs=len(self._runs),
-            written=outcome.written,
-            uploaded=outcome.uploaded,
-            missing=missing,
-            waiting=[name for name, place in there.items() if place.is_dir() and not is_uploaded(place)],
-            no_login=outcome.no_login,
-            error=outcome.error,
-            passed_over=self._passed_over,
-        )
-
-    def _tidy(self, ledger: Ledger) -> None:
-        """Deletes the run that a process was writing when it was ended: it would be uploaded as it is."""
-        with contextlib.suppress(OSError, StorageError), locked(self._folder, 0.0):
-            remove_unfinished(self._folder, self._identity, ledger)
-
-
-def _runs(options: MirrorOptions, record: StudyRecord, identity: str, ledger: Ledger) -> list[MirroredRun]:
-    """What W&B shall hold: from the study's record, and from what retrainings have stored."""
-    selection = Selection(options.top, options.everything, ledger.best_trials)
-    called = next((run_id.partition(f"-{short_identity(identity)}-")[0] for run_id in ledger.runs), None)
-    trainings, weights = _retrained(options, record), _weights(options, record)
-    return mirrored_runs(record, identity, selection, trainings, weights, called=called)
-
-
-def _retrained(options: MirrorOptions, record: StudyRecord) -> list[Retrained]:
-    folder = models_folder(options.storage, record.folder)
+    folder = models_folder(command.storage, record.folder)
     tested = stored_accuracies(folder)
-    model = _attached(folder, (WEIGHTS, METRICS, CARD)) if options.artifacts else ()
+    model = _attached(folder, WEIGHTS, METRICS, CARD) if command.artifacts else ()
 
     def files(stored: StoredTraining) -> tuple[AttachedFile, ...] | None:
-        if not options.artifacts:
+        if not command.artifacts:
             return None
         return model if model and model[0].sha256 == stored.weights_sha256 else ()
 
+    kept = kept_weights(checkpoints_folder(command.storage) / record.folder) if command.artifacts else {}
+    weights = {number: _attached(path.parent, path.name) for number, path in kept.items()}
     trainings = TrainingStore(folder / TRAININGS)
-    return [Retrained(stored, tested(stored), files(stored)) for stored in trainings]
+    return mirrored_runs(
+        record,
+        identity,
+        top=command.top,
+        everything=command.everything,
+        best_before=ledger.best_trials,
+        retrained=[Retrained(stored, tested(stored), files(stored)) for stored in trainings],
+        weights=weights if command.artifacts else None,
+        prefix=ledger.prefix,
+    )
 
 
-def _weights(options: MirrorOptions, record: StudyRecord) -> dict[int, tuple[AttachedFile, ...]] | None:
-    """The kept weights of trials, by number; None where they are not asked for."""
-    if not options.artifacts:
-        return None
-    kept = kept_weights(checkpoints_folder(options.storage) / record.folder)
-    return {number: _attached(path.parent, (path.name,)) for number, path in kept.items()}
-
-
-def _attached(folder: Path, names: tuple[str, ...]) -> tuple[AttachedFile, ...]:
-    """Files of a folder, as far as they are there."""
+def _attached(folder: Path, *names: str) -> tuple[AttachedFile, ...]:
+    """Those files of a folder that exist."""
     paths = [(folder / name).absolute() for name in names]
     return tuple(AttachedFile(path=str(path), sha256=file_sha256(path)) for path in paths if path.is_file())
 
 
-# ---- Lines -----------------------------------------------------------------------------------------------
-
-
-def report_lines(report: MirrorReport, storage: str) -> list[str]:
-    """What a mirroring has done, and what to do next: one line."""
-    runs = f"{plural(report.runs, 'run')} of study {report.study}"
-    upload = f"Upload them:  {report.upload_command}"
-    if report.missing:
-        again = f"{program()} mirror --study {shlex.quote(report.study)}{storage_option(storage)}"
-        return [
-            f"W&B: {len(report.missing)} of {runs} were not mirrored: {report.error}. The study is not "
-            f"affected. Try again with:  {again}"
-        ]
-    if report.error is not None:
-        left = f"{len(report.waiting)} of {runs} were not uploaded: {report.error}"
-        return [f"W&B: {left}. They are kept. {upload}"]
-    if report.mode == "online" and not report.no_login:
-        uploaded = f"{len(report.uploaded)} uploaded now"
-        return [f"W&B: {runs} mirrored to the project {report.project}, {uploaded}."]
-    why = " (no login: neither WANDB_API_KEY nor `wandb login`)" if report.no_login else ""
-    next_step = upload if report.waiting else "All are uploaded."
-    return [f"W&B: {runs} mirrored offline{why}, {len(report.written)} written now. {next_step}"]
-
-
-def warning_line(reason: str, options: MirrorOptions) -> str:
-    """What is said where a mirroring could not begin."""
-    command = f"{program()} mirror --study {shlex.quote(options.study)}{storage_option(options.storage)}"
-    return (
-        f"W&B: nothing was mirrored, because {reason.rstrip('.')}. The study is not affected. Try again "
-        f"with:  {command}"
-    )
-
-
-def _wandb_program() -> str:
-    """How `wandb` is called from a shell: by its bare name where that is the one beside this Python."""
+def _upload_command(storage: str) -> str:
+    """`wandb` by its bare name where a shell finds the one beside this Python."""
     ours = Path(sys.executable).with_name("wandb")
     found = shutil.which("wandb")
-    if found is not None and (not ours.exists() or Path(found).samefile(ours)):
-        return "wandb"
-    return shlex.quote(str(ours)) if ours.exists() else "wandb"
+    is_found = found is not None and (not ours.exists() or Path(found).samefile(ours))
+    wandb = str(ours) if ours.exists() and not is_found else "wandb"
+    return shlex.join([wandb, "sync", str(wandb_folder(storage))])

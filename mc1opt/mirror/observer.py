@@ -1,65 +1,108 @@
-"""Mirroring a search, while it goes on and as it ends, and a retraining as it ends.
+"""When a search or a retraining is mirrored: by `mc1opt mirror`, in a process that ends with this one.
 
-W&B must never matter to a study. A search waits for it only when its results are shown, and while it moves:
-at most `WAIT_SECONDS` a step. Until then it mirrors in the background, if the best trials have changed.
+wandb must never matter to a study. A search waits for its mirror only when its results are shown, and while
+the mirror makes progress: at most `WAIT_SECONDS` a step.
 """
 
 import contextlib
+import functools
+import os
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
-from mc1opt.database.records import StudyRecord, TrialRecord
-from mc1opt.mirror.command import (
-    STEP_SECONDS,
-    Mirroring,
-    MirrorOptions,
-    mirror_study,
-    report_lines,
-    study_identity,
-    warning_line,
-)
-from mc1opt.mirror.messages import Mode
-from mc1opt.mirror.process import Limits
-from mc1opt.mirror.runs import best_trials
+from mc1opt.database.records import TrialRecord, by_value
+from mc1opt.mirror.command import try_again
+from mc1opt.mirror.runs import TOP
+from mc1opt.mirror.writer import Mode
 from mc1opt.search.observers import Observer, SearchEnded, SearchStarted
+from mc1opt.workers.child import search_path
 
+STEP_SECONDS = 60.0
+"""Seconds that a mirroring in the background may take without progress."""
 WAIT_SECONDS = 4.5
-"""What the end of a search or a retraining waits for a mirroring that does not move: with the killing, it
-stays below five seconds."""
+"""The same at the end of a search or a retraining, which waits for it."""
 BACKGROUND_SECONDS = 300.0
-"""Between the beginnings of two mirrorings in the background, at least."""
+"""Least seconds between the starts of two mirrorings in the background."""
+
+
+class MirrorProcess:
+    """`mc1opt mirror` as a child process.
+
+    Args:
+        study: the study's name.
+        storage: the study database.
+        mode: offline or online.
+        seconds: the command's --timeout.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+
+    def __init__(self, study: str, storage: str, mode: Mode, seconds: float) -> None:
+        self._study, self._storage = study, storage
+        # A file rather than a pipe, which would need a reader.
+        self._output = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
+        # It gives commands to copy, which begin with this program's name.
+        code = f"import sys; sys.argv[0] = {sys.argv[0]!r}; from mc1opt.cli.main import main; main()"
+        options = [f"--study={study}", f"--storage={storage}", f"--wandb={mode}", f"--timeout={seconds}s"]
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", code, "mirror", *options, f"--parent={os.getpid()}"],
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"PYTHONPATH": search_path()},
+            start_new_session=True,  # a terminal's Ctrl-C does not reach it
+        )
+
+    def exit_code(self) -> int | None:
+        """0 if all went well; None while it runs."""
+        return self._process.poll()
+
+    def finish(self) -> str:
+        """Waits for its end, and returns what people are told of it in one line."""
+        code = self._process.wait()
+        with self._output as output:
+            output.seek(0)
+            said = [line for line in output.read().splitlines() if line.startswith(("W&B: ", "Error: "))]
+        line = said[-1] if said else f"its process ended with exit code {code}"
+        return line if line.startswith("W&B: ") else _failure(line, self._study, self._storage)
+
+    def kill(self) -> None:
+        """Ends it at once. The next mirroring deletes what it leaves unfinished."""
+        self._process.kill()
+        self.finish()
 
 
 class WandbMirror(Observer):
     """Mirrors a search: in the background when its best trials have changed, and at its end.
 
     Args:
-        options: what is mirrored; the study's name is the search's.
+        mode: offline or online.
+        storage: the study database.
         now: the clock, monotonic, in seconds.
     """
 
-    def __init__(self, options: MirrorOptions, now: Callable[[], float] = time.monotonic) -> None:
-        self._options = options
+    def __init__(self, mode: Mode, storage: str, now: Callable[[], float] = time.monotonic) -> None:
+        self.background: MirrorProcess | None = None
+        """The mirroring in progress, while the search goes on."""
+        self.last: MirrorProcess | None = None
+        """The mirroring of the whole study, from the search's end on."""
+        self._start = functools.partial(MirrorProcess, storage=storage, mode=mode)
         self._now = now
-        self._record: StudyRecord | None = None
+        self._study = ""
         self._trials: dict[int, TrialRecord] = {}
-        self._identity = ""
-        self._mirrored: list[int] = []
+        self._mirrored: list[TrialRecord] = []
         self._begun = now()
-        self._mirroring: Mirroring | None = None
-        self._error: str | None = None
-        self._ended = False
+        self._failed = False
 
     def study_started(self, search: SearchStarted) -> None:
         """See `Observer`."""
-        self._options = replace(self._options, study=search.study)
-        self._record = search.record
+        self._study = search.study
         self._trials = {trial.number: trial for trial in search.record.trials}
-        self._mirrored = self._best()
-        self._begun = self._now()
-        with self._noting_errors():
-            self._identity = study_identity(self._options.storage, search.study)
+        self._mirrored = by_value(search.record.trials)[:TOP]
 
     def trial_ended(self, trial: TrialRecord) -> None:
         """See `Observer`."""
@@ -67,101 +110,54 @@ class WandbMirror(Observer):
 
     def tick(self) -> None:
         """See `Observer`."""
-        if self._mirroring is not None:
-            report = self._mirroring.poll()
-            if report is not None:
-                self._mirroring = None
-                self._error = report.error
-        elif self._is_due():
-            self._begin(Limits(step=STEP_SECONDS))
+        if self.background is not None:
+            code = self.background.exit_code()
+            if code is not None:
+                self.close()
+                self._failed = code != 0
+        elif not self._failed and self._now() - self._begun >= BACKGROUND_SECONDS:
+            best = by_value(self._trials.values())[:TOP]
+            if best != self._mirrored:
+                self._mirrored, self._begun = best, self._now()
+                self.background = self._start(self._study, seconds=STEP_SECONDS)
 
-    def study_ended(self, search: SearchEnded) -> None:
+    def study_ended(self, _search: SearchEnded) -> None:
         """See `Observer`."""
         self.close()
-        self._ended = True
-        self._trials = {trial.number: trial for trial in search.record.trials}
-        if self._identity:
-            self._error = None  # what went wrong before may go well now
-            self._begin(Limits(step=WAIT_SECONDS))
-
-    def finish(self) -> list[str]:
-        """Waits for the mirroring that began at the search's end, within its limit; says what came of it.
-
-        Nothing where the search has not come to its end: then it is not waited for either.
-        """
-        if not self._ended:
-            self.close()
-            return []
-        with self._noting_errors():
-            if self._mirroring is not None:
-                return report_lines(self._mirroring.finish(), self._options.storage)
-        return [] if self._error is None else [warning_line(self._error, self._options)]
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether a mirroring is in progress."""
-        return self._mirroring is not None
+        self.last = self._start(self._study, seconds=WAIT_SECONDS)
 
     def close(self) -> None:
-        """Ends what is in progress. Safe to repeat."""
-        if self._mirroring is not None:
-            self._mirroring.kill()
-            self._mirroring = None
-
-    def _is_due(self) -> bool:
-        """Whether to mirror in the background; not again once that went wrong."""
-        if not self._identity or self._error is not None:
-            return False
-        return self._now() - self._begun >= BACKGROUND_SECONDS and self._best() != self._mirrored
-
-    def _best(self) -> list[int]:
-        return [trial.number for trial in best_trials(self._trials.values(), self._options.top)]
-
-    def _begin(self, limits: Limits) -> None:
-        self._begun, self._mirrored = self._now(), self._best()
-        with self._noting_errors():
-            assert self._record is not None
-            trials = [trial for _, trial in sorted(self._trials.items())]
-            record = replace(self._record, trials=trials)
-            self._mirroring = Mirroring(self._options, record, self._identity, limits)
-
-    @contextlib.contextmanager
-    def _noting_errors(self) -> Iterator[None]:
-        """Whatever goes wrong with a mirror is told at the end, in one line."""
-        try:
-            yield
-        except Exception as error:
-            self._error = str(error).strip().split("\n")[0] or type(error).__name__
+        """Ends what is in the background. Safe to repeat."""
+        if self.background is not None:
+            self.background.kill()
+            self.background = None
 
 
 @contextlib.contextmanager
 def mirrored_search(
     mode: Mode | None, storage: str, write: Callable[[str], None]
 ) -> Iterator[tuple[Observer, ...]]:
-    """Gives the observer that mirrors a search; afterwards waits for it, and tells what it did.
-
-    Where a mirroring does not move for five seconds, it is given up.
+    """Yields the observer that mirrors a search; then waits for it, and tells what it did.
 
     Args:
         mode: None for no mirror, and no observer.
         storage: the study database.
-        write: takes a line, when the search's results have been shown.
+        write: takes a line, after the search's results were shown.
     """
     if mode is None:
         yield ()
         return
-    mirror = WandbMirror(MirrorOptions(study="", storage=storage, mode=mode))
+    mirror = WandbMirror(mode, storage)
     try:
         yield (mirror,)
     finally:
-        for line in mirror.finish():
-            write(line)
+        mirror.close()
+        if mirror.last is not None:
+            write(mirror.last.finish())
 
 
 def mirror_retraining(mode: Mode | None, storage: str, study: str, write: Callable[[str], None]) -> None:
     """Mirrors a study after a retraining, and tells what it did.
-
-    Where it does not move for five seconds, it is given up.
 
     Args:
         mode: None for no mirror.
@@ -171,10 +167,13 @@ def mirror_retraining(mode: Mode | None, storage: str, study: str, write: Callab
     """
     if mode is None:
         return
-    options = MirrorOptions(study=study, storage=storage, mode=mode)
     try:
-        lines = report_lines(mirror_study(options, Limits(WAIT_SECONDS)), storage)
-    except Exception as error:  # the retraining is done, whatever becomes of its mirror
-        lines = [warning_line(str(error).strip().split("\n")[0] or type(error).__name__, options)]
-    for line in lines:
-        write(line)
+        line = MirrorProcess(study, storage, mode, WAIT_SECONDS).finish()
+    except OSError as error:  # the retraining is done, whatever becomes of its mirror
+        line = _failure(str(error), study, storage)
+    write(line)
+
+
+def _failure(error: str, study: str, storage: str) -> str:
+    reason = error.removeprefix("Error: ").rstrip(".")
+    return f"W&B: nothing was mirrored: {reason}. {try_again(study, storage)}"

@@ -1,97 +1,171 @@
-"""The process that mirrors: writes runs in W&B's offline format, and uploads them with `wandb sync`.
+"""W&B itself: runs written in its offline format, and uploaded with `wandb sync`. Only here it is imported.
 
-Started by `mirror_process.py` as `python -m mc1opt.mirror.writer`. Runs are always written offline
-first, which needs neither login nor network, so that nothing that happens to an upload loses any. It says
-what it did on its standard output; what W&B itself prints goes to a log beside the runs. It ends with its
-parent. The only file that imports wandb.
+Runs are always written offline first, which needs neither login nor network, so that a failed upload loses
+none. Any call of wandb may hang for good: `Mirroring.run` is for a thread that nobody waits for, in a process
+that ends with `os._exit`. wandb's service ends with the process that started it, however that ends.
 """
 
-import argparse
-import json
+import contextlib
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal
 
 from mc1opt.errors import Mc1optError
-from mc1opt.mirror.ledger import (
-    LOG,
-    Ledger,
-    Written,
-    is_uploaded,
-    locked,
-    note_uploads,
-    read_ledger,
-    remove_unfinished,
-    run_folders,
-    write_ledger,
-)
-from mc1opt.mirror.messages import (
-    SCRATCH,
-    AttachedFile,
-    Leaderboard,
-    MirroredRun,
-    MirrorEvent,
-    MirrorTask,
-)
-from mc1opt.mirror.process_tree import kill_descendants
+from mc1opt.mirror.ledger import Ledger, Written
+from mc1opt.mirror.runs import AttachedFile, MirroredRun
 from mc1opt.training.model_folder import file_sha256
-from mc1opt.workers.protocol import write_all
 
 if TYPE_CHECKING:
     from wandb import Run, Settings
 
-LOCK_SECONDS = 30.0
-"""How long another mirroring is waited for."""
-POLL_SECONDS = 0.1
-ATTACHED = "attached"
-"""The folder, within a run's, with copies of what is uploaded with it: the originals may go before that."""
+Mode = Literal["offline", "online"]
 
+SCRATCH = ".mc1opt-scratch"
+"""The folder for what wandb leaves behind and nobody needs."""
+LOG = "mirror.log"
+"""What wandb printed in the last mirroring."""
+ATTACHED = "attached"
+"""The folder, within a run's, with copies of the files uploaded with it: the originals may go before that."""
 MADE_HERE = ("config.json", "history.csv", "learning_curve.png")
 """Files of an artifact that are made of the run itself."""
+ROOM_BYTES = 1 << 20
+"""Bytes that must fit on the disk after a run was written."""
+PASSED_ON = (
+    "WANDB_API_KEY",
+    "WANDB_APP_URL",
+    "WANDB_BASE_URL",
+    "WANDB_CONFIG_DIR",
+    "WANDB_CREDENTIALS_FILE",
+    "WANDB_ENTITY",
+    "WANDB_IDENTITY_TOKEN_FILE",
+    "WANDB_INSECURE_DISABLE_SSL",
+)
+"""W&B's environment variables that stay: they say which account, and which server. The others would move or
+rename the runs, or upload code and console."""
 
-Tell = Callable[[MirrorEvent], None]
+
+@dataclass
+class Mirroring:
+    """A mirroring of a study in progress.
+
+    Args:
+        runs: what W&B shall hold.
+        ledger: what was written before; its project is where the runs go.
+        mode: "online" uploads what is not uploaded.
+    """
+
+    runs: Sequence[MirroredRun]
+    ledger: Ledger
+    mode: Mode
+    written: list[str] = field(default_factory=list)
+    """Ids of the runs written, in order."""
+    no_login: bool = False
+    """Whether runs wait for a login to be uploaded."""
+    error: str | None = None
+    """Why not all was done."""
+
+    def run(self) -> None:
+        """Writes the runs that are not there as they shall be, then uploads. Raises nothing."""
+        try:
+            for run in [run for run in self.runs if not self.ledger.is_current(run)]:
+                _set_up()
+                self._replace(run)
+                self.written.append(run.id)
+            waiting = self.ledger.waiting()
+            if self.mode == "online" and waiting:
+                self._upload(list(waiting.values()))
+        except Exception as error:  # wandb raises whatever it wants
+            self.error = _one_line(error)
+
+    def _replace(self, run: MirroredRun) -> None:
+        """Writes a run, then deletes its older folders: the new one holds all that W&B shall have.
+
+        Files that were attached and not uploaded are kept, where none are asked for or theirs are gone.
+        """
+        folder, known = self.ledger.folder, self.ledger.runs.get(run.id)
+        before = [file.parent for file in folder.glob(f"offline-run-*/run-{run.id}.wandb")]
+        if not run.files and known is not None and known.files and not known.uploaded:
+            run = replace(run, files=_files_within(folder / known.folder) or run.files)
+        try:
+            new = _write(run, str(self.ledger.project), folder)
+        except Exception as error:
+            raise Mc1optError(f"W&B run {run.id} cannot be written: {_one_line(error)}") from error
+        self.ledger.runs[run.id] = Written(
+            fingerprint=run.fingerprint,
+            files=None if run.files is None else [file.sha256 for file in run.files],
+            project=str(self.ledger.project),
+            folder=new.name,
+            trial=run.trial,
+            was_best=run.is_best or (known is not None and known.was_best),
+        )
+        self.ledger.save()
+        for old in before:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def _upload(self, places: list[Path]) -> None:
+        _set_up()
+        import wandb
+
+        self.no_login = not wandb.login(prompt=False, verify=False)
+        if self.no_login:
+            return
+        (command,) = entry_points(group="console_scripts", name="wandb")
+        command.load()(["sync", *map(str, places)], standalone_mode=False)
+        left = [place for place in places if not any(place.glob("*.wandb.synced"))]
+        if left:
+            raise Mc1optError(f"W&B did not take {len(left)} of them; see {self.ledger.folder / LOG}")
 
 
-def mirror(task: MirrorTask, tell: Tell) -> None:
-    """Writes the runs that are not there as they shall be; uploads what is not uploaded, if it is to.
+@contextlib.contextmanager
+def surroundings(folder: Path) -> Iterator[None]:
+    """Runs wandb in an empty folder, which takes its temporary files, and writes what it prints to a log.
+
+    The environment variables of this process stay changed.
+
+    Args:
+        folder: where the runs lie.
 
     Raises:
-        Mc1optError: W&B cannot be used, or something was not written or uploaded; what was done before is
-            kept, and told.
         OSError: the folder cannot be written.
     """
-    folder = Path(task.folder)
-    with locked(folder, LOCK_SECONDS):
-        tell(MirrorEvent(what="begun"))
-        ledger = read_ledger(folder, task.identity)
-        remove_unfinished(folder, task.identity, ledger)
-        ledger.project = task.project
-        if note_uploads(folder, ledger):
-            write_ledger(folder, task.identity, ledger)
-        missing = [run for run in task.runs if not ledger.is_current(folder, task.project, run)]
-        if missing:
-            _import_wandb()
-        for run in missing:
-            _replace(run, task, folder, ledger)
-            tell(MirrorEvent(what="written", run=run.id))
-        if task.mode == "online":
-            _upload(folder, task.identity, ledger, tell)
+    scratch = str(folder / SCRATCH)
+    shutil.rmtree(scratch, ignore_errors=True)  # a killed mirroring has left it
+    Path(scratch).mkdir()
+    for name in os.environ.keys() - set(PASSED_ON):
+        if name.startswith("WANDB_"):
+            del os.environ[name]
+    for kind in ("DIR", "CACHE_DIR", "DATA_DIR", "ARTIFACT_DIR"):
+        os.environ[f"WANDB_{kind}"] = scratch
+    os.environ["WANDB_ERROR_REPORTING"] = "false"  # it goes over the network
+    tempfile.tempdir = scratch
+    output = {number: os.dup(number) for number in (1, 2)}
+    with (folder / LOG).open("w") as log:
+        for number in output:
+            os.dup2(log.fileno(), number)
+    try:
+        with contextlib.chdir(scratch):  # wandb reads config-defaults.yaml and more where it is started
+            yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, copy in output.items():
+            os.dup2(copy, number)
+            os.close(copy)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _import_wandb() -> None:
+def _set_up() -> None:
     try:
         import wandb
 
         wandb.setup(_settings())
-    except Exception as error:  # a broken installation raises whatever it wants
+    except Exception as error:
         raise Mc1optError(f"wandb cannot be used: {_one_line(error)}") from error
 
 
@@ -108,7 +182,6 @@ def _settings() -> "Settings":
         label_disable=True,
         mode="online",  # whatever `wandb offline` has stored; a run says its own
         save_code=False,
-        silent=True,
         symlink=False,
         use_dot_wandb=False,
         x_disable_machine_info=True,
@@ -118,51 +191,15 @@ def _settings() -> "Settings":
     )
 
 
-# ---- Writing ---------------------------------------------------------------------------------------------
+# ---- One run ---------------------------------------------------------------------------------------------
 
 
-def _replace(run: MirroredRun, task: MirrorTask, folder: Path, ledger: Ledger) -> None:
-    """Writes a run, then deletes what was written of it before: the new one holds all that W&B shall have.
-
-    Files that the old one has, and that are not asked for or gone by now, are taken over while they are not
-    uploaded: W&B keeps what it was given.
-    """
-    before = run_folders(folder, run.id)
-    known = ledger.runs.get(run.id)
-    if not run.files and known is not None and known.files and not known.uploaded:
-        run = run.model_copy(update={"files": _files_within(folder / known.folder) or run.files})
-    try:
-        new = _write(run, task, folder)
-    except Exception as error:
-        raise Mc1optError(f"W&B run {run.id} cannot be written: {_one_line(error)}") from error
-    ledger.runs[run.id] = Written(
-        fingerprint=run.fingerprint,
-        files=None if run.files is None else [file.sha256 for file in run.files],
-        project=task.project,
-        folder=new.name,
-        trial=run.trial,
-        was_best=run.is_best or (known is not None and known.was_best),
-    )
-    write_ledger(folder, task.identity, ledger)
-    for old in before:
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _files_within(run_folder: Path) -> tuple[AttachedFile, ...]:
-    """The files that were attached to a run, as they lie in its folder."""
-    # Nothing hidden, and no folder: what a file manager leaves there was not attached.
-    paths = sorted(path.absolute() for path in (run_folder / ATTACHED).glob("[!.]*") if path.is_file())
-    return tuple(
-        AttachedFile(path=str(path), sha256=file_sha256(path)) for path in paths if path.name not in MADE_HERE
-    )
-
-
-def _write(run: MirroredRun, task: MirrorTask, folder: Path) -> Path:
-    """Writes a run, and gives its folder."""
+def _write(run: MirroredRun, project: str, folder: Path) -> Path:
+    """Writes a run and returns its folder."""
     import wandb
 
     written = wandb.init(
-        project=task.project,
+        project=project,
         dir=str(folder.parent),
         id=run.id,
         name=run.name,
@@ -180,50 +217,27 @@ def _write(run: MirroredRun, task: MirrorTask, folder: Path) -> Path:
     if run.files is not None:
         _attach(written, run, run.files, place / ATTACHED)
     written.finish(exit_code=1 if run.failed else 0)
-    _check(place, run)
+    _check_room(place)
     for needless in ("logs", "tmp"):  # W&B's own, one of them a link to a file that goes
         shutil.rmtree(place / needless, ignore_errors=True)
     return place
 
 
-def _check(place: Path, run: MirroredRun) -> None:
-    """Reads a run back with W&B's own reader: on a full disk W&B finishes it without an error."""
-    from wandb.util import get_core_path
-
-    file = place / f"run-{run.id}.wandb"
-    reader = [get_core_path(), "leet", "inspect", "--no-observability", "--json", "--summary"]
-    read = subprocess.run(
-        [*reader, "--run-file", str(file), str(place.parent)], capture_output=True, text=True, check=True
-    )
-    found = json.loads(read.stdout)
-    rows = len(run.history) or (1 if run.leaderboard is not None else 0)
-    last = rows - 1 if rows else None
-    if (found["run_id"], found["exit_code"], found["step"]) != (run.id, int(run.failed), last):
-        raise Mc1optError("it is not whole; is the disk full?")
-
-
 def _log(written: "Run", run: MirroredRun) -> None:
+    import wandb
+
     written.define_metric(run.axis, hidden=True)
     for name in sorted({name for row in run.history for name in row} - {run.axis}):
         written.define_metric(name, step_metric=run.axis)
     rows: list[dict[str, Any]] = [dict(row) for row in run.history]
     if run.leaderboard is not None:
-        # With the last row rather than as one more.
+        # With the last row rather than as one more; a column may begin with None.
+        table = wandb.Table(run.leaderboard["columns"], run.leaderboard["rows"], allow_mixed_types=True)
         rows = rows or [{}]
-        rows[-1]["leaderboard"] = _table(run.leaderboard)
+        rows[-1]["leaderboard"] = table
     for row in rows:
         written.log(row)
     written.summary.update(run.summary)
-
-
-def _table(leaderboard: Leaderboard) -> Any:
-    import wandb
-
-    return wandb.Table(
-        columns=list(leaderboard.columns),
-        data=[list(row) for row in leaderboard.rows],
-        allow_mixed_types=True,  # a column may begin with None
-    )
 
 
 def _attach(written: "Run", run: MirroredRun, files: Sequence[AttachedFile], copies: Path) -> None:
@@ -242,7 +256,7 @@ def _attach(written: "Run", run: MirroredRun, files: Sequence[AttachedFile], cop
 
 
 def _curve_and_config(run: MirroredRun) -> dict[str, bytes]:
-    """Files, by name, that show what a run holds."""
+    """Files that show what a run holds, by name: `MADE_HERE`."""
     names = list(dict.fromkeys(name for row in run.history for name in row))
     lines = [names, *([str(row.get(name, "")) for name in names] for row in run.history)]
     made = {
@@ -259,65 +273,22 @@ def _curve_and_config(run: MirroredRun) -> dict[str, bytes]:
     return made
 
 
-# ---- Uploading -------------------------------------------------------------------------------------------
-
-
-def _upload(folder: Path, identity: str, ledger: Ledger, tell: Tell) -> None:
-    """Uploads the runs of the study that are not uploaded.
-
-    Raises:
-        Mc1optError: not all of them could be.
-    """
-    left = {
-        run_id: folder / entry.folder
-        for run_id, entry in ledger.runs.items()
-        if not entry.uploaded and (folder / entry.folder).is_dir()
-    }
-    if not left:
-        return
-    if not _has_login():
-        tell(MirrorEvent(what="no_login"))
-        return
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "wandb", "sync", *map(str, left.values())],
-        stdin=subprocess.DEVNULL,
-        # It finds the service that runs already by WANDB_SERVICE, which W&B has set. Its errors are wanted in
-        # our log, and no logs of its own beside the runs.
-        env=os.environ | {"WANDB_SILENT": "false", "WANDB_DIR": tempfile.gettempdir()},
+def _files_within(run_folder: Path) -> tuple[AttachedFile, ...]:
+    """The files that were attached to a run, as they lie in its folder."""
+    # Hidden files and folders were not attached: file managers leave them there.
+    paths = sorted(path.absolute() for path in (run_folder / ATTACHED).glob("[!.]*") if path.is_file())
+    return tuple(
+        AttachedFile(path=str(path), sha256=file_sha256(path)) for path in paths if path.name not in MADE_HERE
     )
-    while True:
-        ended = process.poll() is not None  # before the look, or the last marks would be missed
-        for run_id in [run_id for run_id, place in left.items() if is_uploaded(place)]:
-            del left[run_id]
-            tell(MirrorEvent(what="uploaded", run=run_id))
-        if ended:
-            break
-        time.sleep(POLL_SECONDS)
-    note_uploads(folder, ledger)
-    write_ledger(folder, identity, ledger)
-    if left:
-        raise Mc1optError(f"W&B did not take {len(left)} of them{_last_error(folder)}")
 
 
-def _has_login() -> bool:
-    """Whether there are credentials for W&B's server; nothing is sent, and nobody is asked."""
-    import wandb
-
-    try:
-        wandb.setup(_settings())
-        return bool(wandb.login(prompt=False, verify=False))
-    except Exception as error:
-        raise Mc1optError(f"W&B's login cannot be used: {_one_line(error)}") from error
-
-
-def _last_error(folder: Path) -> str:
-    """W&B's last message of an error, in parentheses."""
-    try:
-        lines = (folder / LOG).read_text(errors="replace").splitlines()
-    except OSError:
-        return ""
-    errors = [line.partition("ERROR")[2].strip() for line in lines if "ERROR" in line]
-    return f" ({errors[-1]})" if errors else ""
+def _check_room(place: Path) -> None:
+    """Writes and deletes a file: W&B finishes a run without an error when the disk is full."""
+    with (place / "room").open("wb") as file:
+        file.write(bytes(ROOM_BYTES))
+        file.flush()
+        os.fsync(file.fileno())
+    (place / "room").unlink()
 
 
 def _one_line(error: Exception) -> str:
@@ -327,73 +298,3 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, Mc1optError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-# ---- The process -----------------------------------------------------------------------------------------
-
-
-class _Channel:
-    """Standard output, taken away from what W&B and its service print: that goes to the log."""
-
-    def __init__(self, log: Path, scratch: Path) -> None:
-        self._output = os.dup(1)
-        self._scratch = scratch
-        try:
-            log.parent.mkdir(parents=True, exist_ok=True)
-            file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        except OSError:
-            file = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(file, 1)
-        os.dup2(file, 2)
-        os.close(file)
-
-    def tell(self, event: MirrorEvent) -> None:
-        """Says something to the parent; ends all if it is gone."""
-        try:
-            write_all(self._output, event.model_dump_json().encode() + b"\n")
-        except OSError:
-            _end_all(self._scratch)
-
-
-def _end_with_parent(scratch: Path) -> None:
-    """Ends all when the parent closes our standard input, or dies."""
-
-    def wait() -> None:
-        while os.read(0, 1):
-            pass
-        _end_all(scratch)
-
-    threading.Thread(target=wait, name="parent", daemon=True).start()
-
-
-def _end_all(scratch: Path) -> NoReturn:
-    """Ends this process and its children, and deletes the folder of its task, as the parent would have."""
-    kill_descendants(os.getpid())
-    if scratch.name.startswith(SCRATCH):
-        shutil.rmtree(scratch, ignore_errors=True)
-    os._exit(1)
-
-
-def main() -> NoReturn:
-    """Does the task that lies in a file, and says what it did."""
-    parser = argparse.ArgumentParser(description="Mirrors runs to W&B; started by mc1opt, not by people.")
-    parser.add_argument("--task", required=True, type=Path, metavar="FILE")
-    path: Path = parser.parse_args().task
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # the parent decides when it ends
-    _end_with_parent(path.parent)
-    task = MirrorTask.model_validate_json(path.read_bytes())
-    channel = _Channel(Path(task.folder) / LOG, path.parent)
-    try:
-        mirror(task, channel.tell)
-    except Mc1optError as error:
-        channel.tell(MirrorEvent(what="failed", message=str(error)))
-    except OSError as error:
-        channel.tell(MirrorEvent(what="failed", message=f"{task.folder} cannot be written: {error.strerror}"))
-    kill_descendants(os.getpid())  # all is written; wandb's own way of ending its service may hang
-    channel.tell(MirrorEvent(what="done"))
-    os._exit(0)
-
-
-if __name__ == "__main__":
-    main()

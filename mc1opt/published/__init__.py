@@ -1,7 +1,6 @@
 """The published models, measured.
 
 measure  the presets trained over seeds and folds, and tested
-plan     which trainings measure the presets, and whether they fit into memory
 results  what the trainings of a preset have given
 report   the presets as text and JSON: list, layers, results
 """

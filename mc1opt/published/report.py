@@ -1,4 +1,4 @@
-"""The presets for people and programs: their list, the layers of one, and what their trainings have given."""
+"""The presets as text and JSON: their list, the layers of one, and results."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,12 +9,12 @@ from mc1opt.models.cost import cost, layers
 from mc1opt.models.layers import Layer
 from mc1opt.presets import OPEN_VALUES, PRESETS, RECIPES, SOURCE, Preset, Recipe
 from mc1opt.program import program
-from mc1opt.published.plan import Entry
+from mc1opt.published.measure import Entry
 from mc1opt.published.results import Measurement
-from mc1opt.text import duration
+from mc1opt.text import duration, plural
 
 NUMBERED = ("Conv2d", "Linear", "Dropout", "BatchNorm1d", "BatchNorm2d")
-"""The layers that the source numbers in its tables; poolings are seen in the outputs behind them."""
+"""Kinds of layers that the source numbers in its tables; poolings have no number there."""
 
 Results = Mapping[str, Measurement]
 """By recipe."""
@@ -54,7 +54,7 @@ def _layer_json(layer: Layer) -> dict[str, Any]:
 
 
 def list_lines(results: Mapping[str, Results]) -> list[str]:
-    """All presets, a line each: size, published accuracy, and what is stored of ours, by recipe."""
+    """All presets, a line each: size, published accuracy, and our stored results by recipe."""
     width = max(len(name) for name in PRESETS)
     shown = {
         name: [_short(preset, recipe, results.get(name, {}).get(recipe)) for recipe in RECIPES]
@@ -77,8 +77,7 @@ def list_lines(results: Mapping[str, Results]) -> list[str]:
         *lines,
         "",
         f"Published: {SOURCE}.",
-        "Ours: mean accuracy on the test images, its standard deviation over seeds, and how many; epochs, if "
-        "they are not the recipe's.",
+        "Ours: mean test accuracy ± standard deviation (seeds; epochs, where they are not the recipe's).",
         f"Look at one:   {program()} presets show NAME",
         f"Measure them:  {program()} presets run NAME...",
     ]
@@ -90,7 +89,7 @@ def _short(preset: Preset, recipe: Recipe, entry: Measurement | None) -> str:
     std = "" if numbers.std is None else f" ± {numbers.std:.4f}"
     notes = [str(numbers.n)]
     if entry.epochs != preset.epochs[recipe]:
-        notes.append(f"{entry.epochs} epoch{'' if entry.epochs == 1 else 's'}")
+        notes.append(plural(entry.epochs, "epoch"))
     if not entry.is_cifar10:
         notes.append("own images")
     return f"{numbers.mean:.4f}{std} ({', '.join(notes)})"
@@ -100,7 +99,7 @@ def _short(preset: Preset, recipe: Recipe, entry: Measurement | None) -> str:
 
 
 def show_lines(preset: Preset, results: Results) -> list[str]:
-    """A preset in full: what it is, its layers as the source prints them, its recipes, what is stored."""
+    """A preset in full: description, layers as the source prints them, recipes, stored results."""
     macs = cost(preset.config.architecture).macs
     lines = [
         f"{preset.name}: published model {preset.row}, test accuracy {preset.published_accuracy:.4f} there",
@@ -139,7 +138,7 @@ def layer_lines(preset: Preset) -> list[str]:
 
 
 def layer_rows(preset: Preset) -> list[tuple[str, tuple[int, ...], int | None]]:
-    """Layer, output without N, parameters: numbered as the source does it; None for poolings, unnumbered."""
+    """Layer with its number in the source, output shape without N, parameters; None for poolings."""
     architecture = preset.config.architecture
     rows: list[tuple[str, tuple[int, ...], int | None]] = []
     number = 0
@@ -174,36 +173,33 @@ def result_lines(results: Sequence[tuple[Entry, Measurement | None]]) -> list[st
         preset = PRESETS[entry.name]
         begin = f"{preset.row:>3}  {entry.name:<{width}}  {entry.recipe:<9}  {entry.epochs:>6}  "
         begin += f"{preset.published_accuracy:>9.4f}"
-        numbers = None if measured is None else measured.spread
-        if measured is None or numbers is None:
+        if measured is None or (numbers := measured.spread) is None:
             lines.append(f"{begin}  {_remarks(measured) or 'not trained yet'}")
             continue
-        std = "-" if numbers.std is None else f"{numbers.std:.4f}"
-        interval = "-" if numbers.interval is None else "{:.4f} to {:.4f}".format(*numbers.interval)
+        mean, std, interval = numbers.cells()
         # Set beside what was published only where it is of the same images.
         ahead = f"{numbers.mean - preset.published_accuracy:+.4f}" if measured.is_cifar10 else "-"
         took = duration(measured.seconds or 0.0)
         line = (
-            f"{begin}  {numbers.mean:>6.4f}  {std:>6}  {interval:<16}  {numbers.n:>3}  {ahead:>8}  "
+            f"{begin}  {mean:>6}  {std:>6}  {interval:<16}  {numbers.n:>3}  {ahead:>8}  "
             f"{preset.parameters:>10,}  {took:>10}  {_remarks(measured)}"
         )
         lines.append(line.rstrip())
-        if measured.folds is not None and measured.folds.accuracies:
+        if measured.folds:
             folds.append(folds_line(entry.name, measured))
     return ["", *lines, *(["", *folds] if folds else [])]
 
 
 def folds_line(name: str, measured: Measurement) -> str:
-    """The spread over folds, told apart from that over seeds and from that of the choice of images."""
-    folds = measured.folds
-    assert folds is not None
-    numbers = folds.spread
-    count = f"{numbers.n}" if numbers.n == folds.count else f"{numbers.n} of {folds.count}"
+    """The spread over folds, beside those over seeds and by the choice of images alone."""
+    numbers, by_chance = measured.fold_spread, measured.std_by_chance
+    assert numbers is not None
+    count = f"{numbers.n}" if numbers.n == measured.fold_count else f"{numbers.n} of {measured.fold_count}"
     text = f"{name}, {count} stratified folds with one seed: mean validation accuracy {numbers.mean:.4f}"
     if numbers.std is not None:
         text += (
-            f", standard deviation {numbers.std:.4f} (the choice of validation images alone makes "
-            f"{folds.std_by_chance:.4f})"
+            f", standard deviation {numbers.std:.4f} (the choice of validation images alone gives "
+            f"{by_chance:.4f})"
         )
     over_seeds = None if measured.spread is None else measured.spread.std
     if over_seeds is not None:
@@ -212,12 +208,12 @@ def folds_line(name: str, measured: Measurement) -> str:
 
 
 def _remarks(measured: Measurement | None) -> str:
-    """What must be known beside the numbers: what failed, and whose batches were split."""
+    """What must be known besides the numbers: what failed, and whose batches were split."""
     if measured is None:
         return ""
     remarks = []
-    for failures, of in ((measured.failed_seeds, ""), (measured.failed_folds, " in folds")):
-        if failures:
+    for folds, of in ((False, ""), (True, " in folds")):
+        if failures := measured.failed(folds=folds):
             assert failures[0].failure is not None
             remarks.append(f"{len(failures)} failed{of} ({failures[0].failure.kind})")
     if measured.split:

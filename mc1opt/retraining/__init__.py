@@ -1,8 +1,8 @@
 """The finalists over several seeds, the winner on all images, one look at the test images.
 
 retrain     the finalists over several seeds, the winner on all images, one look at the test images
-epochs      how long its epochs take, and how many fit into an hour
-plan        what a retraining will train, and how long that takes
+plan        what a retraining trains, and how long that takes
+epochs      how many epochs fit into an hour
 comparison  which configs are trained again, and which of them is the best
 report      what a retraining has found, as JSON and as text
 card        the model card

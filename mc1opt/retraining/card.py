@@ -3,12 +3,12 @@
 import json
 
 from mc1opt.config import CLASS_NAMES, config_to_json
+from mc1opt.inference.evaluate import confusion_lines
 from mc1opt.models.cost import cost
 from mc1opt.retraining.comparison import LEAST_SEEDS, TEST_NAME
 from mc1opt.retraining.report import (
     Retraining,
     candidate_lines,
-    confusion_lines,
     folds_line,
     optimism_line,
     smaller_steps_lines,
@@ -25,7 +25,7 @@ def model_card(result: Retraining, weights_sha256: str) -> str:
     """
     return "\n".join(
         [
-            f"# Image classifier of study {result.study}",
+            f"# Image classifier of study {result.options.study}",
             "",
             *_what(result),
             *_result(result),
@@ -40,14 +40,14 @@ def _what(result: Retraining) -> list[str]:
     candidate = result.winner.candidate
     size = cost(candidate.config.architecture)
     return [
-        f"It tells 10 classes apart ({', '.join(CLASS_NAMES)}) on colour images of 32 x 32 pixels.",
+        f"It classifies colour images of 32 x 32 pixels into 10 classes ({', '.join(CLASS_NAMES)}).",
         "",
         f"- Network: {candidate.summary.split(' | ')[0]}; {size.parameters:,} parameters, {size.macs:,} "
         "multiply-accumulates an image.",
         "- Input: uint8, N x 3 x 32 x 32, RGB; normalisation is part of the network. Output: 10 logits.",
         "- `mc1opt.load_model(FOLDER)` loads it; `mc1opt export --model FOLDER` writes ONNX and others.",
-        f"- Data: {result.plan.data.name}, {result.plan.data.train_images:,} training images. Of other "
-        "images nothing is known: it names one of its classes for anything that it is shown.",
+        f"- Data: {result.plan.data.name}, {result.plan.data.train_images:,} training images. Accuracy on "
+        "other images is unknown; any image gets one of the classes.",
         "",
     ]
 
@@ -57,8 +57,8 @@ def _result(result: Retraining) -> list[str]:
     lines = [
         "## Result",
         "",
-        f"Test accuracy of this recipe over seeds: {test.spread.line()}. This model, that of the first seed, "
-        f"fixed beforehand: {next(iter(test.by_seed.values())):.4f}.",
+        f"Test accuracy of this recipe over seeds: {test.spread.line()}. This model is that of the first "
+        f"seed, as fixed beforehand: {next(iter(test.by_seed.values())):.4f}.",
         "",
         "| seed | test accuracy |",
         "|---|---|",
@@ -72,35 +72,29 @@ def _result(result: Retraining) -> list[str]:
         lines += [folds_line(result.over_folds, result.retrained), ""]
     if test.opened_before:
         opened = "; ".join(test.opened_before)
-        lines += [f"For this study the test images had been opened before: {opened}.", ""]
+        lines += [f"Earlier openings of the test images for this study: {opened}.", ""]
     lines += ["| class | accuracy, mean over seeds |", "|---|---|"]
     lines += [f"| {name} | {'-' if s is None else f'{s:.3f}'} |" for name, s in test.by_class.items()]
-    return [*lines, "", "```", *confusion_lines(test.kept), "```", ""]
+    return [*lines, "", "This model:", "", "```", *confusion_lines(test.kept), "```", ""]
 
 
 def _how_found(result: Retraining) -> list[str]:
     plan = result.plan
     validation = plan.data.validation_images
     again = f"trained again on {plan.train_images:,} images over {plural(len(plan.seeds), 'seed')}"
-    early = ""
-    if len(plan.seeds) > LEAST_SEEDS:
-        early = f"Candidates that were clearly worse stopped early ({TEST_NAME}). "
-    if len(plan.candidates) == 1:
-        chosen = (
-            f"Its config alone was {again}, and compared with no other. It was then trained on all "
-            f"{plan.data.train_images:,} training images"
-        )
-    else:
+    chosen = f"Its config alone was {again}, and compared with no other. It"
+    if len(plan.candidates) > 1:
+        early = f" Clearly worse ones stopped early ({TEST_NAME})." * (len(plan.seeds) > LEAST_SEEDS)
         chosen = (
             f"The best configs of the study were {again}; the winner has the best mean accuracy on the "
-            f"{validation:,} validation images. {early}The winner was then trained on all "
-            f"{plan.data.train_images:,} training images"
+            f"{validation:,} validation images.{early} It"
         )
     return [
         "## How it was found",
         "",
-        f"A search with Optuna, study {result.study}, trial {result.winner.candidate.trial}. {chosen}, once "
-        "a seed, and then the test images were opened.",
+        f"A search with Optuna, study {result.options.study}, trial {result.winner.candidate.trial}. "
+        f"{chosen} was then trained on all {plan.data.train_images:,} training images, with each seed, and "
+        "tested.",
         "",
         "```",
         *candidate_lines(result.comparison, result.winner, validation),
@@ -125,14 +119,14 @@ def _recipe(result: Retraining) -> list[str]:
 
 def _origin(result: Retraining, weights_sha256: str) -> list[str]:
     plan = result.plan
-    versions = ", ".join(f"{name} {value}" for name, value in result.versions.items())
+    versions = ", ".join(f"{name} {value}" for name, value in result.kept.versions.items())
     return [
         "## Origin",
         "",
-        f"- Command: `{result.command}`",
+        f"- Command: `{result.options.command}`",
         f"- Trained in {duration(result.training_seconds)} (all trainings together) on {plan.device}, "
         f"{plan.precision}; {plan.workers} at once.",
-        f"- Versions: {versions}; commit {result.commit or 'unknown'}.",
+        f"- Versions: {versions}; commit {result.kept.commit or 'unknown'}.",
         f"- Config {result.winner.candidate.config_id}; seed of this model {plan.seeds[0]}.",
         f"- SHA-256 of the weights: `{weights_sha256}`",
         f"- SHA-256 of the data: `{plan.data.sha256}`",

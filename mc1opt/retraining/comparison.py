@@ -18,9 +18,9 @@ from mc1opt.spec import DataSet
 from mc1opt.uncertainty import PairedTest, paired_test
 
 LEVEL = 0.05
-"""Of the test by which a candidate is clearly worse: over all pairs of candidates and all looks together."""
+"""Level of the test by which a candidate is clearly worse: over all pairs of candidates and all looks."""
 LEAST_SEEDS = 3
-"""Common seeds from which on the test is made: two show hardly any difference, and each look costs level."""
+"""Common seeds that the test needs: two show hardly any difference, and each look costs level."""
 TEST_NAME = "paired t test over the common seeds, two-sided, level 5 % over all pairs and looks together"
 
 
@@ -32,9 +32,14 @@ class Candidate:
     config_id: str
     config: Config
     in_search: float
-    """The trial's value: the validation accuracy that it was chosen by."""
+    """Validation accuracy of the trial."""
     epoch_seconds: float | None
-    """Of an epoch in the search."""
+    """Seconds of an epoch in the search; None if unknown."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"#{self.trial}"
 
     @property
     def summary(self) -> str:
@@ -47,8 +52,8 @@ def choose_candidates(record: StudyRecord, *, top: int, trial: int | None = None
 
     Args:
         record: the study.
-        top: how many at most.
-        trial: this trial alone, if given.
+        top: candidates at most.
+        trial: the only candidate; None for the best.
 
     Raises:
         UsageError: the study has no finished trial, or `trial` is not one.
@@ -58,8 +63,7 @@ def choose_candidates(record: StudyRecord, *, top: int, trial: int | None = None
     ranked = by_expected_accuracy(record.trials)
     if not ranked:
         raise UsageError(
-            f"study {record.study!r} has no finished trial, so there is nothing to train again. "
-            "`mc1opt run` goes on with it."
+            f"study {record.study!r} has no finished trial to train again. `mc1opt run` goes on with it."
         )
     distinct: dict[str | None, TrialRecord] = {}
     for entry in ranked:
@@ -71,8 +75,8 @@ def _finished(record: StudyRecord, number: int) -> TrialRecord:
     found = record.own_trial(number)
     if found.value is None:
         raise UsageError(
-            f"trial {number} of study {record.study!r} was not trained to its end ({ending(found)}), so its "
-            "config is no candidate. Choose another with --trial, or the best with --top."
+            f"trial {number} of study {record.study!r} was not trained to its end ({ending(found)}). Choose "
+            "another with --trial, or the best with --top."
         )
     return found
 
@@ -90,11 +94,12 @@ def study_data(record: StudyRecord, path: Path | None, output: TextIO | None) ->
 
     Args:
         record: the study.
-        path: `--data`; None is the study's own images in the cache, or CIFAR-10.
+        path: of `--data`; None for the study's images in the cache, or CIFAR-10.
         output: where a download is shown.
 
     Raises:
-        DataError: they cannot be had, or the images at `path` are others.
+        UsageError: the study is another program's.
+        DataError: the images are missing, or those at `path` are others.
     """
     wanted = record.data
     if wanted is None:
@@ -102,8 +107,8 @@ def study_data(record: StudyRecord, path: Path | None, output: TextIO | None) ->
     data = model_data(f"study {record.study!r}", wanted, path, output)
     if data.name != wanted["name"]:
         raise DataError(
-            f"study {record.study!r} was trained on {wanted['name']}, and these images are {data.name}. Give "
-            "the study's with --data."
+            f"study {record.study!r} was trained on {wanted['name']}, but these images are {data.name}. Give "
+            "those of the study with --data."
         )
     return data
 
@@ -117,15 +122,15 @@ class Standing:
 
     candidate: Candidate
     values: dict[int, float] = field(default_factory=dict)
-    """Validation accuracy by the seed's index."""
+    """Validation accuracy by index of the seed."""
     failures: dict[int, str] = field(default_factory=dict)
-    """Why its training with a seed failed, by the seed's index; that puts it out of the comparison."""
+    """Why a training failed, by index of the seed."""
     failed: bool = False
-    """Whether it is out for that."""
+    """Whether it is out because a training failed."""
     stopped_after: int | None = None
-    """After how many seeds it was clearly worse."""
+    """Seeds after which it was clearly worse; None if it was not."""
     stopped_by: tuple[int, PairedTest] | None = None
-    """The leader's trial, and the test."""
+    """The leader's trial and the test; None if it was not stopped."""
 
     @property
     def is_active(self) -> bool:
@@ -133,7 +138,7 @@ class Standing:
         return not self.failed and self.stopped_after is None
 
     def first(self, seeds: int) -> list[float]:
-        """The values of the first so many seeds."""
+        """The values of the first seeds."""
         return [self.values[index] for index in range(seeds)]
 
     def mean(self, seeds: int) -> float:
@@ -141,10 +146,9 @@ class Standing:
         return round(statistics.fmean(self.first(seeds)), 12)
 
     def counted(self) -> dict[int, float]:
-        """The values that the comparison uses, in the order of the seeds.
+        """The values that the comparison uses, by seed.
 
-        What a candidate trained beyond its end, while others were busy, is left out: with more workers there
-        would be more of it.
+        Left out are those beyond a candidate's end: with more workers there would be more of them.
         """
         return {
             index: value
@@ -156,13 +160,13 @@ class Standing:
 class Comparison:
     """Candidates trained over the same seeds; those that are clearly worse stop early.
 
-    Verdicts are given when all active candidates have a seed's value, and rest on the first seeds alone. So
-    they depend neither on the number of workers nor on interruptions.
+    A verdict rests on the first seeds, and is given when all active candidates have a value for each of them.
+    So it depends neither on the number of workers nor on interruptions.
 
     Args:
-        candidates: in the order of their rank, which decides between equal means.
-        seeds: how many there will be.
-        validation_images: accuracies come in steps of one of them.
+        candidates: by rank, which decides between equal means.
+        seeds: in all.
+        validation_images: how many there are: accuracies come in steps of one of them.
     """
 
     def __init__(self, candidates: Sequence[Candidate], seeds: int, validation_images: int) -> None:
@@ -174,15 +178,15 @@ class Comparison:
         self._judged = 0
 
     def add(self, trial: int, seed: int, value: float | None, failure: str | None = None) -> list[Standing]:
-        """Takes a training's result; gives the candidates that this puts out, or in again.
+        """Takes a training's result, and returns the candidates that it puts out, or in again.
 
-        Where a leader fails later, what was stopped for being worse than it competes again.
+        Where a leader fails, candidates that were stopped for being worse than it compete again.
 
         Args:
-            trial: the candidate's.
-            seed: its index.
+            trial: of the candidate.
+            seed: index of the seed.
             value: the validation accuracy; None where the training failed.
-            failure: why.
+            failure: why it failed.
         """
         standing = self.standings[trial]
         if value is None:
@@ -204,7 +208,7 @@ class Comparison:
         return changed
 
     def _take_back(self, failed: Set[int]) -> list[Standing]:
-        """Takes the verdicts back that rest on candidates that failed; judging goes on from the first one."""
+        """Takes back the verdicts that rest on candidates that failed; judging resumes at the first one."""
         back = []
         for other in self.standings.values():
             if other.stopped_by is not None and other.stopped_by[0] in failed:
@@ -231,12 +235,12 @@ class Comparison:
         return seed in standing.values or seed in standing.failures
 
     def winner(self) -> Standing | None:
-        """The best mean over all seeds; None while there is none."""
+        """The candidate with the best mean over all seeds; None while none has all of them."""
         whole = [standing for standing in self.active() if len(standing.values) == self.seeds]
         return max(whole, key=lambda standing: standing.mean(self.seeds), default=None)
 
     def against(self, leader: Standing, other: Standing) -> PairedTest | None:
-        """The test of `other` against `leader` over their common seeds; None where these are too few."""
+        """The test of `other` against `leader` over their common seeds; None for too few of them."""
         common = sorted(leader.counted().keys() & other.counted().keys())
         if leader is other or len(common) < LEAST_SEEDS:
             return None

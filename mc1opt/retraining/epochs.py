@@ -1,163 +1,102 @@
-"""How long an epoch of a retraining takes on this machine, and so how many are trained if nobody says it."""
+"""How many epochs a retraining trains by default, from how long an epoch takes on this machine."""
 
-import heapq
 import json
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 from mc1opt.database.records import StudyRecord
 from mc1opt.errors import StorageError
-from mc1opt.files import read_object
+from mc1opt.files import read_object, write_whole
 from mc1opt.machine.environment import versions
-from mc1opt.retraining.comparison import Candidate
-from mc1opt.spec import DataSet, Device, Fidelity, Precision
+from mc1opt.retraining.plan import RetrainPlan
 from mc1opt.workers.pool import Pool
-from mc1opt.workers.speed import VALIDATION_SHARE, epoch_seconds
+from mc1opt.workers.speed import epoch_seconds
 
 AIM_SECONDS = 3600.0
-"""What all stages shall take together where nobody says how many epochs."""
+"""Seconds that all trainings shall take together by default."""
 LEAST_EPOCHS = 5
 MOST_EPOCHS = 200
 UNKNOWN_EPOCHS = 20
-"""Where it is not known how long an epoch takes."""
+"""Epochs where it is not known how long one takes."""
 REMEMBERED = "epochs.json"
 """The default epochs of a study's retrainings, in the folder of its models."""
 
-Costs = tuple[tuple[float, ...], float]
-"""Seconds of an epoch in stage 1, by candidate, and of one in stage 2."""
 
-
-# ---- Seconds of an epoch ---------------------------------------------------------------------------------
-
-
-def with_seconds_of_this_machine(
-    candidates: Sequence[Candidate],
+def timed_here(
+    plan: RetrainPlan,
     record: StudyRecord,
     *,
-    data: DataSet,
-    device: Device,
-    precision: Precision,
-    new_pool: Callable[[], Pool],
+    new_pool: Callable[[int], Pool],
     interrupted: Callable[[], bool],
     write: Callable[[str], None],
-) -> list[Candidate]:
-    """Candidates whose epochs were timed by the search on such a device, or else are timed now.
+) -> RetrainPlan:
+    """The plan with seconds of this machine: those of the search, or those of epochs that are timed now.
 
-    That it was the same kind of machine is told by device, precision, the CPU's capability, the GPU's model.
+    The search ran on the same kind of machine where device, precision, the CPU's capability and the GPU's
+    model are the same.
 
     Args:
-        candidates: of the study.
+        plan: of the retraining.
         record: the study.
-        data: the images.
-        device: where they will be trained.
-        precision: in which.
-        new_pool: makes who trains, when something is to be timed.
+        new_pool: makes the pool for a number of workers, where something is to be timed.
         interrupted: whether to give up.
         write: takes a line that says so.
     """
-    here = versions(1, precision, device)
-    timed_here = {
+    here = versions(1, plan.precision, plan.device)
+    known = {
         trial.number
         for trial in record.trials
-        if trial.device == device
+        if trial.device == plan.device
         and all(trial.versions.get(key) == here.get(key) for key in ("cpu", "precision", "gpu"))
     }
-    if record.fidelity is None or all(candidate.trial in timed_here for candidate in candidates):
-        return list(candidates)
+    if plan.search is None or all(candidate.trial in known for candidate in plan.candidates):
+        return plan
     write("The search ran on another kind of machine: timing an epoch of each candidate here.")
     timed = []
-    pool = new_pool()
+    pool = new_pool(plan.workers)
     try:
-        for candidate in candidates:
+        for candidate in plan.candidates:
             seconds = candidate.epoch_seconds
-            if candidate.trial not in timed_here:
+            if candidate.trial not in known:
                 seconds = epoch_seconds(
                     candidate.config,
                     pool,
-                    data=data,
-                    fidelity=record.fidelity,
-                    device=device,
-                    precision=precision,
+                    data=plan.data,
+                    fidelity=plan.search,
+                    device=plan.device,
+                    precision=plan.precision,
                     interrupted=interrupted,
                 )
             timed.append(replace(candidate, epoch_seconds=seconds))
     finally:
         pool.close()
-    return timed
+    return replace(plan, candidates=tuple(timed))
 
 
-def epoch_costs(candidates: Sequence[Candidate], search: Fidelity | None, data: DataSet) -> Costs | None:
-    """Seconds of an epoch in both stages, from those of the search; the slowest candidate may win.
-
-    Args:
-        candidates: with their seconds of an epoch.
-        search: the fidelity that those seconds belong to; None if unknown.
-        data: the images.
-
-    Returns:
-        None if nothing is known.
-    """
-    known = [c.epoch_seconds for c in candidates if c.epoch_seconds]
-    if not known or search is None:
-        return None
-    validation = VALIDATION_SHARE * data.validation_images
-    images = search.train_images + validation
-    measured = [(c.epoch_seconds or max(known)) / images for c in candidates]
-    first = data.train_images - data.validation_images + validation
-    return tuple(each * first for each in measured), max(measured) * data.train_images
-
-
-# ---- How many epochs -------------------------------------------------------------------------------------
-
-
-def default_epochs(costs: Costs | None, *, seeds: int, folds: Sequence[float] = (), workers: int) -> int:
-    """As many epochs as let all stages take `AIM_SECONDS` together, in rounds of trainings on workers.
-
-    Args:
-        costs: see `epoch_costs`.
-        seeds: trainings of each candidate, and of the winner.
-        folds: images of each fold's training, as a share of all.
-        workers: trainings at once.
-    """
-    if costs is None:
+def default_epochs(plan: RetrainPlan) -> int:
+    """As many epochs as let all trainings of a plan take `AIM_SECONDS` together."""
+    plan = replace(plan, epochs=1)
+    seconds = plan.seconds(plan.candidate_jobs(), plan.winner_jobs(plan.candidates[0]))
+    if seconds is None:
         return UNKNOWN_EPOCHS
-    first, second = costs
-    of_winner = [second] * seeds + [share * second for share in folds]
-    one_epoch = makespan(list(first) * seeds, workers) + makespan(of_winner, workers)
-    return min(MOST_EPOCHS, max(LEAST_EPOCHS, int(AIM_SECONDS / one_epoch)))
+    return min(MOST_EPOCHS, max(LEAST_EPOCHS, int(AIM_SECONDS / seconds)))
 
 
-def makespan(seconds: Sequence[float], workers: int) -> float:
-    """How long trainings take that are begun in this order, each when a worker is free."""
-    free = [0.0] * workers
-    for each in seconds:
-        heapq.heapreplace(free, free[0] + each)
-    return max(free)
-
-
-def remembered_epochs(folder: Path, request: str) -> int | None:
-    """The default epochs that a request's first start chose, wherever it was; None if there was none.
-
-    Args:
-        folder: the study's models.
-        request: see `RetrainPlan.request`.
-    """
-    epochs = read_object(folder / REMEMBERED).get(request)
+def remembered_epochs(plan: RetrainPlan) -> int | None:
+    """The default epochs of the first start of this retraining, on whatever machine; None before it."""
+    epochs = read_object(plan.folder / REMEMBERED).get(plan.request)
     return epochs if isinstance(epochs, int) and epochs > 0 else None
 
 
-def remember_epochs(folder: Path, request: str, epochs: int) -> None:
-    """Stores the default epochs of a request, so that the next start goes on with the same trainings.
+def remember_epochs(plan: RetrainPlan) -> None:
+    """Stores the epochs of a plan, so that the next start goes on with the same trainings.
 
     Raises:
         StorageError: they cannot be written.
     """
-    path = folder / REMEMBERED
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    path = plan.folder / REMEMBERED
     try:
-        temporary.write_text(json.dumps({**read_object(path), request: epochs}, indent=2) + "\n")
-        temporary.replace(path)
+        remembered = {**read_object(path), plan.request: plan.epochs}
+        write_whole(path, f"{json.dumps(remembered, indent=2)}\n".encode())
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}.") from error

@@ -1,20 +1,19 @@
 """What a retraining has found: as JSON, and as lines of text."""
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from mc1opt.config import CLASS_NAMES
 from mc1opt.display.tables import storage_option
-from mc1opt.measurement.final_test import Confusion, FinalTest
-from mc1opt.measurement.folds import fold_images
+from mc1opt.inference.evaluate import confusion_lines
+from mc1opt.measurement.final_test import FinalTest
+from mc1opt.measurement.store import StoredTraining
 from mc1opt.models.cost import cost
 from mc1opt.program import program
 from mc1opt.retraining.comparison import LEAST_SEEDS, LEVEL, TEST_NAME, Comparison, Standing
-from mc1opt.retraining.plan import Progress, RetrainPlan
-from mc1opt.spec import DataSet
-from mc1opt.text import duration, plural
+from mc1opt.retraining.plan import Progress, RetrainOptions, RetrainPlan
+from mc1opt.text import duration, first_line, plural
 from mc1opt.uncertainty import Spread, spread
 
 
@@ -22,30 +21,19 @@ from mc1opt.uncertainty import Spread, spread
 class Retraining:
     """All that a finished retraining has found."""
 
-    study: str
-    storage: str
-    command: str
-    """As it was given."""
+    options: RetrainOptions
     plan: RetrainPlan
     comparison: Comparison
     winner: Standing
     test: FinalTest
-    fold_values: list[float]
-    """Validation accuracy by fold; empty without folds."""
-    model: Path
+    trainings: Mapping[str, StoredTraining]
+    """All trainings of the plan by label, also those of earlier starts."""
+    kept: StoredTraining
+    """The training of the kept model."""
     planned_seconds: float | None
-    """Expected for what was left to train at this start."""
+    """Expected for what was left to train at the last start; None if unknown."""
     seconds: float
-    """What the start took that ended it."""
-    training_seconds: float
-    """Of all its trainings, those of earlier starts too."""
-    smaller_steps: dict[str, int]
-    """The trainings that memory made take each batch in several steps, by their names, and in how many:
-    batch norm saw parts of batches there."""
-    accumulation: int
-    """The steps for each batch in the training of the kept model; 1 where it was taken whole."""
-    versions: dict[str, str | int]
-    commit: str | None
+    """Of the last start."""
 
     @property
     def retrained(self) -> Spread:
@@ -53,16 +41,33 @@ class Retraining:
         return spread(list(self.winner.counted().values()))
 
     @property
+    def fold_values(self) -> list[float]:
+        """The winner's validation accuracy by fold; empty without folds."""
+        folds = (stored for stored in self.trainings.values() if stored.key.fold is not None)
+        return [stored.value for stored in folds if stored.value is not None]
+
+    @property
     def over_folds(self) -> Spread | None:
-        """The winner's validation accuracy over the folds."""
+        """The winner's validation accuracy over the folds; None without folds."""
         return spread(self.fold_values) if self.fold_values else None
+
+    @property
+    def training_seconds(self) -> float:
+        """Of all trainings."""
+        return sum(stored.seconds for stored in self.trainings.values())
+
+    @property
+    def smaller_steps(self) -> dict[str, int]:
+        """Parts of each batch by label, of the trainings that memory was short for: batch norm saw parts."""
+        found = {label: stored.accumulation for label, stored in self.trainings.items()}
+        return {label: parts for label, parts in found.items() if parts > 1}
 
     def to_json(self) -> dict[str, Any]:
         """As `retrain --json` prints it."""
         plan, candidate = self.plan, self.winner.candidate
         size = cost(candidate.config.architecture)
         return {
-            "study": self.study,
+            "study": self.options.study,
             "stopped": None,
             "retraining": plan.identity,
             "candidates": [self._standing_json(entry) for entry in self.comparison.standings.values()],
@@ -81,11 +86,11 @@ class Retraining:
                 "test": self.test.spread.mean,
             },
             "folds": self._folds_json(),
-            "model": str(self.model),
+            "model": str(plan.folder),
             "kept_seed": plan.seeds[0],
             "epochs": plan.epochs,
             "train_images": {"comparison": plan.train_images, "final": plan.data.train_images},
-            "data": data_json(plan.data),
+            "data": plan.data.model_dump(mode="json", exclude={"folder"}),
             "device": plan.device,
             "precision": plan.precision,
             "workers": plan.workers,
@@ -93,10 +98,10 @@ class Retraining:
             "seconds": self.seconds,
             "training_seconds": self.training_seconds,
             "smaller_steps": self.smaller_steps,
-            "accumulation": self.accumulation,
-            "command": self.command,
-            "versions": self.versions,
-            "commit": self.commit,
+            "accumulation": self.kept.accumulation,
+            "command": self.options.command,
+            "versions": self.kept.versions,
+            "commit": self.kept.commit,
         }
 
     def _standing_json(self, standing: Standing) -> dict[str, Any]:
@@ -123,27 +128,22 @@ class Retraining:
             "validation": self.fold_values,
             **self.over_folds.to_json(),
             "seed": self.plan.seeds[0],
-            "train_images": fold_images(self.plan.folds, self.plan.data),
+            "train_images": self.plan.fold_images,
             "std_over_seeds": self.retrained.std,
         }
 
 
 def stopped_json(study: str, reason: str) -> dict[str, Any]:
-    """What `retrain --json` prints of one that was stopped: nothing was chosen or tested."""
+    """What `retrain --json` prints of a retraining that was stopped: nothing was chosen or tested."""
     nothing = dict.fromkeys(("candidates", "winner", "test", "model"))
     return {"study": study, "stopped": reason, **nothing}
-
-
-def data_json(data: DataSet) -> dict[str, Any]:
-    """Which images, without where they lie on this machine."""
-    return data.model_dump(mode="json", exclude={"folder"})
 
 
 # ---- Lines -----------------------------------------------------------------------------------------------
 
 
 def plan_line(study: str, plan: RetrainPlan, progress: Progress) -> str:
-    """What is about to be trained, before it is."""
+    """What is about to be trained."""
     seeds = plural(len(plan.seeds), "seed")
     parts = [
         f"{plural(len(plan.candidates), 'candidate')}, {seeds} each, on {plan.train_images:,} images",
@@ -157,7 +157,7 @@ def plan_line(study: str, plan: RetrainPlan, progress: Progress) -> str:
         spared = plan.trainings - progress.stored - progress.left
         done += f"; spared by early stopping: {spared}." if spared else "."
     seconds = progress.seconds
-    left = "how long they take is not known" if seconds is None else f"about {duration(seconds)}"
+    left = "duration unknown" if seconds is None else f"about {duration(seconds)}"
     if progress.left == 0:
         left = "nothing is left to train"
     return (
@@ -171,9 +171,9 @@ def standing_line(standing: Standing) -> str:
     """Why a candidate is out, or in again."""
     name = f"#{standing.candidate.trial}"
     if standing.is_active:
-        return f"{name} competes again: the one that it was clearly worse than is out"
+        return f"{name} competes again: the candidate that it was clearly worse than is out"
     if standing.stopped_by is None:
-        return f"{name} is out: a training of it failed ({_failure(standing)})"
+        return f"{name} is out: one of its trainings failed ({_failure(standing)})"
     leader, test = standing.stopped_by
     return (
         f"{name} stops early: clearly worse than #{leader} over {plural(test.n, 'seed')} "
@@ -199,18 +199,18 @@ def result_lines(result: Retraining) -> list[str]:
     ]
     if result.over_folds is not None:
         lines.append(folds_line(result.over_folds, validation))
-    lines += ["", *confusion_lines(test.kept)]
+    lines += ["", "The kept model:", *confusion_lines(test.kept)]
     planned = "" if result.planned_seconds is None else f" (planned: {duration(result.planned_seconds)})"
     return [
         *lines,
         "",
-        f"Done, after {duration(result.seconds)}{planned}. The model of the first seed is in {result.model}.",
+        f"Done, after {duration(result.seconds)}{planned}. The model of the first seed is in {plan.folder}.",
         *command_lines(result),
     ]
 
 
 def optimism_line(result: Retraining) -> str:
-    """Accuracies of the winner beside each other, each with what it was trained on: that differs as well."""
+    """Accuracies of the winner, each with the epochs and images that it was trained on."""
     plan, epochs = result.plan, plural(result.plan.epochs, "epoch")
     search = ""
     if plan.search is not None:
@@ -223,15 +223,15 @@ def optimism_line(result: Retraining) -> str:
 
 
 def smaller_steps_lines(result: Retraining) -> list[str]:
-    """Which trainings did not take their batches whole; none where all did."""
+    """Which trainings split their batches; none where none did."""
     if not result.smaller_steps:
         return []
     steps = ", ".join(f"{name} in {parts}" for name, parts in result.smaller_steps.items())
-    return [f"Memory was short. Each batch was taken in several steps, which batch norm notices: {steps}."]
+    return [f"Memory was short, so that batches were split, which batch norm notices: {steps}."]
 
 
 def candidate_lines(comparison: Comparison, winner: Standing, validation_images: int) -> list[str]:
-    """The table of candidates; below each, its config."""
+    """The table of candidates, with the config below each."""
     lines = [
         f"Validation accuracy on {validation_images:,} images, over seeds ({TEST_NAME}):",
         "trial   mean    std     95 % interval     by seed",
@@ -242,12 +242,7 @@ def candidate_lines(comparison: Comparison, winner: Standing, validation_images:
     )
     for entry in ranked:
         values = list(entry.counted().values())
-        numbers = spread(values) if values else None
-        mean = "-" if numbers is None else f"{numbers.mean:.4f}"
-        std = "-" if numbers is None or numbers.std is None else f"{numbers.std:.4f}"
-        interval = "-"
-        if numbers is not None and numbers.interval is not None:
-            interval = "{:.4f} to {:.4f}".format(*numbers.interval)
+        mean, std, interval = spread(values).cells() if values else ("-", "-", "-")
         by_seed = " ".join(f"{value:.4f}" for value in values)
         verdict = _verdict(comparison, winner, entry)
         lines.append(
@@ -258,29 +253,17 @@ def candidate_lines(comparison: Comparison, winner: Standing, validation_images:
 
 
 def folds_line(folds: Spread, seeds: Spread) -> str:
-    """The spread over folds, and that over seeds beside it."""
+    """The spread over folds, and that over seeds."""
     over_seeds = "" if seeds.std is None else f"; over seeds on one split it is {seeds.std:.4f}"
     std = "" if folds.std is None else f"standard deviation {folds.std:.4f} over folds with one seed"
     return f"Cross-validation, {folds.n} stratified folds: mean {folds.mean:.4f}, {std}{over_seeds}."
 
 
-def confusion_lines(confusion: Confusion) -> list[str]:
-    """The confusion matrix as text: rows are the true classes."""
-    width = max(len(str(count)) for row in confusion for count in row)
-    width = max(width, 5)
-    names = [name[:width].rjust(width) for name in CLASS_NAMES]
-    lines = ["Confusion matrix of the kept model (rows true, columns decided):"]
-    lines.append(" " * 11 + " ".join(names))
-    for name, row in zip(CLASS_NAMES, confusion, strict=True):
-        lines.append(f"{name:<10} " + " ".join(str(count).rjust(width) for count in row))
-    return lines
-
-
 def command_lines(result: Retraining) -> list[str]:
     """What to do next, to copy."""
-    place = storage_option(result.storage)
-    model = shlex.quote(str(result.model))
-    study = shlex.quote(result.study)
+    place = storage_option(result.options.storage)
+    model = shlex.quote(str(result.plan.folder))
+    study = shlex.quote(result.options.study)
     return [
         f"Export it:    {program()} export --study {study} --model {model} --format onnx{place}",
         f"Use it:       {program()} predict {model} IMAGE{place}",
@@ -304,8 +287,7 @@ def _verdict(comparison: Comparison, winner: Standing, entry: Standing) -> str:
 
 
 def _failure(standing: Standing) -> str:
-    message = next(iter(standing.failures.values()), "failed")
-    return message.strip().split("\n")[0]
+    return first_line(next(iter(standing.failures.values()), "failed"))
 
 
 def _mean(standing: Standing) -> float:

@@ -2,9 +2,8 @@
 
 import contextlib
 import json
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -16,18 +15,17 @@ from mc1opt.display.progress import passed_over_lines
 from mc1opt.errors import Mc1optError, ModelError, UsageError
 from mc1opt.files import exclusive, read_object
 from mc1opt.machine.devices import resolve_device, resolve_precision
-from mc1opt.machine.memory import training_memory
-from mc1opt.measurement.final_test import Final, FinalTest, Measure, run_final_test
-from mc1opt.measurement.folds import check_folds
+from mc1opt.measurement.final_test import Measure, run_final_test
+from mc1opt.measurement.plan import Job, check_folds, memory_needs
 from mc1opt.measurement.store import TRAININGS, StoredTraining, TrainingStore
-from mc1opt.measurement.trainings import Job, StoredTrainings
+from mc1opt.measurement.trainings import StoredTrainings
 from mc1opt.retraining.card import model_card
-from mc1opt.retraining.comparison import Candidate, Comparison, Standing, choose_candidates, study_data
-from mc1opt.retraining.epochs import remember_epochs, with_seconds_of_this_machine
-from mc1opt.retraining.plan import CandidateJob, RetrainPlan, make_plan
+from mc1opt.retraining.comparison import Candidate, Comparison, choose_candidates, study_data
+from mc1opt.retraining.epochs import default_epochs, remember_epochs, remembered_epochs, timed_here
+from mc1opt.retraining.plan import RetrainOptions, RetrainPlan
 from mc1opt.retraining.report import Retraining, plan_line, result_lines, standing_line
 from mc1opt.search.settings import resolve_workers
-from mc1opt.text import duration
+from mc1opt.seeds import retrain_seed
 from mc1opt.training.model_folder import (
     CARD,
     METRICS,
@@ -37,61 +35,35 @@ from mc1opt.training.model_folder import (
     write_model_folder,
 )
 from mc1opt.workers.pool import Pool, ProcessPool
-from mc1opt.workers.stop import StopFlag, StopReason
+from mc1opt.workers.stop import StopFlag
 
 TOP = 3
-"""Candidates, if nobody says how many."""
+"""Candidates by default."""
 OF_A_START = {"command", "workers", "planned_seconds", "seconds"}
-"""What metrics tell of the start that wrote them, and not of the retraining."""
-
-
-@dataclass(frozen=True)
-class RetrainCommand:
-    """The options of `mc1opt retrain`."""
-
-    study: str
-    storage: str
-    top: int | None = None
-    trial: int | None = None
-    seeds: int = 3
-    folds: int | None = None
-    epochs: int | None = None
-    timeout: float | None = None
-    workers: str = "auto"
-    device: str = "auto"
-    data: Path | None = None
-    force: bool = False
-    command: str = "mc1opt retrain"
-    """As it was given, for the model card."""
-
-
-@dataclass(frozen=True)
-class RetrainEnded:
-    """How a retraining ended."""
-
-    reason: StopReason
-    result: Retraining | None
-    """None where it was stopped."""
+"""Metrics of the start that wrote them, and not of the retraining."""
 
 
 def retrain(
-    command: RetrainCommand,
+    options: RetrainOptions,
     *,
     stop: StopFlag,
     output: TextIO,
     on_start: Callable[[], None] = lambda: None,
     new_pool: Callable[[int], Pool] = ProcessPool,
     measure: Measure | None = None,
-) -> RetrainEnded:
+) -> Retraining | None:
     """Trains a study's finalists again as the command line asks for it.
 
     Args:
-        command: the options.
-        stop: signals set it; it is looked at only when the first training begins.
+        options: of the command.
+        stop: set by signals; read only once `on_start` was called.
         output: where progress and results are shown.
-        on_start: called when that is about to happen.
-        new_pool: makes the pool for a number of workers; tests put a cheap one in its place.
+        on_start: called before the first training begins.
+        new_pool: makes the pool for a number of workers.
         measure: see `run_final_test`.
+
+    Returns:
+        None where it was stopped; `stop` says why.
 
     Raises:
         Mc1optError: wrong use, or what went wrong; finished trainings are kept.
@@ -101,173 +73,152 @@ def retrain(
         print(line, file=output, flush=True)
 
     check_libraries()
-    if command.top is not None and command.trial is not None:
+    if options.top is not None and options.trial is not None:
         raise UsageError("--top and --trial exclude each other: a trial is retrained alone.")
-    claim_study(command.storage, command.study)
-    record = read_study(command.storage, command.study)
+    claim_study(options.storage, options.study)
+    record = read_study(options.storage, options.study)
     for line in passed_over_lines(record.trials):
         write(line)
-    folder = models_folder(command.storage, record.folder)
-    plan = _plan(command, record, folder, output, stop, write, new_pool)
-    _refuse_another_model(folder, plan, command.force)
-    with exclusive(folder, f"study {command.study!r} is being retrained by another process."):
+    plan = _plan(options, record, output)
+    epochs = options.epochs or remembered_epochs(plan)
+    plan = replace(plan, epochs=epochs or 1)
+    # Seconds are of no use where nothing is left to train.
+    if epochs is None or plan.progress(TrainingStore(plan.folder / TRAININGS)).left:
+        plan = timed_here(plan, record, new_pool=new_pool, interrupted=stop.is_set, write=write)
+    plan = replace(plan, epochs=epochs or default_epochs(plan))
+    if options.folds is None:
+        plan = replace(plan, folds=_folds_of_model(plan))
+    _refuse_another_model(plan, options.force)
+    with exclusive(plan.folder, f"study {options.study!r} is being retrained by another process."):
         on_start()
-        if command.epochs is None:
-            remember_epochs(folder, plan.request, plan.epochs)
-        retraining = _Retraining(command, plan, folder, stop, write, new_pool, measure)
-        return retraining.run()
+        if options.epochs is None:
+            remember_epochs(plan)
+        return _Retraining(options, plan, stop, write, new_pool, measure).run()
 
 
-def _plan(
-    command: RetrainCommand,
-    record: StudyRecord,
-    folder: Path,
-    output: TextIO,
-    stop: StopFlag,
-    write: Callable[[str], None],
-    new_pool: Callable[[int], Pool],
-) -> RetrainPlan:
-    candidates = choose_candidates(record, top=command.top or TOP, trial=command.trial)
-    device = resolve_device(command.device)
+def _plan(options: RetrainOptions, record: StudyRecord, output: TextIO) -> RetrainPlan:
+    """What is trained; how many epochs is not known yet.
+
+    Raises:
+        UsageError: an option is wrong, or the images allow no validation.
+    """
+    candidates = choose_candidates(record, top=options.top or TOP, trial=options.trial)
+    device = resolve_device(options.device)
     precision = resolve_precision(device)
-    resolve_workers(command.workers, device)  # a wrong option is said before images are fetched
-    data = study_data(record, command.data, output)
-    check_folds(command.folds or 0, data)
-    needs = [
-        training_memory(
-            candidate.config,
-            train_images=data.train_images,
-            validation_images=0,  # the training on all images is the largest
-            device=device,
-            precision=precision,
-        )
-        for candidate in candidates
-    ]
-    workers = resolve_workers(command.workers, device, max(need.host for need in needs))
-
-    def plan_of(candidates: Sequence[Candidate]) -> RetrainPlan:
-        plan = make_plan(
-            candidates,
-            study_seed=record.seed or 0,
-            seeds=command.seeds,
-            folds=command.folds or 0,
-            epochs=command.epochs,
-            search=record.fidelity,
-            data=data,
-            device=device,
-            precision=precision,
-            workers=workers,
-            folder=folder,
-        )
-        return plan if command.folds is not None else replace(plan, folds=_folds_of_model(folder, plan))
-
-    plan = plan_of(candidates)
-    if plan.progress(TrainingStore(folder / TRAININGS)).left == 0:
-        return plan  # so that there is nothing to foretell
-    timed = with_seconds_of_this_machine(
-        candidates,
-        record,
+    resolve_workers(options.workers, device)  # a wrong option is said before images are fetched
+    data = study_data(record, options.data, output)
+    if data.validation_images < 1:
+        raise UsageError(f"{data.name} has no validation images: {data.train_images} are too few to retrain.")
+    check_folds(options.folds or 0, data)
+    needs = memory_needs((each.config for each in candidates), data, device, precision)
+    return RetrainPlan(
+        candidates=tuple(candidates),
+        seeds=tuple(retrain_seed(record.seed or 0, index) for index in range(options.seeds)),
+        folds=options.folds or 0,
+        epochs=1,
+        search=record.fidelity,
         data=data,
         device=device,
         precision=precision,
-        new_pool=lambda: new_pool(workers),
-        interrupted=stop.is_set,
-        write=write,
+        workers=resolve_workers(options.workers, device, max(need.host for need in needs)),
+        folder=models_folder(options.storage, record.folder),
     )
-    return plan_of(timed)
 
 
-def _folds_of_model(folder: Path, plan: RetrainPlan) -> int:
+def _folds_of_model(plan: RetrainPlan) -> int:
     """The folds of this same retraining when its model was written: without `--folds` they stay."""
-    metrics = read_object(folder / METRICS)
+    metrics = read_object(plan.folder / METRICS)
     try:
         return len(metrics["folds"]["validation"]) if metrics["retraining"] == plan.identity else 0
     except (KeyError, TypeError):  # there were none
         return 0
 
 
-def _refuse_another_model(folder: Path, plan: RetrainPlan, force: bool) -> None:
+def _refuse_another_model(plan: RetrainPlan, force: bool) -> None:
     """Refuses to replace a model of another retraining, before anything is trained."""
-    if force or not (folder / WEIGHTS).exists():
+    if force or not (plan.folder / WEIGHTS).exists():
         return
-    if read_object(folder / METRICS).get("retraining") != plan.identity:
+    if read_object(plan.folder / METRICS).get("retraining") != plan.identity:
         raise UsageError(
-            f"{folder} holds the model of another retraining: other candidates, seeds, epochs or images. "
-            "--force replaces it; its trainings stay stored."
+            f"{plan.folder} holds the model of another retraining: of other candidates, seeds, epochs or "
+            "images. --force replaces it; its trainings stay stored."
         )
 
 
 @dataclass
 class _Retraining:
-    command: RetrainCommand
+    options: RetrainOptions
     plan: RetrainPlan
-    folder: Path
     stop: StopFlag
     write: Callable[[str], None]
     new_pool: Callable[[int], Pool]
     measure: Measure | None
-    finals: dict[int, StoredTraining] = field(default_factory=dict)
-    """By seed."""
-    fold_values: dict[int, float] = field(default_factory=dict)
-    """Validation accuracy by fold."""
 
-    def run(self) -> RetrainEnded:
-        """All stages, or as far as the stop lets them come."""
-        started = time.monotonic()
+    def run(self) -> Retraining | None:
+        """Both stages and the test; None where they are stopped."""
         plan = self.plan
-        store = TrainingStore(self.folder / TRAININGS)
+        store = TrainingStore(plan.folder / TRAININGS)
+        self.stop.limit(self.options.timeout)
         progress = plan.progress(store)
-        self.write(plan_line(self.command.study, plan, progress))
-        self.stop.limit(self.command.timeout)
+        self.write(plan_line(self.options.study, plan, progress))
         with StoredTrainings(
-            store, lambda: self.new_pool(plan.workers), self.stop, self.write, plan.trainings
+            store,
+            lambda: self.new_pool(plan.workers),
+            self.stop,
+            self.write,
+            plan.trainings,
         ) as trainings:
             comparison = plan.comparison()
             winner = self._compare(trainings, comparison)
-            trained = winner is not None and self._train_winner(trainings, winner)
-        if winner is None or not trained:
-            self.write(self._stopped_line(time.monotonic() - started))
-            return RetrainEnded(self.stop.reason, None)
-        finals = self._tested_finals(winner)
+            if winner is None or not trainings.train(plan.winner_jobs(winner), _refuse_failure):
+                self.write(f"{trainings.stopped_line()} The test images stay closed.")
+                return None
+        jobs = [*plan.candidate_jobs(), *plan.winner_jobs(winner)]
+        found = {job.label: store.find(job.training) for job in jobs}
+        stored = {label: each for label, each in found.items() if each is not None}
+        finals = [(job, stored[job.label]) for job in plan.winner_jobs(winner)[: len(plan.seeds)]]
         test = run_final_test(
             finals,
             data=plan.data,
-            reason=(
-                f"retrain of study {self.command.study}: config {winner.candidate.config_id}, "
-                f"{len(finals)} seeds"
-            ),
-            folder=self.folder,
+            reason=f"retrain of study {self.options.study}: config {winner.config_id}, {len(finals)} seeds",
+            folder=plan.folder,
             device=plan.device,
             write=self.write,
             measure=self.measure,
         )
-        kept = finals[0].stored
-        result = self._result(comparison, winner, test, kept, progress.seconds, time.monotonic() - started)
-        self._write_model(result, finals[0])
+        result = Retraining(
+            options=self.options,
+            plan=plan,
+            comparison=comparison,
+            winner=comparison.standings[winner.trial],
+            test=test,
+            trainings=stored,
+            kept=finals[0][1],
+            planned_seconds=progress.seconds,
+            seconds=trainings.seconds,
+        )
+        _write_model(result, Path(finals[0][0].training.weights or ""))
         for line in result_lines(result):
             self.write(line)
-        return RetrainEnded("finished", result)
+        return result
 
-    def _compare(self, trainings: StoredTrainings, comparison: Comparison) -> Standing | None:
-        """Stage 1; None if it was stopped."""
+    def _compare(self, trainings: StoredTrainings, comparison: Comparison) -> Candidate | None:
+        """Stage 1: the winner; None if it was stopped."""
+        trials = self.plan.trials
 
         def on_result(job: Job, stored: StoredTraining) -> None:
-            assert isinstance(job, CandidateJob)
-            for changed in comparison.add(job.trial, job.seed_index, stored.value, stored.failure_message):
+            for changed in comparison.add(trials[job.name], job.seed, stored.value, stored.failure_message):
                 self.write(standing_line(changed))
 
         def wanted(job: Job) -> bool:
-            assert isinstance(job, CandidateJob)
-            return comparison.wanted(job.trial, job.seed_index)
+            return comparison.wanted(trials[job.name], job.seed)
 
         jobs = self.plan.candidate_jobs()
-        while True:
+        while jobs:
             if not trainings.train(jobs, on_result, wanted):
                 return None
             # Of those that were not wanted, some are if a leader has failed since.
-            jobs = [job for job in jobs if not comparison.has(job.trial, job.seed_index) and wanted(job)]
-            if not jobs:
-                break
+            jobs = [job for job in jobs if not comparison.has(trials[job.name], job.seed) and wanted(job)]
             trainings.total += len(jobs)  # they were left out of it
         winner = comparison.winner()
         if winner is None:
@@ -275,91 +226,33 @@ class _Retraining:
                 "no candidate is left: a training of each failed. Choose others with --trial, or more with "
                 "--top."
             )
-        self.write(
-            f"Winner: #{winner.candidate.trial}. Now it is trained on all images; then comes the test."
-        )
-        return winner
+        self.write(f"Winner: {winner.candidate.name}. Now it is trained on all images; then comes the test.")
+        return winner.candidate
 
-    def _train_winner(self, trainings: StoredTrainings, winner: Standing) -> bool:
-        """Stage 2 and the folds; whether all of it was trained."""
 
-        def on_final(job: Job, stored: StoredTraining) -> None:
-            if stored.failure is not None:
-                raise Mc1optError(
-                    f"{job.label} failed ({stored.failure.kind}), and would again: {stored.failure.message}. "
-                    "Choose another config with --trial."
-                )
-            if stored.key.fold is None:
-                self.finals[stored.key.seed] = stored
-            elif stored.value is not None:
-                self.fold_values[stored.key.fold.index] = stored.value
+def _refuse_failure(job: Job, stored: StoredTraining) -> None:
+    """Refuses to go on without a training of the winner.
 
-        finals = self.plan.final_jobs(winner.candidate)
-        folds = self.plan.fold_jobs(winner.candidate) if self.plan.folds else []
-        return trainings.train([*finals, *folds], on_final)
-
-    def _tested_finals(self, winner: Standing) -> list[Final]:
-        finals = []
-        for job in self.plan.final_jobs(winner.candidate):
-            assert job.training.weights is not None
-            stored = self.finals[job.training.seed]
-            finals.append(Final(stored, Path(job.training.weights), winner.candidate.config))
-        return finals
-
-    def _result(
-        self,
-        comparison: Comparison,
-        winner: Standing,
-        test: FinalTest,
-        kept: StoredTraining,
-        planned: float | None,
-        seconds: float,
-    ) -> Retraining:
-        trainings = self._all_stored(winner)
-        return Retraining(
-            study=self.command.study,
-            storage=self.command.storage,
-            command=self.command.command,
-            plan=self.plan,
-            comparison=comparison,
-            winner=winner,
-            test=test,
-            fold_values=[value for _, value in sorted(self.fold_values.items())],
-            model=self.folder,
-            planned_seconds=planned,
-            seconds=seconds,
-            training_seconds=sum(stored.seconds for stored in trainings.values()),
-            smaller_steps={
-                name: stored.accumulation for name, stored in trainings.items() if stored.accumulation > 1
-            },
-            accumulation=kept.accumulation,
-            versions=kept.versions,  # that trained it; today's may be others
-            commit=kept.commit,
+    Raises:
+        Mc1optError: it failed by its config.
+    """
+    if stored.failure is not None:
+        raise Mc1optError(
+            f"{job.label} failed ({stored.failure.kind}), and would again: {stored.failure.message}. "
+            "Choose another config with --trial."
         )
 
-    def _all_stored(self, winner: Standing) -> dict[str, StoredTraining]:
-        """All trainings of this plan by name, also those that were no longer needed when they ended."""
-        finals, folds = self.plan.final_jobs(winner.candidate), self.plan.fold_jobs(winner.candidate)
-        store = TrainingStore(self.folder / TRAININGS)
-        jobs = (*self.plan.candidate_jobs(), *finals, *folds)
-        found = {job.label: store.find(job.training) for job in jobs}
-        return {name: stored for name, stored in found.items() if stored is not None}
 
-    def _write_model(self, result: Retraining, kept: Final) -> None:
-        metrics: dict[str, Any] = json.loads(json.dumps(result.to_json()))
-        sha256 = file_sha256(kept.weights)
-        with contextlib.suppress(ModelError):
-            there = read_model_folder(self.folder)
-            same = {name for name in metrics if there.metrics.get(name, self) == metrics[name]}
-            whole = there.weights_sha256 == sha256 and (self.folder / CARD).is_file()
-            if whole and metrics.keys() - same <= OF_A_START:
-                return  # it was only asked for again: what its trainings took stays what they took
-        card = model_card(result, sha256)
-        write_model_folder(self.folder, kept.weights, kept.config, metrics, card, force=True)
-
-    def _stopped_line(self, seconds: float) -> str:
-        why = {"timeout": "because the time is up", "signal": f"by {self.stop.message}"}
-        return (
-            f"Stopped {why.get(self.stop.reason, self.stop.message)}, after {duration(seconds)}. Finished "
-            "trainings are stored; the test images stay closed."
-        )
+def _write_model(result: Retraining, weights: Path) -> None:
+    """Writes the model folder, unless it is there as it would be."""
+    folder = result.plan.folder
+    metrics: dict[str, Any] = json.loads(json.dumps(result.to_json()))
+    sha256 = file_sha256(weights)
+    with contextlib.suppress(ModelError):
+        there = read_model_folder(folder)
+        differing = {name for name in metrics if there.metrics.get(name, folder) != metrics[name]}
+        whole = there.weights_sha256 == sha256 and (folder / CARD).is_file()
+        if whole and differing <= OF_A_START:
+            return  # it was only asked for again: what its trainings took stays what they took
+    config, card = result.winner.candidate.config, model_card(result, sha256)
+    write_model_folder(folder, weights, config, metrics, card, force=True)

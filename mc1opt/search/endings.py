@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from optuna.trial import FrozenTrial
 
 from mc1opt.database import records
+from mc1opt.text import first_line
 
 MAX_UNTRAINED = 50
 """Trials in a row that needed no training (`records.UNTRAINED`), after which nothing new is left to try."""
@@ -59,5 +60,5 @@ class Endings:
 
 def _reason(message: str) -> str:
     """A failure's first line, without what tells two of the same kind apart: the number of the process."""
-    first = message.strip().split("\n")[0].removesuffix("; its last output:")
+    first = first_line(message).removesuffix("; its last output:")
     return re.sub(r" \(process \d+\)", "", first)

@@ -4,10 +4,8 @@ A crash leaves the old file or the new one, never half of one; what damages a fi
 read. Nothing in it can run: it is numbers and texts. Not here: what the tensors are (`checkpoint.py`).
 """
 
-import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+
+from mc1opt.files import write_whole
 
 CHECKSUM = "sha256"
 """The text of the header that holds the SHA-256 of everything else."""
@@ -47,19 +47,8 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
     Raises:
         OSError: the file cannot be written, because the disk is full, for example. The old one stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    content = save(plain, metadata={**metadata, CHECKSUM: _checksum(plain, metadata)})
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    write_whole(path, save(plain, metadata={**metadata, CHECKSUM: _checksum(plain, metadata)}))
 
 
 def read_tensors(path: Path, *, checksum_required: bool = True) -> TensorFile:
@@ -96,13 +85,3 @@ def _checksum(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) 
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Has the new name on disk, too: without it, a power cut may bring the old file back."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # some network file systems sync no folders
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

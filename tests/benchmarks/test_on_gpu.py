@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from benchmarks import on_gpu
-from benchmarks.ladder_arms import Arm, arms
 from benchmarks.on_gpu import Piece, command, parse_options, pieces, run_missing, run_piece
+from benchmarks.published_arms import Arm, arms
 from mc1opt.config import config_id
 from mc1opt.data.cache import CIFAR10
 from mc1opt.errors import UsageError
@@ -35,7 +35,7 @@ def named(name: str, *arguments: str, data: str = CIFAR10) -> Piece:
     return found
 
 
-def ladder_line(arm: Arm, seed: int, **changes: Any) -> dict[str, Any]:
+def published_line(arm: Arm, seed: int, **changes: Any) -> dict[str, Any]:
     line = {"arm": arm.name, "recipe": arm.recipe, "config_id": config_id(arm.config), "epochs": arm.epochs}
     line |= {"seed": seed, "data": CIFAR10, "device": "cuda", "precision": "bfloat16"}
     return line | {"train_images": 50_000, "epoch_seconds": [2.0] * arm.epochs} | changes
@@ -81,23 +81,23 @@ def test_a_quick_piece_is_done_where_the_same_one_ended_well(changes: dict[str, 
     assert not named("precision").done
 
 
-def test_trainings_are_done_where_all_their_seeds_are_in_the_results_of_the_ladder() -> None:
+def test_trainings_are_done_where_all_their_seeds_are_in_the_results() -> None:
     (arm,) = [each for each in arms() if (each.name, each.recipe) == ("cnn-deep", "mc1opt")]
-    name, path = "cnn-deep (mc1opt)", Path("results/ladder.jsonl")
-    append_line(path, ladder_line(arm, 0))
+    name, path = "cnn-deep (mc1opt)", Path("results/published.jsonl")
+    append_line(path, published_line(arm, 0))
     for changes in ({"device": "cpu"}, {"precision": "float32"}, {"data": "own-123"}, {"epochs": 1}):
-        append_line(path, ladder_line(arm, 1, **changes))
+        append_line(path, published_line(arm, 1, **changes))
     assert named(name).state == "1 of 3 seeds"
     assert named(name, "--small").done
-    append_line(path, ladder_line(arm, 1))
-    append_line(path, ladder_line(arm, 2))
+    append_line(path, published_line(arm, 1))
+    append_line(path, published_line(arm, 2))
     assert named(name).done
 
 
 def test_the_pace_of_what_is_measured_on_the_device_tells_how_long_the_rest_takes() -> None:
     (arm,) = [each for each in arms() if (each.name, each.recipe) == ("cnn-deep", "published")]
-    append_line(Path("results/ladder.jsonl"), ladder_line(arm, 0))
-    append_line(Path("results/ladder.jsonl"), ladder_line(arm, 0, device="cpu", epoch_seconds=[900.0] * 20))
+    for changes in ({}, {"device": "cpu", "epoch_seconds": [900.0] * 20}):
+        append_line(Path("results/published.jsonl"), published_line(arm, 0, **changes))
     assert named("cnn-deep (published)").seconds == pytest.approx(on_gpu.START_SECONDS + 2 * 20 * 2.0)
     assert named("cnn-deep-adam (mc1opt)").seconds == pytest.approx(on_gpu.START_SECONDS + 3 * 8 * 2.0)
 
@@ -109,11 +109,11 @@ def test_a_piece_is_told_of_device_images_and_folders_and_the_tests_of_the_switc
         "--device": "cpu",
         "--data": str(Path("images").absolute()),
         "--storage": str(Path.home() / "kept" / "mc1opt.db"),
-        "--results": str(Path("results/ladder.jsonl").absolute()),
+        "--results": str(Path("results/published.jsonl").absolute()),
         "--seeds": "3",
     }.items():
         assert made[made.index(option) + 1] == value
-    assert str(Path("results/ladder_seconds.jsonl").absolute()) in command(named("seconds"), chosen)
+    assert str(Path("results/published_seconds.jsonl").absolute()) in command(named("seconds"), chosen)
     assert "--cuda" not in command(named("tests"), chosen)
     assert command(named("tests"), options())[-1] == "--cuda"
 
@@ -187,8 +187,8 @@ def test_a_run_that_its_timeout_stopped_is_gone_on_with(tmp_path: Path) -> None:
     assert "7 of 7 pieces are done" in ended.stdout
     files = {path.stem: read_lines(path) for path in results.iterdir()}
     counts = {name: len(lines) for name, lines in files.items()}
-    quick = {"throughput": 1, "workers": 1, "precision": 1, "ladder_seconds": 1}
-    assert counts == quick | {"on_gpu": 5, "ladder": 2}
+    quick = {"throughput": 1, "workers": 1, "precision": 1, "published_seconds": 1}
+    assert counts == quick | {"on_gpu": 5, "published": 2}
     assert [line["piece"] for line in files["on_gpu"]] == QUICK
     assert {line["device"] for lines in files.values() for line in lines} == {"cpu"}
     assert str(tmp_path) not in json.dumps(files)
@@ -212,7 +212,7 @@ def test_without_the_images_nothing_is_fetched(tmp_path: Path, monkeypatch: pyte
 
 
 def test_no_piece_needs_a_package_that_a_gpu_machine_may_lack() -> None:
-    modules = ["on_gpu", "ladder", "ladder_seconds", "throughput", "workers", "precision"]
+    modules = ["on_gpu", "published", "published_seconds", "throughput", "workers", "precision"]
     imported = ", ".join(f"benchmarks.{name}" for name in modules)
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({NOT_NEEDED}))\n"

@@ -6,21 +6,31 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from tests.support.command import SECONDS, TINY_SEARCH, files_below, finish, states, stored_study, wait_until
-from tests.support.wandb_runs import API_KEY, FOLDER, no_account, read_runs, silent_server
+from tests.support.command import (
+    SECONDS,
+    TINY_SEARCH,
+    files_below,
+    finish,
+    mc1opt,
+    states,
+    stored_study,
+    wait_until,
+)
+from tests.support.wandb_runs import API_KEY, FOLDER, no_account, no_server, read_runs, silent_server
 
 __all__ = ["no_account"]
 
 OFFLINE = ("mirror", "--study", "tiny", "--wandb", "offline")
 DONE = (*TINY_SEARCH, "--trials", "3", "--confirm", "1")
 """The search of the finished study: nothing is left to train."""
-LIMIT = 5.0
-"""What a search waits for W&B at most, in seconds."""
-THREEFOLD = 3.0
+LIMIT = 30.0
+"""Seconds: far less than a wandb that hangs, far more than a limit of some seconds on a busy machine."""
 
 
 def best_trials(top: int) -> dict[str, float]:
@@ -38,53 +48,40 @@ def mirrored_values() -> dict[str, float]:
 # ---- mirror ----------------------------------------------------------------------------------------------
 
 
-def test_the_best_trials_are_mirrored_and_again_nothing_is(finished: Path, mc1opt_here) -> None:
+def test_the_best_trials_are_mirrored_and_again_nothing_is(finished: Path) -> None:
     before = stored_study("tiny")
-    first = mc1opt_here(*OFFLINE, "--top", "2", "--json")
+    first = mc1opt(*OFFLINE, "--top", "2", "--json")
     assert (first.returncode, first.stderr) == (0, "")
     report = json.loads(first.stdout)
     assert report["error"] is None
     assert mirrored_values() == best_trials(2)
     assert sorted(report["written"]) == sorted(report["waiting"]) == sorted(read_runs())
-    assert shlex.split(report["upload_command"])[1:] == ["sync", "storage/wandb"]
     folders = {path.name for path in FOLDER.iterdir()}
-    again = mc1opt_here(*OFFLINE, "--top", "2")
+    again = mc1opt(*OFFLINE, "--top", "2")
     assert (again.returncode, again.stderr) == (0, "")
-    assert again.stdout == (
-        "W&B: 3 runs of study tiny mirrored offline, 0 written now. "
-        f"Upload them:  {report['upload_command']}\n"
-    )
+    assert again.stdout.startswith("W&B: 3 runs of study tiny mirrored offline, 0 written now.")
+    assert again.stdout.endswith(f"{report['upload_command']}\n")
     assert {path.name for path in FOLDER.iterdir()} == folders
     assert stored_study("tiny") == before
 
 
 @pytest.mark.slow
-def test_all_are_mirrored_where_asked(finished: Path, mc1opt_here) -> None:
-    assert mc1opt_here(*OFFLINE, "--all", "--artifacts").returncode == 0
+def test_all_are_mirrored_where_asked(finished: Path) -> None:
+    assert mc1opt(*OFFLINE, "--all").returncode == 0
     runs = [read for read in read_runs().values() if read.run["job_type"] == "trial"]
     assert {read.config["trial"]: read.summary["state"] for read in runs} == {
         entry["number"]: entry["outcome"]
         for entry in stored_study("tiny")["trials"]
         if entry["outcome"] in ("complete", "failed", "pruned")
     }
-    kept = {path.stem for path in Path("storage/checkpoints/tiny").glob("*.safetensors")}
-    found = {
-        Path(entry["path"]).stem
-        for read in runs
-        for artifact in read.artifacts
-        for entry in artifact["manifest"]["contents"]
-        if entry["path"].endswith(".safetensors")
-    }
-    assert found == kept != set()
+    assert all(read.exit_code == (read.summary["state"] == "failed") for read in runs)
 
 
 @pytest.mark.slow
-def test_without_a_login_it_stays_offline_and_gives_a_command_that_wandb_takes(
-    finished: Path, mc1opt_here
-) -> None:
-    ended = mc1opt_here("mirror", "--study", "tiny")
+def test_without_a_login_it_stays_offline_and_gives_a_command_that_wandb_takes(finished: Path) -> None:
+    ended = mc1opt("mirror", "--study", "tiny")
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert "mirrored offline (no login: neither WANDB_API_KEY nor `wandb login`)" in ended.stdout
+    assert "WANDB_API_KEY" in ended.stdout
     command = shlex.split(ended.stdout.partition("Upload them:")[2])
     dry = subprocess.run(
         [sys.executable, "-m", "wandb", *command[1:], "--dry-run"], capture_output=True, text=True, check=True
@@ -93,45 +90,57 @@ def test_without_a_login_it_stays_offline_and_gives_a_command_that_wandb_takes(
 
 
 @pytest.mark.slow
-def test_a_server_that_never_answers_costs_the_time_that_was_given(
-    finished: Path, mc1opt_here, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("server", [silent_server, no_server])
+def test_without_an_answer_it_costs_the_time_that_was_given_and_no_run(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, server: Callable[[], AbstractContextManager[str]]
 ) -> None:
-    assert mc1opt_here(*OFFLINE).returncode == 0
+    monkeypatch.setenv("WANDB_API_KEY", API_KEY)
+    assert mc1opt(*OFFLINE).returncode == 0
+    runs = read_runs().keys()
+    with server() as url:
+        monkeypatch.setenv("WANDB_BASE_URL", url)
+        begun = time.monotonic()
+        ended = mc1opt("mirror", "--study", "tiny", "--timeout", "4s")
+        assert time.monotonic() - begun < LIMIT
+    assert (ended.returncode, ended.stdout) == (1, "")
+    (line,) = ended.stderr.splitlines()
+    assert "no progress for 4 s" in line
+    assert "wandb sync storage/wandb" in line
+    assert read_runs().keys() == runs
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_it_and_what_was_mirrored_is_kept(
+    finished: Path, start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("WANDB_API_KEY", API_KEY)
     with silent_server() as url:
         monkeypatch.setenv("WANDB_BASE_URL", url)
-        begun = time.monotonic()
-        ended = mc1opt_here("mirror", "--study", "tiny", "--timeout", "4s")
-        assert time.monotonic() - begun < THREEFOLD * 4.0
-    assert (ended.returncode, ended.stdout) == (1, "")
-    (line,) = ended.stderr.splitlines()
-    assert "were not uploaded: there was no progress for 4 s. They are kept. Upload them:" in line
+        command = start("mirror", "--study", "tiny", "--json")
+        wait_until(lambda: any(FOLDER.glob("*/*.syncstate")))
+        command.send_signal(signal.SIGINT)
+        ended = finish(command, LIMIT)
+    assert ended.returncode == 1
+    report = json.loads(ended.stdout)
+    assert sorted(report["written"]) == sorted(report["waiting"]) == sorted(read_runs())
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--wandb", "often"], "--wandb 'often' is no mode. Give off, offline or online."),
-        (["--wandb", "off"], "nothing is mirrored with --wandb off or WANDB_MODE=disabled."),
-        (["--project", "a/b"], "--project 'a/b' is no name for W&B"),
-        (["--top", "0"], "--top 0 is too small"),
-        (["--timeout", "0"], "--timeout '0' is no time."),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    "arguments",
+    [["--wandb", "often"], ["--wandb", "off"], ["--project", "a/b"], ["--top", "0"], ["--timeout", "0"]],
+    ids=" ".join,
 )
-def test_wrong_use_is_refused_before_anything_is_made(
-    mc1opt_here, arguments: list[str], message: str
-) -> None:
+def test_wrong_use_is_refused_before_anything_is_made(mc1opt_here, arguments: list[str]) -> None:
     ended = mc1opt_here("mirror", "--study", "tiny", *arguments)
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr.startswith(f"Error: {message}")
+    assert all(argument in ended.stderr for argument in arguments)
     assert files_below(Path()) == {}
 
 
 def test_a_study_that_is_not_there_is_said(finished: Path, mc1opt_here) -> None:
     ended = mc1opt_here("mirror", "--study", "other", "--wandb", "offline")
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr == "Error: there is no study 'other' in this database. It has: tiny.\n"
+    assert "'other'" in ended.stderr
     assert not FOLDER.exists()
 
 
@@ -141,7 +150,7 @@ def test_a_study_that_is_not_there_is_said(finished: Path, mc1opt_here) -> None:
 def test_run_refuses_a_mode_that_there_is_not(tiny: Path, mc1opt_here) -> None:
     ended = mc1opt_here(*TINY_SEARCH, "--wandb", "on")
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr == "Error: --wandb 'on' is no mode. Give off, offline or online.\n"
+    assert "--wandb 'on'" in ended.stderr
 
 
 @pytest.mark.slow
@@ -151,18 +160,18 @@ def test_with_a_server_that_never_answers_a_search_ends_the_same(
     begun = time.monotonic()
     without = mc1opt_here(*DONE)
     seconds = time.monotonic() - begun
-    assert mc1opt_here(*OFFLINE).returncode == 0
+    assert mc1opt(*OFFLINE).returncode == 0
     study = stored_study("tiny")
     monkeypatch.setenv("WANDB_API_KEY", API_KEY)
     with silent_server() as url:
         monkeypatch.setenv("WANDB_BASE_URL", url)
         begun = time.monotonic()
         ended = mc1opt_here(*DONE, "--wandb", "online")
-        assert time.monotonic() - begun - seconds < THREEFOLD * LIMIT
+        assert time.monotonic() - begun - seconds < LIMIT
     assert ended.returncode == without.returncode == 0
     lines = [line for line in ended.stdout.splitlines() if line not in without.stdout.splitlines()]
     (warning,) = [line for line in lines if line.startswith("W&B:")]
-    assert "were not uploaded: there was no progress for 4.5 s. They are kept. Upload them:" in warning
+    assert "no progress for 4.5 s" in warning
     assert ended.stderr == without.stderr
     assert stored_study("tiny") == study
 
@@ -174,10 +183,9 @@ def test_a_search_that_is_stopped_is_mirrored_too(tiny: Path, start) -> None:
     search.send_signal(signal.SIGINT)
     ended = finish(search, SECONDS)
     assert (ended.returncode, ended.stderr) == (130, "")
-    mirrored, go_on = ended.stdout.splitlines()[-2:]
+    mirrored, _go_on = ended.stdout.splitlines()[-2:]
     runs = len(best_trials(5)) + 1
     assert mirrored.startswith(f"W&B: {runs} runs of study tiny mirrored offline, {runs} written now.")
-    assert go_on.startswith("Go on with:")
     assert mirrored_values() == best_trials(5)
 
 

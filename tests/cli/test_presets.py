@@ -167,7 +167,7 @@ def test_an_unknown_preset_cannot_be_shown(mc1opt_here) -> None:
 def test_too_little_memory_for_54_million_parameters_is_refused_before_the_start(
     images: Path, mc1opt_here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mc1opt.published.plan.available_memory", lambda: 10**9)
+    monkeypatch.setattr("mc1opt.published.measure.available_memory", lambda: 10**9)
     result = mc1opt_here("presets", "run", "cnn-deep", "--data", "images", "--device", "cpu")
     assert result.returncode == 1
     assert "too little memory" in result.stderr

@@ -52,7 +52,7 @@ def study(storage: StudyStorage) -> optuna.Study:
 @pytest.mark.postgresql
 def test_reading_makes_no_tables_on_a_server(postgresql: str) -> None:
     url = new_database(postgresql)
-    with pytest.raises(StorageError, match=r"has no studies yet.*mc1opt run"):
+    with pytest.raises(StorageError, match="mc1opt run"):
         open_storage(url, create=False)
     assert tables_of(url) == []
 
@@ -62,7 +62,7 @@ def test_reading_makes_no_tables_on_a_server(postgresql: str) -> None:
 def test_a_database_of_another_program_is_left_as_it_is_on_a_server(postgresql: str, create: bool) -> None:
     url = new_database(postgresql)
     execute(url, "CREATE TABLE orders (id INTEGER)")
-    with pytest.raises(StorageError, match=r"of another program \(its tables: orders\)"):
+    with pytest.raises(StorageError, match="orders"):
         open_storage(url, create=create)
     assert tables_of(url) == ["orders"]
 
@@ -72,7 +72,7 @@ def test_tables_of_another_optuna_are_refused_on_a_server(postgresql: str) -> No
     url = new_database(postgresql)
     close(open_storage(url, create=True))
     execute(url, "UPDATE alembic_version SET version_num = 'v0.9.0.a'")
-    with pytest.raises(StorageError, match=r"of another version of Optuna.*optuna storage upgrade"):
+    with pytest.raises(StorageError, match="optuna storage upgrade"):
         open_storage(url, create=False)
 
 

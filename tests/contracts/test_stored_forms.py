@@ -32,6 +32,7 @@ from mc1opt.machine.devices import resolve_precision
 from mc1opt.machine.environment import versions
 from mc1opt.spec import DataSet, Fidelity, Training
 from mc1opt.training.loop import train
+from tests.support.command import mc1opt
 from tests.support.curves import Switches
 from tests.support.image_sets import write_arrays_folder, write_binary_folder
 from tests.support.studies import WHOLE, fail_some, run_study, stored
@@ -150,13 +151,14 @@ def test_kept_weights_of_a_stored_trial_are_exported_to_the_same_tensors(small) 
     assert all((now[name] == tensor).all() for name, tensor in before.items())
 
 
-def test_runs_that_were_mirrored_are_not_written_again(small) -> None:
+@pytest.mark.usefixtures("small")
+def test_runs_that_were_mirrored_are_not_written_again() -> None:
     (ledger,) = Path("storage/wandb").glob(".mc1opt-*.json")
     before = json.loads(ledger.read_text())
     for run in before["runs"].values():
         (ledger.parent / run["folder"]).mkdir()
     assert len(before["runs"]) == 11
-    done = small("mirror", "--study", "small", "--wandb", "offline")
+    done = mc1opt("mirror", "--study", "small", "--wandb", "offline")
     assert done.returncode == 0, done.stderr
     assert json.loads(ledger.read_text()) == before
 

@@ -85,12 +85,12 @@ def test_a_password_is_not_shown_and_a_path_stays_as_it_is(storage: str, shown: 
 
 @pytest.mark.parametrize("text", ["nothing://host/x", "://"])
 def test_an_unknown_url_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="no database that SQLAlchemy knows"):
+    with pytest.raises(UsageError, match="SQLAlchemy"):
         open_storage(text, create=True)
 
 
 def test_a_database_in_memory_is_refused() -> None:
-    with pytest.raises(UsageError, match="lost with the process"):
+    with pytest.raises(UsageError, match="--storage"):
         open_storage("sqlite://", create=True)
 
 
@@ -130,6 +130,6 @@ def test_a_tilde_is_the_home_folder_also_in_a_url(
 
 def test_a_sqlite_url_with_two_slashes_is_told_of_the_third(tmp_path: Path) -> None:
     for url in ("sqlite://~/x.db", "sqlite://folder/x.db"):
-        with pytest.raises(UsageError, match="behind three slashes"):
+        with pytest.raises(UsageError, match="sqlite:///"):
             open_storage(url, create=True)
     assert list(tmp_path.iterdir()) == []

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 
@@ -11,12 +12,35 @@ from mc1opt.database import ownership
 from mc1opt.database.ownership import is_dead, this_owner
 
 
-def test_this_process_lives() -> None:
-    assert is_dead(this_owner()) is False
-
-
 def test_nobody_is_dead() -> None:
     assert is_dead(None) is True
+
+
+OTHER = {"started": (this_owner()["started"] or 0) - 1}
+"""Another process, which had the id of this one."""
+
+
+@pytest.mark.parametrize(
+    ("changes", "dead"),
+    [
+        ({}, False),
+        (OTHER, True),
+        ({"started": None}, None),
+        ({"host": "elsewhere.example"}, None),
+        (OTHER | {"pid_namespace": "pid:[1]"}, None),
+    ],
+    ids=["this process", "the id used again", "no start times", "another host", "another container"],
+)
+def test_an_owner_is_judged_only_by_what_distinguishes_processes(
+    changes: dict[str, Any], dead: bool | None
+) -> None:
+    assert is_dead(this_owner() | changes) is dead
+
+
+@pytest.mark.parametrize(("changes", "dead"), [({}, False), (OTHER, True)])
+def test_owners_that_were_stored_without_a_namespace_are_judged(changes: dict[str, Any], dead: bool) -> None:
+    stored = {key: value for key, value in this_owner().items() if key != "pid_namespace"}
+    assert is_dead(stored | changes) is dead
 
 
 def test_an_ended_process_is_dead() -> None:
@@ -42,11 +66,6 @@ def test_a_killed_process_that_nobody_waited_for_is_dead() -> None:
         process.communicate()
 
 
-def test_a_process_id_that_was_used_again_is_another_process() -> None:
-    owner = this_owner()
-    assert is_dead({**owner, "started": (owner["started"] or 0) - 1}) is True
-
-
 def test_an_owner_before_the_last_boot_of_the_same_machine_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ownership, "_machine_id", lambda: "this one")
     before = {**this_owner(), "boot": "another boot"}
@@ -60,21 +79,3 @@ def test_an_owner_before_the_last_boot_of_the_same_machine_is_dead(monkeypatch: 
 def test_where_machines_have_no_id_a_boot_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ownership, "_machine_id", lambda: None)
     assert is_dead({**this_owner(), "boot": "another boot"}) is None
-
-
-def test_nothing_is_said_of_another_container_where_the_same_id_is_another_process() -> None:
-    assert is_dead({**this_owner(), "pid_namespace": "pid:[1]", "started": 1}) is None
-
-
-def test_an_owner_of_an_older_mc1opt_is_told_by_its_process() -> None:
-    owner = {key: value for key, value in this_owner().items() if key != "pid_namespace"}
-    assert is_dead(owner) is False
-    assert is_dead({**owner, "started": (owner["started"] or 0) - 1}) is True
-
-
-def test_nothing_is_said_where_start_times_are_not_told() -> None:
-    assert is_dead({**this_owner(), "started": None}) is None
-
-
-def test_nothing_is_said_of_another_host() -> None:
-    assert is_dead({**this_owner(), "host": "elsewhere.example"}) is None

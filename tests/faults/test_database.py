@@ -186,10 +186,10 @@ def take_the_schema_back_for_years(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (truncate, "damaged|cannot be read"),
-        (flip_a_bit, "damaged|cannot be read"),
+        (truncate, "damaged|malformed"),
+        (flip_a_bit, "malformed"),
         (empty, "is empty"),
-        (take_another_program_s, "database of another program"),
+        (take_another_program_s, "recipes"),
         (take_the_schema_back, "optuna storage upgrade"),
         (take_the_schema_back_for_years, "optuna storage upgrade"),
     ],

@@ -46,7 +46,7 @@ def test_every_format_gives_the_logits_of_the_trained_network(
 @pytest.mark.parametrize("name", ["model.pt", "model.pth", "model.pkl", "model"])
 def test_a_pickle_is_not_opened(name: str) -> None:
     Path(name).write_bytes(pickle.dumps(Trap()))
-    with pytest.raises(ModelError, match=rf"{name} is not opened: .*Pickles .* can execute code"):
+    with pytest.raises(ModelError, match=rf"{name}.*Pickles"):
         open_model(Path(name), RECORD)
     assert not Path("executed").exists()
 
@@ -64,19 +64,14 @@ def test_a_pt2_file_that_was_not_exported_here_is_not_opened(exported: Path) -> 
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ModelError, match=r"is not in the record of exports, storage/exports/exports\.jsonl"):
+    with pytest.raises(ModelError, match=r"not in the record .*storage/exports/exports\.jsonl"):
         open_model(path, RECORD)
 
 
-def test_without_the_record_no_pt2_file_is_opened(exported: Path) -> None:
-    with pytest.raises(ModelError, match="it is not opened"):
-        open_model(EXPORTS / "trial-1.pt2", Path("none.jsonl"))
-
-
-def test_the_hash_of_another_format_opens_no_pt2_file(exported: Path) -> None:
-    lines = RECORD.read_text().replace('"pt2"', '"onnx"')
-    RECORD.write_text(lines)
-    with pytest.raises(ModelError, match="it is not opened"):
+@pytest.mark.parametrize("record", ["", "of another format"])
+def test_without_its_line_in_the_record_no_pt2_file_is_opened(exported: Path, record: str) -> None:
+    RECORD.write_text(RECORD.read_text().replace('"pt2"', '"onnx"') if record else "")
+    with pytest.raises(ModelError, match="not in the record"):
         open_model(EXPORTS / "trial-1.pt2", RECORD)
 
 
@@ -103,7 +98,7 @@ def test_onnx_whose_weights_are_in_another_file_is_refused(exported: Path, locat
         tensor.raw_data = b""
         external_data_helper.set_external_data(tensor, location)
 
-    with pytest.raises(ModelError, match=rf"keeps its weights in another file \({location}\), which is not"):
+    with pytest.raises(ModelError, match=rf"another file \({location}\)"):
         open_model(change_onnx(move_out), RECORD)
 
 
@@ -123,8 +118,8 @@ def test_external_data_is_found_wherever_it_hides(exported: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (set_labels("cat", "dog"), r"a model of other classes \(2: cat, dog\); mc1opt's have 10: airplane,"),
-        (lambda model: model.ClearField("metadata_props"), "does not say the names of its classes"),
+        (set_labels("cat", "dog"), r"2: cat, dog.* 10: airplane,"),
+        (lambda model: model.ClearField("metadata_props"), "no class names"),
         (lambda model: model.graph.ClearField("node"), "cannot be run by onnxruntime"),
         (lambda model: model.graph.output.pop(), "its outputs are"),
     ],
@@ -149,7 +144,7 @@ def test_onnx_with_other_inputs_is_refused() -> None:
     classes = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
     onnx.helper.set_model_props(model, {"labels": json.dumps(classes)})
     Path("other.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(ModelError, match="is no model of mc1opt: its inputs are"):
+    with pytest.raises(ModelError, match="its inputs are"):
         open_model(Path("other.onnx"), RECORD)
 
 
@@ -177,7 +172,7 @@ def test_onnx_whose_weights_are_not_finite_is_refused(exported: Path) -> None:
                 array = np.full(tuple(tensor.dims), np.nan, dtype=np.float32)
                 tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
 
-    with pytest.raises(ModelError, match="gives probabilities that are not finite"):
+    with pytest.raises(ModelError, match="not finite"):
         open_model(change_onnx(break_weights), RECORD)
 
 
@@ -204,7 +199,7 @@ def test_an_ending_in_capitals_is_the_same_format(exported: Path) -> None:
 def test_a_pt2_file_that_torch_cannot_read_is_refused_with_torchs_version() -> None:
     Path("broken.pt2").write_bytes(b"no archive")
     known = {hashlib.sha256(b"no archive").hexdigest()}
-    with pytest.raises(ModelError, match=rf"broken\.pt2 cannot be read by torch {torch.__version__[:4]}"):
+    with pytest.raises(ModelError, match=rf"broken\.pt2 .*torch {torch.__version__[:4]}"):
         open_pt2(Path("broken.pt2"), known=known)
 
 
@@ -224,15 +219,15 @@ def test_a_truncated_file_is_refused(exported: Path, name: str) -> None:
 
 def test_safetensors_of_others_are_refused() -> None:
     save_file({"weight": np.zeros(3)}, "other.safetensors")
-    with pytest.raises(ModelError, match=r"other\.safetensors is no model of mc1opt"):
+    with pytest.raises(ModelError, match=r"other\.safetensors"):
         open_model(Path("other.safetensors"), RECORD)
 
 
 def test_of_weights_alone_it_is_said_what_makes_a_model_of_them(trained: Trained) -> None:
-    with pytest.raises(ModelError, match=r"`.*export --study NAME --trial NUMBER` makes a model of"):
+    with pytest.raises(ModelError, match="export --study NAME --trial NUMBER"):
         open_model(trained.weights, RECORD)
     model = write_model(Path("storage/models/s"), trained)
-    with pytest.raises(ModelError, match=r"part of a model folder: give the folder, storage/models/s\."):
+    with pytest.raises(ModelError, match="the folder, storage/models/s"):
         open_model(model / "model.safetensors", RECORD)
 
 
@@ -250,10 +245,10 @@ def test_a_file_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch, en
         return read(asked)
 
     monkeypatch.setattr(Path, "read_bytes", refused)
-    with pytest.raises(ModelError, match=rf"m\.{ending} cannot be read: Permission denied\."):
+    with pytest.raises(ModelError, match=rf"m\.{ending} .*Permission denied"):
         open_model(path, RECORD)
 
 
 def test_a_model_that_does_not_exist_is_named() -> None:
-    with pytest.raises(ModelError, match=r"there is no model none\.onnx"):
+    with pytest.raises(ModelError, match=r"none\.onnx"):
         open_model(Path("none.onnx"), RECORD)

@@ -37,22 +37,20 @@ def test_a_device_that_is_there_is_taken(machine):
 
 
 def test_an_unknown_device_is_named_with_what_is_allowed():
-    with pytest.raises(UsageError, match=r"unknown device 'tpu'\. Allowed: auto, cpu, cuda, mps"):
+    with pytest.raises(UsageError, match=r"'tpu'.*auto, cpu, cuda, mps"):
         resolve_device("tpu")
 
 
-@pytest.mark.parametrize(
-    ("build", "text"), [("12.8", r"built with CUDA 12\.8"), (None, "built with no CUDA")]
-)
+@pytest.mark.parametrize(("build", "text"), [("12.8", r"CUDA 12\.8"), (None, "no CUDA")])
 def test_cuda_that_is_absent_is_an_error_that_says_how_torch_was_built(machine, build, text):
     machine(cuda_build=build)
-    with pytest.raises(UsageError, match=f"--device cuda: torch .*{text}"):
+    with pytest.raises(UsageError, match=f"--device cuda.*{text}"):
         resolve_device("cuda")
 
 
 def test_mps_that_is_absent_is_an_error(machine):
     machine()
-    with pytest.raises(UsageError, match="--device mps: torch"):
+    with pytest.raises(UsageError, match="--device mps"):
         resolve_device("mps")
 
 

@@ -1,8 +1,11 @@
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
+from mc1opt.machine import resources
 from mc1opt.machine.resources import (
     GPU_WORKERS,
     WORKER_MEMORY,
@@ -18,13 +21,15 @@ GIB = 1 << 30
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine of 16 CPUs and 64 GiB, 32 of them available, without control groups."""
+    """A machine of 16 CPUs, with 32 GiB of free memory, without control groups."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)), raising=False)
-    monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 64 * GIB // 4096, "SC_PAGE_SIZE": 4096}.get)
-    write(
-        tmp_path / "proc/meminfo", f"MemTotal: {64 * GIB // 1024} kB\nMemAvailable: {32 * GIB // 1024} kB\n"
-    )
+    monkeypatch.setattr(resources, "_ROOT", tmp_path)
+    set_free_memory(monkeypatch, 32 * GIB)
     return tmp_path
+
+
+def set_free_memory(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=size))
 
 
 def write(path: Path, content: object) -> None:
@@ -48,13 +53,13 @@ def group_v1(machine: Path, controller: str) -> Path:
 
 
 def test_without_limits_it_is_the_affinity(machine):
-    assert available_cpus(machine) == 16
+    assert available_cpus() == 16
 
 
 def test_without_affinity_it_is_the_number_of_cpus(machine, monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 5)
-    assert available_cpus(machine) == 5
+    assert available_cpus() == 5
 
 
 @pytest.mark.parametrize(
@@ -69,14 +74,14 @@ def test_without_affinity_it_is_the_number_of_cpus(machine, monkeypatch):
 )
 def test_a_quota_of_version_2_limits_the_cpus(machine, content, cpus):
     write(group_v2(machine) / "cpu.max", content)
-    assert available_cpus(machine) == cpus
+    assert available_cpus() == cpus
 
 
 def test_the_quota_of_a_group_around_holds_too(machine):
     group = group_v2(machine)
     write(group / "cpu.max", "400000 100000")
     write(group.parent / "cpu.max", "300000 100000")
-    assert available_cpus(machine) == 3
+    assert available_cpus() == 3
 
 
 @pytest.mark.parametrize(("quota", "cpus"), [(-1, 16), (300_000, 3)])
@@ -84,16 +89,11 @@ def test_a_quota_of_version_1_limits_the_cpus(machine, quota, cpus):
     group = group_v1(machine, "cpu")
     write(group / "cpu.cfs_quota_us", quota)
     write(group / "cpu.cfs_period_us", 100_000)
-    assert available_cpus(machine) == cpus
+    assert available_cpus() == cpus
 
 
 def test_without_limits_it_is_the_memory_that_is_available(machine):
-    assert available_memory(machine) == 32 * GIB
-
-
-def test_without_proc_it_is_all_memory(machine):
-    (machine / "proc/meminfo").unlink()
-    assert available_memory(machine) == 64 * GIB
+    assert available_memory() == 32 * GIB
 
 
 def test_a_limit_of_version_2_counts_what_is_used_but_not_the_cache(machine):
@@ -101,14 +101,14 @@ def test_a_limit_of_version_2_counts_what_is_used_but_not_the_cache(machine):
     write(group / "memory.max", 8 * GIB)
     write(group / "memory.current", 5 * GIB)
     write(group / "memory.stat", f"anon 1\ninactive_file {2 * GIB}")
-    assert available_memory(machine) == 5 * GIB
+    assert available_memory() == 5 * GIB
 
 
 def test_a_limit_of_version_2_that_is_none_does_not_count(machine):
     group = group_v2(machine)
     write(group / "memory.max", "max")
     write(group / "memory.current", 5 * GIB)
-    assert available_memory(machine) == 32 * GIB
+    assert available_memory() == 32 * GIB
 
 
 def test_a_limit_of_version_1_counts_what_is_used_but_not_the_cache(machine):
@@ -116,37 +116,35 @@ def test_a_limit_of_version_1_counts_what_is_used_but_not_the_cache(machine):
     write(group / "memory.limit_in_bytes", 8 * GIB)
     write(group / "memory.usage_in_bytes", 5 * GIB)
     write(group / "memory.stat", f"inactive_file 7\ntotal_inactive_file {GIB}")
-    assert available_memory(machine) == 4 * GIB
+    assert available_memory() == 4 * GIB
 
 
-def test_a_cpu_gets_a_worker_each(machine):
-    assert default_workers("cpu", root=machine) == 16
-
-
-def test_memory_limits_the_workers(machine):
-    write(machine / "proc/meminfo", f"MemAvailable: {3.5 * WORKER_MEMORY // 1024:.0f} kB")
-    assert default_workers("cpu", root=machine) == 3
-
-
-def test_there_is_always_one_worker(machine):
-    write(machine / "proc/meminfo", "MemAvailable: 0 kB")
-    assert default_workers("cpu", root=machine) == 1
+@pytest.mark.parametrize(
+    ("device", "free", "workers"),
+    [
+        ("cpu", 32 * GIB, 16),
+        ("cpu", 3.5 * WORKER_MEMORY, 3),
+        ("cpu", 0, 1),
+        ("cuda", 32 * GIB, GPU_WORKERS),
+        ("mps", 32 * GIB, 1),
+    ],
+)
+def test_a_cpu_gets_a_worker_each_and_a_gpu_few_if_memory_is_enough(
+    machine, monkeypatch, device, free, workers
+):
+    set_free_memory(monkeypatch, int(free))
+    assert default_workers(device) == workers
 
 
 def test_memory_is_enough_for_so_many_workers_whatever_the_cpus(machine):
-    assert workers_in_memory(root=machine) == 32
-    assert workers_in_memory(64 * GIB, root=machine) == 1
+    assert workers_in_memory() == 32
+    assert workers_in_memory(64 * GIB) == 1
 
 
 def test_kills_for_want_of_memory_are_counted_where_the_system_does(machine):
-    assert memory_kills(machine) is None
+    assert memory_kills() is None
     write(machine / "proc/vmstat", "nr_free_pages 12\noom_kill 3\nswap_ra 4")
-    assert memory_kills(machine) == 3
-
-
-@pytest.mark.parametrize(("device", "workers"), [("cuda", GPU_WORKERS), ("mps", 1)])
-def test_a_gpu_gets_few_workers(machine, device, workers):
-    assert default_workers(device, root=machine) == workers
+    assert memory_kills() == 3
 
 
 def test_this_machine_has_cpus_and_memory():

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from mc1opt.config import CLASS_NAMES, MLP, SGD, Config, LinearLayer
 from mc1opt.data.images import open_test_images
@@ -13,63 +14,52 @@ from mc1opt.errors import DataError, ModelError, StorageError
 from mc1opt.measurement.final_test import (
     KEPT_A_CLASS,
     Decisions,
-    Final,
     FinalTest,
     decide,
     misclassified_path,
     run_final_test,
     stored_accuracies,
 )
-from mc1opt.measurement.store import StoredTraining, TrainingKey
+from mc1opt.measurement.plan import Job
+from mc1opt.measurement.store import StoredTraining
 from mc1opt.models.build import build_model
 from mc1opt.spec import DataSet
 from mc1opt.training.checkpoint import save_weights
 from mc1opt.training.model_folder import file_sha256
-from tests.support.curves import curve, example_training
+from tests.support.curves import example_training
 from tests.support.image_sets import make_arrays
+from tests.support.measuring import stored_training
 from tests.support.retraining import fixed_confusion, small_images
 
-FOLDER = Path("models")
+FOLDER, WEIGHTS = Path("models"), Path("w.safetensors")
 CONFIG = Config(
     architecture=MLP(layers=(LinearLayer(width=4),)), optimizer=SGD(learning_rate=0.1), batch_size=10
 )
 
 
-def final(seed: int, weights: str = "") -> Final:
+def final(seed: int, weights: str = "") -> tuple[Job, StoredTraining]:
     """A finished training with this seed, and a file for its weights."""
-    training = example_training(seed=seed)
     path = Path(weights or f"weights-{seed}")
     path.write_text(weights or str(seed))
-    return Final(
-        StoredTraining(
-            key=TrainingKey.of(training),
-            curve=tuple(curve(training)),
-            seconds=1.0,
-            weights_sha256=file_sha256(path),
-            versions={},
-            commit=None,
-            ended="",
-        ),
-        path,
-        training.config,
-    )
+    training = example_training(seed=seed, weights=str(path))
+    return Job("#1", seed, training), stored_training(training, weights_sha256=file_sha256(path))
 
 
 class Look:
-    """A test of finals, and what it said and measured."""
+    """A test of trainings, and what it wrote and measured."""
 
-    def __init__(self, data: DataSet, *finals: Final) -> None:
+    def __init__(self, data: DataSet, *trained: tuple[Job, StoredTraining]) -> None:
         self.lines: list[str] = []
-        self.measured: list[Path] = []
+        self.measured: list[str] = []
 
         def measure(weights: Path, *arguments: object) -> Decisions:
-            self.measured.append(weights)
+            self.measured.append(str(weights))
             return fixed_confusion(weights, *arguments)
 
         self.result = run_final_test(
-            finals,
+            trained,
             data=data,
-            reason=f"retrain of study s: config {finals[0].stored.key.config_id}, {len(finals)} seeds",
+            reason="why",
             folder=FOLDER,
             device="cpu",
             write=self.lines.append,
@@ -84,62 +74,41 @@ def openings() -> list[dict[str, str]]:
 # ---- Opening ---------------------------------------------------------------------------------------------
 
 
-def test_all_models_are_tested_at_one_opening_which_is_recorded_and_said() -> None:
-    finals = [final(seed) for seed in (5, 3, 4)]
-    look = Look(small_images(), *finals)
-    (opening,) = openings()
-    config_id = finals[0].stored.key.config_id
-    assert opening["reason"] == f"retrain of study s: config {config_id}, 3 seeds"
-    assert look.measured == [each.weights for each in finals]
+def test_all_models_are_tested_at_one_opening_which_is_recorded_and_announced() -> None:
+    look = Look(small_images(), *(final(seed) for seed in (5, 3, 4)))
+    assert [opening["reason"] for opening in openings()] == ["why"]
+    assert look.measured == ["weights-5", "weights-3", "weights-4"]
     assert list(look.result.by_seed) == [5, 3, 4]
-    assert look.lines == ["The test images are opened now, for the first time for this study."]
-    assert look.result.opened_now
+    assert "first time" in look.lines[0]
     assert look.result.opened_before == []
 
 
-def test_a_second_opening_says_when_and_why_they_were_opened_before() -> None:
+def test_openings_of_before_are_named_with_their_time_and_reason() -> None:
     data = small_images()
     Look(data, final(1))
     open_test_images(data, "evaluate model x", FOLDER / "test_openings.jsonl", "cpu")
+    with (FOLDER / "test_openings.jsonl").open("a") as file:
+        file.write('{"time": "20\n')  # damaged, and an opening nevertheless
     look = Look(data, final(2))
-    assert "opened 2 times before: " in look.lines[0]
-    assert "evaluate model x" in look.lines[0]
-    assert len(openings()) == 3
-    assert [before.split(" ", 1)[1] for before in look.result.opened_before] == [
-        opening["reason"] for opening in openings()[:2]
-    ]
+    before = look.result.opened_before
+    assert [text.split(" ", 1)[1] for text in before[:2]] == ["why", "evaluate model x"]
+    assert len(before) == 3
+    assert "3 times" in look.lines[0]
+    assert all(text in look.lines[0] for text in before)
 
 
-def test_a_damaged_line_of_the_record_is_an_opening_nevertheless() -> None:
-    FOLDER.mkdir()
-    (FOLDER / "test_openings.jsonl").write_text('{"time": "20\n')
-    assert "opened once before: at an unknown time" in Look(small_images(), final(1)).lines[0]
-
-
-def test_models_that_were_tested_have_their_stored_result_and_the_images_stay_closed() -> None:
+def test_only_models_that_were_not_tested_are_measured() -> None:
     data = small_images()
-    first = Look(data, final(1), final(2))
+    first = Look(data, final(1), final(2)).result
+    assert Look(data, final(1), final(3)).measured == ["weights-3"]
+    assert Look(data, final(1, "other weights")).measured == ["other weights"]
+    count = len(openings())
     for path in Path(data.folder).glob("test_*.npy"):
         path.unlink()
     again = Look(data, final(1), final(2))
-    assert again.measured == []
-    assert again.result.confusions == first.result.confusions
-    assert again.result.time == first.result.time
-    assert not again.result.opened_now
+    assert (again.measured, len(openings())) == ([], count)
+    assert (again.result.confusions, again.result.time) == (first.confusions, first.time)
     assert "stay closed" in again.lines[0]
-    assert len(openings()) == 1
-
-
-def test_of_several_models_only_those_that_were_not_tested_are_measured() -> None:
-    data = small_images()
-    Look(data, final(1))
-    assert Look(data, final(1), final(2)).measured == [Path("weights-2")]
-
-
-def test_other_weights_of_the_same_training_are_another_model() -> None:
-    data = small_images()
-    Look(data, final(1))
-    assert Look(data, final(1, "others")).measured == [Path("others")]
 
 
 def test_images_that_cannot_be_opened_are_an_error_and_the_attempt_is_recorded() -> None:
@@ -153,28 +122,38 @@ def test_images_that_cannot_be_opened_are_an_error_and_the_attempt_is_recorded()
 # ---- Counting --------------------------------------------------------------------------------------------
 
 
-def test_a_networks_decisions_are_those_of_its_greatest_logits() -> None:
-    arrays = make_arrays(test_images=1001)  # more than two batches, the last one of a single image
+def network() -> nn.Module:
     torch.manual_seed(0)
-    model = build_model(CONFIG.architecture, mean=torch.full((3,), 128.0), std=torch.full((3,), 64.0))
-    save_weights(model, Path("w.safetensors"), {})
+    return build_model(CONFIG.architecture, mean=torch.full((3,), 128.0), std=torch.full((3,), 64.0))
+
+
+def decided(count: int) -> Decisions:
+    """What the network in `WEIGHTS` decides on so many images."""
+    arrays = make_arrays(test_images=count)
     images, labels = torch.from_numpy(arrays.test_images), torch.from_numpy(arrays.test_labels).long()
-    decisions = decide(Path("w.safetensors"), CONFIG, images, labels)
+    return decide(WEIGHTS, CONFIG, images, labels)
+
+
+def test_a_networks_decisions_are_those_of_its_greatest_logits() -> None:
+    count = 1001  # more than two batches, the last one of a single image
+    model = network()
+    save_weights(model, WEIGHTS, {})
     with torch.inference_mode():
-        expected = model.eval()(images).argmax(1)
-    assert decisions.tolist() == expected.tolist()
-    assert len(set(decisions.tolist())) > 1
+        expected = model.eval()(torch.from_numpy(make_arrays(test_images=count).test_images)).argmax(1)
+    assert decided(count).tolist() == expected.tolist()
+    assert len(set(expected.tolist())) > 1
 
 
-def test_a_network_that_decides_nothing_is_an_error_and_no_result() -> None:
-    arrays = make_arrays(test_images=20)
-    model = build_model(CONFIG.architecture, mean=torch.full((3,), 128.0), std=torch.full((3,), 64.0))
+def test_damaged_weights_and_logits_that_are_not_finite_are_errors() -> None:
+    WEIGHTS.write_bytes(b"no weights")
+    with pytest.raises(ModelError, match="safetensors"):
+        decided(1)
+    model = network()
     with torch.no_grad():
         list(model.parameters())[-2].fill_(3e38)  # finite, and its products are not
-    save_weights(model, Path("w.safetensors"), {})
-    images, labels = torch.from_numpy(arrays.test_images), torch.from_numpy(arrays.test_labels).long()
-    with pytest.raises(ModelError, match="cannot be tested: its logits are not finite"):
-        decide(Path("w.safetensors"), CONFIG, images, labels)
+    save_weights(model, WEIGHTS, {})
+    with pytest.raises(ModelError, match="not finite"):
+        decided(20)
 
 
 def test_confusions_and_wrong_images_are_counted_by_true_class_and_decision() -> None:
@@ -202,7 +181,7 @@ def test_a_damaged_result_is_an_error_that_names_its_line(field: str, value: obj
     path = FOLDER / "test_results.jsonl"
     first, second = path.read_text().splitlines()
     path.write_text(f"{first}\n{json.dumps(json.loads(second) | {field: value})}\n")
-    with pytest.raises(StorageError, match=rf"test_results\.jsonl, line 2 is no test result: {field}"):
+    with pytest.raises(StorageError, match=rf"test_results\.jsonl, line 2 .*{field}"):
         stored_accuracies(FOLDER)
 
 
@@ -213,7 +192,7 @@ def test_a_few_wrong_images_of_the_kept_model_are_kept_for_people_to_look_at() -
     images = np.load(Path(data.folder) / "test_images.npy")
     labels = np.load(Path(data.folder) / "test_labels.npy")
     (path,) = FOLDER.glob("misclassified-*.npz")
-    assert path == misclassified_path(FOLDER, finals[0].stored.weights_sha256)
+    assert path == misclassified_path(FOLDER, finals[0][1].weights_sha256)
     with np.load(path, allow_pickle=False) as kept:
         indices = kept["indices"]
         assert len(indices) > 0
@@ -221,12 +200,6 @@ def test_a_few_wrong_images_of_the_kept_model_are_kept_for_people_to_look_at() -
         assert (kept["labels"] == labels[indices]).all()
         assert (kept["decisions"] == (labels[indices] + 1) % 10).all()
         assert np.bincount(kept["labels"]).max() <= KEPT_A_CLASS
-
-
-def test_weights_that_are_damaged_are_an_error() -> None:
-    Path("w.safetensors").write_bytes(b"no weights")
-    with pytest.raises(ModelError, match="safetensors"):
-        decide(Path("w.safetensors"), CONFIG, torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.zeros(1))
 
 
 def diagonal(correct: int, wrong: int) -> list[list[int]]:
@@ -242,7 +215,7 @@ def test_accuracies_are_shares_of_the_diagonal() -> None:
     first[3] = [0] * 10
     second[3] = [0] * 10
     second[0] = [0, 10, 0, 0, 0, 0, 0, 0, 0, 0]
-    result = FinalTest({11: first, 12: second}, [], True, "")
+    result = FinalTest({11: first, 12: second}, [], "")
     assert result.by_seed == {11: 81 / 90, 12: 48 / 90}
     shares = dict.fromkeys(CLASS_NAMES, 15 / 20) | {"airplane": 9 / 20, "cat": None}
     assert result.by_class == shares

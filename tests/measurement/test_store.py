@@ -5,24 +5,12 @@ from pathlib import Path
 import pytest
 
 from mc1opt.errors import StorageError
-from mc1opt.measurement.store import Failure, StoredTraining, TrainingKey, TrainingStore
-from mc1opt.spec import Fold, Training
+from mc1opt.measurement.store import Failure, TrainingKey, TrainingStore
+from mc1opt.spec import Fold
 from tests.support.curves import curve, example_training
+from tests.support.measuring import stored_training
 
 PATH = Path("models/trainings.jsonl")
-
-
-def finished(training: Training, **changes: object) -> StoredTraining:
-    """A training that has ended; `changes` are further fields of its record."""
-    fields = {
-        "key": TrainingKey.of(training),
-        "curve": tuple(curve(training)),
-        "seconds": 1.5,
-        "versions": {"torch": "2.0", "threads": 1},
-        "commit": None,
-        "ended": "2026-01-01T00:00:00+00:00",
-    }
-    return StoredTraining(**(fields | changes))
 
 
 def test_what_is_added_is_found_by_this_store_and_by_the_next_one() -> None:
@@ -30,24 +18,24 @@ def test_what_is_added_is_found_by_this_store_and_by_the_next_one() -> None:
     assert store.find(example_training()) is None
     fold = example_training(fold=Fold(index=1, count=5))
     for training in (example_training(), fold):
-        store.add(finished(training))
-        assert store.find(training) == finished(training)
+        store.add(stored_training(training))
+        assert store.find(training) == stored_training(training)
     for training in (example_training(), fold):
-        assert TrainingStore(PATH).find(training) == finished(training)
+        assert TrainingStore(PATH).find(training) == stored_training(training)
 
 
 def test_of_several_trainings_with_one_key_the_last_one_counts() -> None:
     for seconds in (1.0, 2.0):
-        TrainingStore(PATH).add(finished(example_training(), seconds=seconds))
+        TrainingStore(PATH).add(stored_training(example_training(), seconds=seconds))
     assert TrainingStore(PATH).find(example_training()).seconds == 2.0
 
 
 def test_a_failure_has_no_value_and_no_weights() -> None:
     training = example_training(weights="none.safetensors")
     failure = Failure(kind="diverged", message="the training loss is nan")
-    stored = finished(training, failure=failure)
+    stored = stored_training(training, failure=failure)
     assert stored.value is None
-    assert finished(training).value == curve(training)[-1].accuracy
+    assert stored_training(training).value == curve(training)[-1].accuracy
     TrainingStore(PATH).add(stored)
     assert TrainingStore(PATH).find(training) == stored
 
@@ -68,22 +56,25 @@ OTHERS = {
 @pytest.mark.parametrize("changes", OTHERS.values(), ids=OTHERS)
 def test_another_training_is_another_entry(changes: dict[str, object]) -> None:
     store = TrainingStore(PATH)
-    store.add(finished(example_training()))
+    store.add(stored_training(example_training()))
     assert store.find(example_training()) is not None
     assert store.find(example_training(**changes)) is None
+    assert store.checkpoint_path(example_training(**changes)) != store.checkpoint_path(example_training())
 
 
-def test_where_the_images_lie_and_where_weights_go_makes_no_other_training() -> None:
-    training = example_training()
+def test_where_images_and_weights_lie_makes_no_other_training_and_smaller_steps_another_checkpoint() -> None:
+    store, training = TrainingStore(PATH), example_training()
     moved = training.model_copy(
         update={"data": training.data.model_copy(update={"folder": "/elsewhere"}), "weights": "w"}
     )
     assert TrainingKey.of(moved) == TrainingKey.of(training)
+    assert store.checkpoint_path(moved) == store.checkpoint_path(training)
+    assert store.checkpoint_path(training.in_smaller_steps()) != store.checkpoint_path(training)
 
 
 @pytest.mark.parametrize("line", ["{}\n", '{"key": 7}\n', "half\n" * 2], ids=["empty", "no key", "no record"])
 def test_a_damaged_store_is_named_with_its_line(line: str) -> None:
-    TrainingStore(PATH).add(finished(example_training()))
+    TrainingStore(PATH).add(stored_training(example_training()))
     PATH.write_text(PATH.read_text() + line)
     with pytest.raises(StorageError, match=r"trainings\.jsonl, line 2 is"):
         TrainingStore(PATH)

@@ -8,9 +8,11 @@ import pytest
 
 from mc1opt.config import config_id
 from mc1opt.errors import StorageError, WorkerError
+from mc1opt.measurement.plan import Job
 from mc1opt.measurement.store import StoredTraining, TrainingStore
-from mc1opt.measurement.trainings import Job, StoredTrainings
-from mc1opt.spec import Fold, Training
+from mc1opt.measurement.trainings import OVERHEAD_MACS, StoredTrainings
+from mc1opt.models.cost import cost
+from mc1opt.spec import Training
 from mc1opt.workers.pool import ProcessPool
 from mc1opt.workers.stop import StopFlag
 from tests.support.curves import TRAINER, CurvePool, Switches, curve, example_training
@@ -19,14 +21,26 @@ PATH = Path("models/trainings.jsonl")
 
 
 def jobs(count: int = 3, **changes: object) -> list[Job]:
-    return [Job(f"seed {seed}", example_training(seed=seed, **changes)) for seed in range(count)]
+    return [Job("#7", seed, example_training(seed=seed, **changes)) for seed in range(count)]
+
+
+def stopping(switches: Switches, epochs: int) -> StopFlag:
+    """A flag that is set when so many epochs were begun."""
+    stop = StopFlag()
+
+    def stop_soon() -> None:
+        switches.wait_for_epochs(epochs)
+        stop.set("signal", "SIGINT")
+
+    threading.Thread(target=stop_soon).start()
+    return stop
 
 
 class Run:
     """A call of `train` on the store of the current folder, and what came of it."""
 
     def __init__(self, trained: list[Job], *, workers: int = 1, wanted=None, **fields) -> None:
-        self.results: dict[str, StoredTraining] = {}
+        self.results: dict[int, StoredTraining] = {}
         self.lines: list[str] = []
         self.stop = fields.pop("stop", StopFlag())
         self.pools: list[CurvePool] = []
@@ -37,13 +51,12 @@ class Run:
 
         def on_result(job: Job, stored: StoredTraining) -> None:
             assert threading.current_thread() is threading.main_thread()
-            self.results[job.label] = stored
+            self.results[job.seed] = stored
 
         with StoredTrainings(
             TrainingStore(PATH), new_pool, self.stop, self.lines.append, len(trained), **fields
         ) as trainings:
             self.finished = trainings.train(trained, on_result, wanted or (lambda job: True))
-        self.total = trainings.total
         self.trainings = trainings
 
 
@@ -60,12 +73,14 @@ def test_results_are_those_of_the_trainings_and_are_stored() -> None:
     assert run.finished
     for job in jobs():
         stored = TrainingStore(PATH).find(job.training)
-        assert stored == run.results[job.label]
+        assert stored == run.results[job.seed]
         assert stored.curve == tuple(curve(job.training))
         assert stored.value == stored.curve[-1].validation_accuracy
         assert stored.key.config_id == config_id(job.training.config)
         assert stored.versions["torch"]
     assert len(PATH.read_text().splitlines()) == 3
+    assert [line.split("  ")[0] for line in run.lines] == ["1/3", "2/3", "3/3"]
+    assert run.lines[0].startswith(f"1/3  #7 seed 1: {run.results[0].value:.4f} in ")
 
 
 def with_weights() -> Training:
@@ -73,7 +88,7 @@ def with_weights() -> Training:
 
 
 def test_a_training_whose_weights_are_gone_or_others_is_trained_again(switches: Switches) -> None:
-    job = Job("kept", with_weights())
+    job = Job("kept", 0, with_weights())
     Run([job])
     weights = Path(job.training.weights)
     assert len(begun(switches)) == 3
@@ -93,25 +108,13 @@ def test_a_training_whose_weights_are_gone_or_others_is_trained_again(switches: 
 # ---- Trained once ----------------------------------------------------------------------------------------
 
 
-def test_what_is_stored_is_not_trained_again_and_needs_no_pool(switches: Switches) -> None:
-    first = Run(jobs())
-    again = Run(jobs())
-    assert len(begun(switches)) == 9
-    assert again.results == first.results
-    assert again.pools == []
-
-
-def test_only_what_is_missing_is_trained(switches: Switches) -> None:
-    Run(jobs(2))
-    run = Run(jobs(4), workers=2)
+def test_only_what_is_missing_is_trained_and_without_it_no_pool_is_made(switches: Switches) -> None:
+    first = Run(jobs(2))
+    again = Run(jobs(2))
+    assert (again.results, again.pools, len(begun(switches))) == (first.results, [], 6)
+    more = Run(jobs(4), workers=2)
     assert sorted(set(begun(switches)[6:])) == [(seed, epoch) for seed in (2, 3) for epoch in range(3)]
-    assert sorted(run.results) == [f"seed {seed}" for seed in range(4)]
-
-
-def test_each_finished_training_has_a_line_with_the_count(switches: Switches) -> None:
-    lines = Run(jobs(2)).lines
-    assert [line.split("  ")[0] for line in lines] == ["1/2", "2/2"]
-    assert lines[0].startswith(f"1/2  seed 0: {curve(example_training(seed=0))[-1].accuracy:.4f} in ")
+    assert sorted(more.results) == [0, 1, 2, 3]
 
 
 def test_what_runs_is_said_after_a_silence(switches: Switches, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +122,7 @@ def test_what_runs_is_said_after_a_silence(switches: Switches, monkeypatch: pyte
     switches.add("sleep", value=1.5, seed=1, epoch=2, times=1)
     lines = Run(jobs(2)).lines
     value = curve(example_training(seed=1))[1].accuracy
-    assert any(line.startswith(f"1/2  training seed 1 2/3 epochs {value:.3f}") for line in lines)
+    assert any(line.startswith(f"1/2  training #7 seed 2 2/3 epochs {value:.3f}") for line in lines)
 
 
 # ---- Stopped ---------------------------------------------------------------------------------------------
@@ -127,22 +130,14 @@ def test_what_runs_is_said_after_a_silence(switches: Switches, monkeypatch: pyte
 
 def test_a_stop_keeps_what_is_finished_and_the_rest_is_trained_at_the_next_start(switches: Switches) -> None:
     switches.add("hang", seed=1, epoch=1)
-    stop = StopFlag()
-
-    def stop_soon() -> None:
-        switches.wait_for_epochs(5)
-        stop.set("signal", "SIGINT")
-
-    thread = threading.Thread(target=stop_soon)
-    thread.start()
-    stopped = Run(jobs(), stop=stop)
-    thread.join()
+    stopped = Run(jobs(), stop=stopping(switches, 5))
     assert not stopped.finished
-    assert list(stopped.results) == ["seed 0"]
+    assert "SIGINT" in stopped.trainings.stopped_line()
+    assert list(stopped.results) == [0]
     assert stopped.pools[0].closed
     switches.clear()
     resumed = Run(jobs())
-    assert list(resumed.results) == ["seed 0", "seed 1", "seed 2"]
+    assert list(resumed.results) == [0, 1, 2]
     assert [pair for pair in begun(switches) if pair[0] == 0] == [(0, epoch) for epoch in range(3)]
 
 
@@ -153,23 +148,46 @@ def test_the_deadline_stops_in_good_order(switches: Switches) -> None:
     run = Run(jobs(), stop=stop)
     assert not run.finished
     assert run.stop.reason == "timeout"
-    assert list(run.results) == ["seed 0"]
+    assert "time" in run.trainings.stopped_line()
+    assert list(run.results) == [0]
 
 
 def test_an_interrupted_training_goes_on_from_its_last_epoch(switches: Switches) -> None:
     switches.add("hang", seed=1, epoch=2, times=1)
-    stop = StopFlag()
-    thread = threading.Thread(target=lambda: (switches.wait_for_epochs(6), stop.set("signal", "SIGINT")))
-    thread.start()
-    assert not Run(jobs(), stop=stop).finished
-    thread.join()
+    assert not Run(jobs(), stop=stopping(switches, 6)).finished
     assert len(checkpoints()) == 1
     resumed = Run(jobs())
     assert [epoch for seed, epoch in begun(switches) if seed == 1] == [0, 1, 2, 2]
-    assert resumed.results["seed 1"].curve == tuple(curve(jobs()[1].training))
+    assert resumed.results[1].curve == tuple(curve(jobs()[1].training))
     assert checkpoints() == []
-    # The pace is that of epochs trained now: the start, one of seed 1, three of seed 2.
-    assert len(resumed.trainings._epochs) == 1 + 1 + 3
+
+
+@pytest.mark.parametrize("restored", [0, 2])
+def test_the_time_left_is_by_cost_at_the_pace_of_epochs_that_were_trained_now(
+    switches: Switches, restored: int
+) -> None:
+    (cheap,) = jobs(1)
+    dear = Job("dear", 1, example_training(seed=1, epochs=30, width=2048))
+    if restored:
+        switches.add("hang", seed=0, epoch=restored, times=1)
+        assert not Run([cheap], stop=stopping(switches, restored + 1)).finished
+    switches.add("sleep", value=1.0, seed=0, epoch=2, times=1)
+    switches.add("hang", seed=1, epoch=0)
+    stop = StopFlag()
+    trainings = StoredTrainings(TrainingStore(PATH), CurvePool, stop, lambda _line: None, 3)
+    left = [trainings.seconds_left()]
+
+    def on_result(_job: Job, _stored: StoredTraining) -> None:
+        left.append((trainings.seconds_left() or 0.0) / trainings.seconds)
+        stop.set("signal", "SIGINT")
+
+    with trainings:
+        trainings.train([cheap, dear], on_result)
+    costs = [cost(job.training.config.architecture).macs + OVERHEAD_MACS for job in (cheap, dear)]
+    epochs = 30 * costs[1] / costs[0]  # of the cheap one
+    later = (3 + epochs) / 2  # a third training, of which nothing is known
+    assert left[0] is None
+    assert left[1] == pytest.approx((epochs + later) / (3 - restored), rel=0.25)
 
 
 def test_the_seconds_of_an_interrupted_training_are_those_of_all_its_epochs(switches: Switches) -> None:
@@ -178,7 +196,7 @@ def test_the_seconds_of_an_interrupted_training_are_those_of_all_its_epochs(swit
     slow = job.training.model_copy(update={"checkpoint": str(path.absolute()), "checkpoint_seconds": 0.0})
     CurvePool(1).train(slow, lambda result: result.epoch < 1)
     run = Run([job])
-    assert run.results["seed 0"].seconds >= sum(result.seconds for result in curve(job.training))
+    assert run.results[0].seconds >= sum(result.seconds for result in curve(job.training))
 
 
 def checkpoints() -> list[Path]:
@@ -200,36 +218,21 @@ def test_the_checkpoint_of_a_training_that_is_over_goes(switches: Switches, end:
     assert checkpoints() == []
 
 
-def test_two_trainings_never_share_a_checkpoint() -> None:
-    store = TrainingStore(PATH)
-    training = example_training()
-    others = [
-        example_training(seed=1),
-        example_training(epochs=4),
-        example_training(learning_rate=0.2),
-        example_training(fold=Fold(index=0, count=4)),
-        example_training(precision="bfloat16"),
-        training.in_smaller_steps(),
-    ]
-    assert len({store.checkpoint_path(each) for each in (training, *others)}) == 7
-    assert store.checkpoint_path(with_weights()) == store.checkpoint_path(training)
-
-
 # ---- Not wanted ------------------------------------------------------------------------------------------
 
 
 def test_a_job_that_is_not_wanted_is_left_out_and_not_counted(switches: Switches) -> None:
-    run = Run(jobs(), wanted=lambda job: job.label != "seed 1")
+    run = Run(jobs(), wanted=lambda job: job.seed != 1)
     assert run.finished
-    assert list(run.results) == ["seed 0", "seed 2"]
+    assert list(run.results) == [0, 2]
     assert {seed for seed, _ in begun(switches)} == {0, 2}
-    assert run.total == 2
+    assert run.trainings.total == 2
     assert run.lines[-1].startswith("2/2  ")
 
 
 def test_a_training_that_is_not_wanted_any_more_is_given_up_after_its_epoch(switches: Switches) -> None:
-    run = Run(jobs(), wanted=lambda job: job.label != "seed 1" or (1, 1) not in begun(switches))
-    assert list(run.results) == ["seed 0", "seed 2"]
+    run = Run(jobs(), wanted=lambda job: job.seed != 1 or (1, 1) not in begun(switches))
+    assert list(run.results) == [0, 2]
     assert (1, 2) not in begun(switches)
     assert TrainingStore(PATH).find(jobs()[1].training) is None
 
@@ -241,20 +244,18 @@ def test_a_failure_of_the_config_is_a_result_and_is_not_tried_again(switches: Sw
     switches.add("diverge", seed=1, epoch=1)
     run = Run(jobs())
     assert run.finished
-    assert run.results["seed 1"].failure.kind == "diverged"
-    assert run.results["seed 1"].value is None
-    assert "failed (diverged)" in run.lines[1]
+    assert (run.results[1].failure.kind, run.results[1].value) == ("diverged", None)
+    assert "(diverged)" in run.lines[1]
     switches.clear()
     again = Run(jobs())
-    assert again.results["seed 1"] == run.results["seed 1"]
-    assert again.pools == []
+    assert (again.results[1], again.pools) == (run.results[1], [])
 
 
 def test_a_failure_of_the_world_is_no_result_the_others_are_kept_and_it_is_tried_again(
     switches: Switches,
 ) -> None:
     switches.add("kill", seed=1, epoch=1, times=1)
-    with pytest.raises(WorkerError, match=r"1 of the trainings failed.*seed 1 \(killed\).*same command"):
+    with pytest.raises(WorkerError, match=r"seed 2 \(killed\)"):
         Run(jobs())
     assert [TrainingStore(PATH).find(job.training) is not None for job in jobs()] == [True, False, True]
     assert Run(jobs()).finished
@@ -275,17 +276,13 @@ def test_where_memory_is_short_a_batch_is_split_and_an_interrupted_training_stay
 ) -> None:
     switches.add("out_of_memory", epoch=1, times=1)
     switches.add("hang", epoch=2, times=1)
-    stop = StopFlag()
-    thread = threading.Thread(target=lambda: (switches.wait_for_epochs(5), stop.set("signal", "SIGINT")))
-    thread.start()
-    assert not Run(jobs(1), stop=stop).finished
-    thread.join()
+    assert not Run(jobs(1), stop=stopping(switches, 5)).finished
     resumed = Run(jobs(1))
     assert [epoch for _, epoch in begun(switches)] == [0, 1, 0, 1, 2, 2]
     smaller = jobs(1)[0].training.in_smaller_steps()
-    assert resumed.results["seed 0"].accumulation == smaller.accumulation > 1
-    assert resumed.results["seed 0"].curve == tuple(curve(smaller))
-    assert TrainingStore(PATH).find(jobs(1)[0].training) == resumed.results["seed 0"]
+    assert resumed.results[0].accumulation == smaller.accumulation > 1
+    assert resumed.results[0].curve == tuple(curve(smaller))
+    assert TrainingStore(PATH).find(jobs(1)[0].training) == resumed.results[0]
     assert checkpoints() == []
 
 
@@ -293,9 +290,9 @@ def test_memory_that_is_short_of_a_split_batch_too_is_a_failure_that_is_tried_ag
     switches: Switches,
 ) -> None:
     switches.add("out_of_memory", epoch=1, times=2)
-    with pytest.raises(WorkerError, match=r"seed 0 \(out_of_memory\).*--workers 1 if memory is short"):
+    with pytest.raises(WorkerError, match=r"seed 1 \(out_of_memory\).*--workers 1"):
         Run(jobs(1))
-    assert Run(jobs(1)).results["seed 0"].failure is None
+    assert Run(jobs(1)).results[0].failure is None
 
 
 # ---- In processes ----------------------------------------------------------------------------------------

@@ -1,7 +1,10 @@
-"""What is mirrored of a stored study, and what people are told."""
+"""What is mirrored of a stored study, how long wandb may take for it, and what people are told."""
 
+import json
 import shlex
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import optuna
 import pytest
@@ -9,23 +12,16 @@ import pytest
 from mc1opt.database.location import files_folder
 from mc1opt.database.records import StudyRecord
 from mc1opt.errors import StorageError
-from mc1opt.mirror.command import (
-    MirrorOptions,
-    MirrorReport,
-    mirror_study,
-    report_lines,
-    study_identity,
-    wandb_folder,
-)
-from mc1opt.mirror.process import Limits
+from mc1opt.mirror.command import MirrorReport, study_identity, wandb_folder
+from mc1opt.mirror.writer import LOG
+from tests.support.command import mc1opt
 from tests.support.pages import Pages
-from tests.support.retraining import STORAGE, STUDY, retrain_curves, retrainable, retrainable_folder
+from tests.support.retraining import STORAGE, STUDY, retrainable, retrainable_folder
 from tests.support.studies import run_study, small_definition, stored
-from tests.support.wandb_runs import SECONDS, no_account, read_runs
+from tests.support.wandb_runs import FOLDER, fake_wandb, mirror, no_account, read_runs, small
 
-__all__ = ["no_account", "retrainable", "retrainable_folder"]
+__all__ = ["no_account", "retrainable", "retrainable_folder", "small"]
 
-OPTIONS = MirrorOptions(study=STUDY, storage=STORAGE, mode="offline")
 REPORT = MirrorReport(
     study="cnn",
     project="mc1opt",
@@ -38,16 +34,30 @@ REPORT = MirrorReport(
     waiting=["a", "b", "c"],
     no_login=False,
     error=None,
+    passed_over=["Passed over: 1 trial."],
+    upload_command="wandb sync storage/wandb",
 )
+HANGS_IN_A_RUN = """
+import time, pathlib
+def Settings(**_): pass
+def setup(_): pass
+def init(*, dir, id, **_):
+    pathlib.Path(dir, "wandb", f"offline-run-1-{id}").mkdir()
+    time.sleep(600)
+"""
 
 
 # ---- Identity --------------------------------------------------------------------------------------------
 
 
-def test_a_study_keeps_its_identity(retrainable: StudyRecord) -> None:
+def test_a_study_keeps_its_identity_and_a_copy_gets_another_one(retrainable: StudyRecord) -> None:
     first = study_identity(STORAGE, STUDY)
     assert len(first) == 32
-    assert study_identity(STORAGE, STUDY) == first
+    url = f"sqlite:///{STORAGE}"
+    optuna.copy_study(from_study_name=STUDY, from_storage=url, to_storage=url, to_study_name="copy")
+    second = study_identity(STORAGE, "copy")
+    assert second != first
+    assert [study_identity(STORAGE, name) for name in (STUDY, "copy")] == [first, second]
     assert stored(STORAGE, STUDY) == retrainable
 
 
@@ -57,32 +67,10 @@ def test_studies_of_the_same_name_in_two_databases_differ() -> None:
     assert study_identity("a.db", "s") != study_identity("b.db", "s")
 
 
-def test_a_copy_is_another_study_in_the_mirror_from_when_it_is_mirrored(retrainable: StudyRecord) -> None:
-    first = study_identity(STORAGE, STUDY)
-    url = f"sqlite:///{STORAGE}"
-    optuna.copy_study(from_study_name=STUDY, from_storage=url, to_storage=url, to_study_name="copy")
-    second = study_identity(STORAGE, "copy")
-    assert len({first, second}) == 2
-    assert study_identity(STORAGE, "copy") == second
-    assert study_identity(STORAGE, STUDY) == first
-
-
-@pytest.mark.slow
-def test_a_study_that_was_renamed_keeps_its_runs(retrainable: StudyRecord) -> None:
-    first = mirror_study(replace(OPTIONS, top=1), Limits(step=SECONDS))
-    Pages(STORAGE).rename(STUDY, "final")
-    second = mirror_study(replace(OPTIONS, top=1, study="final"), Limits(step=SECONDS))
-    assert second.error is None
-    assert sorted(second.written) == sorted(first.written)
-    found = read_runs(wandb_folder(STORAGE)).values()
-    assert {read.run["run_group"] for read in found} == {"final"}
-
-
 def test_there_is_no_identity_of_a_study_that_is_not_there(retrainable: StudyRecord) -> None:
-    with pytest.raises(StorageError, match="no study 'other'"):
-        study_identity(STORAGE, "other")
-    with pytest.raises(StorageError, match="no study database"):
-        study_identity("nowhere.db", STUDY)
+    for storage, study in ((STORAGE, "other"), ("nowhere.db", "any")):
+        with pytest.raises(StorageError, match=rf"{study}|nowhere"):
+            study_identity(storage, study)
 
 
 def test_runs_lie_with_the_files_of_the_database() -> None:
@@ -93,55 +81,95 @@ def test_runs_lie_with_the_files_of_the_database() -> None:
 
 
 @pytest.mark.slow
-def test_a_study_and_its_retraining_are_mirrored(retrainable: StudyRecord) -> None:
-    retrain_curves(top=1, seeds=1, folds=2)
-    report = mirror_study(replace(OPTIONS, top=2), Limits(step=SECONDS))
-    assert (report.error, report.missing, report.no_login) == (None, [], False)
-    found = read_runs(wandb_folder(STORAGE))
-    assert set(report.written) == set(report.waiting) == set(found)
-    names: dict[str, list[str]] = {}
-    for read in found.values():
-        names.setdefault(read.run["job_type"], []).append(read.run["display_name"])
-    best = sorted(retrainable.trials, key=lambda entry: -(entry.value or 0.0))[:2]
-    assert names["study"] == ["s"]
-    assert sorted(names["trial"]) == sorted(f"s #{entry.number}" for entry in best)
-    assert sorted(names["retraining"]) == [
-        f"s #{best[0].number}, {part}, 3 epochs"
-        for part in ("fold 1 of 2", "fold 2 of 2", "on all images, seed 1", "retrained, seed 1")
-    ]
-    (final,) = (read for read in found.values() if "on all images" in read.run["display_name"])
-    assert final.summary["test_accuracy"] == pytest.approx(0.8)
+def test_a_study_that_was_renamed_keeps_its_runs(small: Path) -> None:
+    first = mirror("--wandb", "offline")
+    Pages("storage/mc1opt.db").rename("small", "final")
+    second = mirror("--study", "final", "--wandb", "offline")
+    assert sorted(second["written"]) == sorted(first["written"])
+    assert {read.run["run_group"] for read in read_runs().values()} == {"final"}
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("raise ImportError('no such library')", "ImportError: no such library"),
+        ("import time; time.sleep(600)", "no progress for 2 s"),
+        (HANGS_IN_A_RUN, "no progress for 2 s"),
+    ],
+    ids=["is broken", "hangs", "hangs in a run"],
+)
+def test_a_wandb_that_does_not_work_costs_its_limit_and_nothing_else(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, error: str
+) -> None:
+    fake_wandb(tmp_path, monkeypatch, code)
+    report = mirror("--wandb", "offline", "--timeout", "2s", code=1)
+    assert error in report["error"]
+    assert (len(report["missing"]), report["written"]) == (report["runs"], [])
+    assert {path.name for path in FOLDER.iterdir() if path.suffix != ".json"} == {".lock", LOG}
+
+
+def test_wandb_finds_an_empty_folder_account_and_server_and_prints_to_a_log(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = {"WANDB_API_KEY": "k" * 40, "WANDB_BASE_URL": "http://localhost:1", "WANDB_ENTITY": "us"}
+    others = {"WANDB_DIR": "/elsewhere", "WANDB_RUN_ID": "x", "WANDB_MODE": "online", "WANDB_SERVICE": "y"}
+    for name, value in (ours | others).items():
+        monkeypatch.setenv(name, value)
+    (FOLDER / ".mc1opt-scratch/left").mkdir(parents=True)  # by a mirroring that was killed
+    seen = "json.dumps({**os.environ, 'files': os.listdir(), 'temporary': tempfile.gettempdir()})"
+    fake_wandb(tmp_path, monkeypatch, f"import json, os, tempfile; print({seen}); raise ImportError")
+    done = mc1opt("mirror", "--study", "small", "--wandb", "offline")
+    assert (done.returncode, done.stdout) == (1, "")
+    found = json.loads((FOLDER / LOG).read_text())
+    assert ours.items() <= found.items()
+    assert not {"WANDB_RUN_ID", "WANDB_MODE", "WANDB_SERVICE"} & found.keys()
+    assert found["files"] == []
+    assert Path(found["temporary"]) == Path(found["WANDB_DIR"]) != tmp_path
+    assert Path(found["temporary"]).parent == FOLDER.absolute()
+
+
+@pytest.mark.parametrize("place", ["storage/wandb", "storage/wandb/mirror.log"])
+def test_a_folder_that_cannot_be_written_is_said(small: Path, place: str) -> None:
+    shutil.rmtree(FOLDER)
+    path = Path(place)
+    path.parent.mkdir(exist_ok=True)
+    path.touch() if path == FOLDER else path.mkdir()
+    done = mc1opt("mirror", "--study", "small", "--wandb", "offline")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert str(path.absolute()) in done.stderr
+    assert "unexpected" not in done.stderr
 
 
 # ---- What people read ------------------------------------------------------------------------------------
 
 
-def test_lines_say_what_was_done_and_what_to_do_next() -> None:
-    (line,) = report_lines(REPORT, "storage/mc1opt.db")
-    assert line == (
-        f"W&B: 3 runs of study cnn mirrored offline, 1 written now. Upload them:  {REPORT.upload_command}"
-    )
-    assert shlex.split(REPORT.upload_command)[1:] == ["sync", "storage/wandb"]
-    (line,) = report_lines(replace(REPORT, mode="online", no_login=True), "storage/mc1opt.db")
-    assert "mirrored offline (no login: neither WANDB_API_KEY nor `wandb login`), 1 written now" in line
-    (line,) = report_lines(replace(REPORT, waiting=[]), "storage/mc1opt.db")
-    assert line.endswith("1 written now. All are uploaded.")
-    (line,) = report_lines(replace(REPORT, mode="online", uploaded=["a", "b"], waiting=[]), "s.db")
-    assert line == "W&B: 3 runs of study cnn mirrored to the project mc1opt, 2 uploaded now."
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, ["3 runs", "cnn", "offline", "1 written", "wandb sync storage/wandb"]),
+        ({"mode": "online", "no_login": True}, ["offline", "WANDB_API_KEY", "wandb sync storage/wandb"]),
+        ({"waiting": [], "upload_command": None}, ["1 written", "uploaded"]),
+        ({"mode": "online", "uploaded": ["a", "b"], "waiting": []}, ["project mc1opt", "2 uploaded"]),
+        ({"mode": "online", "error": "too slow"}, ["3 of 3 runs", "too slow", "wandb sync storage/wandb"]),
+        (
+            {"error": "too slow", "missing": ["b"]},
+            ["1 of 3 runs", "too slow", "mirror --study cnn --storage s"],
+        ),
+    ],
+)
+def test_the_last_line_says_what_was_done_and_what_to_do_next(changes: dict, said: list[str]) -> None:
+    passed_over, line = replace(REPORT, **changes).lines("s.db")
+    assert passed_over == REPORT.passed_over[0]
+    assert line.startswith("W&B: ")
+    assert [part for part in said if part not in line] == []
 
 
-def test_what_was_not_mirrored_or_uploaded_is_one_line_with_the_reason() -> None:
-    slow = replace(REPORT, mode="online", error="it took longer than 4.5 s")
-    (line,) = report_lines(slow, "s.db")
-    assert line.startswith("W&B: 3 of 3 runs of study cnn were not uploaded: it took longer than 4.5 s. ")
-    assert line.endswith(REPORT.upload_command)
-    (line,) = report_lines(replace(slow, missing=["b"]), "s.db")
-    assert line == (
-        "W&B: 1 of 3 runs of study cnn were not mirrored: it took longer than 4.5 s. The study is not "
-        "affected. Try again with:  mc1opt mirror --study cnn --storage s.db"
-    )
-
-
-def test_the_command_that_uploads_is_only_given_where_something_waits() -> None:
-    assert REPORT.to_json()["upload_command"] == REPORT.upload_command
-    assert replace(REPORT, waiting=[]).to_json()["upload_command"] is None
+def test_the_command_that_uploads_is_only_given_where_something_waits(small: Path) -> None:
+    (FOLDER / "offline-run-1").mkdir()
+    report = mirror("--wandb", "offline", "--top", "1")
+    assert shlex.split(report["upload_command"])[1:] == ["sync", "storage/wandb"]
+    for run in report["waiting"]:
+        (place,) = FOLDER.glob(f"*-{run}")
+        (place / f"run-{run}.wandb.synced").touch()
+    again = mirror("--wandb", "offline", "--top", "1")
+    assert (again["waiting"], again["upload_command"], again["written"]) == ([], None, [])

@@ -1,39 +1,46 @@
-"""When a search and a retraining are mirrored: W&B never matters to them."""
+"""When a search and a retraining are mirrored: W&B never matters to them, and the mirror ends with them."""
 
+import os
+import signal
+import subprocess
+import sys
 import time
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mc1opt.database.records import StudyRecord
 from mc1opt.errors import StorageError
-from mc1opt.mirror import observer as mirror_search
-from mc1opt.mirror.command import MirrorOptions, wandb_folder
+from mc1opt.mirror import observer
+from mc1opt.mirror.command import wandb_folder
 from mc1opt.mirror.observer import BACKGROUND_SECONDS, WandbMirror, mirror_retraining, mirrored_search
+from tests.support.command import SECONDS, child_processes, wait_until
 from tests.support.display import Clock, ended, started, study, trial
-from tests.support.retraining import STORAGE, STUDY, retrainable, retrainable_folder
+from tests.support.retraining import STORAGE
 from tests.support.studies import facts, run_study, stored
-from tests.support.wandb_runs import SECONDS, no_account, read_runs
+from tests.support.wandb_runs import (
+    API_KEY,
+    FOLDER,
+    fake_wandb,
+    mirror,
+    no_account,
+    read_runs,
+    silent_server,
+    small,
+)
+from tests.workers.test_process import is_alive, wait_until_gone
 
-__all__ = ["no_account", "retrainable", "retrainable_folder"]
+__all__ = ["no_account", "small"]
 
-FOLDER = wandb_folder(STORAGE)
-OPTIONS = MirrorOptions(study=STUDY, storage=STORAGE, mode="offline")
+DATABASE = "storage/mc1opt.db"
+"""Of the stored study `small`."""
 
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine takes its time; that five seconds are the limit is tested on the command."""
-    monkeypatch.setattr(mirror_search, "WAIT_SECONDS", SECONDS)
-
-
-def without_wandb(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """wandb cannot be imported by what is started from now on."""
-    (folder / "broken/wandb").mkdir(parents=True)
-    (folder / "broken/wandb/__init__.py").write_text("raise ImportError('no such library')")
-    monkeypatch.syspath_prepend(folder / "broken")
+    monkeypatch.setattr(observer, "WAIT_SECONDS", SECONDS)
 
 
 def test_a_search_is_mirrored_at_its_end_and_is_the_same_as_without() -> None:
@@ -44,10 +51,11 @@ def test_a_search_is_mirrored_at_its_end_and_is_the_same_as_without() -> None:
     (line,) = lines
     record = stored(STORAGE)
     complete = sum(entry.value is not None for entry in record.trials)
-    runs = complete + 1
-    assert line.startswith(f"W&B: {runs} runs of study s mirrored offline, {runs} written now. Upload them:")
-    found = read_runs(FOLDER)
-    assert len(found) == runs
+    assert line.startswith(
+        f"W&B: {complete + 1} runs of study s mirrored offline, {complete + 1} written now."
+    )
+    found = read_runs(wandb_folder(STORAGE))
+    assert len(found) == complete + 1
     assert len(next(read for read in found.values() if read.run["job_type"] == "study").history) == complete
     run_study(2, path="plain.db")
     assert facts(record) == facts(stored("plain.db"))
@@ -57,86 +65,133 @@ def test_without_a_mode_there_is_no_observer_and_no_line() -> None:
     lines: list[str] = []
     with mirrored_search(None, STORAGE, lines.append) as mirrors:
         assert mirrors == ()
-    mirror_retraining(None, STORAGE, STUDY, lines.append)
+    mirror_retraining(None, STORAGE, "s", lines.append)
     assert lines == []
 
 
-def test_without_wandb_there_is_one_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    without_wandb(tmp_path, monkeypatch)
-    Path("storage").mkdir()
+@pytest.mark.parametrize(
+    ("code", "storage", "reason"),
+    [
+        ("raise ImportError('no such library')", DATABASE, "no such library"),
+        ("import os; os._exit(3)", DATABASE, "exit code 3"),
+        ("", "nowhere.db", "nowhere.db"),
+    ],
+    ids=["is broken", "crashes", "is not even imported"],
+)
+def test_a_mirror_that_fails_is_one_line_that_says_why_and_how_to_try_again(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, storage: str, reason: str
+) -> None:
+    fake_wandb(tmp_path, monkeypatch, code)
+    monkeypatch.syspath_prepend(tmp_path / "fake")
     lines: list[str] = []
-    with mirrored_search("online", STORAGE, lines.append) as mirrors:
-        run_study(1, path=STORAGE, observers=mirrors)
-    assert lines == [
-        "W&B: 2 of 2 runs of study s were not mirrored: wandb cannot be used: ImportError: no such library. "
-        "The study is not affected. Try again with:  mc1opt mirror --study s --storage storage/s.db"
-    ]
-
-
-def test_a_mirror_that_cannot_even_begin_is_one_warning() -> None:
-    lines: list[str] = []
-    with mirrored_search("offline", "nowhere.db", lines.append) as mirrors:
-        (mirror,) = mirrors
-        mirror.study_started(started())
-        mirror.tick()
+    with mirrored_search("offline", storage, lines.append) as (mirror,):
+        mirror.study_started(started(study="small"))
         mirror.study_ended(ended(study(trial(0))))
-    mirror_retraining("offline", "nowhere.db", "cnn", lines.append)
-    for line in lines:
-        assert line.startswith("W&B: nothing was mirrored, because there is no study database nowhere.db.")
-        assert line.endswith("Try again with:  mc1opt mirror --study cnn --storage nowhere.db")
+    mirror_retraining("offline", storage, "small", lines.append)
     assert len(lines) == 2
+    for line in lines:
+        assert line.startswith("W&B: ")
+        assert reason in line
+        assert "mc1opt mirror --study small" in line
+
+
+def children() -> set[int]:
+    """The child processes that are alive; the one that lists them has ended."""
+    return {pid for pid in child_processes(os.getpid()) if is_alive(pid)}
 
 
 def break_off(lines: list[str]) -> None:
-    with mirrored_search("offline", STORAGE, lines.append) as (mirror,):
-        mirror.study_started(started(study=STUDY))
+    with mirrored_search("offline", DATABASE, lines.append) as (mirror,):
+        mirror.study_started(started(study="small"))
+        mirror.trial_ended(trial(0))
+        mirror.tick()
+        assert mirror.background is not None
         raise StorageError("broken")
 
 
-def test_a_search_that_breaks_off_is_not_mirrored(retrainable: StudyRecord) -> None:
+def test_a_search_that_breaks_off_is_not_mirrored(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observer, "BACKGROUND_SECONDS", 0.0)
     lines: list[str] = []
+    before = children()
     with pytest.raises(StorageError, match="broken"):
         break_off(lines)
     assert lines == []
-    assert not FOLDER.exists()
+    assert children() == before
 
 
 @pytest.mark.slow
-def test_in_the_background_it_mirrors_when_the_best_have_changed_and_not_too_often(
-    retrainable: StudyRecord,
-) -> None:
+def test_in_the_background_it_mirrors_when_the_best_have_changed_and_not_too_often(small: Path) -> None:
     clock = Clock()
-    mirror = WandbMirror(replace(OPTIONS, top=1), clock)
-    mirror.study_started(started(study=STUDY, record=retrainable))
+    mirror = WandbMirror("offline", DATABASE, clock)
+    mirror.study_started(started(trial(0), study="small"))
     clock.seconds += BACKGROUND_SECONDS
     mirror.tick()
-    assert not FOLDER.exists()  # nothing has changed
+    assert mirror.background is None  # nothing has changed
     mirror.trial_ended(trial(50, value=0.9))
-    wait_for_trial(mirror, 50)
-    mirror.trial_ended(trial(51, value=0.95))
-    for _ in range(20):
-        mirror.tick()
-        time.sleep(0.05)
-    assert 51 not in mirrored_trials()  # too soon
-    clock.seconds += BACKGROUND_SECONDS
     begun = time.monotonic()
     mirror.tick()
     assert time.monotonic() - begun < 1.0
-    wait_for_trial(mirror, 51)
-    assert mirror.finish() == []
+    assert mirror.background is not None
+    mirror.trial_ended(trial(51, value=0.95))
+    wait_until(lambda: mirror.tick() or mirror.background is None)
+    assert len(read_runs()) == 11
+    mirror.tick()
+    assert mirror.background is None  # too soon
+    clock.seconds += BACKGROUND_SECONDS
+    mirror.tick()
+    assert mirror.background is not None
+    mirror.close()
+    assert mirror.background is None
 
 
-def mirrored_trials() -> dict[int, Any]:
-    """The tags of the trials that were mirrored."""
-    found = read_runs(FOLDER).values() if FOLDER.exists() else ()
-    whole = [read for read in found if read.exit_code is not None]
-    return {read.config["trial"]: read.run.get("tags") for read in whole if "trial" in read.config}
+# ---- Its end ---------------------------------------------------------------------------------------------
+
+PARENT = f"""
+import time
+from mc1opt.mirror.observer import MirrorProcess
+process = MirrorProcess("small", {DATABASE!r}, "online", 600.0)
+time.sleep(600)
+"""
 
 
-def wait_for_trial(mirror: WandbMirror, number: int) -> None:
-    """Ticks until a mirroring in the background has ended that has this trial in it."""
-    deadline = time.monotonic() + SECONDS
-    while mirror.is_busy or number not in mirrored_trials():
-        assert time.monotonic() < deadline
-        mirror.tick()
-        time.sleep(0.1)
+@pytest.fixture
+def parent(small: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process that mirrors to a server that never answers."""
+    monkeypatch.setenv("WANDB_API_KEY", API_KEY)
+    with silent_server() as url:
+        monkeypatch.setenv("WANDB_BASE_URL", url)
+        started = subprocess.Popen([sys.executable, "-c", PARENT])
+        yield started
+        started.kill()
+        started.wait()
+
+
+def uploading(parent: int) -> list[int]:
+    """The mirror and wandb's service, once the upload has begun."""
+    found: dict[str, Any] = {}
+
+    def has_begun() -> bool:
+        found["mirror"] = child_processes(parent)
+        found["service"] = [pid for child in found["mirror"] for pid in child_processes(child)]
+        return bool(found["service"]) and any(FOLDER.glob("*/*.syncstate"))
+
+    wait_until(has_begun)
+    return [*found["mirror"], *found["service"]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["parent", "mirror"])
+def test_it_ends_with_its_parent_and_wandbs_service_with_it(
+    parent: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPatch, victim: str
+) -> None:
+    pids = uploading(parent.pid)
+    assert all(map(is_alive, pids))
+    assert os.getsid(pids[0]) == pids[0]  # a terminal's Ctrl-C does not reach it
+    os.kill(parent.pid if victim == "parent" else pids[0], signal.SIGKILL)
+    assert all(wait_until_gone(pid, SECONDS) for pid in pids)
+    if victim == "parent":
+        assert not list(FOLDER.glob(".mc1opt-scratch"))
+    (FOLDER / "offline-run-20260101_000000-small-76a0a72e7442-trial-5").mkdir()  # begun, not finished
+    assert mirror("--wandb", "offline")["written"] == []
+    assert len(read_runs()) == 11
+    assert not list(FOLDER.glob(".mc1opt-scratch"))

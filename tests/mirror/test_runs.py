@@ -4,15 +4,14 @@ import json
 import math
 import re
 from dataclasses import replace
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
 from mc1opt.config import config_from_json
 from mc1opt.database.records import Outcome, StudyRecord
 from mc1opt.measurement.store import Failure, TrainingKey
-from mc1opt.mirror.messages import MirroredRun
-from mc1opt.mirror.runs import Retrained, Selection, best_trials, flat, mirrored_runs
+from mc1opt.mirror.runs import AttachedFile, MirroredRun, Retrained, flat, mirrored_runs
 from mc1opt.seeds import retrain_seed
 from mc1opt.spec import Fold
 from tests.measurement.test_store import finished
@@ -23,13 +22,12 @@ IDENTITY = "0123456789abcdef" * 2
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 
-def runs_of(record: StudyRecord, selection: Selection | None = None, **others: object) -> list[MirroredRun]:
-    return mirrored_runs(record, IDENTITY, selection or Selection(), **others)
+def runs_of(record: StudyRecord, **options: Any) -> list[MirroredRun]:
+    return mirrored_runs(record, IDENTITY, **options)
 
 
-def trial_runs(record: StudyRecord, selection: Selection | None = None) -> dict[int | None, MirroredRun]:
-    runs = runs_of(record, selection)
-    return {run.trial: run for run in runs if run.job_type == "trial"}
+def trial_runs(record: StudyRecord, **options: Any) -> dict[int | None, MirroredRun]:
+    return {run.trial: run for run in runs_of(record, **options) if run.job_type == "trial"}
 
 
 def retrained_like(record: StudyRecord, number: int = 0, **changes: object) -> Retrained:
@@ -43,15 +41,9 @@ def retrained_like(record: StudyRecord, number: int = 0, **changes: object) -> R
 # ---- Which trials ----------------------------------------------------------------------------------------
 
 
-def test_the_best_are_those_with_the_highest_values_and_the_earlier_one_of_equals() -> None:
-    trials = [trial(0, value=0.5), trial(1, value=0.7), trial(2, value=0.7), trial(3, "pruned", 0.9)]
-    assert [entry.number for entry in best_trials(trials, 2)] == [1, 2]
-    assert [entry.number for entry in best_trials(trials, 9)] == [1, 2, 0]
-
-
 def test_there_is_a_run_for_the_study_and_one_for_each_of_the_best_trials() -> None:
     record = study(*(trial(number, value=number / 10) for number in range(8)))
-    first, *others = runs_of(record, Selection(top=3))
+    first, *others = runs_of(record, top=3)
     assert (first.job_type, first.name, first.group) == ("study", "cnn", "cnn")
     assert [(run.job_type, run.trial, run.group) for run in others] == [
         ("trial", number, "cnn") for number in (5, 6, 7)
@@ -61,17 +53,16 @@ def test_there_is_a_run_for_the_study_and_one_for_each_of_the_best_trials() -> N
 
 def test_a_renamed_study_keeps_the_ids_of_its_runs_and_shows_its_new_name() -> None:
     before, after = study(trial(0)), study(trial(0), study="final/2")
-    runs = mirrored_runs(before, IDENTITY, Selection())
-    renamed = mirrored_runs(after, IDENTITY, Selection(), called="cnn")
+    runs, renamed = runs_of(before), runs_of(after, prefix="cnn")
     assert [run.id for run in renamed] == [run.id for run in runs]
     assert [run.name for run in renamed] == ["final/2", "final/2 #0"]
-    assert mirrored_runs(after, IDENTITY, Selection())[0].id.startswith("final-2-")
+    assert runs_of(after)[0].id.startswith("final-2-")
 
 
 def test_pruned_and_failed_trials_are_mirrored_only_where_asked() -> None:
     record = study(*(trial(number, outcome) for number, outcome in enumerate(OUTCOMES)))
     assert list(trial_runs(record)) == [0]
-    found = trial_runs(record, Selection(everything=True))
+    found = trial_runs(record, everything=True)
     assert {run.summary["state"]: run.tags for run in found.values()} == {
         "complete": ("best",),
         "pruned": ("pruned",),
@@ -84,7 +75,7 @@ def test_pruned_and_failed_trials_are_mirrored_only_where_asked() -> None:
 
 def test_a_trial_that_has_left_the_best_is_mirrored_with_another_tag() -> None:
     record = study(*(trial(number, value=number / 10) for number in range(4)))
-    found = trial_runs(record, Selection(top=2, best_before=frozenset({1, 2})))
+    found = trial_runs(record, top=2, best_before={1, 2})
     assert {number: run.tags for number, run in found.items()} == {
         1: ("left-the-best",),
         2: ("best",),
@@ -119,7 +110,7 @@ def test_studies_of_the_same_name_in_two_databases_have_no_id_in_common() -> Non
     record = study(trial(0), trial(1))
     retrained = [retrained_like(record)]
     ours, theirs = (
-        {run.id for run in mirrored_runs(record, identity, Selection(), retrained)}
+        {run.id for run in mirrored_runs(record, identity, retrained=retrained)}
         for identity in (IDENTITY, "f" * 32)
     )
     assert len(ours) == len(theirs) == 4
@@ -140,13 +131,14 @@ def test_ids_and_names_are_ones_that_wandb_takes(name: str) -> None:
 
 
 def test_the_config_is_flat_and_can_be_read_back_from_its_json() -> None:
-    (_, run) = runs_of(study(trial(7, params={"width": 64})))
+    (_, run) = runs_of(study(trial(7, params={"width": 64}, seed=2**63 - 1)))
     assert config_from_json(json.loads(str(run.config["config_json"]))) == CONFIG
     assert run.config["optimizer/learning_rate"] == 0.1
     assert run.config["architecture/layers/0/width"] == 64
     assert run.config["params/width"] == 64
     assert (run.config["study"], run.config["trial"], run.config["epochs"]) == ("cnn", 7, 5)
     assert run.config["train_images"] == 20_000
+    assert run.config["seed"] == "9223372036854775807"  # a web page would round the number
     assert all("." not in name for name in run.config)
 
 
@@ -155,23 +147,14 @@ def test_nested_values_become_one_level_of_names_without_what_is_unknown() -> No
     assert flat(value) == {"a/b": 1, "a/c/0": True, "a/c/2/d": "x"}
 
 
-def test_a_seed_of_63_bits_stays_exact_where_numbers_are_rounded_to_53() -> None:
-    (_, run) = runs_of(study(trial(0, seed=2**63 - 1)))
-    assert run.config["seed"] == "9223372036854775807"
-
-
-def test_the_history_has_a_row_an_epoch_counted_from_one() -> None:
-    (_, run) = runs_of(study(trial(0, values_by_epoch=[0.3, 0.5], losses=[2.0, 1.5])))
+def test_the_history_has_a_row_an_epoch_counted_from_one_with_what_is_known() -> None:
+    (_, run) = runs_of(study(trial(0, values_by_epoch=[0.3, 0.5, 0.6], losses=[2.0, math.inf])))
     assert run.axis == "epoch"
     assert run.history == (
         {"epoch": 1, "validation_accuracy": 0.3, "loss": 2.0},
-        {"epoch": 2, "validation_accuracy": 0.5, "loss": 1.5},
+        {"epoch": 2, "validation_accuracy": 0.5},
+        {"epoch": 3, "validation_accuracy": 0.6},
     )
-
-
-def test_a_loss_that_is_not_finite_or_not_there_is_left_out() -> None:
-    (_, run) = runs_of(study(trial(0, values_by_epoch=[0.3, 0.5, 0.6], losses=[2.0, math.inf])))
-    assert [row.get("loss") for row in run.history] == [2.0, None, None]
 
 
 def test_the_summary_is_the_record() -> None:
@@ -193,7 +176,33 @@ def test_a_config_of_a_newer_version_is_mirrored_as_it_is() -> None:
     first, run = runs_of(study(trial(0, config=newer)))
     assert json.loads(str(run.config["config_json"])) == newer
     assert first.leaderboard is not None
-    assert first.leaderboard.rows[0][-1] == ""
+    assert first.leaderboard["rows"][0][-1] == ""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "other"},
+        {"tags": ("left-the-best",)},
+        {"config": {"batch_size": 64}},
+        {"history": ({"epoch": 1, "loss": 0.25},)},
+        {"summary": {"value": 0.75}},
+        {"leaderboard": {"columns": ["trial"], "rows": [[7]]}},
+        {"is_best": False},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_run_that_holds_something_else_has_another_fingerprint(change: dict[str, Any]) -> None:
+    (_, run) = runs_of(study(trial(0)))
+    assert replace(run, **change).fingerprint != run.fingerprint
+
+
+def test_the_fingerprint_is_of_what_a_run_holds_but_for_its_files() -> None:
+    (_, run) = runs_of(study(trial(0)))
+    reordered = replace(run, config=dict(reversed(run.config.items())), files=(AttachedFile("/a", "a"),))
+    assert reordered.fingerprint == run.fingerprint
+    with pytest.raises(ValueError, match="JSON"):
+        assert replace(run, summary={"loss": math.nan}).fingerprint
 
 
 # ---- The study -------------------------------------------------------------------------------------------
@@ -221,8 +230,8 @@ def test_the_leaderboard_has_the_best_trials_in_order() -> None:
     record = study(trial(0, value=0.4, parameters=None), trial(1, value=0.6), trial(2, "pruned"))
     (first, *_) = runs_of(record)
     assert first.leaderboard is not None
-    assert first.leaderboard.columns[:4] == ("trial", "value", "confirmed_mean", "parameters")
-    assert [row[:4] for row in first.leaderboard.rows] == [(1, 0.6, None, 1000), (0, 0.4, None, None)]
+    assert first.leaderboard["columns"][:4] == ["trial", "value", "confirmed_mean", "parameters"]
+    assert [row[:4] for row in first.leaderboard["rows"]] == [[1, 0.6, None, 1000], [0, 0.4, None, None]]
 
 
 def test_a_study_without_a_finished_trial_has_its_run_all_the_same() -> None:
@@ -263,8 +272,11 @@ def test_each_training_of_a_retraining_has_a_run() -> None:
     assert (runs[0].trial, runs[0].config["trial"]) == (7, 7)
 
 
-def test_trainings_on_other_images_are_left_out() -> None:
+def test_trainings_of_other_configs_or_on_other_images_are_left_out() -> None:
     """A study that had this name before may have left them."""
+    record = study(trial(0, config_id="a" * 12))
+    runs = runs_of(record, retrained=[Retrained(finished(example_training()))])
+    assert [run.job_type for run in runs] == ["study", "trial"]
     images = {"name": "own", "sha256": "1" * 64}
     record = study(trial(0, config_id="a" * 12), data=images)
     runs = runs_of(record, retrained=[retrained_like(record)])
@@ -282,12 +294,6 @@ def test_a_training_that_failed_is_mirrored_only_where_asked() -> None:
     failure = Failure(kind="diverged", message="the training loss is nan\nmore")
     failed = replace(failed, stored=failed.stored.model_copy(update={"failure": failure}))
     assert [run.job_type for run in runs_of(record, retrained=[failed])] == ["study", "trial"]
-    run = runs_of(record, Selection(everything=True), retrained=[failed])[-1]
+    run = runs_of(record, everything=True, retrained=[failed])[-1]
     assert run.failed
     assert run.summary["failure"] == "diverged: the training loss is nan"
-
-
-def test_trainings_of_configs_that_the_study_does_not_know_are_left_out() -> None:
-    record = study(trial(0, config_id="a" * 12))
-    runs = runs_of(record, retrained=[Retrained(finished(example_training()))])
-    assert [run.job_type for run in runs] == ["study", "trial"]

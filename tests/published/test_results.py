@@ -2,21 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mc1opt.data.cache import CIFAR10_SHA256
-from mc1opt.database.location import files_folder
-from mc1opt.measurement.store import Failure, StoredTraining, TrainingKey
+from mc1opt.measurement.store import Failure, StoredTraining
 from mc1opt.presets import PRESETS
-from mc1opt.published.results import (
-    Folds,
-    Measurement,
-    SeedResult,
-    measurement,
-    presets_folder,
-    stored_results,
-)
+from mc1opt.published.results import Measurement, measurement, stored_results
 from mc1opt.spec import DataSet, EpochResult, Fold
 from tests.support.curves import example_training
 from tests.support.image_sets import write_arrays_folder
@@ -24,12 +17,15 @@ from tests.support.measuring import (
     FOLDER,
     ROW_1,
     ROW_2,
-    STORAGE,
     TEST_IMAGES,
     expected_accuracies,
-    ladder_images,
     measured,
+    preset_images,
+    stored_training,
 )
+
+Found = tuple[StoredTraining, float | None]
+DIVERGED = Failure(kind="diverged", message="nan")
 
 
 def stored(
@@ -37,10 +33,10 @@ def stored(
     *,
     fold: Fold | None = None,
     value: float | None = None,
-    failure: Failure | None = None,
     seconds: float = 1.0,
     epochs: int = 2,
     data: str = CIFAR10_SHA256["train_images"],
+    **changes: Any,
 ) -> StoredTraining:
     images = DataSet(name="x", folder="", sha256=data, train_images=1000, validation_images=0)
     training = example_training(seed=seed, fold=fold, epochs=epochs, train_images=900, data=images)
@@ -48,88 +44,69 @@ def stored(
         EpochResult(epoch=epoch, loss=1.0, validation_accuracy=value, seconds=seconds)
         for epoch in range(epochs)
     ]
-    return StoredTraining(
-        key=TrainingKey.of(training),
-        curve=tuple(results),
-        failure=failure,
-        seconds=100.0,
-        versions={},
-        commit=None,
-        ended="",
-    )
+    return stored_training(training, curve=tuple(results), seconds=100.0, **changes)
 
 
-def three_seeds() -> list[SeedResult]:
-    return [SeedResult(stored(seed, seconds=seed), value) for seed, value in enumerate((0.5, 0.52, 0.54))]
+def three_seeds(**changes: Any) -> list[Found]:
+    return [(stored(seed, seconds=seed, **changes), value) for seed, value in enumerate((0.5, 0.52, 0.54))]
+
+
+def ten_folds(*values: float) -> list[Found]:
+    return [(stored(fold=Fold(index=i, count=10), value=value), None) for i, value in enumerate(values)]
+
+
+FAILED: Found = (stored(5, failure=DIVERGED), None)
+FAILED_FOLD: Found = (stored(fold=Fold(index=9, count=10), failure=DIVERGED), None)
+
+
+def found(*results: Found) -> Measurement:
+    result = measurement(results)
+    assert result is not None
+    return result
 
 
 def test_numbers_are_those_of_the_tests_over_the_seeds() -> None:
-    found = measurement(three_seeds(), [])
-    assert found is not None
-    printed = found.to_json()
-    assert (printed["n"], printed["mean"]) == (3, pytest.approx(0.52))
-    assert printed["std"] == pytest.approx(0.02)
+    printed = found(*three_seeds()).to_json()
     half = 4.302652729911275 * 0.02 / 3**0.5  # Student's t for 2 degrees of freedom
-    assert printed["interval"] == pytest.approx([0.52 - half, 0.52 + half], abs=1e-4)
-    assert printed["by_seed"] == [0.5, 0.52, 0.54]
-    assert (printed["epochs"], printed["device"], printed["precision"]) == (2, "cpu", "float32")
-    assert printed["folds"] is None
+    assert printed.pop("interval") == pytest.approx([0.52 - half, 0.52 + half], abs=1e-4)
+    assert printed == {
+        "n": 3,
+        "mean": pytest.approx(0.52),
+        "std": pytest.approx(0.02),
+        "epochs": 2,
+        "data": "cifar10",
+        "seconds": pytest.approx((0.0 + 2.0 + 4.0) / 3),  # of the epochs, without start-up
+        "device": "cpu",
+        "precision": "float32",
+        "by_seed": [0.5, 0.52, 0.54],
+        "failed": 0,
+        "split": 0,
+        "folds": None,
+    }
+    assert found(*three_seeds(accumulation=4)[:1], *three_seeds()[1:]).to_json()["split"] == 1
 
 
-def test_seconds_are_those_of_the_epochs_without_start_up() -> None:
-    found = measurement(three_seeds(), [])
-    assert found is not None
-    assert found.seconds == pytest.approx((0.0 + 2.0 + 4.0) / 3)
+def test_one_seed_has_no_spread_and_nothing_is_nothing() -> None:
+    printed = found(*three_seeds()[:1]).to_json()
+    assert (printed["n"], printed["std"], printed["interval"]) == (1, None, None)
+    assert measurement([]) is None
+    assert measurement([(stored(), None)]) is None
 
 
-def test_one_seed_has_no_spread() -> None:
-    found = measurement(three_seeds()[:1], [])
-    assert found is not None
-    assert (found.to_json()["n"], found.to_json()["std"], found.to_json()["interval"]) == (1, None, None)
-
-
-def test_nothing_is_nothing() -> None:
-    assert measurement([], []) is None
-
-
-def test_failures_are_counted_apart() -> None:
-    failed = stored(5, failure=Failure(kind="diverged", message="nan"))
-    found = measurement(three_seeds(), [failed])
-    assert found is not None
-    assert (found.to_json()["n"], found.to_json()["failed"]) == (3, 1)
-    only = measurement([], [failed])
-    assert only is not None
+def test_failures_are_counted_apart_those_of_folds_beside_the_folds() -> None:
+    printed = found(*three_seeds(), FAILED).to_json()
+    assert (printed["n"], printed["failed"], printed["folds"]) == (3, 1, None)
+    only = found(FAILED)
     assert (only.spread, only.seconds, only.to_json()["mean"]) == (None, None, None)
-
-
-def test_failures_of_folds_are_not_those_of_seeds() -> None:
-    failure = Failure(kind="diverged", message="nan")
-    failed = stored(fold=Fold(index=1, count=10), failure=failure)
-    whole = stored(fold=Fold(index=0, count=10), value=0.4)
-    found = measurement(three_seeds(), [whole, failed])
-    assert found is not None
-    printed = found.to_json()
-    assert (printed["failed"], printed["folds"]["failed"], printed["folds"]["validation"]) == (0, 1, [0.4])
-    alone = measurement(three_seeds(), [failed])
-    assert alone is not None
-    without = alone.to_json()["folds"]
-    assert (without["failed"], without["n"], without["validation"]) == (1, 0, [])
-    assert without.keys() == printed["folds"].keys()
-
-
-def test_trainings_whose_batches_were_split_are_counted() -> None:
-    first, *others = three_seeds()
-    split = SeedResult(first.stored.model_copy(update={"accumulation": 4}), first.accuracy)
-    found = measurement([split, *others], [])
-    assert found is not None
-    assert (found.split, found.to_json()["split"]) == (1, 1)
+    some = found(*three_seeds(), *ten_folds(0.4), FAILED_FOLD).to_json()
+    assert (some["failed"], some["folds"]["failed"], some["folds"]["validation"]) == (0, 1, [0.4])
+    none = found(*three_seeds(), FAILED_FOLD).to_json()["folds"]
+    assert (none["failed"], none["n"], none["validation"], none["std_over_seeds"]) == (1, 0, [], None)
+    assert none.keys() == some["folds"].keys()
 
 
 def test_folds_stand_beside_the_spread_over_seeds_and_that_of_chance() -> None:
-    folds = [stored(fold=Fold(index=i, count=10), value=v) for i, v in enumerate((0.4, 0.5, 0.6))]
-    found = measurement(three_seeds(), reversed(folds))
-    assert found is not None
-    printed = found.to_json()["folds"]
+    printed = found(*three_seeds(), *reversed(ten_folds(0.4, 0.5, 0.6))).to_json()["folds"]
     assert printed["validation"] == [0.4, 0.5, 0.6]
     assert (printed["mean"], printed["std"]) == (pytest.approx(0.5), pytest.approx(0.1))
     assert printed["std_over_seeds"] == pytest.approx(0.02)
@@ -137,11 +114,8 @@ def test_folds_stand_beside_the_spread_over_seeds_and_that_of_chance() -> None:
 
 
 def test_of_two_cross_validations_the_one_with_more_folds_is_taken() -> None:
-    folds = [stored(fold=Fold(index=0, count=2), value=0.9)]
-    folds += [stored(fold=Fold(index=i, count=5), value=0.4) for i in range(3)]
-    found = measurement([], folds)
-    assert found is not None
-    assert found.folds == Folds(tuple(folds[1:]))
+    others = (stored(fold=Fold(index=0, count=2), value=0.9), None)
+    assert found(others, *ten_folds(0.4, 0.4, 0.4)).folds == tuple(s for s, _ in ten_folds(0.4, 0.4, 0.4))
 
 
 # ---- What is stored --------------------------------------------------------------------------------------
@@ -152,7 +126,7 @@ def listed(*names: str) -> dict[str, dict[str, Measurement]]:
 
 
 def test_results_are_read_back_by_preset_and_recipe() -> None:
-    data = ladder_images()
+    data = preset_images()
     first = measured(ROW_1, ROW_2, folds=2)
     (better,) = measured(ROW_1, recipe="mc1opt", seeds=2)
     found = listed(ROW_1, ROW_2, "cnn-deep")
@@ -161,12 +135,12 @@ def test_results_are_read_back_by_preset_and_recipe() -> None:
         ROW_2: {"published": first[1]},
         "cnn-deep": {},
     }
-    assert found[ROW_1]["published"].to_json()["by_seed"] == expected_accuracies(ROW_1, 3, data)
-    json.dumps(found[ROW_1]["published"].to_json())
+    printed = json.loads(json.dumps(found[ROW_1]["published"].to_json()))
+    assert printed["by_seed"] == expected_accuracies(ROW_1, 3, data)
 
 
 def test_the_default_epochs_come_first_then_the_most_seeds() -> None:
-    ladder_images()
+    preset_images()
     (few,) = measured(ROW_1, seeds=1, epochs=2)
     assert listed(ROW_1)[ROW_1]["published"] == few
     (more,) = measured(ROW_1, seeds=2, epochs=4)
@@ -180,7 +154,7 @@ def test_what_was_measured_on_cifar10_comes_before_what_was_on_other_images(
 ) -> None:
     write_arrays_folder(Path("images"), train_images=220, test_images=TEST_IMAGES)
     (few,) = measured(ROW_1, seeds=1)
-    ladder_images()
+    preset_images()
     (more,) = measured(ROW_1, seeds=2)
     assert listed(ROW_1)[ROW_1]["published"] == more
     assert more.to_json()["data"] == more.data != few.data
@@ -189,17 +163,10 @@ def test_what_was_measured_on_cifar10_comes_before_what_was_on_other_images(
     assert few.to_json()["data"] == "cifar10"
 
 
-def test_trained_but_not_tested_is_not_measured() -> None:
-    ladder_images()
+def test_what_was_not_tested_is_not_measured() -> None:
+    assert listed(ROW_1) == {ROW_1: {}}
+    assert not FOLDER.exists()
+    preset_images()
     measured(ROW_1, seeds=1)
     (FOLDER / ROW_1 / "test_results.jsonl").unlink()
     assert listed(ROW_1) == {ROW_1: {}}
-
-
-def test_without_a_folder_there_is_nothing() -> None:
-    assert listed(ROW_1) == {ROW_1: {}}
-    assert not FOLDER.exists()
-
-
-def test_presets_lie_with_the_files_of_the_database() -> None:
-    assert presets_folder(STORAGE) == FOLDER == files_folder(STORAGE) / "presets"

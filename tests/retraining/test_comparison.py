@@ -1,6 +1,5 @@
 """Which configs compete, and how they are compared: seed by seed, with an early end for the clearly worse."""
 
-import dataclasses
 import itertools
 from pathlib import Path
 
@@ -8,30 +7,21 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mc1opt.config import MLP, SGD, Config, LinearLayer, config_id, config_to_json
+from mc1opt.config import config_id, config_to_json
 from mc1opt.data.sources import find_data
-from mc1opt.database.records import StudyRecord, TrialRecord
+from mc1opt.database.records import TrialRecord
 from mc1opt.errors import DataError, UsageError
-from mc1opt.retraining.comparison import LEVEL, Candidate, Comparison, choose_candidates, study_data
-from mc1opt.spec import Fidelity
+from mc1opt.retraining.comparison import LEVEL, Comparison, choose_candidates, study_data
 from tests.support.image_sets import write_arrays_folder
-from tests.support.retraining import small_images
-
-
-def config(width: int) -> Config:
-    return Config(
-        architecture=MLP(layers=(LinearLayer(width=width),)), optimizer=SGD(learning_rate=0.1), batch_size=10
-    )
+from tests.support.retraining import candidate, record_of, small_config, small_images, trial_record
 
 
 def trial(
     number: int, value: float | None, again: tuple[float | None, ...] = (), **changes: object
 ) -> TrialRecord:
     """A stored trial; its config is one of its own, unless `changes` say another."""
-    fields = {field.name: None for field in dataclasses.fields(TrialRecord)}
-    own = config(number + 1)
-    fields |= {
-        "number": number,
+    own = small_config(number + 1)
+    fields = {
         "state": "PRUNED" if value is None else "COMPLETE",
         "outcome": "pruned" if value is None else "complete",
         "value": value,
@@ -41,18 +31,14 @@ def trial(
         "confirmations": [{"seed": seed, "value": v} for seed, v in enumerate(again)],
         "epoch_seconds": 1.0,
     }
-    return TrialRecord(**(fields | changes))
-
-
-def study(*trials: TrialRecord, data: dict[str, str] | None = None) -> StudyRecord:
-    return StudyRecord("s", "s", "maximize", Fidelity(train_images=100, epochs=2), data, 0, trials, "s")
+    return trial_record(number, **(fields | changes))
 
 
 # ---- Which ones ------------------------------------------------------------------------------------------
 
 
 def test_the_best_come_first_by_confirmed_mean_or_else_by_value() -> None:
-    record = study(
+    record = record_of(
         trial(0, 0.70),
         trial(1, 0.90, (0.60, 0.64)),
         trial(2, 0.80, (0.75, 0.77)),
@@ -65,70 +51,58 @@ def test_the_best_come_first_by_confirmed_mean_or_else_by_value() -> None:
 
 
 def test_configs_are_distinct_and_equals_are_taken_in_the_order_of_their_numbers() -> None:
-    same = {"config": config_to_json(config(1)), "config_id": config_id(config(1))}
-    record = study(trial(0, 0.7), trial(1, 0.8, **same), trial(2, 0.7))
+    same = {"config": config_to_json(small_config(1)), "config_id": config_id(small_config(1))}
+    record = record_of(trial(0, 0.7), trial(1, 0.8, **same), trial(2, 0.7))
     assert [c.trial for c in choose_candidates(record, top=3)] == [1, 2]
-    assert [c.trial for c in choose_candidates(study(trial(5, 0.5), trial(6, 0.5)), top=2)] == [5, 6]
+    assert [c.trial for c in choose_candidates(record_of(trial(5, 0.5), trial(6, 0.5)), top=2)] == [5, 6]
 
 
 def test_a_trial_that_is_named_competes_alone() -> None:
-    record = study(trial(0, 0.7), trial(1, 0.8))
-    (candidate,) = choose_candidates(record, top=3, trial=0)
-    assert (candidate.trial, candidate.config) == (0, config(1))
+    record = record_of(trial(0, 0.7), trial(1, 0.8))
+    (chosen,) = choose_candidates(record, top=3, trial=0)
+    assert (chosen.trial, chosen.config) == (0, small_config(1))
 
 
 @pytest.mark.parametrize(
-    ("number", "message"),
+    ("trials", "number", "message"),
     [
-        (1, r"trial 1 of study 's' was not trained to its end \(pruned at epoch 1"),
-        (2, "no trial 2; its trials are 0 to 1"),
+        ([0.7, None], 1, r"trial 1 of study 's' .*pruned at epoch 1"),
+        ([0.7, None], 2, "no trial 2; its trials are 0 to 1"),
+        ([None], None, "study 's' has no finished trial"),
     ],
 )
-def test_a_trial_that_is_no_candidate_is_refused(number: int, message: str) -> None:
+def test_what_is_no_candidate_is_refused(
+    trials: list[float | None], number: int | None, message: str
+) -> None:
+    record = record_of(*(trial(index, value) for index, value in enumerate(trials)))
     with pytest.raises(UsageError, match=message):
-        choose_candidates(study(trial(0, 0.7), trial(1, None)), top=3, trial=number)
-
-
-def test_a_study_without_finished_trials_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"study 's' has no finished trial.*mc1opt run"):
-        choose_candidates(study(trial(0, None)), top=3)
+        choose_candidates(record, top=3, trial=number)
 
 
 # ---- Which images ----------------------------------------------------------------------------------------
 
 
-def test_the_studys_own_images_are_found_in_the_cache_or_by_their_path() -> None:
+@pytest.mark.parametrize("known", [True, False])
+def test_the_studys_own_images_are_found_in_the_cache_or_by_their_path(known: bool) -> None:
+    """By their name, which holds their hash: what `sha256` is of has changed once."""
     data = small_images()
-    record = study(data={"name": data.name, "sha256": data.sha256})
-    assert study_data(record, None, None) == data
-    assert study_data(record, Path("images"), None) == data
+    record = record_of(data={"name": data.name, "sha256": data.sha256 if known else "0" * 64})
+    assert study_data(record, None, None) == study_data(record, Path("images"), None) == data
 
 
 def test_other_images_are_refused() -> None:
     data = small_images()
     write_arrays_folder(Path("others"), train_images=100)
-    record = study(data={"name": data.name, "sha256": data.sha256})
-    with pytest.raises(DataError, match=f"was trained on {data.name}, and these images are own-"):
-        study_data(record, Path("others"), None)
+    with pytest.raises(DataError, match=rf"{data.name}\b.* own-"):
+        study_data(record_of(data={"name": data.name, "sha256": data.sha256}), Path("others"), None)
     assert find_data(Path("others")).sha256 != data.sha256
 
 
-def test_own_images_are_known_by_their_name_which_holds_their_hash() -> None:
-    """What `sha256` is of has changed once; studies from before go on."""
-    data = small_images()
-    record = study(data={"name": data.name, "sha256": "0" * 64})
-    assert study_data(record, None, None) == study_data(record, Path("images"), None) == data
-
-
-def test_images_that_have_left_the_cache_are_asked_for() -> None:
-    record = study(data={"name": "own-0123456789ab", "sha256": "0" * 64})
-    with pytest.raises(DataError, match=r"own-0123456789ab, which is not in the cache.*--data"):
-        study_data(record, None, None)
-
-
-def test_a_study_of_another_program_is_refused() -> None:
-    with pytest.raises(UsageError, match="not one of mc1opt's"):
-        study_data(study(), None, None)
+def test_images_that_cannot_be_found_are_asked_for() -> None:
+    with pytest.raises(DataError, match=r"own-0123456789ab\b.*--data"):
+        study_data(record_of(data={"name": "own-0123456789ab", "sha256": "0" * 64}), None, None)
+    with pytest.raises(UsageError, match="study 's'"):
+        study_data(record_of(), None, None)  # of another program
 
 
 # ---- The comparison --------------------------------------------------------------------------------------
@@ -143,8 +117,7 @@ VALUES = {
 
 
 def comparison(trials: list[int], seeds: int = SEEDS) -> Comparison:
-    candidates = [Candidate(n, config_id(config(n)), config(n), 0.8, 1.0) for n in trials]
-    return Comparison(candidates, seeds, 5000)
+    return Comparison([candidate(number) for number in trials], seeds, 5000)
 
 
 def compared(order: list[tuple[int, int]]) -> Comparison:
@@ -195,13 +168,9 @@ def test_a_stopped_candidate_is_not_wanted_with_further_seeds() -> None:
     result = compared([(n, s) for n, s in IN_ORDER if s < 3])
     assert [result.wanted(3, seed) for seed in range(4)] == [True, True, True, False]
     assert result.wanted(2, 4)
-
-
-def test_with_two_seeds_nobody_stops_early() -> None:
-    result = comparison(list(VALUES), seeds=2)
-    for number, seed in itertools.product(VALUES, range(2)):
-        assert result.add(number, seed, VALUES[number][seed]) == []
-    assert result.winner().candidate.trial == 1  # of two equal means, the candidate that comes first
+    few = comparison(list(VALUES), seeds=2)  # with which nobody is stopped
+    assert [few.add(n, seed, VALUES[n][seed]) for n, seed in itertools.product(VALUES, range(2))] == [[]] * 8
+    assert few.winner().candidate.trial == 1  # of two equal means, the candidate that comes first
 
 
 def test_a_candidate_whose_training_fails_is_out_and_the_others_go_on() -> None:
@@ -213,12 +182,6 @@ def test_a_candidate_whose_training_fails_is_out_and_the_others_go_on() -> None:
     assert result.winner() is None
     result.add(1, 1, 0.9)
     assert result.winner().candidate.trial == 1
-
-
-def test_without_a_candidate_there_is_no_winner() -> None:
-    result = comparison([1], seeds=2)
-    result.add(1, 0, None, "failed")
-    assert result.winner() is None
 
 
 def test_a_failure_counts_from_its_own_seed_on() -> None:

@@ -1,6 +1,7 @@
 """A trial trained again: equal, different from an epoch on, or not to be compared here."""
 
 import io
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -70,43 +71,38 @@ def first_with(record: StudyRecord, outcome: str) -> int:
 # ---- Equal or not ----------------------------------------------------------------------------------------
 
 
-def test_a_complete_trial_has_the_same_curve_again(on_cpu: StudyRecord, switches: Switches) -> None:
-    number = first_with(on_cpu, "complete")
-    result = replayed(number)
-    assert result == Replay(STUDY, number, True, EPOCHS, None, None)
-    assert "equal, bit for bit, over 4 epochs" in result.line()
-    assert [epoch["seed"] for epoch in switches.epochs()] == [derive_seed(SEED, number)] * EPOCHS
-
-
-def test_a_pruned_trial_is_trained_as_far_as_it_came(on_cpu: StudyRecord, switches: Switches) -> None:
-    number = first_with(on_cpu, "pruned")
+@pytest.mark.parametrize("outcome", ["complete", "pruned"])
+def test_a_trial_has_the_same_curve_again_as_far_as_it_came(
+    on_cpu: StudyRecord, switches: Switches, outcome: str
+) -> None:
+    number = first_with(on_cpu, outcome)
     epochs = len(on_cpu.trials[number].values_by_epoch)
-    assert epochs < EPOCHS
-    assert replayed(number) == Replay(STUDY, number, True, epochs, None, None)
-    assert len(switches.epochs()) == epochs
+    assert (epochs < EPOCHS) == (outcome == "pruned")
+    result = replayed(number)
+    assert result == Replay(STUDY, number, True, epochs, None, None)
+    assert f" {epochs} epoch" in result.line()
+    assert [epoch["seed"] for epoch in switches.epochs()] == [derive_seed(SEED, number)] * epochs
 
 
 def test_a_trial_that_diverged_must_diverge_in_the_same_epoch(
     on_cpu: StudyRecord, switches: Switches
 ) -> None:
     switches.add("diverge", seed=derive_seed(SEED, 4), epoch=2)
-    again = replayed(4)
-    assert again.equal
-    assert again.line().endswith("equal, bit for bit, over 2 epochs; it diverges again in epoch 3.")
+    assert replayed(4) == Replay(STUDY, 4, True, 2, None, None, diverged=True)
     switches.clear()
     went_well = replayed(4)
     assert (went_well.equal, went_well.difference.epoch, went_well.difference.stored) == (False, 3, None)
     switches.add("diverge", seed=derive_seed(SEED, 4), epoch=1)
     sooner = replayed(4)
     assert (sooner.equal, sooner.difference.epoch, sooner.difference.replayed) == (False, 2, None)
-    assert "the replay failed: the training loss is nan" in sooner.line()
+    assert "the training loss is nan" in sooner.line()
 
 
-def test_of_a_trial_that_diverged_at_once_no_curve_is_called_equal(
-    on_cpu: StudyRecord, switches: Switches
-) -> None:
-    replay = Replay(STUDY, 4, True, 0, None, None, diverged=True)
-    assert replay.line() == f"Trial 4 of study {STUDY}: it diverges again in epoch 1."
+@pytest.mark.parametrize("epochs", [0, 2])
+def test_of_a_trial_that_diverged_at_once_no_curve_is_called_equal(epochs: int) -> None:
+    line = Replay(STUDY, 4, True, epochs, None, None, diverged=True).line()
+    assert f"diverges again in epoch {epochs + 1}" in line
+    assert ("equal" in line) == (epochs > 0)
 
 
 def test_the_first_epoch_that_differs_is_named_with_both_values(on_cpu: StudyRecord) -> None:
@@ -120,21 +116,17 @@ def test_the_first_epoch_that_differs_is_named_with_both_values(on_cpu: StudyRec
     assert result.difference.epoch == 3
     assert result.difference.stored["loss"] == losses[2] != result.difference.replayed["loss"]
     assert result.difference.stored["accuracy"] == result.difference.replayed["accuracy"]
-    assert "the curves differ from epoch 3 on" in result.line()
+    assert "epoch 3" in result.line()
     assert result.to_json()["difference"]["epoch"] == 3
 
 
-def test_another_seed_is_noticed_in_the_first_epoch(on_cpu: StudyRecord) -> None:
-    number = first_with(on_cpu, "complete")
-    change(number, records.SEED, 1)
-    assert replayed(number).difference.epoch == 1
-
-
-def test_what_else_changed_since_is_said_where_curves_differ(on_cpu: StudyRecord) -> None:
+def test_another_seed_is_noticed_in_the_first_epoch_with_what_else_changed(on_cpu: StudyRecord) -> None:
     number = first_with(on_cpu, "complete")
     change(number, records.SEED, 1)
     change_version(number, "mc1opt", "0.0.1")
-    assert "mc1opt was 0.0.1, is " in replayed(number).line()
+    result = replayed(number)
+    assert result.difference.epoch == 1
+    assert "mc1opt was 0.0.1" in result.line()
 
 
 def test_the_stored_precision_and_threads_are_used(on_cpu: StudyRecord) -> None:
@@ -160,21 +152,15 @@ def test_the_stored_precision_and_threads_are_used(on_cpu: StudyRecord) -> None:
 # ---- Not to be compared ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "reason"),
-    [
-        ("torch", "1.0", "it was trained with torch 1.0, and this is torch "),
-        ("cpu", "VAX", "it was trained on a CPU with VAX, and this one has "),
-    ],
-)
+@pytest.mark.parametrize(("name", "value"), [("torch", "1.0"), ("cpu", "VAX")])
 def test_on_another_torch_or_cpu_it_says_so_instead_of_training(
-    on_cpu: StudyRecord, switches: Switches, name: str, value: str, reason: str
+    on_cpu: StudyRecord, switches: Switches, name: str, value: str
 ) -> None:
     number = first_with(on_cpu, "complete")
     change_version(number, name, value)
     result = replayed(number)
     assert result.equal is None
-    assert reason in result.line()
+    assert value in result.line()
     assert switches.epochs() == []
 
 
@@ -186,7 +172,8 @@ def test_on_another_gpu_it_says_so(on_cpu: StudyRecord, monkeypatch: pytest.Monk
     monkeypatch.setattr(replay_module, "resolve_device", lambda name: name)
     monkeypatch.setattr(environment, "gpu_model", lambda: "NVIDIA H100")
     result = replayed(number)
-    assert (result.equal, result.reason) == (None, "it was trained on NVIDIA A100, and here is NVIDIA H100")
+    assert result.equal is None
+    assert re.search("A100.*H100", result.reason)
     monkeypatch.setattr(environment, "gpu_model", lambda: "NVIDIA A100")
     assert replayed(number).equal
 
@@ -196,35 +183,32 @@ def test_on_a_machine_without_the_trials_device_it_says_so(retrainable: StudyRec
     if torch.cuda.is_available():
         pytest.skip("the device is here")
     result = replayed(0)  # these curves were recorded as those of CUDA
-    assert (result.equal, result.reason) == (None, "it was trained on cuda, which is not here")
+    assert result.equal is None
+    assert "cuda" in result.reason
 
 
 # ---- Wrong use -------------------------------------------------------------------------------------------
 
 
 def test_a_trial_without_a_curve_is_refused() -> None:
-    curve_study(trials=2, max_macs=1_000_000)
-    record = load_study(open_storage(STORAGE, create=False), STUDY).get_trials()
-    number = next(trial.number for trial in record if records.outcome(trial) == "too_large")
-    with pytest.raises(UsageError, match=rf"trial {number} of study 's' has no curve .*too large"):
+    record = curve_study(trials=2, max_macs=1_000_000)
+    number = first_with(record, "too_large")
+    with pytest.raises(UsageError, match=rf"trial {number} of study 's' .*too large"):
         replayed(number)
 
 
-def test_a_trial_or_study_that_there_is_not_is_refused(retrainable: StudyRecord) -> None:
-    with pytest.raises(UsageError, match="study 's' has no trial 99; its trials are 0 to 5"):
+def test_other_trials_studies_and_images_are_refused(on_cpu: StudyRecord, switches: Switches) -> None:
+    with pytest.raises(UsageError, match=r"99.* 0 to 15"):
         replayed(99)
-    with pytest.raises(StorageError, match="there is no study 'x'"):
+    with pytest.raises(StorageError, match="study 'x'"):
         replay(STORAGE, "x", 0, data=None, output=io.StringIO())
-
-
-def test_other_images_are_refused(on_cpu: StudyRecord, switches: Switches) -> None:
     write_arrays_folder(Path("others"), train_images=100)
-    with pytest.raises(DataError, match="and these images are own-"):
+    with pytest.raises(DataError, match="own-"):
         replayed(first_with(on_cpu, "complete"), data=Path("others"))
     assert switches.epochs() == []
 
 
 def test_a_worker_that_dies_is_an_error_and_no_difference(on_cpu: StudyRecord, switches: Switches) -> None:
     switches.add("kill")
-    with pytest.raises(Mc1optError, match=r"the replay failed \(killed\)"):
+    with pytest.raises(Mc1optError, match=r"\(killed\)"):
         replayed(first_with(on_cpu, "complete"))

@@ -3,6 +3,7 @@
 import fcntl
 import io
 import json
+import re
 import statistics
 import threading
 from pathlib import Path
@@ -14,16 +15,16 @@ from safetensors.numpy import load_file
 
 from mc1opt.config import config_id
 from mc1opt.data import images as images_module
-from mc1opt.database.location import files_folder
 from mc1opt.database.records import StudyRecord
 from mc1opt.database.studies import claim_study
-from mc1opt.database.trial_files import study_folder
-from mc1opt.errors import DataError, Mc1optError, StorageError, UsageError
+from mc1opt.errors import Mc1optError, UsageError
+from mc1opt.files import read_lines
 from mc1opt.machine import resources
-from mc1opt.machine.memory import training_memory
 from mc1opt.measurement import trainings
+from mc1opt.measurement.plan import memory_needs
 from mc1opt.measurement.store import TRAININGS, TrainingStore
 from mc1opt.retraining import epochs as retrain_epochs
+from mc1opt.retraining import retrain as retrain_module
 from mc1opt.retraining.comparison import choose_candidates
 from mc1opt.retraining.report import Retraining, command_lines
 from mc1opt.seeds import derive_seed
@@ -32,7 +33,6 @@ from mc1opt.training.model_folder import read_model_folder
 from mc1opt.workers.stop import StopFlag
 from tests.support.command import files_below
 from tests.support.curves import Switches, curve
-from tests.support.image_sets import change_without_a_trace
 from tests.support.pages import Pages
 from tests.support.retraining import (
     MODELS,
@@ -53,10 +53,9 @@ SEEDS = [derive_seed(SEED, "retrain", index) for index in range(3)]
 
 
 def retrained(**options: Any) -> Retraining:
-    ended = retrain_curves(**options)
-    assert ended.reason == "finished"
-    assert ended.result is not None
-    return ended.result
+    result = retrain_curves(**options)
+    assert result is not None
+    return result
 
 
 def ranking(record: StudyRecord) -> list[int]:
@@ -73,9 +72,13 @@ def facts(result: Retraining) -> dict[str, Any]:
     return printed
 
 
-def opening_lines() -> list[str]:
-    path = MODELS / "test_openings.jsonl"
-    return path.read_text().splitlines() if path.exists() else []
+def lines_of(name: str) -> list[dict[str, Any]]:
+    """The records in a file of the models' folder."""
+    return read_lines(MODELS / name)
+
+
+def openings() -> list[dict[str, Any]]:
+    return lines_of("test_openings.jsonl")
 
 
 def epochs_by_training(switches: Switches) -> dict[tuple[str, int], list[int]]:
@@ -119,7 +122,7 @@ def test_the_winner_trains_on_all_images_once_a_seed_and_the_first_ones_model_is
     retrainable: StudyRecord,
 ) -> None:
     result = retrained()
-    lines = [json.loads(line) for line in (MODELS / "trainings.jsonl").read_text().splitlines()]
+    lines = lines_of(TRAININGS)
     finals = [line for line in lines if line["key"]["validation_images"] == 0]
     assert len(lines) == 12
     assert [line["key"]["fidelity"]["train_images"] for line in finals] == [200] * 3
@@ -132,12 +135,8 @@ def test_the_winner_trains_on_all_images_once_a_seed_and_the_first_ones_model_is
     assert config_id(folder.config) == result.winner.candidate.config_id
     assert len(list((MODELS / "weights").glob("*.safetensors"))) == 3
     assert "validation_accuracy" in load_file(folder.weights)
-
-
-def test_metrics_are_everything_that_json_prints_and_the_card_stands_beside(retrainable: StudyRecord) -> None:
-    result = retrained()
-    assert read_model_folder(MODELS).metrics == json.loads(json.dumps(result.to_json()))
-    assert (MODELS / "model_card.md").read_text().startswith("# Image classifier of study s\n")
+    assert folder.metrics == json.loads(json.dumps(result.to_json()))
+    assert (MODELS / "model_card.md").is_file()
 
 
 def test_the_number_of_workers_changes_nothing_but_the_time(retrainable: StudyRecord) -> None:
@@ -150,21 +149,12 @@ def test_the_number_of_workers_changes_nothing_but_the_time(retrainable: StudyRe
 def test_as_many_trainings_at_once_as_memory_holds_of_the_largest_candidate(
     retrainable: StudyRecord, precision: Precision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = small_images()
-    candidates = choose_candidates(retrainable, top=3)
-    each = max(
-        training_memory(
-            candidate.config, train_images=200, validation_images=0, device="cpu", precision=precision
-        ).host
-        for candidate in candidates
-    )
-    assert data.train_images == 200
+    configs = [candidate.config for candidate in choose_candidates(retrainable, top=3)]
+    each = max(need.host for need in memory_needs(configs, small_images(), "cpu", precision))
     monkeypatch.setattr(resources, "available_cpus", lambda _root: 64)
     monkeypatch.setattr(resources, "available_memory", lambda _root: 20 * each + 1)
     assert 20 * each // resources.WORKER_MEMORY != 20
-    output = io.StringIO()
-    retrained(seeds=1, output=output, workers="auto")
-    assert "20 workers on cpu" in output.getvalue()
+    assert retrained(seeds=1, workers="auto").plan.workers == 20
 
 
 def test_a_trial_that_is_named_is_retrained_alone(retrainable: StudyRecord) -> None:
@@ -175,13 +165,16 @@ def test_a_trial_that_is_named_is_retrained_alone(retrainable: StudyRecord) -> N
     assert (printed["test"]["n"], printed["test"]["interval"]) == (1, None)
 
 
-def test_folds_tell_the_spread_over_images_apart_from_that_over_seeds(retrainable: StudyRecord) -> None:
-    result = retrained(folds=4)
-    folds = result.to_json()["folds"]
+def test_folds_are_added_to_a_finished_retraining_and_stay_with_its_model(
+    retrainable: StudyRecord, switches: Switches
+) -> None:
+    first = retrained()
+    count = len(switches.epochs())
+    second = retrained(folds=4)
     expected = [
         curve(
             Training(
-                config=result.winner.candidate.config,
+                config=first.winner.candidate.config,
                 fidelity=Fidelity(train_images=150, epochs=3),
                 seed=SEEDS[0],
                 data=small_images(),
@@ -190,36 +183,15 @@ def test_folds_tell_the_spread_over_images_apart_from_that_over_seeds(retrainabl
         )[-1].accuracy
         for index in range(4)
     ]
+    folds = second.to_json()["folds"]
     assert folds["validation"] == expected
-    assert folds["mean"] == pytest.approx(statistics.fmean(expected))
     assert folds["std"] == pytest.approx(statistics.stdev(expected))
-    over_seeds = list(result.to_json()["candidates"][0]["validation"].values())
-    if result.winner.candidate.trial == ranking(retrainable)[0]:
-        assert folds["std_over_seeds"] == pytest.approx(statistics.stdev(over_seeds))
-
-
-def test_folds_can_be_added_to_a_finished_retraining_without_another_look_at_the_test_images(
-    retrainable: StudyRecord, switches: Switches
-) -> None:
-    first = retrained()
-    count = len(switches.epochs())
-    second = retrained(folds=3)
-    assert len(switches.epochs()) == count + 3 * 3
+    assert folds["std_over_seeds"] == statistics.stdev(first.winner.values.values())
+    assert facts(retrained()) == facts(second)  # without --folds
     assert second.test.confusions == first.test.confusions
-    assert len(opening_lines()) == 1
-
-
-def test_folds_stay_with_the_model_when_the_same_retraining_is_called_without_them(
-    retrainable: StudyRecord, switches: Switches
-) -> None:
-    first = retrained(folds=3)
-    count = len(switches.epochs())
-    again = retrained()
-    assert facts(again) == facts(first)
-    assert read_model_folder(MODELS).metrics["folds"]["validation"] == first.fold_values
-    assert "3 stratified folds" in (MODELS / "model_card.md").read_text()
-    assert len(switches.epochs()) == count
-    assert len(retrained(seeds=2, force=True).fold_values) == 0  # another retraining, which had none
+    assert (len(switches.epochs()), len(openings())) == (count + 4 * 3, 1)
+    assert "4 stratified folds" in (MODELS / "model_card.md").read_text()
+    assert retrained(seeds=2, force=True).fold_values == []  # another retraining, which had none
 
 
 def test_a_clearly_worse_candidate_stops_early_and_the_output_says_by_which_test(switches: Switches) -> None:
@@ -232,10 +204,7 @@ def test_a_clearly_worse_candidate_stops_early_and_the_output_says_by_which_test
     assert 3 <= entry["stopped"]["after_seeds"] < 5
     assert entry["stopped"]["p"] < 0.05
     assert len(entry["validation"]) == entry["stopped"]["after_seeds"]
-    line = next(line for line in output.getvalue().splitlines() if line.startswith(f"#{worst} stops early"))
-    assert (
-        "paired t test over the common seeds, two-sided, level 5 % over all pairs and looks together" in line
-    )
+    assert re.search(rf"^#{worst} stops early.*paired t test", output.getvalue(), re.MULTILINE)
     assert len([key for key in epochs_by_training(switches) if key[0] == entry["config_id"]]) == 1 + len(
         entry["validation"]
     )
@@ -243,10 +212,8 @@ def test_a_clearly_worse_candidate_stops_early_and_the_output_says_by_which_test
     spared = sum(5 - e["stopped"]["after_seeds"] for e in stopped)
     again = io.StringIO()
     retrained(top=TRIALS, seeds=5, output=again, workers="1")
-    (line,) = [line for line in again.getvalue().splitlines() if line.startswith("Retraining study")]
-    trainings = (TRIALS + 1) * 5
-    assert f"; nothing is left to train. Of them stored already: {trainings - spared}; " in line
-    assert f"spared by early stopping: {spared}." in line
+    counts = re.findall(r"(?:stored already|early stopping): (\d+)", again.getvalue())
+    assert counts == [str((TRIALS + 1) * 5 - spared), str(spared)]
 
 
 def test_a_finished_retraining_times_no_epochs_on_another_kind_of_machine(
@@ -256,57 +223,53 @@ def test_a_finished_retraining_times_no_epochs_on_another_kind_of_machine(
     for timed in (True, False):
         output = io.StringIO()
         retrained(output=output)
-        assert ("another kind of machine" in output.getvalue()) == timed
+        assert ("timing an epoch" in output.getvalue()) == timed
 
 
 # ---- The test images -------------------------------------------------------------------------------------
 
 
 def test_nothing_but_the_last_step_opens_the_test_images(
-    retrainable: StudyRecord, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Search, comparison, final trainings and folds go through with images whose opening raises."""
-    trained_before = []
-
-    def refuse(*_: object) -> None:
-        trained_before.extend((MODELS / "trainings.jsonl").read_text().splitlines())
-        raise AssertionError("the test images were opened")
-
-    monkeypatch.setattr(images_module, "open_test_images", refuse)
-    curve_study(trials=TRIALS + 1)
-    assert trained_before == []
-    with pytest.raises(AssertionError, match="the test images were opened"):
-        retrain_curves(folds=3)
-    assert len(trained_before) == 3 * 3 + 3 + 3
-    assert not (MODELS / "model.safetensors").exists()
-
-
-def test_with_damaged_test_images_all_is_trained_and_the_same_command_tests_when_they_are_whole(
     retrainable: StudyRecord, switches: Switches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (path,) = Path("cache").glob("own-*/test_images.npy")
-    content = path.read_bytes()
-    change_without_a_trace(path, bytes(len(content)), monkeypatch)
-    with pytest.raises(DataError, match=r"test_images\.npy cannot be read"):
-        retrain_curves()
+    """Search, comparison, final trainings and folds go through with images whose opening raises."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the test images were opened")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(images_module, "open_test_images", refuse)
+        curve_study(trials=TRIALS + 1)
+        with pytest.raises(AssertionError, match="the test images were opened"):
+            retrain_curves(folds=3)
+    assert len(lines_of(TRAININGS)) == 3 * 3 + 3 + 3
+    assert not (MODELS / "model.safetensors").exists()
     count = len(switches.epochs())
-    assert count == 12 * 3
-    path.write_bytes(content)
-    retrained()
+    retrained(folds=3)
     assert len(switches.epochs()) == count
 
 
-def test_asking_again_for_what_is_finished_leaves_the_model_as_it_is(retrainable: StudyRecord) -> None:
+def test_asking_again_for_what_is_finished_changes_nothing(
+    retrainable: StudyRecord, switches: Switches, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = retrained(workers="1", command="mc1opt retrain --workers 1")
-    before = {path.name: path.read_bytes() for path in MODELS.iterdir() if path.is_file()}
-    again = retrained(workers="2", command="mc1opt retrain --json")
+    (opening,) = openings()
+    assert opening["reason"] == f"retrain of study s: config {first.winner.candidate.config_id}, 3 seeds"
+    before, count = files_below(MODELS), len(switches.epochs())
+    monkeypatch.setattr(trainings, "versions", lambda *_: {"torch": "99.0"})
+    monkeypatch.setattr(trainings, "commit", lambda: "later")
+    output = io.StringIO()
+    again = retrained(workers="2", command="mc1opt retrain --json", output=output)
     assert facts(again) == facts(first)
-    assert {path.name: path.read_bytes() for path in MODELS.iterdir() if path.is_file()} == before
+    assert (files_below(MODELS), len(switches.epochs())) == (before, count)
+    assert "stay closed" in output.getvalue()
+    assert "stored already: 12." in output.getvalue()
     for name in ("labels.json", "model_card.md", "model.safetensors"):  # not whole any more
         (MODELS / name).unlink()
-        retrained(workers="2", command="mc1opt retrain --json")
+        retrained()
         assert (MODELS / name).is_file(), name
-    assert (MODELS / "labels.json").read_bytes() == before["labels.json"]
+    fewer = retrained(seeds=2, force=True)  # with the same training of the first seed
+    assert (fewer.kept.versions, fewer.kept.commit) == (first.kept.versions, first.kept.commit)
 
 
 def test_trainings_in_smaller_steps_are_named(retrainable: StudyRecord, switches: Switches) -> None:
@@ -314,51 +277,20 @@ def test_trainings_in_smaller_steps_are_named(retrainable: StudyRecord, switches
     output = io.StringIO()
     result = retrained(top=1, seeds=2, workers="1", output=output)
     number = result.winner.candidate.trial
-    names = [f"#{number} seed 1", f"#{number} on all images, seed 1"]
-    assert list(result.smaller_steps) == [names[0]]
-    steps = result.smaller_steps[names[0]]
+    name = f"#{number} seed 1"
+    assert list(result.smaller_steps) == [name]
+    steps = result.smaller_steps[name]
     assert steps > 1
-    assert f"in several steps, which batch norm notices: {names[0]} in {steps}." in output.getvalue()
-    assert f"{names[0]} in {steps}." in (MODELS / "model_card.md").read_text()
-    assert read_model_folder(MODELS).metrics["smaller_steps"] == {names[0]: steps}
+    assert f"{name} in {steps}." in output.getvalue()
+    assert f"{name} in {steps}." in (MODELS / "model_card.md").read_text()
+    assert read_model_folder(MODELS).metrics["smaller_steps"] == {name: steps}
     assert read_model_folder(MODELS).metrics["accumulation"] == 1
 
 
-def test_the_model_says_what_trained_it_and_not_what_wrote_it_again(
-    retrainable: StudyRecord, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = retrained()
-    monkeypatch.setattr(trainings, "versions", lambda *_: {"torch": "99.0"})
-    monkeypatch.setattr(trainings, "commit", lambda: "later")
-    again = retrained()
-    assert (again.versions, again.commit) == (first.versions, first.commit)
-    assert "99.0" not in (MODELS / "model_card.md").read_text()
-    assert retrained(seeds=2, force=True).versions == first.versions  # the same training of the first seed
-
-
-def test_the_opening_is_recorded_and_the_same_command_prints_the_stored_result_instead_of_another(
-    retrainable: StudyRecord, switches: Switches
-) -> None:
-    first = retrained()
-    (opening,) = [json.loads(line) for line in opening_lines()]
-    identity = first.winner.candidate.config_id
-    assert opening["reason"] == f"retrain of study s: config {identity}, 3 seeds"
-    count = len(switches.epochs())
-    output = io.StringIO()
-    assert facts(retrained(output=output)) == facts(first)
-    assert len(opening_lines()) == 1
-    assert len(switches.epochs()) == count
-    assert "the test images stay closed" in output.getvalue()
-    assert "Of them stored already: 12." in output.getvalue()
-
-
-def test_a_second_opening_for_the_study_says_so(retrainable: StudyRecord) -> None:
+def test_earlier_openings_for_the_study_are_named(retrainable: StudyRecord) -> None:
     retrained()
-    output = io.StringIO()
-    result = retrained(epochs=2, force=True, output=output)
-    assert "for this study they were opened once before" in output.getvalue()
-    assert len(result.to_json()["test"]["opened_before"]) == 1
-    assert "had been opened before" in (MODELS / "model_card.md").read_text()
+    assert len(retrained(epochs=2, force=True).test.opened_before) == 1
+    assert "Earlier openings" in (MODELS / "model_card.md").read_text()
 
 
 def test_a_copys_retraining_leaves_the_originals_model_and_needs_no_training_twice(
@@ -370,14 +302,14 @@ def test_a_copys_retraining_leaves_the_originals_model_and_needs_no_training_twi
     url = f"sqlite:///{STORAGE}"
     optuna.copy_study(from_study_name=STUDY, from_storage=url, to_storage=url, to_study_name="copy")
     copied = retrained(top=1, study="copy")
-    assert copied.model == MODELS.with_name("copy")
-    assert (copied.winner.candidate.trial, read_model_folder(copied.model).metrics["study"]) == (
+    assert copied.plan.folder == MODELS.with_name("copy")
+    assert (copied.winner.candidate.trial, read_model_folder(copied.plan.folder).metrics["study"]) == (
         first.winner.candidate.trial,
         "copy",
     )
     assert files_below(MODELS) == before
-    openings = "test_openings.jsonl"
-    assert (copied.model / openings).read_bytes() == (MODELS / openings).read_bytes()
+    record = "test_openings.jsonl"
+    assert (copied.plan.folder / record).read_bytes() == (MODELS / record).read_bytes()
     # Only on all images, for the weights, which are the original's; they come out the same, and were tested.
     assert len(switches.epochs()) - count == 3 * 3
 
@@ -386,9 +318,8 @@ def test_a_renamed_study_goes_on_with_its_retraining(retrainable: StudyRecord, s
     retrained(top=1)
     count = len(switches.epochs())
     Pages(STORAGE).rename(STUDY, "final")
-    assert retrained(top=1, study="final").model == MODELS
+    assert retrained(top=1, study="final").plan.folder == MODELS
     assert len(switches.epochs()) == count
-    assert not MODELS.with_name("final").exists()
 
 
 # ---- Stopped and gone on with ----------------------------------------------------------------------------
@@ -411,12 +342,11 @@ def test_a_stopped_retraining_goes_on_without_repeating_what_is_finished(
     thread = threading.Thread(target=stop_soon)
     thread.start()
     output = io.StringIO()
-    ended = retrain_curves(stop=stop, output=output, workers="1")
+    assert retrain_curves(stop=stop, output=output, workers="1") is None
     thread.join()
-    assert (ended.reason, ended.result) == ("signal", None)
-    assert "Stopped by SIGINT" in output.getvalue()
-    assert opening_lines() == []
-    finished = [json.loads(line)["key"] for line in (MODELS / "trainings.jsonl").read_text().splitlines()]
+    assert "SIGINT" in output.getvalue()
+    assert openings() == []
+    finished = [line["key"] for line in lines_of(TRAININGS)]
     assert [key["seed"] for key in finished] == [SEEDS[0]] * 3
     switches.clear()
 
@@ -428,16 +358,12 @@ def test_a_stopped_retraining_goes_on_without_repeating_what_is_finished(
         assert by_training[key["config_id"], key["seed"]] == [0, 1, 2] * (1 + twice)
 
 
-def test_the_time_limit_stops_in_good_order(retrainable: StudyRecord, switches: Switches) -> None:
-    switches.add("hang", epoch=2, seed=SEEDS[1])
-    ended = retrain_curves(timeout=1.0)
-    assert (ended.reason, ended.result) == ("timeout", None)
-
-
 def test_a_stop_after_the_last_training_leaves_the_test_images_closed(
     retrainable: StudyRecord, switches: Switches
 ) -> None:
-    stop = StopFlag()
+    late, stop = StopFlag(), StopFlag()
+    assert retrain_curves(timeout=0.0, stop=late) is None
+    assert late.reason == "timeout"
 
     class StopsAtTheEnd(io.StringIO):
         def write(self, text: str) -> int:
@@ -445,9 +371,8 @@ def test_a_stop_after_the_last_training_leaves_the_test_images_closed(
                 stop.set("signal", "SIGTERM")
             return super().write(text)
 
-    ended = retrain_curves(stop=stop, output=StopsAtTheEnd())
-    assert ended.result is None
-    assert opening_lines() == []
+    assert retrain_curves(stop=stop, output=StopsAtTheEnd()) is None
+    assert openings() == []
     count = len(switches.epochs())
     retrained()
     assert len(switches.epochs()) == count
@@ -457,7 +382,7 @@ def test_two_retrainings_of_a_study_at_once_are_refused(retrainable: StudyRecord
     MODELS.mkdir(parents=True)
     with (MODELS / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(UsageError, match="study 's' is being retrained by another process"):
+        with pytest.raises(UsageError, match=r"study 's' .*another process"):
             retrain_curves()
     retrained()
 
@@ -471,7 +396,7 @@ def test_a_candidate_that_diverges_is_out_and_named(retrainable: StudyRecord, sw
     output = io.StringIO()
     result = retrained(output=output)
     assert result.winner.candidate.trial != best
-    assert f"#{best} is out: a training of it failed (the training loss is nan)" in output.getvalue()
+    assert re.search(rf"#{best} is out.*loss is nan", output.getvalue())
     entry = result.to_json()["candidates"][0]
     assert entry["failures"] == {str(SEEDS[1]): "the training loss is nan"}
 
@@ -482,13 +407,12 @@ def test_where_the_leader_diverges_late_what_it_had_put_out_is_trained_on(switch
     switches.add("diverge", config_id=record.trials[best].config_id, seed=derive_seed(SEED, "retrain", 4))
     output = io.StringIO()
     result = retrained(top=TRIALS, seeds=5, output=output, workers="1")
-    lines = output.getvalue().splitlines()
-    assert f"#{best} is out: a training of it failed (the training loss is nan)" in lines
-    assert any("competes again: the one that it was clearly worse than is out" in line for line in lines)
+    assert re.search(rf"#{best} is out.*loss is nan", output.getvalue())
+    assert "competes again" in output.getvalue()
     assert result.winner.candidate.trial != best
     again = io.StringIO()
     assert facts(retrained(top=TRIALS, seeds=5, output=again, workers="2")) == facts(result)
-    assert "nothing is left to train" in again.getvalue()
+    assert "nothing is left" in again.getvalue()
 
 
 def test_seconds_are_those_of_all_trainings_whenever_it_is_asked(retrainable: StudyRecord) -> None:
@@ -500,9 +424,9 @@ def test_seconds_are_those_of_all_trainings_whenever_it_is_asked(retrainable: St
 
 def test_a_database_with_an_at_sign_in_its_path_has_its_model(retrainable: StudyRecord) -> None:
     Path("storage").rename("me@lab")
-    result = retrain_curves(storage="me@lab/s.db", seeds=1, top=1).result
-    assert result.model == Path("me@lab/s.db.files/models/s")
-    assert (result.model / "model.safetensors").exists()
+    result = retrained(storage="me@lab/s.db", seeds=1, top=1)
+    assert result.plan.folder == Path("me@lab/s.db.files/models/s")
+    assert (result.plan.folder / "model.safetensors").exists()
     assert "--storage me@lab/s.db" in "\n".join(command_lines(result))
 
 
@@ -516,13 +440,21 @@ def test_a_final_training_that_diverges_is_an_error_that_says_what_to_do(
     retrainable: StudyRecord, switches: Switches
 ) -> None:
     retrained()
-    (MODELS / "trainings.jsonl").write_text(
-        "".join(line + "\n" for line in (MODELS / "trainings.jsonl").read_text().splitlines()[:9])
-    )
+    lines = (MODELS / TRAININGS).read_text().splitlines(keepends=True)
+    (MODELS / TRAININGS).write_text("".join(lines[:9]))
     switches.add("diverge", seed=SEEDS[1])
-    with pytest.raises(Mc1optError, match=r"on all images, seed 2 failed \(diverged\).*--trial"):
+    with pytest.raises(Mc1optError, match=r"on all images, seed 2.*diverged.*--trial"):
         retrain_curves()
-    assert len(opening_lines()) == 1
+    assert len(openings()) == 1
+
+
+def test_images_without_validation_are_refused(
+    retrainable: StudyRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = small_images().model_copy(update={"validation_images": 0})
+    monkeypatch.setattr(retrain_module, "study_data", lambda *_: data)
+    with pytest.raises(UsageError, match="no validation images"):
+        retrain_curves()
 
 
 @pytest.mark.parametrize(
@@ -532,36 +464,12 @@ def test_the_model_of_another_retraining_is_replaced_only_by_force(
     retrainable: StudyRecord, switches: Switches, options: dict[str, Any]
 ) -> None:
     first = retrained()
-    count, files = len(switches.epochs()), {path: path.read_bytes() for path in MODELS.glob("*.*")}
-    with pytest.raises(UsageError, match=r"holds the model of another retraining.*--force"):
+    count, files = len(switches.epochs()), files_below(MODELS)
+    with pytest.raises(UsageError, match=r"another retraining.*--force"):
         retrain_curves(**options)
-    assert len(switches.epochs()) == count
-    assert {path: path.read_bytes() for path in MODELS.glob("*.*")} == files
+    assert (len(switches.epochs()), files_below(MODELS)) == (count, files)
     second = retrained(force=True, **options)
     assert read_model_folder(MODELS).metrics["retraining"] == second.plan.identity != first.plan.identity
-
-
-def test_a_model_whose_metrics_are_damaged_is_that_of_another_retraining(retrainable: StudyRecord) -> None:
-    retrained()
-    (MODELS / "metrics.json").write_text("{")
+    (MODELS / "metrics.json").write_text("{")  # so that nobody knows whose model it is
     with pytest.raises(UsageError, match="another retraining"):
-        retrain_curves()
-
-
-def test_top_and_trial_exclude_each_other(retrainable: StudyRecord) -> None:
-    with pytest.raises(UsageError, match="--top and --trial exclude each other"):
-        retrain_curves(top=2, trial=1)
-
-
-def test_a_study_that_there_is_not_is_refused_and_nothing_is_made(retrainable: StudyRecord) -> None:
-    with pytest.raises(StorageError, match="there is no study 'x'"):
-        retrain_curves(study="x")
-    assert not MODELS.parent.exists()
-
-
-def test_models_of_a_study_with_any_name_lie_below_the_database(retrainable: StudyRecord) -> None:
-    small_images()
-    assert study_folder(files_folder(STORAGE) / "models", STUDY) == MODELS
-    result = retrained()
-    assert result.model == MODELS
-    assert result.storage == STORAGE
+        retrain_curves(**options)

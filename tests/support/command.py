@@ -130,3 +130,10 @@ def files_below(folder: Path) -> dict[str, bytes | None]:
         for path in folder.rglob("*")
         if path.name != VERIFIED and "__pycache__" not in path.parts
     }
+
+
+def benchmark(name: str, *options: str) -> "subprocess.CompletedProcess[str]":
+    """Runs `python -m benchmarks.NAME` at the top of the repository."""
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", f"benchmarks.{name}", *options]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=SECONDS, check=False)

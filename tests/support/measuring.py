@@ -11,10 +11,10 @@ from mc1opt.config import Config
 from mc1opt.data.sources import find_data
 from mc1opt.machine.devices import resolve_precision
 from mc1opt.measurement.final_test import Decisions
+from mc1opt.measurement.store import StoredTraining, TrainingKey
 from mc1opt.presets import get_preset
-from mc1opt.published.measure import LadderCommand, LadderEnded, run_presets
-from mc1opt.published.plan import seed_value
-from mc1opt.published.results import Measurement
+from mc1opt.published.measure import PresetsOptions, Results, run_presets
+from mc1opt.published.results import Measurement, seed_value
 from mc1opt.spec import DataSet, Fidelity, Fold, Training
 from mc1opt.workers.stop import StopFlag
 from tests.support.curves import CurvePool, curve
@@ -28,7 +28,7 @@ TEST_IMAGES = 1000
 """So many that seeds differ."""
 
 
-def ladder_images() -> DataSet:
+def preset_images() -> DataSet:
     """Images of our own in ./images and in the cache."""
     write_arrays_folder(Path("images"), train_images=200, test_images=TEST_IMAGES)
     return find_data(Path("images"))
@@ -48,15 +48,15 @@ def curve_decisions(weights: Path, _config: Config, images: Any, labels: Any) ->
     return decisions
 
 
-def ladder(
+def run(
     *names: str,
     stop: StopFlag | None = None,
     output: io.StringIO | None = None,
     new_pool: Callable[[int], CurvePool] = CurvePool,
     measure: Any = curve_decisions,
     **options: Any,
-) -> LadderEnded:
-    """Measures presets on ./images; `options` are those of `LadderCommand`."""
+) -> Results:
+    """Measures presets on ./images; `options` are those of `PresetsOptions`."""
     fields: dict[str, Any] = {
         "storage": STORAGE,
         "epochs": EPOCHS,
@@ -65,7 +65,7 @@ def ladder(
         "data": Path("images"),
     }
     return run_presets(
-        LadderCommand(names=names, **(fields | options)),
+        PresetsOptions(names=names, **(fields | options)),
         stop=stop or StopFlag(),
         output=output if output is not None else io.StringIO(),
         new_pool=new_pool,
@@ -74,12 +74,25 @@ def ladder(
 
 
 def measured(*names: str, **options: Any) -> list[Measurement]:
-    """What a ladder that comes to its end gives, by preset."""
-    ended = ladder(*names, **options)
-    assert ended.reason == "finished"
-    found = [result for _, result in ended.results]
-    assert all(result is not None for result in found)
+    """What a run that comes to its end gives, by preset."""
+    stop = StopFlag()
+    found = [result for _, result in run(*names, stop=stop, **options)]
+    assert not stop.is_set()
+    assert None not in found
     return [result for result in found if result is not None]
+
+
+def stored_training(training: Training, **changes: Any) -> StoredTraining:
+    """A training that has ended, by its curve; `changes` are fields of `StoredTraining`."""
+    fields: dict[str, Any] = {
+        "key": TrainingKey.of(training),
+        "curve": tuple(curve(training)),
+        "seconds": 1.5,
+        "versions": {"torch": "2.0", "threads": 1},
+        "commit": None,
+        "ended": "2026-01-01T00:00:00+00:00",
+    }
+    return StoredTraining(**(fields | changes))
 
 
 def training_of(
@@ -91,7 +104,7 @@ def training_of(
     fold: Fold | None = None,
     **changes: Any,
 ) -> Training:
-    """The training that a ladder gives a preset and a seed."""
+    """The training that a run gives a preset and a seed."""
     images = data.train_images if fold is None else data.train_images * (fold.count - 1) // fold.count
     fields: dict[str, Any] = {
         "config": get_preset(name).with_recipe(recipe),

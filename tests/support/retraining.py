@@ -1,5 +1,6 @@
 """A study on learning curves whose images are real files, and its retraining without processes."""
 
+import dataclasses
 import io
 import shutil
 from collections.abc import Callable
@@ -9,12 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mc1opt.config import Config
+from mc1opt.config import MLP, SGD, Config, LinearLayer, config_id
 from mc1opt.data.sources import find_data
-from mc1opt.database.records import StudyRecord
+from mc1opt.database.records import StudyRecord, TrialRecord
 from mc1opt.measurement.final_test import Decisions
-from mc1opt.retraining.retrain import RetrainCommand, RetrainEnded, retrain
-from mc1opt.spec import DataSet
+from mc1opt.retraining.comparison import Candidate
+from mc1opt.retraining.plan import RetrainOptions, RetrainPlan
+from mc1opt.retraining.report import Retraining
+from mc1opt.retraining.retrain import retrain
+from mc1opt.seeds import retrain_seed
+from mc1opt.spec import DataSet, Fidelity
 from mc1opt.workers.stop import StopFlag
 from tests.support.curves import CurvePool
 from tests.support.image_sets import write_arrays_folder
@@ -65,8 +70,8 @@ def retrain_curves(
     new_pool: Callable[[int], CurvePool] = CurvePool,
     measure: Any = fixed_confusion,
     **options: Any,
-) -> RetrainEnded:
-    """Retrains that study; `options` are those of `RetrainCommand`."""
+) -> Retraining | None:
+    """Retrains that study; `options` are those of `RetrainOptions`."""
     fields: dict[str, Any] = {
         "study": STUDY,
         "storage": STORAGE,
@@ -75,12 +80,56 @@ def retrain_curves(
         "device": "cpu",
     }
     return retrain(
-        RetrainCommand(**(fields | options)),
+        RetrainOptions(**(fields | options)),
         stop=stop or StopFlag(),
         output=output if output is not None else io.StringIO(),
         new_pool=new_pool,
         measure=measure,
     )
+
+
+# ---- Records and plans without a database ----------------------------------------------------------------
+
+CIFAR10 = DataSet(name="cifar10", folder="", sha256="0" * 64, train_images=50_000, validation_images=5_000)
+SEARCH = Fidelity(train_images=10_000, epochs=8)
+
+
+def small_config(width: int) -> Config:
+    return Config(
+        architecture=MLP(layers=(LinearLayer(width=width),)), optimizer=SGD(learning_rate=0.1), batch_size=10
+    )
+
+
+def candidate(number: int, epoch_seconds: float | None = 2.0) -> Candidate:
+    config = small_config(number)
+    return Candidate(number, config_id(config), config, 0.8, epoch_seconds)
+
+
+def trial_record(number: int, **fields: Any) -> TrialRecord:
+    """A stored trial; what `fields` do not name is None."""
+    nothing = {field.name: None for field in dataclasses.fields(TrialRecord)}
+    return TrialRecord(**(nothing | {"number": number} | fields))
+
+
+def record_of(*trials: TrialRecord, data: dict[str, str] | None = None) -> StudyRecord:
+    return StudyRecord(STUDY, STUDY, "maximize", SEARCH, data, 0, trials, STUDY)
+
+
+def retrain_plan(*candidates: Candidate, seeds: int = 3, study_seed: int = 7, **changes: Any) -> RetrainPlan:
+    """A plan of two candidates, or of those that are given; `changes` are fields of `RetrainPlan`."""
+    fields: dict[str, Any] = {
+        "candidates": candidates or (candidate(1), candidate(2)),
+        "seeds": tuple(retrain_seed(study_seed, index) for index in range(seeds)),
+        "folds": 0,
+        "epochs": 10,
+        "search": SEARCH,
+        "data": CIFAR10,
+        "device": "cpu",
+        "precision": "float32",
+        "workers": 2,
+        "folder": Path("models"),
+    }
+    return RetrainPlan(**(fields | changes))
 
 
 # ---- Made once, copied for each test ---------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Mirroring for tests: real processes and folders, read back with W&B's own reader; servers to upload to."""
+"""Mirroring for tests: the real command, read back with W&B's own reader; servers to upload to."""
 
 import contextlib
 import gzip
@@ -6,10 +6,11 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,15 +18,9 @@ from typing import Any
 
 import pytest
 
-from mc1opt.database.records import StudyRecord
-from mc1opt.mirror.messages import MirroredRun, MirrorTask, Mode
-from mc1opt.mirror.process import Limits, MirrorOutcome, MirrorProcess
-from mc1opt.mirror.runs import Selection, mirrored_runs
+from tests.support.command import mc1opt
 
-IDENTITY = "0123456789abcdef" * 2
 FOLDER = Path("storage/wandb")
-SECONDS = 60.0
-"""How long a mirroring may take that takes some seconds."""
 API_KEY = "0123456789" * 4
 OWN = {"_runtime", "_step", "_timestamp", "_wandb.runtime"}
 """What W&B adds to each row and summary."""
@@ -40,26 +35,30 @@ def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
 
 
-def runs_of(record: StudyRecord, **selection: Any) -> list[MirroredRun]:
-    return mirrored_runs(record, IDENTITY, Selection(**selection))
+SMALL = Path(__file__).parents[1] / "fixtures/stored/small"
+"""A folder with a stored study, its retrainings and kept weights, mirrored once by older code."""
 
 
-def start_mirroring(
-    runs: Sequence[MirroredRun], mode: Mode = "offline", *, folder: Path = FOLDER, total: float = SECONDS
-) -> MirrorProcess:
-    task = MirrorTask(
-        folder=str(folder.absolute()), identity=IDENTITY, project="mc1opt", mode=mode, runs=tuple(runs)
-    )
-    return MirrorProcess(task, Limits(step=total, total=total))
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """The test's own copy of that folder, and its current folder."""
+    shutil.copytree(SMALL, tmp_path, dirs_exist_ok=True)
+    return tmp_path
 
 
-def mirror(runs: Sequence[MirroredRun], mode: Mode = "offline", **options: Any) -> MirrorOutcome:
-    """Mirrors runs in a process of its own, and waits for it."""
-    process = start_mirroring(runs, mode, **options)
-    try:
-        return process.finish()
-    finally:
-        process.kill()
+def mirror(*options: str, code: int = 0) -> dict[str, Any]:
+    """Mirrors the stored study `small` by the command, and returns what `--json` prints."""
+    done = mc1opt("mirror", "--study", "small", *options, "--json")
+    assert done.returncode == code, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def fake_wandb(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Makes what is started from now on import this code as wandb."""
+    (folder / "fake/wandb").mkdir(parents=True)
+    (folder / "fake/wandb/__init__.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(folder / "fake"), prepend=os.pathsep)
 
 
 # ---- Reading ---------------------------------------------------------------------------------------------
@@ -148,6 +147,14 @@ def silent_server() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
         server.shutdown(socket.SHUT_RDWR)
         thread.join()
+
+
+@contextlib.contextmanager
+def no_server() -> Iterator[str]:
+    """A URL at which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+    yield url
 
 
 class WandbServer(ThreadingHTTPServer):

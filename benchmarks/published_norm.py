@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from benchmarks.common import markdown_table
-from benchmarks.ladder_arms import BASE, DEEP
-from benchmarks.ladder_lines import Line, Results, Seconds, arithmetic
+from benchmarks.published_arms import BASE, DEEP
+from benchmarks.published_lines import Line, Results, Seconds, arithmetic
 from mc1opt.uncertainty import spread
 
 LOSS = 0.8
@@ -29,10 +29,10 @@ NORM_ARMS = {
 
 
 def epochs_to_loss(line: Line) -> float | None:
-    """How many epochs until the mean training loss of one is at most `LOSS`; None if it never was.
+    """Epochs until the mean training loss is at most `LOSS`; None if it never was.
 
-    Between the last epoch above it and the first below, the loss is taken to fall on a straight line: whole
-    epochs hide how much seeds differ.
+    Interpolated linearly between the last epoch above it and the first below: whole epochs hide how much
+    seeds differ.
     """
     losses = line["losses"]
     first = next((index for index, loss in enumerate(losses) if loss <= LOSS), None)
@@ -45,12 +45,11 @@ def epochs_to_loss(line: Line) -> float | None:
 
 
 def seconds_to_loss(line: Line, seconds: Seconds) -> float | None:
-    """The seconds of those epochs; None if the loss was never reached.
+    """Seconds until the mean training loss is at most `LOSS`; None if it never was.
 
     Args:
         line: a training.
-        seconds: of an epoch, by arm and device. A training's own are not taken: other work may have slowed
-            it.
+        seconds: of an epoch, by arm and device; not those of the training, which other work may have slowed.
     """
     epochs = epochs_to_loss(line)
     return None if epochs is None else epochs * seconds[line["arm"], line["device"]]
@@ -61,11 +60,11 @@ def norm_section(results: Results, seconds: Seconds) -> str:
     parts = [
         "The source expected three things of batch norm: a faster fall of the loss, larger batches, faster "
         "training; it saw 0.7621 fall to 0.7302, and supposed that the network was too small to show them. "
-        f"Here: epochs, and seconds, until the mean training loss of an epoch is at most {LOSS}; the seconds "
+        f"Here: epochs and seconds until the mean training loss of an epoch is at most {LOSS}. The seconds "
         "are those epochs times the median of epochs that were timed in turn in one run "
-        "(`python -m benchmarks.ladder_seconds`), whose own spread is in no interval. Between epochs, the "
-        "loss is taken to fall on a straight line. Batch 50 has the learning rate and the epochs of batch "
-        "200, so four times its steps: what batch 200 costs is the cost of fewer steps, too."
+        "(`python -m benchmarks.published_seconds`), whose own spread no interval includes. Between epochs, "
+        "the loss is interpolated linearly. Batch 50 has the learning rate and the epochs of batch 200, and "
+        "so four times its steps: the cost of batch 200 includes that of fewer steps."
     ]
     for base, by_arm in NORM_ARMS.items():
         header = ["arm", "loss after 1 epoch", f"epochs to {LOSS}", f"seconds to {LOSS}", "accuracy", "n"]

@@ -1,4 +1,4 @@
-"""The lines of the file of results, by arm. Not here: what they come to (`ladder_report.py`)."""
+"""The lines of the files of results, by arm. Not here: the report (`published_report.py`)."""
 
 import statistics
 from collections import defaultdict
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ladder_arms import arms
+from benchmarks.published_arms import arms
 from mc1opt.config import config_id
 from mc1opt.data.cache import CIFAR10
 from mc1opt.files import read_lines
@@ -16,7 +16,7 @@ Key = tuple[str, str]
 """Name of an arm, and recipe."""
 Line = dict[str, Any]
 TRAIN_IMAGES = 50_000
-GRID_RESULTS, SECONDS_RESULTS = "ladder_grid.jsonl", "ladder_seconds.jsonl"
+GRID_RESULTS, SECONDS_RESULTS = "published_grid.jsonl", "published_seconds.jsonl"
 EpochSeconds = Mapping[str, Sequence[float]]
 """Of an epoch, by arm and round."""
 Seconds = Mapping[tuple[str, str], float]
@@ -26,10 +26,10 @@ Results = Mapping[Key, Sequence[Line]]
 
 
 def read_results(path: Path) -> dict[Key, list[Line]]:
-    """CIFAR-10's lines of today's arms: their config and epochs. Of one seed, the last line counts.
+    """The lines of today's arms, with today's config and epochs, on CIFAR-10; of a seed the last one counts.
 
-    Trainings on another device or in another precision are another sample: of several, that with the most
-    seeds counts, and of equal ones the newest.
+    Trainings on another device or in another precision are another sample: the one with the most seeds
+    counts, and of equal ones the newest.
     """
     current = {(arm.name, arm.recipe): (config_id(arm.config), arm.epochs) for arm in arms()}
     samples: dict[Key, dict[tuple[str, str], dict[int, Line]]] = defaultdict(lambda: defaultdict(dict))
@@ -45,7 +45,7 @@ def read_results(path: Path) -> dict[Key, list[Line]]:
 
 
 def replaced_lines(path: Path) -> list[Line]:
-    """CIFAR-10's lines of today's arms with another config or other epochs than they have today."""
+    """The lines of today's arms on CIFAR-10 with another config or other epochs than today's."""
     current = {(arm.name, arm.recipe): (config_id(arm.config), arm.epochs) for arm in arms()}
     return [
         line

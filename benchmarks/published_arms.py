@@ -1,7 +1,4 @@
-"""What `ladder.py` measures: the rows with both recipes, and rows changed in one thing.
-
-Not here: measuring.
-"""
+"""The configs that `published.py` measures: the rows with both recipes, and rows changed in one thing."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +12,9 @@ SEEDS_OF_ROWS = {4: 3, 5: 3, 8: 3, 9: 3, 10: 3, 11: 3}
 SEEDS_OF_ARMS = 3
 DEEP_ROWS = (8, 9, 10, 11)
 BASE, DEEP = "cnn-32-128-pool", "cnn-deep"
-"""What the arms differ from in one thing: row 6, which a CPU can train, and row 8, which it hardly can."""
+"""The rows that arms change in one thing: row 6, which a CPU can train, and row 8, which it hardly can."""
 UNPOOLED, SHORT = "cnn-32-128", f"{BASE}-short"
-"""Row 5, which row 6 without its pooling is, and row 6 trained for no longer than row 5: a third as long."""
+"""Row 5, which is row 6 without pooling, and row 6 with the epochs of row 5, a third of its own."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class Arm:
 
     @property
     def price(self) -> int:
-        """Multiply-accumulates that an image of a training costs: the cheap ones are trained first."""
+        """Multiply-accumulates of an image in all epochs: cheap arms are trained first."""
         return cost(self.config.architecture).macs * self.epochs
 
 
@@ -84,7 +81,7 @@ def with_adam(config: Config) -> Config:
 
 
 def with_kernel(config: Config, kernel_size: int) -> Config:
-    """The same with another kernel size; what the classifier sees changes with it."""
+    """The same with another kernel size, which also changes the inputs of the classifier."""
     return _with_blocks(config, kernel_size=kernel_size)
 
 

@@ -1,18 +1,14 @@
 """Seconds of an epoch, timed in turn: by a real run on a few images."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks.ladder_arms import BASE
-from benchmarks.ladder_norm import NORM_ARMS
+from benchmarks.published_arms import BASE
+from benchmarks.published_norm import NORM_ARMS
 from mc1opt.files import read_lines
-from tests.support.command import SECONDS
+from tests.support.command import benchmark
 from tests.support.image_sets import write_binary_folder
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
@@ -20,8 +16,7 @@ def test_each_round_times_every_arm_and_a_run_is_a_line(tmp_path: Path) -> None:
     write_binary_folder(tmp_path / "images")
     results = tmp_path / "seconds.jsonl"
     options = ["--rounds", "2", "--images", "100", "--data", str(tmp_path / "images"), "--device", "cpu"]
-    command = [sys.executable, "-m", "benchmarks.ladder_seconds", *options, "--results", str(results)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
+    result = benchmark("published_seconds", *options, "--results", str(results))
     assert result.returncode == 0, result.stderr
     (line,) = read_lines(results)
     assert (line["base"], line["images"]) == (BASE, 100)

@@ -2,16 +2,16 @@
 
 At the top of the repository:
 
-    python -m benchmarks.ladder_tuning mlp-128-64 --recipe published --epochs 25 --seeds 2
-    python -m benchmarks.ladder_tuning mlp-128-64 --recipe mc1opt --learning-rate 0.1
-    python -m benchmarks.ladder_tuning cnn-32-128-pool --initialisation he
-    python -m benchmarks.ladder_tuning mlp-256-128-64 --normalisation channels
+    python -m benchmarks.published_tuning mlp-128-64 --recipe published --epochs 25 --seeds 2
+    python -m benchmarks.published_tuning mlp-128-64 --recipe mc1opt --learning-rate 0.1
+    python -m benchmarks.published_tuning cnn-32-128-pool --initialisation he
+    python -m benchmarks.published_tuning mlp-256-128-64 --normalisation channels
 
 Trains on 45,000 images and validates on the 5,000 that are cut from the training images. With the constant
 learning rate of the recipe `published`, epoch e of a longer training is the last one of a training of e
 epochs, so that one curve tells of all. Each training adds a line to the file of results when it ends; what is
 there is not trained again. It is there to choose the defaults in `mc1opt/presets.py` by; the test images stay
-closed. Not here: measuring (`ladder.py`).
+closed. Not here: measuring (`published.py`).
 """
 
 import argparse
@@ -29,7 +29,7 @@ from mc1opt.files import read_lines
 from mc1opt.machine.devices import resolve_precision
 from mc1opt.paths import user_path
 from mc1opt.presets import RECIPES, get_preset, get_recipe
-from mc1opt.published.plan import seed_value
+from mc1opt.published.results import seed_value
 from mc1opt.spec import EpochResult, Fidelity, Training
 from mc1opt.workers.pool import ProcessPool
 
@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--initialisation", choices=["he", "torch"])
     parser.add_argument("--normalisation", choices=["channels", "symmetric"])
     parser.add_argument("--data", type=user_path)
-    add_results_option(parser, "ladder_tuning")
+    add_results_option(parser, "published_tuning")
     options = parser.parse_args()
     machine, data = machine_facts(), find_data(options.data)
     preset, recipe = get_preset(options.preset), get_recipe(options.recipe)

@@ -2,18 +2,18 @@
 
 At the top of the repository:
 
-    python -m benchmarks.ladder                             rows 1 to 7 and their arms: what a CPU can do
-    python -m benchmarks.ladder --deep --device cuda        rows 8 to 11 and their arms besides
-    python -m benchmarks.ladder --only cnn-deep --recipe mc1opt --seeds 1
-    python -m benchmarks.ladder --grid storage/mc1opt.db    takes the finished study `published_grid` over
-    python -m benchmarks.ladder --report                    writes LADDER.md again, and trains nothing
-    python -m benchmarks.ladder --no-report                 the other way round, where matplotlib is missing
+    python -m benchmarks.published                           rows 1 to 7 and their arms: what a CPU can do
+    python -m benchmarks.published --deep --device cuda      rows 8 to 11 and their arms as well
+    python -m benchmarks.published --only cnn-deep --recipe mc1opt --seeds 1
+    python -m benchmarks.published --grid storage/mc1opt.db  copies the finished study `published_grid`
+    python -m benchmarks.published --report                  only writes PUBLISHED.md
+    python -m benchmarks.published --no-report               only trains, such as where matplotlib is missing
 
-Every tested training adds a line to `benchmarks/results/ladder.jsonl`; what is there is not trained again, so
-that the same command goes on where it was stopped or killed. At the end `benchmarks/LADDER.md` and its plot
-are written from that file alone. The test images, which are opened here, choose nothing: epochs and recipes
-are fixed before (`LADDER.md` says how, and names the exception). Not here: training
-(`mc1opt.published.measure`), and the report's text.
+Every tested training adds a line to `benchmarks/results/published.jsonl`, and is not trained again, so that
+the same command resumes after a stop or a kill. At the end `benchmarks/PUBLISHED.md` and its plot are written
+from that file alone. The test images, which are opened here, choose nothing: epochs and recipes are fixed
+before (`PUBLISHED.md` says how, and names the exception). Not here: training (`mc1opt.published.measure`),
+and the text of the report.
 """
 
 import argparse
@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import RESULTS, add_results_option, machine_facts, machine_line
-from benchmarks.ladder_arms import Arm, arms
-from benchmarks.ladder_lines import GRID_RESULTS, SECONDS_RESULTS
+from benchmarks.published_arms import Arm, arms
+from benchmarks.published_lines import GRID_RESULTS, SECONDS_RESULTS
 from mc1opt.cli.signals import Signals
 from mc1opt.cli.values import at_least, parse_duration
 from mc1opt.config import config_id
@@ -32,19 +32,18 @@ from mc1opt.data.sources import find_data
 from mc1opt.database.location import DEFAULT_STORAGE, user_storage
 from mc1opt.database.studies import read_study
 from mc1opt.errors import Mc1optError, UsageError, WorkerError
-from mc1opt.files import append_line, exclusive, read_lines
+from mc1opt.files import append_line, read_lines
 from mc1opt.machine.devices import resolve_device, resolve_precision
+from mc1opt.measurement.plan import Plan
 from mc1opt.measurement.store import StoredTraining
 from mc1opt.models.cost import cost
 from mc1opt.paths import user_path
 from mc1opt.presets import RECIPES
-from mc1opt.published.measure import busy_line, run_ladder, stopped_line
-from mc1opt.published.plan import Entry, LadderPlan, first_seeds, make_plan
-from mc1opt.published.results import SeedResult, presets_folder
+from mc1opt.published.measure import Entry, first_seeds, make_plan, measure_entries
+from mc1opt.published.results import presets_folder
 from mc1opt.search.definition import load_definition
 from mc1opt.search.sampling import grid_size
 from mc1opt.spec import CAUSED_BY_CONFIG, DataSet, Device, Precision
-from mc1opt.text import duration
 from mc1opt.workers.stop import StopFlag
 
 # ---- What is missing -------------------------------------------------------------------------------------
@@ -96,7 +95,7 @@ def result_line(
     seed: int,
     stored: StoredTraining,
     accuracy: float | None,
-    plan: LadderPlan,
+    plan: Plan,
     machine: dict[str, Any],
 ) -> dict[str, Any]:
     """A training as a line of the file of results: with its test accuracy, or why it has none."""
@@ -131,31 +130,24 @@ def measure(entries: Sequence[Entry], data: DataSet, options: argparse.Namespace
         folds=0,
         data=data,
         device=device,
-        precision=resolve_precision(device),
         workers=options.workers,
         folder=presets_folder(options.storage),
     )
 
-    def on_tested(entry: Entry, seed: int, result: SeedResult) -> None:
-        line = result_line(entry, seed, result.stored, result.accuracy, plan, machine)
-        append_line(options.results, line)
-
-    def on_failed(entry: Entry, seed: int, stored: StoredTraining) -> None:
-        append_line(options.results, result_line(entry, seed, stored, None, plan, machine))
+    def on_result(entry: Entry, seed: int, stored: StoredTraining, accuracy: float | None) -> None:
+        append_line(options.results, result_line(entry, seed, stored, accuracy, plan, machine))
 
     stop = StopFlag()
     signals = Signals(stop)
     signals.leave_to_the_work()
-    with exclusive(plan.folder, busy_line(plan.folder)):
-        ended = run_ladder(
-            plan,
-            stop=stop,
-            write=lambda line: print(line, flush=True),
-            timeout=parse_duration(options.timeout, "--timeout"),
-            on_tested=on_tested,
-            on_failed=on_failed,
-        )
-    print(stopped_line(ended) or f"Done, after {duration(ended.seconds)}.")
+    stop.limit(parse_duration(options.timeout, "--timeout"))
+    measure_entries(
+        entries,
+        plan,
+        stop=stop,
+        write=lambda line: print(line, flush=True),
+        on_result=on_result,
+    )
     return signals.exit_code
 
 
@@ -234,10 +226,10 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--grid-results", type=user_path, default=RESULTS / GRID_RESULTS)
     parser.add_argument(
-        "--report", action=argparse.BooleanOptionalAction, help="only write LADDER.md, or do not write it"
+        "--report", action=argparse.BooleanOptionalAction, help="only write PUBLISHED.md, or do not write it"
     )
-    parser.add_argument("--output", type=user_path, default=RESULTS.parent, help="the folder of LADDER.md")
-    add_results_option(parser, "ladder")
+    parser.add_argument("--output", type=user_path, default=RESULTS.parent, help="the folder of PUBLISHED.md")
+    add_results_option(parser, "published")
     return parser.parse_args(arguments)
 
 
@@ -251,7 +243,7 @@ def main() -> None:
         elif not options.report:
             code = measure_missing(options)
         if options.report is not False:
-            from benchmarks.ladder_report import write_report  # noqa: PLC0415  (it draws with matplotlib)
+            from benchmarks.published_report import write_report  # noqa: PLC0415  (it draws with matplotlib)
 
             write_report(options.results, options.grid_results, RESULTS / SECONDS_RESULTS, options.output)
     except Mc1optError as error:

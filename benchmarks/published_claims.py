@@ -1,6 +1,6 @@
 """What the source claims of its models, and what the arms say to it.
 
-Not here: what it expected of batch norm (`ladder_norm.py`).
+Not here: what it expected of batch norm (`published_norm.py`).
 """
 
 import statistics
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from benchmarks.common import markdown_table
-from benchmarks.ladder_arms import BASE, DEEP, SHORT, UNPOOLED, arms
-from benchmarks.ladder_lines import Results, accuracies, arithmetic
+from benchmarks.published_arms import BASE, DEEP, SHORT, UNPOOLED, arms
+from benchmarks.published_lines import Results, accuracies, arithmetic
 from mc1opt.models.cost import cost
 from mc1opt.uncertainty import Spread, spread
 

@@ -1,7 +1,5 @@
 """Validation curves of presets: by a real run on a few images, which is not trained again."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,10 +7,9 @@ import pytest
 from mc1opt.config import config_id
 from mc1opt.files import read_lines
 from mc1opt.presets import PRESETS
-from tests.support.command import SECONDS
+from tests.support.command import benchmark
 from tests.support.image_sets import write_binary_folder
 
-ROOT = Path(__file__).parents[2]
 PRESET = PRESETS["mlp-128-64"]
 
 
@@ -22,11 +19,8 @@ def test_each_training_is_a_line_and_what_is_there_is_not_trained_again(tmp_path
     results = tmp_path / "tuning.jsonl"
 
     def run(*options: str) -> str:
-        command = [sys.executable, "-m", "benchmarks.ladder_tuning", PRESET.name, "--epochs", "2", *options]
-        command += ["--data", str(tmp_path / "images"), "--results", str(results)]
-        ended = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False
-        )
+        options = (*options, "--epochs", "2", "--data", str(tmp_path / "images"), "--results", str(results))
+        ended = benchmark("published_tuning", PRESET.name, *options)
         assert ended.returncode == 0, ended.stderr
         return ended.stdout
 

@@ -1,6 +1,6 @@
-"""`LADDER.md` and its plot, from the files of results alone: where nothing is measured, it says so.
+"""`PUBLISHED.md` and its plot, from the files of results alone: where nothing is measured, it says so.
 
-Not here: measuring (`ladder.py`).
+Not here: measuring (`published.py`).
 """
 
 import math
@@ -13,10 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.common import markdown_table
-from benchmarks.ladder_arms import Arm, arms
-from benchmarks.ladder_claims import KEPT, NO_GAIN, claims_section
-from benchmarks.ladder_grid import grid_section
-from benchmarks.ladder_lines import (
+from benchmarks.published_arms import Arm, arms
+from benchmarks.published_claims import KEPT, NO_GAIN, claims_section
+from benchmarks.published_grid import grid_section
+from benchmarks.published_lines import (
     Line,
     Results,
     Seconds,
@@ -26,31 +26,29 @@ from benchmarks.ladder_lines import (
     read_seconds,
     replaced_lines,
 )
-from benchmarks.ladder_norm import norm_section
+from benchmarks.published_norm import norm_section
 from mc1opt.presets import OPEN_VALUES, PRESETS, RECIPES, SOURCE, Preset
 from mc1opt.uncertainty import Spread
 
-REPORT, PLOT = "LADDER.md", "LADDER.svg"
+REPORT, PLOT = "PUBLISHED.md", "PUBLISHED.svg"
 MARGIN = 0.01
-"""What a row's mean with the recipe of the source may be below the published accuracy: a single number."""
-
-
+"""By how much a row's mean with the recipe of the source may be below the published accuracy."""
 EPOCHS = (
-    "Of the epochs of the recipe `published`, those of rows 4 to 7 were read off curves on validation images "
-    "(LOG.md; of rows 6 and 7 no lines were kept); the others are round numbers, for which nothing was "
-    "measured. The recipe `mc1opt` has no more."
+    "For the recipe `published`, the epochs of rows 4 to 7 were read off curves on validation images "
+    "(LOG.md; the lines of rows 6 and 7 were not kept); the others are round numbers without a measurement. "
+    "The recipe `mc1opt` has at most as many."
 )
 CHOSEN = (
-    "What is our choice was fixed before the row was tested, and no test chose it; but for row 5 with the "
-    "recipe `mc1opt`, whose learning rate was lowered, on validation images, after its first tested training "
-    "had exploded."
+    "Our choices were fixed before a row was tested, and no test made them, except for row 5 with the recipe "
+    "`mc1opt`: its learning rate was lowered, on validation images, after its first tested training had "
+    "exploded."
 )
 
 # ---- Rows ------------------------------------------------------------------------------------------------
 
 
 def rows_section(results: Results) -> str:
-    """Each published model: theirs, and ours with both recipes."""
+    """Each published model: the published accuracy, and ours with both recipes."""
     header = [
         "model",
         "parameters",
@@ -80,7 +78,7 @@ def rows_section(results: Results) -> str:
 
 
 def row_verdict(preset: Preset, results: Results) -> str:
-    """Whether the row's two marks are reached; where seeds failed or are missing, that comes with it."""
+    """Whether the row reaches its two marks, and over how many seeds, where some failed or are missing."""
     wanted = {arm.recipe: arm.seeds for arm in arms() if arm.name == preset.name}
     said = []
     for recipe in RECIPES:
@@ -123,12 +121,12 @@ def _cell(numbers: Spread | None, failed: str) -> str:
 
 
 def write_report(results_path: Path, grid_path: Path, seconds_path: Path, folder: Path) -> None:
-    """Writes `LADDER.md` and its plot.
+    """Writes `PUBLISHED.md` and its plot.
 
     Args:
         results_path: the file of the arms' results.
         grid_path: that of the grid's.
-        seconds_path: that of `ladder_seconds.py`.
+        seconds_path: that of `published_seconds.py`.
         folder: where to.
     """
     results = read_results(results_path)
@@ -139,10 +137,10 @@ def write_report(results_path: Path, grid_path: Path, seconds_path: Path, folder
 
 
 def report(results: Results, replaced: Sequence[Line], grid_path: Path, seconds: Seconds) -> str:
-    """`LADDER.md` as text; `replaced`, `seconds`: see `replaced_lines`, `read_seconds`."""
+    """`PUBLISHED.md` as text; `replaced`, `seconds`: see `replaced_lines`, `read_seconds`."""
     parts = [
         "# The published models, measured",
-        "Written by `python -m benchmarks.ladder` from `results/ladder.jsonl`, not by hand. "
+        "Written by `python -m benchmarks.published` from `results/published.jsonl`, not by hand. "
         f"Source: {SOURCE}.",
         "Each training is on all 50,000 images, and is tested once, after its last epoch: no best of epochs. "
         f"Means over seeds ± standard deviation, [95 % interval]. {machines(results)}",
@@ -151,18 +149,17 @@ def report(results: Results, replaced: Sequence[Line], grid_path: Path, seconds:
         "## The models",
         "Reproduced: the mean with the recipe of the source is at least the published accuracy minus "
         f"{MARGIN}; above it: the published accuracy, which is that of one training, is below the 95 % "
-        "prediction interval of one more training of ours. Behind that, how far the recipe `mc1opt` is ahead "
-        "of the published accuracy, with the same network; it is the same for all rows, but that row 5 has a "
-        "lower learning rate and row 11 AdamW.",
+        "prediction interval of one more training of ours. Behind that, by how much the recipe `mc1opt` is "
+        "ahead of the published accuracy, with the same network; it is the same for all rows, except for the "
+        "lower learning rate of row 5 and AdamW in row 11.",
         rows_section(results),
         replaced_section(replaced),
         not_measured_section(results),
         "## The claims",
-        "Both arms with the recipe of the source, each for the epochs of its row; a row that is changed in "
-        "one thing keeps its epochs. Where these differ, so does the length of the training. Differences are "
-        "paired by seed. More is claimed, and agreed with, where the whole interval is above 0; accuracy is "
-        f"kept where a loss of more than {KEPT} is excluded, and a change does not help where a gain of more "
-        f"than {NO_GAIN} is.",
+        "Both arms have the recipe of the source, and the epochs of their rows, which may differ; a row that "
+        "is changed in one thing keeps its epochs. Differences are paired by seed. A claim of more is agreed "
+        "with where the whole interval is above 0, a claim that accuracy is kept where a loss of more than "
+        f"{KEPT} is excluded, and one that a change does not help where a gain of more than {NO_GAIN} is.",
         claims_section(results),
         "### Batch norm's three expectations",
         norm_section(results, seconds),
@@ -173,7 +170,7 @@ def report(results: Results, replaced: Sequence[Line], grid_path: Path, seconds:
 
 
 def replaced_section(lines: Sequence[Line]) -> str:
-    """Which tested trainings count no more, because their config or epochs were changed; empty if none."""
+    """Tested trainings that do not count, because their config or epochs changed; empty if none."""
     said = [
         f"`{line['arm']}` ({line['recipe']}), seed {line['seed'] + 1}, {line['epochs']} epochs, config "
         f"{line['config_id']}: "
@@ -183,13 +180,11 @@ def replaced_section(lines: Sequence[Line]) -> str:
     if not said:
         return ""
     listed = "\n".join(f"- {each}" for each in said)
-    return (
-        f"Tested before a config or its epochs were changed, and counted nowhere (why: LOG.md):\n\n{listed}"
-    )
+    return f"Tested before their config or epochs changed, and not counted (LOG.md says why):\n\n{listed}"
 
 
 def machines(results: Results) -> str:
-    """What was measured on, in words."""
+    """The machines of the results, in words."""
     found = {
         f"{line['device']} ({line['precision']}{_split(line)}, {_processor(line)}, "
         f"torch {line['machine']['versions']['torch']})"
@@ -205,7 +200,7 @@ def _processor(line: Line) -> str:
 
 
 def _split(line: Line) -> str:
-    """Says that memory was short, and batch norm saw parts of a batch; earlier lines do not know it."""
+    """Says that batches were split, so that batch norm saw parts of them; older lines do not have it."""
     return ", batches split" if line.get("accumulation", 1) > 1 else ""
 
 
@@ -216,13 +211,13 @@ def not_measured_section(results: Results) -> str:
         if len(results.get((arm.name, arm.recipe), ())) < arm.seeds:
             missing[arm.name].append(arm)
     lines = [f"- `{_command(found)}`: {_what_is_there(found, results)}" for found in missing.values()]
-    return "Not, or not wholly, measured:\n\n" + "\n".join(lines) if lines else ""
+    return "Not measured, or not fully:\n\n" + "\n".join(lines) if lines else ""
 
 
 def _command(found: Sequence[Arm]) -> str:
     recipe = f" --recipe {found[0].recipe}" if len(found) == 1 and found[0].name in PRESETS else ""
     device = " --device cuda" if found[0].deep else ""
-    return f"python -m benchmarks.ladder --only {found[0].name}{recipe}{device}"
+    return f"python -m benchmarks.published --only {found[0].name}{recipe}{device}"
 
 
 def _what_is_there(found: Sequence[Arm], results: Results) -> str:
@@ -232,7 +227,7 @@ def _what_is_there(found: Sequence[Arm], results: Results) -> str:
 
 
 def plot(results: Results, path: Path) -> None:
-    """Accuracy against parameters, theirs and ours, as SVG: the same results give the same file."""
+    """Accuracy against parameters, theirs and ours, as SVG; the same results give the same file."""
     figure = Figure(figsize=(8.0, 6.5), layout="constrained")
     axes = figure.subplots()
     rows = list(PRESETS.values())
@@ -262,7 +257,7 @@ def plot(results: Results, path: Path) -> None:
     axes.set(xscale="log", xlabel="parameters", ylabel="test accuracy, bars: standard deviation over seeds")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
-    with matplotlib.rc_context({"svg.hashsalt": "ladder"}):
+    with matplotlib.rc_context({"svg.hashsalt": "published"}):
         figure.savefig(path, metadata={"Date": None})
 
 

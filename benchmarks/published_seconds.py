@@ -2,13 +2,13 @@
 
 At the top of the repository:
 
-    python -m benchmarks.ladder_seconds
-    python -m benchmarks.ladder_seconds --rounds 5 --images 4000
+    python -m benchmarks.published_seconds
+    python -m benchmarks.published_seconds --rounds 5 --images 4000
 
-Whole trainings are hours apart, beside other work or none, so that their seconds cannot be compared. Here
-each round trains two short epochs of every arm, of which the second one counts; all go into a line of
-`benchmarks/results/ladder_seconds.jsonl`. `ladder_norm.py` multiplies the medians by the epochs that the
-trainings took to a loss. The test images stay closed.
+The seconds of whole trainings cannot be compared: they ran hours apart, some beside other work. Here each
+round trains two short epochs of every arm, of which the second one counts. A run adds a line to
+`benchmarks/results/published_seconds.jsonl`. `published_norm.py` multiplies its medians by the epochs that
+the trainings took to reach a loss. The test images stay closed.
 """
 
 import argparse
@@ -23,9 +23,9 @@ from benchmarks.common import (
     machine_line,
     markdown_table,
 )
-from benchmarks.ladder_arms import BASE, DEEP, arms
-from benchmarks.ladder_lines import EpochSeconds
-from benchmarks.ladder_norm import NORM_ARMS
+from benchmarks.published_arms import BASE, DEEP, arms
+from benchmarks.published_lines import EpochSeconds
+from benchmarks.published_norm import NORM_ARMS
 from mc1opt.config import Config
 from mc1opt.data.sources import find_data
 from mc1opt.machine.devices import resolve_device, resolve_precision
@@ -84,7 +84,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=4000, help="training images of an epoch")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--data", type=user_path, help="other images than CIFAR-10, to try this out")
-    add_results_option(parser, "ladder_seconds")
+    add_results_option(parser, "published_seconds")
     return parser.parse_args(arguments)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.common import markdown_table
-from benchmarks.ladder_lines import Line
+from benchmarks.published_lines import Line
 from mc1opt.files import read_lines
 from mc1opt.uncertainty import indistinguishable, seed_noise
 
@@ -19,7 +19,7 @@ def grid_section(path: Path) -> str:
     if not lines:
         return (
             "Not measured. `mc1opt run --study published_grid`, then "
-            "`python -m benchmarks.ladder --grid storage/mc1opt.db`."
+            "`python -m benchmarks.published --grid storage/mc1opt.db`."
         )
     batches = sorted({line["batch_size"] for line in lines})
     rates = sorted({line["learning_rate"] for line in lines})

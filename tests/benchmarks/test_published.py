@@ -1,27 +1,24 @@
-"""The measured ladder: its arms, what is missing, and a run on small images into the file of results."""
+"""The published models measured: arms, what is missing, a run on small images into the file of results."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.ladder import chosen_arms, missing_entries, parse_options, take_grid
-from benchmarks.ladder_arms import BASE, DEEP, SHORT, Arm, arms
+from benchmarks.published import chosen_arms, missing_entries, parse_options, take_grid
+from benchmarks.published_arms import BASE, DEEP, SHORT, Arm, arms
 from mc1opt.config import Config, ConvBlock, ConvNet, config_id
 from mc1opt.errors import StorageError, UsageError
 from mc1opt.files import append_line
 from mc1opt.models.cost import cost
 from mc1opt.presets import PRESETS
 from tests.studies.test_published_grid import DEFINITION
-from tests.support.command import SECONDS
+from tests.support.command import benchmark
 from tests.support.image_sets import write_binary_folder
 from tests.support.studies import run_study
 
-ROOT = Path(__file__).parents[2]
-RESULTS = Path("ladder.jsonl")
+RESULTS = Path("published.jsonl")
 
 
 def arm(name: str, recipe: str = "published") -> Arm:
@@ -41,12 +38,6 @@ def test_every_row_is_measured_with_both_recipes_at_its_default_epochs() -> None
             assert found.seeds == (5 if preset.row in (1, 2, 3, 6, 7) else 3)
 
 
-def test_arms_are_all_different() -> None:
-    every = arms()
-    assert len({(each.name, each.recipe) for each in every}) == len(every)
-    assert len({(config_id(each.config), each.epochs) for each in every}) == len(every)
-
-
 def test_an_arm_differs_from_row_6_in_one_thing() -> None:
     base = arm(BASE).config
     assert isinstance(base.architecture, ConvNet)
@@ -64,12 +55,6 @@ def test_an_arm_differs_from_row_6_in_one_thing() -> None:
     assert both == norm.model_copy(update={"batch_size": 50})
 
 
-def test_an_arm_differs_from_a_deep_row_in_its_batch_size() -> None:
-    for name in (DEEP, "cnn-deep-batchnorm"):
-        changed = arm(f"{name}-batch-50").config
-        assert changed == PRESETS[name].config.model_copy(update={"batch_size": 50})
-
-
 def blocks_of(config: Config) -> tuple[ConvBlock, ...]:
     assert isinstance(config.architecture, ConvNet)
     return config.architecture.blocks
@@ -82,10 +67,14 @@ def with_blocks(config: Config, *, order: str | None = None, **changes: Any) -> 
     return config.model_copy(update={"architecture": config.architecture.model_copy(update=update)})
 
 
-def test_row_6_is_also_measured_with_no_more_epochs_than_row_5() -> None:
-    short = arm(SHORT)
-    assert short.config == arm(BASE).config
-    assert short.epochs == arm("cnn-32-128").epochs < arm(BASE).epochs
+def test_other_arms_differ_from_a_row_in_batch_size_or_epochs_and_no_two_are_equal() -> None:
+    for name in (DEEP, "cnn-deep-batchnorm"):
+        changed = arm(f"{name}-batch-50").config
+        assert changed == PRESETS[name].config.model_copy(update={"batch_size": 50})
+    assert arm(SHORT).config == arm(BASE).config
+    assert arm(SHORT).epochs == arm("cnn-32-128").epochs < arm(BASE).epochs
+    assert len({(each.name, each.recipe) for each in arms()}) == len(arms())
+    assert len({(config_id(each.config), each.epochs) for each in arms()}) == len(arms())
 
 
 # ---- What is missing -------------------------------------------------------------------------------------
@@ -98,11 +87,6 @@ def test_the_deep_ones_are_left_out_unless_asked_for_and_the_cheap_ones_come_fir
     assert len(chosen_arms(parse_options(["--deep"]))) == len(arms())
     (row_8,) = chosen_arms(parse_options(["--only", "cnn-deep", "--recipe", "mc1opt"]))
     assert row_8 == arm("cnn-deep", "mc1opt")
-
-
-def test_an_unknown_arm_is_refused_with_all_of_them() -> None:
-    with pytest.raises(UsageError, match=r"unknown arm nope\. There are: mlp-128-64, .*batchnorm-batch-50"):
-        chosen_arms(parse_options(["--only", "nope"]))
 
 
 def test_what_is_in_the_file_of_results_is_not_trained_again() -> None:
@@ -121,9 +105,10 @@ def test_what_is_in_the_file_of_results_is_not_trained_again() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--seeds", "0"], "--seeds 0 is too small; it must be at least 1"),
-        (["--seeds", "9" * 15], "is too many; at most 1000"),
-        (["--only", f"{BASE}-adam", "--recipe", "mc1opt"], "is not measured with the recipe mc1opt"),
+        (["--seeds", "0"], "--seeds 0 .* 1"),
+        (["--seeds", "9" * 15], "--seeds .* 1000"),
+        (["--only", f"{BASE}-adam", "--recipe", "mc1opt"], f"{BASE}-adam .* mc1opt"),
+        (["--only", "nope"], "nope.* mlp-128-64, .*batchnorm-batch-50"),
     ],
 )
 def test_what_measures_nothing_is_an_error(arguments: list[str], message: str) -> None:
@@ -134,18 +119,14 @@ def test_what_measures_nothing_is_an_error(arguments: list[str], message: str) -
 # ---- A run -----------------------------------------------------------------------------------------------
 
 
-def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "benchmarks.ladder", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
-
-
 @pytest.mark.slow
 def test_a_run_adds_a_line_a_seed_goes_on_from_the_file_and_writes_the_report(tmp_path: Path) -> None:
     write_binary_folder(tmp_path / "images")
-    results = tmp_path / "ladder.jsonl"
+    results = tmp_path / "published.jsonl"
 
     def measure(seeds: str, storage: str) -> list[dict[str, Any]]:
-        ended = run(
+        ended = benchmark(
+            "published",
             *("--only", "mlp-128-64", "--recipe", "published", "--seeds", seeds, "--workers", "1"),
             *("--data", str(tmp_path / "images"), "--storage", str(tmp_path / storage)),
             *("--results", str(results), "--grid-results", str(tmp_path / "grid.jsonl")),
@@ -169,8 +150,8 @@ def test_a_run_adds_a_line_a_seed_goes_on_from_the_file_and_writes_the_report(tm
         assert line["parameters"] == cost(preset.config.architecture).parameters
         assert 0.0 <= line["test_accuracy"] <= 1.0
         assert str(tmp_path) not in json.dumps(line)
-    assert "| 1 `mlp-128-64` |" in (tmp_path / "report/LADDER.md").read_text()
-    assert (tmp_path / "report/LADDER.svg").stat().st_size > 1000
+    assert "| 1 `mlp-128-64` |" in (tmp_path / "report/PUBLISHED.md").read_text()
+    assert (tmp_path / "report/PUBLISHED.svg").stat().st_size > 1000
 
 
 # ---- The grid --------------------------------------------------------------------------------------------
@@ -180,7 +161,7 @@ def test_a_run_adds_a_line_a_seed_goes_on_from_the_file_and_writes_the_report(tm
 def test_a_finished_grid_is_taken_over_and_an_unfinished_one_refused() -> None:
     fields: dict[str, Any] = {"sampler": "grid", "pruner": "none", "study": "published_grid"}
     run_study(5, DEFINITION, **fields)
-    with pytest.raises(UsageError, match=r"published_grid in s\.db is not finished"):
+    with pytest.raises(UsageError, match=r"published_grid in s\.db"):
         take_grid("s.db", RESULTS)
     run_study(12, DEFINITION, confirm=1, **fields)
     take_grid("s.db", RESULTS)

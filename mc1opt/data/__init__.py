@@ -11,5 +11,5 @@ libraries    whether torch and torchvision are builds that match
 splits       which images train and which validate
 openings     the record of openings of the test images
 images       arrays to tensors, and the one door to the test images
-augment      flip, crop and cutout on whole batches
+augment      flip, crop, cutout and smaller images, on whole batches
 """

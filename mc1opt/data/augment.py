@@ -1,4 +1,4 @@
-"""Flip, crop and cutout on whole batches of uint8 images, on their device.
+"""Flip, crop, cutout and smaller images on whole batches of uint8 images, on their device.
 
 Flip and crop only choose which pixel goes where, so both are one gather of the batch from the data set; its
 result is in channels_last memory already. All random draws come from a generator on the CPU, so that they

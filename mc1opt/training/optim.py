@@ -1,4 +1,4 @@
-"""Optimizers, learning rates, averages: config -> `torch.optim`, schedule -> a factor for each step."""
+"""Optimizers, learning rates, averaged weights: config -> `torch.optim`, schedule -> a factor a step."""
 
 import math
 

@@ -16,6 +16,7 @@ The ground, which all packages may import:
     presets      the published models
     spec         a training as data: config, fidelity, seed, data; and its results
     config       the config: its models, JSON, identity and shape arithmetic
+    fields       what configs are made of: frozen models with fields that came later
     paths        paths as people write them: `~`
     program      how the program was called, for commands to copy; the start of the machine it runs in
     files        JSON in files: records, a line each; one process at a time in a folder

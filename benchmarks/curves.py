@@ -45,7 +45,7 @@ from mc1opt.paths import user_path
 from mc1opt.search.definition import load_definition
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import DataSet, EpochResult, Fidelity, Training, TrainingFailed
-from mc1opt.training.evaluate import accuracy
+from mc1opt.training.accuracy import accuracy
 from mc1opt.training.loop import Trainer
 
 DEFINITION = load_definition("cnn")

@@ -1,29 +1,31 @@
 """mc1opt finds a good image classifier, and shows why it is good.
 
-One trial, in five files: `search/run.py` has a thread for each worker, which asks, trains and tells.
-`search/objective.py` draws a config, writes it to the trial (`database/trial.py`), has the pool train it,
-reports each epoch and asks the pruner. `workers/pool.py` gives the training to a process, which trains with
-`training/loop.py`: an `EpochResult` an epoch, after its checkpoint.
+One trial, in five files. `search/run.py`: a thread per worker loops ask, train, tell. `search/objective.py`
+draws a config, writes it on the trial (`database/trial.py`), sends a training to the pool, reports each epoch
+and asks the pruner. `workers/pool.py` sends it to a worker process (`workers/process.py`), which runs
+`training/loop.py`: it writes a checkpoint and yields one `EpochResult` per epoch.
 
-`--trials` comes from `cli/run.py` as a `SearchCommand`, holds as a `SearchSettings` (`search/settings.py`)
-and is looked at in `search/run.py` before each trial. An `EpochResult` goes back through the pool to the
-objective, which reports it and emits it to the observers (`search/observers.py`), the display among them.
+`--trials`: `cli/run.py` puts it into a `SearchCommand`, `search/settings.py` resolves that to
+`SearchSettings`, `search/run.py` checks it before each trial. An `EpochResult`: the pool passes it to the
+objective, which reports it and emits it to the observers (`search/observers.py`), among them the display.
 
-The ground, which all packages may import:
+The packages, from the bottom up: models, machine, data, database; training, workers; search, measurement,
+inference, display; the features retraining, published, export, dashboard, mirror, doctor; cli. Each docstring
+lists the package's files. The modules below may be imported by all of them:
 
-    uncertainty  intervals, the paired test, seed noise
-    describe     a config in one line
-    presets      the published models
-    spec         a training as data: config, fidelity, seed, data; and its results
-    config       the config: its models, JSON, identity and shape arithmetic
-    fields       what configs are made of: frozen models with fields that came later
-    paths        paths as people write them: `~`
-    program      how the program was called, for commands to copy; the start of the machine it runs in
-    files        JSON in files: records, a line each; one process at a time in a folder
-    seeds        every random draw's seed
-    errors       the errors that people see
+    config       the config: its fields, JSON, identity and shape arithmetic
+    fields       what configs are made of: frozen models; fields added later
+    spec         a training as data: config, fidelity, seed, images; and its results
+    presets      the published models as configs
     suggest      suggestions that search spaces share
-    text         numbers as people read them
+    describe     a config in one line
+    uncertainty  confidence intervals, the paired test, seed noise
+    seeds        derives the seed of every random draw
+    errors       the errors that people see
+    files        JSON files, one record per line; atomic writes; locks
+    paths        expands `~` in paths
+    program      how the program was called, for commands to copy; installed versions; boot time
+    text         numbers, times and first lines as people read them
 """
 
 from pathlib import Path

@@ -174,4 +174,4 @@ class TrainingFailed(Exception):  # noqa: N818  (a result, not an error of the p
         self.message = message
         self.training: Training | None = None
         self.results: tuple[EpochResult, ...] = ()
-        """Of its epochs before the failure. Both are set by `mc1opt.workers.memory.train`."""
+        """Of its epochs before the failure. Both are set by `mc1opt.workers.train.train`."""

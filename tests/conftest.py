@@ -35,6 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         parser.addoption(
             option, action="store_true", help=f"run the tests that are skipped because: {reason}"
         )
+    parser.addoption("--update-messages", action="store_true", help="write tests/messages.txt anew")
     parser.addoption(
         "--kills", type=int, default=5, help="how often tests/faults/test_chaos.py kills each of its searches"
     )

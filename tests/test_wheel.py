@@ -80,18 +80,7 @@ def test_the_installed_command_lists_the_shipped_studies(installed: Path, tmp_pa
 
 def test_the_installed_command_searches(installed: Path, tmp_path: Path) -> None:
     write_binary_folder(tmp_path / "images")
-    arguments = [
-        "--study",
-        "mlp",
-        "--trials",
-        "2",
-        "--epochs",
-        "1",
-        "--train-images",
-        "100",
-        "--workers",
-        "1",
-    ]
-    ended = run(installed, "run", *arguments, "--confirm", "0", "--data", "images", "--json", cwd=tmp_path)
+    arguments = "--study mlp --trials 2 --epochs 1 --train-images 100 --workers 1 --confirm 0 --data images"
+    ended = run(installed, "run", *arguments.split(), "--json", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout)["best"]["value"] is not None

@@ -1,8 +1,8 @@
-"""The command line: a file a command; each parses, calls one function, and prints.
+"""The command line: one file per command, which parses, calls one function, and prints.
 
-main       the command `mc1opt`: its commands, and how errors end
-options    the options that several commands share
-values     numbers and times, as people write them
+main       the command `mc1opt`: its commands, and exit codes of errors
+options    options that several commands share
+values     parses numbers and times
 run        `mc1opt run`
 show       `mc1opt show`
 studies    `mc1opt studies`, `mc1opt studies delete`
@@ -16,5 +16,5 @@ export     `mc1opt export`
 predict    `mc1opt predict`
 evaluate   `mc1opt evaluate`
 replay     `mc1opt replay`
-signals    signals that stop long commands in good order
+signals    ends long commands cleanly on a signal
 """

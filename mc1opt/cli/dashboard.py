@@ -1,4 +1,4 @@
-"""`mc1opt dashboard`: studies in a browser."""
+"""`mc1opt dashboard`: watching studies in a browser."""
 
 from typing import Annotated
 
@@ -9,20 +9,21 @@ from mc1opt.cli.options import DEFAULT_STORAGE, Storage
 
 def dashboard(
     study: Annotated[
-        str | None, typer.Option(help="The name of a stored study, whose page is shown [default: the list].")
+        str | None, typer.Option(help="Stored study whose page is shown [default: the list of studies].")
     ] = None,
     storage: Storage = DEFAULT_STORAGE,
-    port: Annotated[int, typer.Option(help="The port; 0 takes a free one.")] = 8080,
+    port: Annotated[int, typer.Option(help="Port; 0 for a free one.")] = 8080,
     host: Annotated[
-        str, typer.Option(help="The address; there is no login, so others than this machine get a warning.")
+        str,
+        typer.Option(help="Address; there is no login, so one that others reach gives a warning."),
     ] = "127.0.0.1",
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
-    """Watch studies in a browser, also while they are searched.
+    """Watch studies in a browser, also during a search.
 
-    It is optuna-dashboard on the study database, with the notes, figures and files that mc1opt adds: learning
-    curves, accuracy against parameters beside the published models, the best trials and how to go on from
-    them. Ctrl-C ends it.
+    This is optuna-dashboard on the study database, with notes, figures and files added: learning curves,
+    accuracy against parameters beside the published models, the best trials and the next commands. Ctrl-C
+    stops it.
 
     \b
     Examples:

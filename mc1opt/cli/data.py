@@ -1,4 +1,4 @@
-"""`mc1opt data`: where the images are, and fetching them."""
+"""`mc1opt data`: locating and downloading the images."""
 
 import sys
 
@@ -8,9 +8,9 @@ from mc1opt.cli.options import Data, Json, print_json
 
 
 def data(data: Data = None, as_json: Json = False) -> None:
-    """Show where the images are; fetch them if they are missing.
+    """Show where the images are; download them if they are missing.
 
-    With their source, sizes and hashes.
+    Prints source, sizes and verified hashes.
 
     \b
     Examples:

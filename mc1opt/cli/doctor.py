@@ -1,4 +1,4 @@
-"""`mc1opt doctor`: is all well?"""
+"""`mc1opt doctor`: finding problems."""
 
 import typer
 
@@ -8,8 +8,8 @@ from mc1opt.cli.options import DEFAULT_STORAGE, Data, Json, Storage, print_json
 def doctor(storage: Storage = DEFAULT_STORAGE, data: Data = None, as_json: Json = False) -> None:
     """Check packages, machine, study database and images.
 
-    Each line is a check with its result, and below it what to do. Nothing is changed or fetched. Exit code 1:
-    there is a problem, which keeps a command from working.
+    Prints a line per check, and below it what to do. Changes and downloads nothing. Exit code 1: a problem
+    keeps a command from working.
 
     \b
     Examples:

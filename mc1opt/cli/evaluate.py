@@ -14,10 +14,10 @@ def evaluate(
     storage: Storage = DEFAULT_STORAGE,
     as_json: Json = False,
 ) -> None:
-    """Measure a model on the test images, and record it.
+    """Measure a model on the test images, which is recorded.
 
-    Accuracy with its 95 % interval, by class, calibration error and confusion matrix. Test images that were
-    looked at before choosing a model say little about it, so every opening is recorded.
+    Prints accuracy with its 95 % confidence interval, accuracy by class, calibration error and confusion
+    matrix. Every opening is recorded: a test set used to choose a model no longer tests it.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""`mc1opt export`: a model as files that other programs read."""
+"""`mc1opt export`: a model in formats that other programs read."""
 
 import sys
 from pathlib import Path
@@ -11,42 +11,40 @@ from mc1opt.paths import user_path
 
 
 def export(
-    study: Annotated[str | None, typer.Option(help="The name of a stored study.")] = None,
+    study: Annotated[str | None, typer.Option(help="Name of a stored study.")] = None,
     trial: Annotated[
-        int | None, typer.Option(help="Its trial whose kept weights are exported [default: the best].")
+        int | None, typer.Option(help="Trial whose weights are exported [default: the best].")
     ] = None,
     model: Annotated[
         Path | None,
         typer.Option(
-            help="A model folder instead of a trial, such as storage/models/cnn.",
+            help="Model folder instead of a trial, such as storage/models/cnn.",
             parser=user_path,
             metavar="<path>",
         ),
     ] = None,
     formats: Annotated[
         list[str] | None,
-        typer.Option(
-            "--format", help="onnx, pt2, safetensors or python; may be given again [default: onnx]."
-        ),
+        typer.Option("--format", help="onnx, pt2, safetensors or python; repeatable [default: onnx]."),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            help="The folder of the files [default: storage/exports/STUDY].",
+            help="Output folder [default: storage/exports/STUDY].",
             parser=user_path,
             metavar="<path>",
         ),
     ] = None,
-    half: Annotated[bool, typer.Option("--half", help="Weights and layers in float16.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+    half: Annotated[bool, typer.Option("--half", help="Export in float16.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
     storage: Storage = DEFAULT_STORAGE,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
     """Export a model as ONNX, pt2, safetensors or a Python script.
 
-    It is a trial of a study, or a model folder. Each file is opened again by its own runtime, and must decide
-    the same as the model on the validation images and on 1,000 images of noise.
+    Exports a trial of a study, or a model folder. Each file is then opened by its own runtime, and must make
+    the same decisions as the model on the validation images and on 1,000 images of noise.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""The command `mc1opt`: its commands, and how errors end."""
+"""The command `mc1opt`: its subcommands and error handling."""
 
 import os
 import sys
@@ -34,7 +34,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="""Finds a good image classifier on CIFAR-10, and shows why it is good.
+    help="""Finds a good image classifier for CIFAR-10, and shows why it is good.
 
 \b
 Examples:
@@ -77,16 +77,16 @@ def _global(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error (may stand behind the command).")
+        bool, typer.Option("--debug", help="Show tracebacks of errors; may stand behind the command.")
     ] = False,
 ) -> None:
-    """Options of all commands; `main` has acted on them already."""
+    """Options of all commands, which `main` handles."""
 
 
 def _showing_once() -> Callable[..., None]:
-    """A `warnings.showwarning` for people: each in one line, once, though many draws give it.
+    """A `warnings.showwarning` that shows each warning once, in one line.
 
-    Python's own "once" begins anew with every change of its filters, of which Optuna has many.
+    Python's own "once" starts over whenever its filters change, as Optuna does often.
     """
     shown: set[str] = set()
 
@@ -102,9 +102,9 @@ def _showing_once() -> Callable[..., None]:
 
 
 def main() -> None:
-    """Runs the command line: errors for people on standard error, 2 for wrong use, 1 for failure."""
+    """Runs the command line: errors on standard error, exit code 2 for wrong use, 1 for failure."""
     warnings.showwarning = _showing_once()
-    # mc1opt looks at choices itself (`mc1opt.search.storable`).
+    # `mc1opt.search.json_values` checks choices.
     warnings.filterwarnings("ignore", "Choices for a categorical distribution")
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
@@ -119,7 +119,7 @@ def main() -> None:
             traceback.print_exception(error)
         typer.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
-    except BrokenPipeError:  # the reader of a pipe has gone: `mc1opt show | head`
+    except BrokenPipeError:  # the reader of the pipe has ended: `mc1opt show | head`
         _drop_unprinted()
         sys.exit(1)
     except Exception as error:
@@ -127,8 +127,8 @@ def main() -> None:
         if debug:
             raise
         typer.echo(
-            f"Error: unexpected {type(error).__name__}: {error}. Give the command again with --debug for the "
-            "traceback, which belongs in a report.",
+            f"Error: unexpected {type(error).__name__}: {error}. Run the command again with --debug for the "
+            "traceback, and report it.",
             err=True,
         )
         sys.exit(1)
@@ -136,7 +136,7 @@ def main() -> None:
 
 
 def _drop_unprinted() -> None:
-    """Drops what cannot be printed; else Python complains of it at its end, with an exit code of its own."""
+    """Drops unprinted output: Python would fail on it at exit, with its own exit code."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -14,22 +14,20 @@ from mc1opt.errors import UsageError
 
 def mirror(
     study: StoredStudy,
-    top: Annotated[int, typer.Option(help="How many of the best trials.")] = 5,
+    top: Annotated[int, typer.Option(help="Number of best trials.")] = 5,
     everything: Annotated[
-        bool, typer.Option("--all", help="All trained trials, pruned and failed ones as well.")
+        bool, typer.Option("--all", help="All trained trials, including pruned and failed ones.")
     ] = False,
     wandb: Annotated[
         str | None, typer.Option(help="offline or online [default: WANDB_MODE, else online].")
     ] = None,
     artifacts: Annotated[
-        bool, typer.Option("--artifacts", help="Curves and models as well, as far as weights are kept.")
+        bool, typer.Option("--artifacts", help="Also upload curves, and models whose weights are kept.")
     ] = False,
     project: Annotated[
-        str | None, typer.Option(help="The project in W&B [default: that of the study's runs, or mc1opt].")
+        str | None, typer.Option(help="W&B project [default: that of the study's runs, or mc1opt].")
     ] = None,
-    timeout: Annotated[
-        str, typer.Option(help="Give up when a run, or its upload, takes longer than this: 90s, 5m.")
-    ] = "60s",
+    timeout: Annotated[str, typer.Option(help="Time limit of writing or uploading a run: 90s, 5m.")] = "60s",
     storage: Storage = DEFAULT_STORAGE,
     as_json: Json = False,
     parent: Annotated[
@@ -38,9 +36,9 @@ def mirror(
 ) -> None:
     """Mirror a stored study's best trials to Weights & Biases.
 
-    A W&B run for each of the best trials and each retraining, and one for the study. Mirroring again updates
-    them, and tags trials that have left the best. Runs are written to storage/wandb first; without a login
-    they stay there, and the command that uploads them is shown.
+    Creates a W&B run for each of the best trials, for each retraining and for the study. Mirroring again
+    updates them, and tags trials that have left the best. Runs are first written to storage/wandb; without a
+    login they stay there, and the command that uploads them is printed.
 
     \b
     Examples:
@@ -53,13 +51,14 @@ def mirror(
     assert seconds is not None
     if project is not None and (not 1 <= len(project) <= 128 or set(project) & set("/\\#?%:")):
         raise UsageError(
-            f"--project {project!r} is no name for W&B: up to 128 characters, none of / \\ # ? % :"
+            f"--project {project!r} is not a W&B project name: at most 128 characters, none of / \\ # ? % :"
         )
     mode = wandb_mode(wandb, default="online")
     if mode is None:
         raise UsageError("nothing is mirrored with --wandb off or WANDB_MODE=disabled. Give --wandb offline.")
 
     from mc1opt.mirror.command import MirrorCommand, mirror_study
+    from mc1opt.mirror.writer import kill_children
 
     report = mirror_study(
         MirrorCommand(
@@ -80,4 +79,5 @@ def mirror(
         for line in report.lines(storage):
             typer.echo(line, err=report.error is not None)
     sys.stdout.flush()
-    os._exit(1 if report.error is not None else 0)  # wandb's own end may hang
+    kill_children(os.getpid())  # wandb's own end may hang
+    os._exit(1 if report.error is not None else 0)

@@ -1,4 +1,4 @@
-"""The options that several commands share; how their numbers and times are read: `mc1opt.cli.values`."""
+"""Options shared by several commands. Their numbers and durations are read by `mc1opt.cli.values`."""
 
 import json
 import math
@@ -22,27 +22,27 @@ def _storage(text: str) -> str:
 
 
 Study = Annotated[
-    str, typer.Option(help="A study definition by name (./studies/NAME.py, else a shipped one), or its file.")
+    str, typer.Option(help="Study definition: a name (./studies/NAME.py, else a built-in one) or a file.")
 ]
-StoredStudy = Annotated[str, typer.Option("--study", help="The name of a stored study.")]
+StoredStudy = Annotated[str, typer.Option("--study", help="Name of a stored study.")]
 Storage = Annotated[
-    str, typer.Option(help="The study database: a SQLite file, or an SQLAlchemy URL.", parser=_storage)
+    str, typer.Option(help="Study database: a SQLite file or an SQLAlchemy URL.", parser=_storage)
 ]
 Json = Annotated[
     bool,
-    typer.Option("--json", help="Print JSON on standard output, nothing else; NaN and infinity are null."),
+    typer.Option("--json", help="Print only JSON on standard output; NaN and infinity are null."),
 ]
 Data = Annotated[
     Path | None,
     typer.Option(
-        help="CIFAR-10's files, or other images in its formats; fetched if not given.",
+        help="Files of CIFAR-10, or other images in its formats [default: CIFAR-10, downloaded once].",
         parser=user_path,
         metavar="<path>",
     ),
 ]
 
-Timeout = Annotated[str | None, typer.Option(help="Stop in good order after this time: 90s, 8m, 1h30m.")]
-Workers = Annotated[str, typer.Option(help="Trainings at once: a number, or auto.")]
+Timeout = Annotated[str | None, typer.Option(help="Stop cleanly after this time: 90s, 8m, 1h30m.")]
+Workers = Annotated[str, typer.Option(help="Number of trainings at once, or auto.")]
 DeviceName = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
 
 Wandb = Annotated[
@@ -57,7 +57,7 @@ DEFAULT_STORAGE = "storage/mc1opt.db"
 
 
 def print_json(value: Any) -> None:
-    """Prints what `--json` asks for; in place of NaN and infinity, which JSON has not, null."""
+    """Prints the output of `--json`, with null for NaN and infinity, which JSON does not have."""
     typer.echo(json.dumps(_with_null(value), indent=2, allow_nan=False))
 
 
@@ -77,14 +77,11 @@ WANDB_MODES: dict[str, "Mode | None"] = {
     "dryrun": "offline",
     "disabled": None,
 }
-"""What W&B's own modes, as WANDB_MODE has them, are here."""
+"""W&B's values of WANDB_MODE -> our modes; None for off."""
 
 
 def wandb_mode(option: str | None, default: "Mode | None" = None) -> "Mode | None":
-    """How to mirror: as --wandb says; if it is not given as the variable WANDB_MODE says; else `default`.
-
-    Returns:
-        None for not at all.
+    """The mode of mirroring, from --wandb, else from the variable WANDB_MODE, else `default`; None for off.
 
     Raises:
         UsageError: there is no such mode.
@@ -92,12 +89,12 @@ def wandb_mode(option: str | None, default: "Mode | None" = None) -> "Mode | Non
     if option is not None:
         modes: dict[str, Mode | None] = {"off": None, "offline": "offline", "online": "online"}
         if option not in modes:
-            raise UsageError(f"--wandb {option!r} is no mode. Give off, offline or online.")
+            raise UsageError(f"--wandb {option!r} is not a mode. Allowed: off, offline, online.")
         return modes[option]
     variable = os.environ.get("WANDB_MODE", "")
     if variable and variable not in WANDB_MODES:
         known = ", ".join(WANDB_MODES)
         raise UsageError(
-            f"WANDB_MODE {variable!r} is no mode of W&B's ({known}). Correct it, or give --wandb."
+            f"WANDB_MODE {variable!r} is not a mode of W&B ({known}). Correct it, or give --wandb."
         )
     return WANDB_MODES[variable] if variable else default

@@ -1,4 +1,4 @@
-"""`mc1opt predict`: what a model sees in image files."""
+"""`mc1opt predict`: classifying image files."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,27 +11,27 @@ from mc1opt.paths import user_path
 
 Model = Annotated[
     Path,
-    typer.Argument(help="A model folder, or an exported file (.onnx, .safetensors, .pt2).", parser=user_path),
+    typer.Argument(help="Model folder, or exported file (.onnx, .safetensors, .pt2).", parser=user_path),
 ]
 
 Images = Annotated[
     list[Path],
-    typer.Argument(help="PNG, JPEG, WebP, GIF and TIFF files, and folders of them.", parser=user_path),
+    typer.Argument(help="PNG, JPEG, WebP, GIF or TIFF files, or folders of them.", parser=user_path),
 ]
 
 
 def predict(
     model: Model,
     images: Images,
-    top: Annotated[int, typer.Option(help="Classes an image.")] = 3,
+    top: Annotated[int, typer.Option(help="Classes shown per image.")] = 3,
     storage: Storage = DEFAULT_STORAGE,
     as_json: Json = False,
 ) -> None:
-    """Say what a model sees in images.
+    """Classify images.
 
-    The central square of an image is resized to 32 x 32 pixels. Of what lies in a folder, hidden files are
-    passed over, and images that cannot be read are named at the end, with exit code 1. A pt2 file is opened
-    only if it was exported here, because reading one can execute code.
+    The central square of each image is resized to 32 x 32 pixels. In folders, hidden files are skipped;
+    images that cannot be read are named at the end, with exit code 1. A pt2 file is opened only if it was
+    exported here, because reading one can execute code.
 
     \b
     Examples:

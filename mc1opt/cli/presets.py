@@ -41,11 +41,11 @@ def presets(context: typer.Context, storage: Storage = DEFAULT_STORAGE, as_json:
 @app.command("show")
 def show(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="The preset.")],
+    name: Annotated[str, typer.Argument(help="Name of a preset.")],
     storage: Storage = DEFAULT_STORAGE,
     as_json: Json = False,
 ) -> None:
-    """Show a preset: its layers with outputs and parameters, its recipes.
+    """Show a preset: its layers, with outputs and parameters, and its recipes.
 
     \b
     Examples:
@@ -68,7 +68,7 @@ def show(
 @app.command("run")
 def run(
     context: typer.Context,
-    names: Annotated[list[str] | None, typer.Argument(help="The presets.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Names of presets.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All presets.")] = False,
     recipe: Annotated[str, typer.Option(help="Recipe of the trainings: published or mc1opt.")] = "published",
     seeds: Annotated[int, typer.Option(help="Trainings of each, with different seeds.")] = 3,
@@ -85,7 +85,7 @@ def run(
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Train presets over seeds and test them, beside what was published.
+    """Train presets with several seeds, and compare their test accuracy with the published one.
 
     Each is trained on all training images, and tested; each opening of the test images is recorded. The
     recipe "published" is that of the source, "mc1opt" is ours. The same command resumes where it stopped:

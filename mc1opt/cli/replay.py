@@ -1,4 +1,4 @@
-"""`mc1opt replay`: a trial trained again, and its curve compared."""
+"""`mc1opt replay`: training a trial again and comparing the learning curves."""
 
 import sys
 from typing import Annotated
@@ -11,15 +11,15 @@ from mc1opt.cli.values import at_least
 
 def replay(
     study: StoredStudy,
-    trial: Annotated[int, typer.Option(help="The number of the trial.")],
+    trial: Annotated[int, typer.Option(help="Number of the trial.")],
     storage: Storage = DEFAULT_STORAGE,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Train a trial again, and compare the curves.
+    """Train a trial again and compare the learning curves.
 
-    Exit code 0: they are equal, bit for bit. 1: they differ, and from which epoch on; or the trial was
-    trained on another CPU capability, torch build or device, so that they cannot be compared.
+    Exit code 0: they are equal, bit for bit. 1: they differ (from which epoch on is printed), or cannot be
+    compared, because the trial was trained on another CPU capability, torch build or device.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""`mc1opt retrain`: the best configs over several seeds, the winner on all images, then the test images."""
+"""`mc1opt retrain`: the best configs with several seeds, the winner on all images, then the test images."""
 
 import sys
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`mc1opt run`: searches."""
+"""`mc1opt run`: searching."""
 
 import sys
 from typing import Annotated
@@ -25,14 +25,14 @@ from mc1opt.errors import SearchStoppedError
 
 def run(
     study: Study,
-    trials: Annotated[int, typer.Option(help="How many trials the study shall have in all.")] = 100,
+    trials: Annotated[int, typer.Option(help="Total number of trials in the study.")] = 100,
     name: Annotated[
-        str | None, typer.Option(help="The name to store it under [default: the study's].")
+        str | None, typer.Option(help="Name of the stored study [default: the definition's].")
     ] = None,
     storage: Storage = DEFAULT_STORAGE,
-    epochs: Annotated[int | None, typer.Option(help="Epochs a trial [default: the study's].")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs per trial [default: the study's].")] = None,
     train_images: Annotated[
-        int | None, typer.Option(help="Training images a trial [default: the study's].")
+        int | None, typer.Option(help="Training images per trial [default: the study's].")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="The study's seed [default: 0].")] = None,
     timeout: Timeout = None,
@@ -47,19 +47,19 @@ def run(
     ] = None,
     max_macs: Annotated[
         int | None,
-        typer.Option(help="Multiply-accumulates an image above which a network is too large."),
+        typer.Option(help="Largest network, in multiply-accumulates per image [default: the study's]."),
     ] = None,
     max_trial_time: Annotated[
-        str, typer.Option(help="A trial that trains longer has failed: 90s, 8m, 1h30m.")
+        str, typer.Option(help="Time limit of a trial, above which it fails: 90s, 8m, 1h30m.")
     ] = "2h",
-    max_failures: Annotated[int, typer.Option(help="Failed trials in a row that end the search.")] = 10,
+    max_failures: Annotated[int, typer.Option(help="Failed trials in a row that stop the search.")] = 10,
     confirm: Annotated[
-        int, typer.Option(help="How many of the best are trained again with two new seeds; 0 for none.")
+        int, typer.Option(help="Number of best trials trained again with two new seeds; 0 for none.")
     ] = 3,
     keep: Annotated[
         int,
         typer.Option(
-            help="How many of the best trials keep their weights; as many of the best by new trainings."
+            help="Number of best trials that keep their weights, and as many of the best with new seeds."
         ),
     ] = 5,
     starting_points: Annotated[
@@ -73,14 +73,14 @@ def run(
     wandb: Wandb = None,
     as_json: Json = False,
 ) -> None:
-    """Search: create a study, or go on with it.
+    """Search: create a study, or continue it.
 
-    It ends when the study has --trials trials; the same command again goes on where it stopped.
+    It ends when the study has --trials trials. If it was stopped, the same command continues it.
 
     \b
     Examples:
       mc1opt run --study cnn --trials 100
-      mc1opt run --study cnn --trials 100 --timeout 8m     the same command without it goes on later
+      mc1opt run --study cnn --trials 100 --timeout 8m     the same command without --timeout continues
       mc1opt run --study path/to/mine.py --name mine-2
     """
     at_least(trials, 1, "--trials")

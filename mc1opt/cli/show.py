@@ -9,11 +9,11 @@ from mc1opt.cli.options import DEFAULT_STORAGE, Json, Storage, StoredStudy, prin
 
 def show(
     study: StoredStudy,
-    trial: Annotated[int | None, typer.Option(help="Only this trial, in full.")] = None,
+    trial: Annotated[int | None, typer.Option(help="Show this trial in full.")] = None,
     storage: Storage = DEFAULT_STORAGE,
     as_json: Json = False,
 ) -> None:
-    """Show a stored study: its best trials and its counts.
+    """Show a stored study: its best trials and counts.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""Signals that stop long commands in good order, and the command that goes on later."""
+"""Signals that stop long commands cleanly, and the command that continues them."""
 
 import contextlib
 import os
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from mc1opt.workers.stop import StopFlag
 
 ECHO_SECONDS = 0.1
-"""Within which the same signal again is the same request: timeout(1) signals its child, then its group."""
+"""Seconds within which a repeated signal is ignored: timeout(1) signals its child, then its group."""
 SHOW_CURSOR = "\x1b[?25h"
 AGAIN_SECONDS = 0.5
-"""After which the end of a command that has not begun to work is asked for again, if it had no effect."""
+"""Seconds until the exception that ends a command before its work is raised again, if it was lost."""
 
 
 class StoppedEarlyError(BaseException):
@@ -27,10 +27,10 @@ class StoppedEarlyError(BaseException):
 
 
 class Signals:
-    """The first SIGINT or SIGTERM stops in good order, the second at once.
+    """The first SIGINT or SIGTERM stops cleanly, the second at once.
 
-    Before the work begins there is nothing to keep, but much to wait for, such as a download. A signal ends
-    that by an exception; the work itself looks at the flag.
+    Before the work begins, a signal raises an exception, which ends waiting for a download, for example; the
+    work itself checks the flag.
     """
 
     def __init__(self, stop: "StopFlag") -> None:
@@ -44,19 +44,19 @@ class Signals:
 
     @property
     def exit_code(self) -> int:
-        """128 and the number of the first signal, as shells have it; 0 without one."""
+        """128 + number of the first signal, as in shells; 0 without one."""
         return 0 if self._first is None else 128 + self._first
 
     def leave_to_the_work(self) -> None:
-        """From now on the work sees to its end."""
+        """From now on the work checks the flag."""
         self._working = True
 
     @contextlib.contextmanager
     def ending_early(self, what: str) -> Iterator[None]:
-        """Ends the command where a signal comes inside, before the work begins.
+        """Ends the command on a signal before the work begins.
 
         Args:
-            what: what has not begun, for people: "the search".
+            what: the work, for people: "the search".
 
         Raises:
             typer.Exit: with the signal's exit code.
@@ -75,9 +75,9 @@ class Signals:
         if self._first is not None:
             if number == self._first and now - self._since < ECHO_SECONDS:
                 return
-            if sys.stdout.isatty():  # whose progress may hide it
+            if sys.stdout.isatty():  # the progress display may hide it
                 os.write(sys.stdout.fileno(), SHOW_CURSOR.encode())
-            # The workers end with their parent; running trials are taken up at the next start.
+            # Workers end with their parent; the next start resumes running trials.
             os._exit(128 + number)
         self._first, self._since = number, now
         self._stop.set("signal", signal.Signals(number).name)
@@ -86,22 +86,19 @@ class Signals:
     def _end_early(self, _number: int, _frame: FrameType | None) -> None:
         if self._working:
             return
-        # Python drops an exception within a callback of its own, such as those of weak references, of which
-        # imports have many: then it comes again, until it ends what is waited for.
+        # Python drops exceptions raised in callbacks of weak references, which imports have many of: it is
+        # raised again until it has an effect.
         signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
         raise StoppedEarlyError
 
 
 def resume_command() -> str:
-    """The command as it was given, without --timeout."""
+    """The given command without --timeout."""
     return given_command(without=("--timeout",))
 
 
 def given_command(*, without: tuple[str, ...] = ()) -> str:
-    """The command as it was given, to copy, without passwords of databases.
-
-    Options named in `without` are left out, with their values.
-    """
+    """The given command, to copy, without passwords of databases and the options in `without`."""
     arguments: list[str] = []
     skip = False
     for argument in sys.argv[1:]:
@@ -112,7 +109,7 @@ def given_command(*, without: tuple[str, ...] = ()) -> str:
 
 
 def _shown(argument: str) -> str:
-    """An argument without the password of a database's URL, which may stand behind an option's name."""
+    """An argument, or the value of an option in it, without the password of a database's URL."""
     if "://" not in argument:
         return argument
     from sqlalchemy.exc import ArgumentError

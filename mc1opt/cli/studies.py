@@ -1,4 +1,4 @@
-"""`mc1opt studies`: definitions and stored studies, and deleting one."""
+"""`mc1opt studies`: listing study definitions and stored studies, and deleting one."""
 
 from typing import Annotated
 
@@ -34,11 +34,11 @@ def studies(context: typer.Context, storage: Storage = DEFAULT_STORAGE, as_json:
 @app.command("delete")
 def delete(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="The name of the stored study.")],
+    name: Annotated[str, typer.Argument(help="Name of the stored study.")],
     storage: Storage = DEFAULT_STORAGE,
-    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Delete a stored study with its trials and kept weights; models of retrainings stay.
+    """Delete a stored study with its trials and kept weights; retrained models stay.
 
     \b
     Examples:
@@ -58,6 +58,6 @@ def delete(
     sharing = delete_study(victim)
     typer.echo(f"Deleted study {name!r}.")
     if sharing:
-        typer.echo(f"Its weights stay: {', '.join(map(repr, sharing))} shares them, by copying.")
+        typer.echo(f"Its weights stay: its copy {', '.join(map(repr, sharing))} shares them.")
     if (models := models_folder(storage, victim.folder)).exists():
-        typer.echo(f"What was retrained of it stays in {models}.")
+        typer.echo(f"Its retrained model stays in {models}.")

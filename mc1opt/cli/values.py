@@ -1,4 +1,4 @@
-"""Numbers and times of options, as people write them. No typer: the benchmarks read theirs with it, too."""
+"""Numbers and durations of options. Without typer: the benchmarks use it, too."""
 
 import re
 
@@ -9,7 +9,7 @@ def parse_duration(text: str | None, option: str) -> float | None:
     """Seconds of "90", "90s", "8m", "1h" or "1h30m"; None for None.
 
     Raises:
-        UsageError: the text says no time above 0.
+        UsageError: the text is not a duration above 0.
     """
     if text is None:
         return None
@@ -17,7 +17,7 @@ def parse_duration(text: str | None, option: str) -> float | None:
     hours, minutes, seconds = match.groups() if match else (None, None, None)
     total = int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(seconds or 0)
     if match is None or total <= 0:
-        raise UsageError(f"{option} {text!r} is no time. Give seconds (90), or such as 90s, 8m, 1h30m.")
+        raise UsageError(f"{option} {text!r} is not a duration. Examples: 90 (seconds), 90s, 8m, 1h30m.")
     return total
 
 
@@ -25,7 +25,7 @@ def at_least(value: int | None, least: int, option: str) -> None:
     """Refuses a number below `least`.
 
     Raises:
-        UsageError: the value, the option and what is allowed.
+        UsageError: names the option, the value and what is allowed.
     """
     if value is not None and value < least:
         raise UsageError(f"{option} {value} is too small; it must be at least {least}.")

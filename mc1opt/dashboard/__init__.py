@@ -1,8 +1,8 @@
-"""Optuna-dashboard's pages: notes, figures, files.
+"""The contents of optuna-dashboard's pages: notes, figures, files.
 
-pages    what the dashboard shows of a study, kept up to date
-figures  its figures: a study's record to Plotly
-notes    its notes on a study and on the best trials
-files    its files of the best trials
-server   serving optuna-dashboard
+pages    keeps what the dashboard shows of a study up to date
+figures  Plotly figures from a study's record
+notes    notes on a study and on its best trials
+files    files attached to the best trials
+server   serves optuna-dashboard
 """

@@ -1,7 +1,6 @@
-"""The figures of a study's page: from its record to Plotly figures. Nothing is read or stored here.
+"""The figures of a study's page: study record -> Plotly. Reads and stores nothing.
 
-Their size is bounded, however many trials a study has: what is too much is thinned out evenly, and the best
-trials always stay.
+Their size is bounded for any number of trials: points are thinned out evenly, except for the best trials.
 """
 
 import bisect
@@ -23,22 +22,22 @@ T = TypeVar("T")
 Point = tuple[float, float]
 
 NAMED_CURVES = 8
-"""Learning curves with a name and a colour of their own: those of the best trials."""
+"""Best trials whose learning curves have their own name and colour."""
 POINTS_A_CURVE = 60
 POINTS_A_GROUP = 2000
-"""Of all learning curves that share a colour."""
+"""All points of the learning curves that share a colour."""
 TRIALS = 400
-"""Points of a figure that has one a trial."""
+"""Points of a figure with one point per trial."""
 
 COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#17becf")
 GREY = "rgba(128, 128, 128, 0.45)"
 FAINT = "rgba(31, 119, 180, 0.3)"
 TEXT = "#7a7a7a"
-"""Readable on white and on black: the page has both."""
+"""Readable on the page's white and black backgrounds."""
 
 
 def study_figures(record: StudyRecord) -> dict[str, "Figure"]:
-    """All figures of a study, by the name under which the dashboard keeps each."""
+    """All figures of a study by their ids in the dashboard."""
     return {name: figure(record) for name, figure in FIGURES.items()}
 
 
@@ -46,7 +45,7 @@ def study_figures(record: StudyRecord) -> dict[str, "Figure"]:
 
 
 def learning_curves(record: StudyRecord) -> "Figure":
-    """Validation accuracy by epoch of each trial that trained: pruned and failed ones grey, best by name."""
+    """Validation accuracy by epoch of each trained trial: pruned and failed ones grey, the best by name."""
     complete = by_value(record.trials)
     pruned, failed, running = (
         [trial for trial in record.trials if trial.outcome == outcome]
@@ -71,8 +70,8 @@ def learning_curves(record: StudyRecord) -> "Figure":
 def accuracy_and_parameters(record: StudyRecord) -> "Figure":
     """Accuracy of the complete trials against their parameters, beside the published models.
 
-    The published accuracies are on the test images and of whole trainings, the trials' on the validation
-    images and at the study's fidelity: the figure says so.
+    Published accuracies are of full trainings on the test images, the trials' are at the study's fidelity on
+    the validation images: the figure says so.
     """
     from plotly.graph_objects import Scatter
 
@@ -112,7 +111,7 @@ def accuracy_and_parameters(record: StudyRecord) -> "Figure":
 
 
 def best_over_time(record: StudyRecord) -> "Figure":
-    """The best accuracy so far against the time in which trials were trained; pauses between don't count."""
+    """The best accuracy so far against training time, without the pauses between trials."""
     from plotly.graph_objects import Scatter
 
     minutes = training_minutes(record.trials)
@@ -163,7 +162,7 @@ def best_over_time(record: StudyRecord) -> "Figure":
 
 
 def epochs_before_pruning(record: StudyRecord) -> "Figure":
-    """How many trials ended after each epoch: pruned, failed, or complete."""
+    """Number of trials that ended after each epoch: pruned, failed or complete."""
     from plotly.graph_objects import Bar
 
     epochs = list(range(1, _epochs(record) + 1))
@@ -205,19 +204,16 @@ FIGURES: Mapping[str, Callable[[StudyRecord], "Figure"]] = MappingProxyType(
         "epochs-before-pruning": epochs_before_pruning,
     }
 )
-"""By name: letters and hyphens, because it is an id in the page."""
+"""By id on the page: letters and hyphens."""
 
 
 # ---- Times -----------------------------------------------------------------------------------------------
 
 
 def training_minutes(trials: Iterable[TrialRecord]) -> dict[int, float]:
-    """For each trained trial, by number, the minutes until its end in which any trial was in training.
-
-    A study that is stopped, and resumed next day, has not trained overnight.
-    """
+    """Minutes of training until the end of each trained trial, by number; pauses do not count."""
     spans = {
-        # A clock that was set back does not make a trial end before it began.
+        # The clock may have been set back meanwhile.
         trial.number: (_timestamp(trial.started), max(_timestamp(trial.started), _timestamp(trial.ended)))
         for trial in trials
         if trial.outcome in ("complete", "pruned", "failed") and trial.started and trial.ended
@@ -251,7 +247,7 @@ def _minutes_of(minutes: Mapping[int, float]) -> Callable[[TrialRecord], float]:
 
 
 def _figure(traces: Sequence[Any], *, title: str, x: Mapping[str, Any], y: Mapping[str, Any]) -> "Figure":
-    """A figure without Plotly's template, which alone takes 7 kB of JSON, and without a background."""
+    """A figure without background and without Plotly's template, which takes 7 kB of JSON."""
     from plotly.graph_objects import Figure, Layout, layout
 
     axis = {
@@ -264,7 +260,7 @@ def _figure(traces: Sequence[Any], *, title: str, x: Mapping[str, Any], y: Mappi
         list(traces),
         Layout(
             template=layout.Template(),
-            # Below the buttons that the dashboard shows at the top of each figure.
+            # Below the buttons at the top of each figure.
             title={"text": title, "font": {"size": 15}, "y": 0.88},
             modebar={"bgcolor": "rgba(0, 0, 0, 0)", "color": TEXT},
             font={"color": TEXT},
@@ -274,7 +270,7 @@ def _figure(traces: Sequence[Any], *, title: str, x: Mapping[str, Any], y: Mappi
             legend={"orientation": "h", "y": -0.25, "yanchor": "top"},
             xaxis={**axis, **x},
             yaxis={**axis, **y},
-            # Who has zoomed in or hidden a trace keeps that when the figure is drawn anew.
+            # Keeps zoom and hidden traces when the figure is drawn again.
             uirevision="mc1opt",
         ),
     )
@@ -286,7 +282,7 @@ def _epochs(record: StudyRecord) -> int:
 
 
 def _group(name: str, trials: Sequence[TrialRecord], colour: str, *, dash: str = "solid") -> "Scatter | None":
-    """Many curves as one trace; None for none."""
+    """Many curves as one trace; None without any."""
     curves = [curve for trial in trials if (curve := _curve(trial))]
     if not curves:
         return None
@@ -301,7 +297,7 @@ def _group(name: str, trials: Sequence[TrialRecord], colour: str, *, dash: str =
 def _lines(
     name: str, curves: Sequence[Sequence[Point]], colour: str, *, width: float = 1.0, dash: str = "solid"
 ) -> "Scatter":
-    """Curves as one trace, with a gap between each and the next; a single point is a marker."""
+    """Curves as one trace with gaps between them; a single point is a marker."""
     from plotly.graph_objects import Scatter
 
     gaps: list[tuple[float | None, float | None]] = list(
@@ -318,7 +314,7 @@ def _lines(
 
 
 def _curve(trial: TrialRecord) -> list[Point]:
-    """Epochs, counted from 1, and accuracies."""
+    """Epochs, from 1, and accuracies."""
     return _thin([(epoch + 1, value) for epoch, value in enumerate(trial.values_by_epoch)], POINTS_A_CURVE)
 
 
@@ -342,7 +338,7 @@ def _label(trial: TrialRecord) -> str:
 
 
 def _front(points: Iterable[Point]) -> list[Point]:
-    """Those points for which no other one is as small and better."""
+    """The Pareto front: points without another that is as small and better."""
     front: list[Point] = []
     for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
         if not front or y > front[-1][1]:
@@ -351,7 +347,7 @@ def _front(points: Iterable[Point]) -> list[Point]:
 
 
 def _thin(items: Sequence[T], most: int) -> list[T]:
-    """At most so many of the items, evenly spread, the first and the last among them."""
+    """At most `most` items, evenly spread, including the first and the last."""
     if len(items) <= most:
         return list(items)
     if most == 1:

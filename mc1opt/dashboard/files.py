@@ -1,8 +1,7 @@
-"""The files that the dashboard shows beside a trial: what they are, and keeping them up to date.
+"""The files that the dashboard shows with a trial: making them and keeping them up to date.
 
-A trial among the best has its learning curve, its history and its config; the one whose config was retrained
-has what the test images said as well. A trial that leaves the best loses them, like its weights: they can be
-made again from the database at any time.
+Each of the best trials has its learning curve, history and config; a retrained one also has its results on
+the test images. A trial that leaves the best loses its files, which can be made again from the database.
 """
 
 import csv
@@ -23,7 +22,7 @@ from mc1opt.database.records import TrialRecord
 from mc1opt.display.pictures import confusion_picture, learning_curve_picture, misclassified_picture
 
 NAMESPACE = uuid.UUID("6d633170-7400-5000-8000-6172746966cc")
-"""Of the artifacts' ids."""
+"""Namespace of the artifacts' ids."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +31,12 @@ class TrialFile:
 
     name: str
     source: Any
-    """What it is made of, as JSON: only when that is another is the file made anew."""
+    """What it is made from, as JSON; the file is made again only when this changes."""
     make: Callable[[], bytes]
 
 
 def trial_files(trial: TrialRecord) -> list[TrialFile]:
-    """Learning curve, history and config of a trial that was trained to its end."""
+    """Learning curve, history and config of a complete trial."""
     curve = [trial.values_by_epoch, trial.losses]
     title = f"Trial #{trial.number}" + ("" if trial.value is None else f": {trial.value:.4f}")
     files = [
@@ -55,11 +54,11 @@ def trial_files(trial: TrialRecord) -> list[TrialFile]:
 
 
 def retraining_files(metrics: Mapping[str, Any], misclassified: Path) -> list[TrialFile]:
-    """What the test images said of a trial's config, retrained: confusions, and images it got wrong.
+    """Results of a retrained trial on the test images: confusion matrix and misclassified images.
 
     Args:
-        metrics: of the model's folder.
-        misclassified: what was kept of those images when the test images were open; it need not exist.
+        metrics: of the model folder.
+        misclassified: the file of misclassified images; need not exist.
     """
     confusion = metrics["test"]["confusion"]
     accuracy = sum(row[index] for index, row in enumerate(confusion)) / sum(map(sum, confusion))
@@ -68,7 +67,7 @@ def retraining_files(metrics: Mapping[str, Any], misclassified: Path) -> list[Tr
         TrialFile("confusion_matrix.png", [title, confusion], lambda: confusion_picture(title, confusion))
     ]
     if misclassified.is_file():
-        # The name of that file has the hash of the weights in it.
+        # The file's name contains the hash of the weights.
         files.append(
             TrialFile("misclassified.png", misclassified.name, lambda: _misclassified(misclassified))
         )
@@ -78,7 +77,7 @@ def retraining_files(metrics: Mapping[str, Any], misclassified: Path) -> list[Tr
 def _misclassified(path: Path) -> bytes:
     with np.load(path, allow_pickle=False) as kept:
         return misclassified_picture(
-            "Test images that the retrained model takes for something else",
+            "Test images that the retrained model misclassifies",
             kept["images"],
             kept["labels"],
             kept["decisions"],
@@ -86,7 +85,7 @@ def _misclassified(path: Path) -> bytes:
 
 
 def history_csv(trial: TrialRecord) -> bytes:
-    """Epoch (from 1), training loss and validation accuracy; the loss is empty where it is not stored."""
+    """Epoch (from 1), training loss (empty if not stored) and validation accuracy."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["epoch", "training_loss", "validation_accuracy"])
@@ -97,12 +96,12 @@ def history_csv(trial: TrialRecord) -> bytes:
 
 
 def keep_files(study: optuna.Study, folder: Path, wanted: Mapping[int, Sequence[TrialFile]]) -> None:
-    """Makes the files of a study's trials those that are wanted: makes what is missing, removes all others.
+    """Makes the wanted files of a study's trials that are missing, and removes all others.
 
     Args:
         study: the study.
         folder: see `mc1opt.database.artifacts.artifacts_folder`.
-        wanted: by the trial's id in the database.
+        wanted: files by the trial's id in the database.
     """
     stored = artifact_names(study)
     for trial_id, files in wanted.items():
@@ -119,6 +118,6 @@ def keep_files(study: optuna.Study, folder: Path, wanted: Mapping[int, Sequence[
 
 
 def _artifact_id(study: str, trial_id: int, file: TrialFile) -> str:
-    """The same for the same file made of the same: an update finds what is there without drawing it."""
+    """The same id for the same source: an update recognises existing files without drawing them."""
     source = json.dumps([study, trial_id, file.name, file.source, __version__])
     return str(uuid.uuid5(NAMESPACE, source))

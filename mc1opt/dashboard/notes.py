@@ -1,7 +1,7 @@
-"""The dashboard's notes, as Markdown: on a study, and on each of its best trials. Nothing is stored here.
+"""The dashboard's notes on a study and its best trials, as Markdown. Stores nothing.
 
-Below each note is a line that says who wrote it. What a person writes below that line stays when the note is
-written anew; a note without the line is a person's, and stays as it is.
+Each note ends with a line that says who wrote it. What people write below that line survives an update; a
+note without it belongs to a person and is never changed.
 """
 
 import shlex
@@ -11,33 +11,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from mc1opt.config import config_from_json
+from mc1opt.database.location import storage_option
 from mc1opt.database.ranking import by_expected_accuracy, confirmed_values, distinguishable
 from mc1opt.database.records import StudyRecord, TrialRecord, by_value
 from mc1opt.describe import describe_config
 from mc1opt.display.progress import passed_over_lines
-from mc1opt.display.tables import (
-    counts_line,
-    pruning_line,
-    starting_point_line,
-    storage_option,
-)
+from mc1opt.display.tables import counts_line, pruning_line, starting_point_line
 from mc1opt.errors import ConfigError
 from mc1opt.text import duration, plural
 
 BEST = 5
-"""Trials that have notes, files and a line in the study's note."""
+"""Number of trials with notes, files and a line in the study's note."""
 END = "\n\n---\n*Written by mc1opt, and kept up to date. What you write below this line stays.*"
 
 OUTCOMES = """\
-Optuna's state `Pruned` stands for five things; the attribute `outcome` tells them apart: `pruned` (trained,
-and stopped early), `too_large` (above the limit of multiply-accumulates, not trained), `infeasible` (no
-network, for the reason that the search space gave, not trained), `duplicate` (of a config that was trained
-already), `failed` (`failure` says why). Trials that are not mc1opt's are `foreign`, and count for nothing."""
+Optuna's state `Pruned` stands for five outcomes; see the attribute `outcome`: `pruned` (stopped early),
+`too_large` (above the limit of multiply-accumulates, not trained), `infeasible` (rejected by the search
+space, not trained), `duplicate` (the config was trained already), `failed` (see `failure`). Trials of other
+programs are `foreign` and do not count."""
 
 
 @dataclass(frozen=True)
 class Retrained:
-    """What a retraining of the study has found."""
+    """The result of a retraining of the study."""
 
     trial: int
     """The winner's number."""
@@ -49,15 +45,15 @@ class Retrained:
     test: float
     """Mean over the seeds."""
     interval: tuple[float, float] | None
-    """95 %, of that mean; None for one seed."""
+    """95 % confidence interval of that mean; None for one seed."""
     model: str
     """The model's folder."""
     data: str
-    """The name of the images that it was trained on, which tells own images apart."""
+    """Name of the images that it was trained on."""
 
 
 def retrained(metrics: Mapping[str, Any]) -> Retrained | None:
-    """What the metrics of a model folder say; None where they are not a retraining's."""
+    """The result in a model folder's metrics; None if they are not of a retraining."""
     try:
         interval = metrics["test"]["interval"]
         return Retrained(
@@ -76,7 +72,7 @@ def retrained(metrics: Mapping[str, Any]) -> Retrained | None:
 
 
 def best_trials(record: StudyRecord) -> list[TrialRecord]:
-    """The best complete trials, the best first."""
+    """The best complete trials, best first."""
     return by_value(record.trials)[:BEST]
 
 
@@ -84,18 +80,18 @@ def best_trials(record: StudyRecord) -> list[TrialRecord]:
 
 
 def study_note(record: StudyRecord, *, storage: str, page: str, found: Retrained | None = None) -> str:
-    """What a study is, what it has found, and the commands that go on from there.
+    """The note on a study: what it is, its results, and the next commands.
 
     Args:
         record: the study.
         storage: the study database, for the commands; a password in it is not shown.
         page: the path of the study in the dashboard, for links to trials.
-        found: by its retraining, if it has one.
+        found: the result of its retraining, if any.
     """
     best = best_trials(record)
     parts = [f"# {_code(record.study)}", _what(record)]
     if not best:
-        parts.append("No trial is complete yet. As soon as one is, this note says which one is the best.")
+        parts.append("No trial is complete yet. This note will name the best one.")
     else:
         parts += [_best(best[0], page), _table(record, best, page), _distinguishable(record)]
         parts += [starting_point_line(record), pruning_line(record)]
@@ -145,12 +141,12 @@ def _table(record: StudyRecord, best: Sequence[TrialRecord], page: str) -> str:
 
 
 def _distinguishable(record: StudyRecord) -> str:
-    """What seed noise leaves of the ranking."""
+    """What the ranking is worth in view of seed noise."""
     told = distinguishable(record)
     if told is None:
         return (
-            "One training is one draw: trained again with another seed, a config ends some tenths of a point "
-            "higher or lower. The best ones are trained again at the end of the search."
+            "Trained again with another seed, a config ends some tenths of a point higher or lower. The best "
+            "trials are trained again at the end of the search."
         )
     means = {number: statistics.fmean(group) for number, group in confirmed_values(record.trials).items()}
     points = f"{100 * told.noise:.1f} points"
@@ -162,8 +158,8 @@ def _distinguishable(record: StudyRecord) -> str:
         )
     shown = ", ".join(f"#{number} ({means[number]:.4f})" for number in told.equal)
     if len(told.equal) == 1:
-        return f"Trained again with new seeds: {shown}. No other was, so that nothing is told apart from it."
-    return f"Trained again with new seeds, these are not told apart: {shown}; seed noise is {points}."
+        return f"Trained again with new seeds: {shown}. No other trial was, so there is nothing to compare."
+    return f"Trained again with new seeds, these cannot be distinguished: {shown}; seed noise is {points}."
 
 
 def _retrained(found: Retrained, page: str) -> str:
@@ -199,13 +195,13 @@ def _commands(record: StudyRecord, storage: str, found: Retrained | None) -> str
 def trial_note(
     record: StudyRecord, trial: TrialRecord, *, storage: str, found: Retrained | None = None
 ) -> str:
-    """What one of the best trials is, how sure that is, and the commands that go on from it.
+    """The note on one of the best trials: its config, results with other seeds, and the next commands.
 
     Args:
         record: its study.
         trial: a complete trial of it.
         storage: see `study_note`.
-        found: by the study's retraining; said on the winner alone. There is no command for another one then.
+        found: the result of the study's retraining, shown on the winner; no command retrains again then.
     """
     ranked = [entry.number for entry in best_trials(record)]
     rank = f", number {ranked.index(trial.number) + 1} of its study" if trial.number in ranked else ""
@@ -241,11 +237,11 @@ def trial_note(
 
 
 def merged_note(stored: str, new: str) -> str:
-    """What a note becomes: the new one, and below it what a person has written.
+    """The new note, followed by what a person has written below the stored one.
 
     Args:
-        stored: the note as it is; empty where there is none.
-        new: what mc1opt has to say; empty where it has nothing to say any more.
+        stored: the present note; empty if there is none.
+        new: mc1opt's note; empty to remove it.
     """
     _, line, below = stored.partition(END)
     if stored and not line:
@@ -259,7 +255,7 @@ def merged_note(stored: str, new: str) -> str:
 
 
 def _parts(trial: TrialRecord) -> list[str]:
-    """Architecture and recipe in a line each; none for a config of a newer mc1opt."""
+    """Architecture and recipe, a line each; empty for a config of a newer mc1opt."""
     try:
         return [] if trial.config is None else describe_config(config_from_json(trial.config)).split(" | ")
     except ConfigError:
@@ -271,7 +267,7 @@ def _link(number: int, page: str) -> str:
 
 
 def _code(text: str) -> str:
-    """Text as it is, whatever signs of Markdown are in it."""
+    """Text as inline code, whatever Markdown it contains."""
     fence = "`"
     while fence in text:
         fence += "`"

@@ -1,8 +1,8 @@
-"""What optuna-dashboard shows of a study beside Optuna's own plots: notes, figures, files of the best trials.
+"""What optuna-dashboard shows of a study beside Optuna's plots: notes, figures, files of the best trials.
 
-All of it is made from stored records, and kept in the study database and the folder of artifacts, where the
-dashboard looks for it. `update_dashboard` brings it up to date whenever it is called; `DashboardWriter` calls
-it during a search, in a thread of its own, so that nothing ever waits for it.
+All of it is derived from stored records and kept in the study database and the artifacts folder, where the
+dashboard reads it. `update_dashboard` brings it up to date; `DashboardWriter` does so during a search, in its
+own thread, so that nothing waits for it.
 """
 
 import contextlib
@@ -32,16 +32,16 @@ from mc1opt.search.observers import Observer, SearchEnded, SearchStarted
 from mc1opt.training.model_folder import ModelFolder, read_model_folder
 
 SHARE = 0.01
-"""Of a search's time that a processor may be kept busy by writing, but for the first and the last time."""
+"""Largest share of a search's time spent on writing, in CPU seconds; first and last write are exempt."""
 LEAST_SECONDS = 20.0
-"""Of searching, before anything is written. A shorter search leaves it to `mc1opt dashboard`, which writes
-when it starts: importing what draws takes a second or two."""
+"""Seconds of searching before the first write. `mc1opt dashboard` writes the pages of shorter searches when
+it starts: importing the plotting libraries takes a second or two."""
 EVERY = 5
-"""Trials that count after which it is written again; a new best trial is reason enough."""
+"""Complete or pruned trials between two writes; a new best trial is written sooner."""
 LAST_SECONDS = 60.0
-"""How long the end of a search waits for the last writing."""
+"""Seconds that the end of a search waits for the last write."""
 _NOTE = re.compile(r"dashboard:(\d+):note_str:0")
-"""The system attribute of a study in which the note on a trial, by its id, begins."""
+"""System attribute of a study with the beginning of the note on a trial, by the trial's id."""
 
 
 def study_page(study: optuna.Study) -> str:
@@ -53,7 +53,7 @@ def study_page(study: optuna.Study) -> str:
 
 
 def update_dashboard(storage: str, study: str) -> None:
-    """Brings all that the dashboard shows of a stored study up to date; what is there already stays.
+    """Brings all that the dashboard shows of a stored study up to date; rewrites only what changed.
 
     Args:
         storage: the study database, a path or a URL.
@@ -70,7 +70,7 @@ def update_dashboard(storage: str, study: str) -> None:
 
 
 def _mark(trial: FrozenTrial, database: StudyStorage) -> None:
-    """Gives a trial of an older mc1opt the attributes that people tell trials apart by."""
+    """Adds outcome and summary, for people, to a trial of an older mc1opt."""
     config = trial.user_attrs.get(records.CONFIG)
     if config is None or not trial.state.is_finished() or records.OUTCOME in trial.user_attrs:
         return
@@ -81,7 +81,7 @@ def _mark(trial: FrozenTrial, database: StudyStorage) -> None:
 
 
 def update_or_warn(storage: str, study: str, warn: Callable[[str], None]) -> None:
-    """As `update_dashboard`, where it is not what was asked for: what goes wrong is a warning."""
+    """As `update_dashboard`, but errors become warnings."""
     try:
         update_dashboard(storage, study)
     except Exception as error:
@@ -89,12 +89,12 @@ def update_or_warn(storage: str, study: str, warn: Callable[[str], None]) -> Non
 
 
 def update_study(study: optuna.Study, database: StudyStorage, storage: str) -> None:
-    """As `update_dashboard`, for a study that is open.
+    """As `update_dashboard`, for an open study.
 
     Args:
         study: the study, on `database`.
         database: the opened study database.
-        storage: what it was opened by.
+        storage: its path or URL.
     """
     from optuna_dashboard import save_plotly_graph_object
 
@@ -113,7 +113,7 @@ def update_study(study: optuna.Study, database: StudyStorage, storage: str) -> N
             save_plotly_graph_object(study, figure, graph_object_id=name)
         files = {ids[number]: _files(trial, found, model) for number, trial in shown.items()}
         keep_files(study, artifacts_folder(storage), files)
-    # Last and apart: between reading a note and writing it there must be no time for a person to change it.
+    # Last and apart: a person must have no time to change a note between its reading and its writing.
     with database.writing_study_attributes_together():
         _write_note(study, study_note(record, storage=storage, page=study_page(study), found=found))
         _write_trial_notes(
@@ -126,7 +126,7 @@ def update_study(study: optuna.Study, database: StudyStorage, storage: str) -> N
 
 
 def _winner(record: StudyRecord, found: Retrained | None) -> TrialRecord | None:
-    """The trial that was retrained; None if the model is of a study that had this name before."""
+    """The retrained trial; None if the model belongs to an earlier study of this name."""
     if found is None or found.data != (record.data or {}).get("name"):
         return None
     for trial in record.trials:
@@ -136,7 +136,7 @@ def _winner(record: StudyRecord, found: Retrained | None) -> TrialRecord | None:
 
 
 def _model_folder(storage: str, folder: str) -> ModelFolder | None:
-    """The retrained model of a study, if there is one and it is whole."""
+    """The retrained model of a study, if there is a complete one."""
     with contextlib.suppress(Mc1optError):
         return read_model_folder(models_folder(storage, folder))
     return None
@@ -150,10 +150,10 @@ def _files(trial: TrialRecord, found: Retrained | None, model: ModelFolder | Non
 
 
 def _write_trial_notes(study: optuna.Study, notes: Mapping[int, str]) -> None:
-    """Writes the notes on trials, by their ids, and takes ours away from trials that have left the best."""
+    """Writes the notes on trials, by their ids, and removes ours from trials that have left the best."""
     stored = system_attributes(study)
     begun = [match for key, text in stored.items() if text and (match := _NOTE.fullmatch(key))]
-    # A copy of a study has the notes on the original's trials besides; those are not its own.
+    # A copy of a study also carries the notes on the original's trials.
     ids = notes.keys() | {int(match.group(1)) for match in begun}
     for number, trial in trials_by_id(study, ids).items():
         _write_note(trial, notes.get(number, ""))
@@ -172,7 +172,7 @@ def _write_note(owner: optuna.Study | optuna.Trial, note: str) -> None:
 
 
 class StudyPages:
-    """A study that is brought up to date again and again, by the same connection.
+    """Brings a study up to date repeatedly over one connection.
 
     Args:
         storage: the study database.
@@ -189,7 +189,7 @@ class StudyPages:
         """As `update_dashboard`.
 
         Args:
-            anew: reads trials that have ended anew, too: they may have been confirmed since.
+            anew: whether to read finished trials again, which may have been confirmed since.
         """
         if self._database is None:
             self._database = open_storage(self._storage, create=False)
@@ -199,18 +199,16 @@ class StudyPages:
 
 
 class DashboardWriter(Observer):
-    """Keeps a study's pages up to date while it is searched.
+    """Keeps a study's pages up to date during a search.
 
-    They are written after the first trial that counts, then after every fifth one and after each new best
-    trial, if all writing so far has taken less than a hundredth of the search's time, and at the end; not in
-    a search of a few seconds.
+    Writes after the first complete or pruned trial, after every fifth and each new best one as long as all
+    writes have taken less than 1 % of the search's time, and at the end; never in a search of a few seconds.
 
     Args:
-        storage: the study database, as the search has it.
-        now: the clock, monotonic, in seconds.
-        busy: for how long the calling thread has kept a processor busy, in seconds. While the thread waits,
-            for a processor or for the disk, the trainings go on.
-        new_pages: makes what writes; tests put another one in its place.
+        storage: the study database, a path or a URL.
+        now: monotonic clock, in seconds.
+        busy: CPU seconds of the calling thread. While it waits, the trainings go on.
+        new_pages: makes the writer; for tests.
     """
 
     def __init__(
@@ -229,7 +227,7 @@ class DashboardWriter(Observer):
         self._spent = 0.0
         self._writes = 0
         self._best: float | None = None
-        self._trials = 0  # since the last writing
+        self._trials = 0  # since the last write
         self._better = False
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
@@ -284,7 +282,7 @@ class DashboardWriter(Observer):
         before = self._busy()
         try:
             self._pages.update(anew=anew)
-        except Exception as error:  # becomes a warning, in the thread that observers are told in
+        except Exception as error:  # becomes a warning in the thread of the observers
             self._error = error
         self._spent += self._busy() - before
 
@@ -294,7 +292,7 @@ class DashboardWriter(Observer):
         self._thread.join(max(0.0, deadline - time.monotonic()))
         if self._thread.is_alive():
             raise TimeoutError(
-                f"the dashboard's notes and figures were not written within {LAST_SECONDS:.0f} seconds; "
+                f"the dashboard's notes and figures were not written within {LAST_SECONDS:.0f} s; "
                 "`mc1opt dashboard` writes them when it starts"
             )
 

@@ -1,7 +1,7 @@
 """Serving optuna-dashboard on a study database, with the files of its trials.
 
-As its own command does, with a thread a request. What is different: finished trials are not read again for
-each page; attributes that a table has no room for are left out of the pages; requests are not logged.
+Like its own command, with one thread per request, but finished trials are not read again for each page,
+attributes too large for a table are left out, and requests are not logged.
 """
 
 import errno
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from bottle import Bottle
 
 THREADS = 8
-"""Requests at once for which the database keeps a connection."""
+"""Database connections, for as many requests at once."""
 LAST_PORT = 65535
 
 FIRST = (records.OUTCOME, records.PARAMETERS, records.MACS, records.EPOCH_SECONDS, records.SUMMARY)
-"""Attributes that come first."""
+"""Attributes shown first."""
 LEFT_OUT = (
     records.CONFIG,
     records.SEED,
@@ -46,13 +46,13 @@ LEFT_OUT = (
     records.OWNER,
     records.STALLED,
 )
-"""Attributes that would fill the table of trials with JSON, or with the same in each line: not shown."""
+"""Attributes not shown: JSON, or the same for all trials."""
 INFEASIBLE = ("too_large", "infeasible", "failed")
-"""Outcomes of pruned trials that violate a constraint."""
+"""Outcomes of pruned trials that count as violating a constraint."""
 LONGEST = 200
-"""Characters of an attribute that are shown, such as of a failure's message."""
+"""Characters shown of an attribute, such as a failure's message."""
 STUDY_DETAIL = "/api/studies/<study_id:int>"
-"""The dashboard's route that gives a study with its trials."""
+"""The dashboard's route of a study with its trials."""
 
 
 def serve_dashboard(
@@ -65,20 +65,20 @@ def serve_dashboard(
     write: Callable[[str], None],
     warn: Callable[[str], None],
 ) -> None:
-    """Brings the pages of stored studies up to date, and serves them until it is interrupted (SIGINT).
+    """Brings the pages of stored studies up to date and serves them until SIGINT.
 
     Args:
         storage: the study database, a path or a URL.
-        study: the study whose page is named and opened; all of them if None.
-        host: a name or an address of this machine.
-        port: 0 takes a free one.
-        open_browser: whether the page is opened in a browser.
-        write: takes lines for people, the address among them.
-        warn: takes warnings.
+        study: the study whose page is shown; None for the list of studies.
+        host: name or address of this machine.
+        port: 0 for a free one.
+        open_browser: whether to open the page in a browser.
+        write: receives lines for people, such as the address.
+        warn: receives warnings.
 
     Raises:
         StorageError: there is no such database or study.
-        UsageError: the host or the port cannot be served on.
+        UsageError: the host or port cannot be used.
     """
     database = open_storage(storage, create=False, threads=THREADS)
     cached = optuna.storages.get_storage(database)
@@ -87,23 +87,23 @@ def serve_dashboard(
         try:
             if not is_loopback(host):
                 warn(
-                    f"Warning: the dashboard has no login. Whoever reaches {host} can see, change and delete "
-                    "all studies; 127.0.0.1 serves this machine alone."
+                    f"Warning: the dashboard has no login. Anyone who reaches {host} can see, change and "
+                    "delete all studies; --host 127.0.0.1 limits it to this machine."
                 )
             ours = _ours(database)
             for name in ours:
                 _keep_folder(database, name, warn)
             for name in ours if study is None else [study]:
                 update_or_warn(storage, name, warn)
-                # Read here, so that the first page need not wait for it.
+                # Read here, so that the first page does not have to wait.
                 optuna.load_study(study_name=name, storage=cached).get_trials(deepcopy=False)
             shown = f"[{host}]" if ":" in host else host
             address = f"http://{shown}:{server.server_port}{page}"
             write(f"Dashboard:   {address}   (Ctrl-C ends it)")
             if open_browser and not webbrowser.open(address):
-                warn("No browser could be opened here; open that address yourself.")
+                warn("Warning: no browser could be opened; open the address yourself.")
             with warnings.catch_warnings():
-                # Each parameter that few trials have would be complained of at every look at the importances.
+                # Importances warn of each rare parameter on every request.
                 warnings.filterwarnings("ignore", module=r"optuna\.importance")
                 server.serve_forever()
         except KeyboardInterrupt:
@@ -114,9 +114,8 @@ def dashboard_app(cached: optuna.storages.BaseStorage, storage: str) -> "Bottle"
     """The dashboard as a WSGI application.
 
     Args:
-        cached: the opened study database, by `optuna.storages.get_storage`: it does not read finished trials
-            again for each page.
-        storage: what it was opened by, which says where the files of trials are.
+        cached: the study database from `optuna.storages.get_storage`, which caches finished trials.
+        storage: its path or URL, which determines the folder of artifacts.
     """
     from optuna.artifacts import FileSystemArtifactStore
     from optuna_dashboard import wsgi
@@ -128,7 +127,7 @@ def dashboard_app(cached: optuna.storages.BaseStorage, storage: str) -> "Bottle"
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a host name or address."""
+    """Whether only this machine can reach a host name or address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -136,7 +135,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _ours(database: StudyStorage) -> list[str]:
-    """The names of mc1opt's studies; other programs' are shown as they are."""
+    """Names of mc1opt's studies; those of other programs are shown as they are."""
     return [
         study.study_name
         for study in database.get_all_studies()
@@ -145,17 +144,17 @@ def _ours(database: StudyStorage) -> list[str]:
 
 
 def _keep_folder(database: StudyStorage, name: str, warn: Callable[[str], None]) -> None:
-    """Stores where a study's files lie: it can be renamed on its page."""
+    """Stores the folder of a study's files, because its page can rename it."""
     try:
         keep_folder(load_study(database, name))
-    except StorageInternalError as error:  # it cannot be written, which is no reason to show nothing
+    except StorageInternalError as error:  # a read-only database can still be shown
         warn(f"Warning: study {name!r} would lose its files if it were renamed: {error}")
 
 
 class _ReadableTrials:
-    """A plugin for Bottle: makes trials readable in what the page of a study gets of them.
+    """Bottle plugin that makes trials readable on a study's page.
 
-    In a study of mc1opt's, what another program wrote is marked, and is never the best.
+    In mc1opt's studies it marks trials of other programs, which are never the best.
     """
 
     name, api = "readable_trials", 2
@@ -203,17 +202,17 @@ def _make_readable(trial: dict[str, Any]) -> None:
     attributes = {attribute["key"]: attribute["value"] for attribute in trial["user_attrs"]}
     trial["user_attrs"] = [{"key": key, "value": _shown(attributes[key])} for key in _in_order(attributes)]
     if trial["state"] == "Pruned" and attributes.get(records.OUTCOME) in INFEASIBLE:
-        # They violate a constraint. The dashboard looks for that where Optuna had it before version 5.
+        # The dashboard reads constraints from where Optuna kept them before version 5.
         trial["constraints"] = [1.0]
 
 
 def _in_order(keys: Collection[str]) -> list[str]:
-    """The keys of attributes that are shown; those that people look for come first."""
+    """Keys of the attributes that are shown, the most useful ones first."""
     return [key for key in FIRST if key in keys] + [key for key in keys if key not in (*FIRST, *LEFT_OUT)]
 
 
 def _shown(value: str) -> str:
-    """Short, and without blanks at which a narrow column would break it into many lines."""
+    """Shortened, and without blanks, at which a narrow column would break it into many lines."""
     return (value if len(value) <= LONGEST else value[:LONGEST] + " ...").replace(" ", "\N{NO-BREAK SPACE}")
 
 
@@ -221,10 +220,10 @@ def _shown(value: str) -> str:
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True  # a request that still runs is no reason to go on
+    daemon_threads = True  # running requests do not delay the end
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that has gone away in the middle of an answer is none."""
+        """Ignores browsers that close the connection early."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -235,24 +234,23 @@ class _ServerIPv6(_Server):
 
 class _Handler(WSGIRequestHandler):
     def log_message(self, format: str, *arguments: Any) -> None:
-        """The page asks every few seconds; nobody reads that."""
+        """Logs nothing: the page sends requests every few seconds."""
 
 
 def _bind(host: str, port: int, app: "Bottle") -> WSGIServer:
     if not 0 <= port <= LAST_PORT:
         raise UsageError(
-            f"--port {port} is no port; give a number from 1 to {LAST_PORT}, or 0 for a free one."
+            f"--port {port} is not a port; give a number from 1 to {LAST_PORT}, or 0 for a free one."
         )
     server_class = _ServerIPv6 if ":" in host else _Server
     try:
         return make_server(host, port, app, server_class=server_class, handler_class=_Handler)
     except socket.gaierror as error:
-        raise UsageError(f"--host {host!r} is no address of this machine: {error.strerror}.") from error
+        raise UsageError(f"--host {host!r} is not an address of this machine: {error.strerror}.") from error
     except OSError as error:
         what_to_do = "Choose others with --host and --port"
         if error.errno == errno.EADDRINUSE:
             what_to_do = "Perhaps a dashboard runs there already. Choose another port with --port"
         raise UsageError(
-            f"port {port} of {host} cannot be served on: {error.strerror}. {what_to_do}, such as 0 for a "
-            "free one."
+            f"port {port} of {host} cannot be used: {error.strerror}. {what_to_do}, such as 0 for a free one."
         ) from error

@@ -1,15 +1,15 @@
-"""Which images there are; who trains, validates, tests.
+"""Data sets, and their training, validation and test images.
 
-recorded     the images that belong to a model
-sources      where the images come from, one source after the other
-fetch        fetching over the network, and giving a source up
-formats      CIFAR-10's file formats to arrays
-image_files  image files to pixels, as a viewer shows them; finding them in folders
-metadata     image files without metadata, and their orientation
-cache        the cached arrays, and which ones they must be
-libraries    whether torch and torchvision are builds that match
-splits       which images train and which validate
-openings     the record of openings of the test images
-images       arrays to tensors, and the one door to the test images
-augment      flip, crop, cutout and smaller images, on whole batches
+sources       finds the images: the cache, a given path, then one download source after the other
+fetch         downloads, and when to give up on a source
+formats       reads CIFAR-10's file formats into arrays
+image_files   decodes image files to pixels; finds them in folders
+metadata      removes metadata from image files; their orientation
+cache         the cache of arrays, and the checksums that they are verified by
+model_images  the images that a stored model was trained on
+libraries     checks that torch and torchvision were built for each other
+splits        the stratified split into training and validation images, and folds
+test_log      records each time the test images are opened
+images        arrays to tensors; the one function that opens the test images
+augment       flip, crop, cutout and smaller images on whole batches
 """

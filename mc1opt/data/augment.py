@@ -1,8 +1,8 @@
 """Flip, crop, cutout and smaller images on whole batches of uint8 images, on their device.
 
-Flip and crop only choose which pixel goes where, so both are one gather of the batch from the data set; its
-result is in channels_last memory already. All random draws come from a generator on the CPU, so that they
-are the same on every device.
+Flip and crop only choose which pixel goes where, so both are one gather of the batch from the data set, whose
+result is already in channels_last memory. All random draws come from a CPU generator: they are the same on
+every device.
 """
 
 import torch
@@ -23,8 +23,8 @@ def augment_batch(
 
     Args:
         images_NCHW: all training images, uint8, N x 3 x H x W in channels_last memory.
-        indices: which ones, int64 on the CPU, B.
-        augmentation: what is done.
+        indices: of the batch, int64 on the CPU, B.
+        augmentation: what to apply.
         generator: on the CPU.
         fill: colour of the cutout, uint8, 3.
         flips: which of all images an alternating flip mirrors, bool on the CPU, N; see `alternating_flips`.
@@ -85,15 +85,15 @@ def flip_and_crop(
     shifts: torch.Tensor,
     flips: torch.Tensor,
 ) -> torch.Tensor:
-    """Moves images by whole pixels, fills the border by reflection, then exchanges left and right.
+    """Shifts images by whole pixels with a reflected border, then flips some horizontally.
 
     The same as padding by reflection, cropping and `torchvision.transforms.functional.hflip`.
 
     Args:
         images_NCHW: all images, N x C x H x W, channels_last.
-        indices: which ones, B.
-        shifts: rows and columns by which the view moves down and right, B x 2, each below H and W.
-        flips: which ones are flipped, bool, B.
+        indices: of the batch, B.
+        shifts: rows down and columns right, B x 2, each below H and W.
+        flips: which images to flip, bool, B.
     """
     height, width = images_NCHW.shape[2:]
     device = images_NCHW.device
@@ -110,7 +110,7 @@ def cut_out(
     side: int,
     fill: torch.Tensor,
 ) -> torch.Tensor:
-    """Replaces a square in each image by one colour; it is cut off at the border (DeVries and Taylor, 2017).
+    """Replaces a square in each image by one colour, clipped at the border (DeVries and Taylor, 2017).
 
     Args:
         batch_NCHW: B x C x H x W.

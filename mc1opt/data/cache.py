@@ -1,4 +1,4 @@
-"""The cache: arrays on disk that all workers of a machine map into memory, and which arrays they must be."""
+"""The image cache: arrays on disk that all workers of a machine map into memory, checked by their hashes."""
 
 import contextlib
 import hashlib
@@ -30,19 +30,19 @@ CIFAR10_SHA256 = {
     "test_images": "177777c33ba79825320efa646ad04a94bdc3c80e4ebe3bd21724f8cdfd4b9d56",
     "test_labels": "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5",
 }
-"""Of the arrays' bytes, images in the order N, C, H, W."""
+"""Of each array's bytes; images in the order N, C, H, W."""
 CIFAR10_COUNTS = (50_000, 10_000)
 TEMPORARY = ".fetching-"
-"""How the names of temporary folders begin."""
+"""Prefix of temporary folders."""
 VERIFIED = "verified.json"
-"""In an entry's folder: the state of the files whose hashes were verified last."""
+"""File in an entry's folder: the state of the arrays' files at the last verification."""
 LEAST_TRAIN_IMAGES = 20
-"""Of other people's images: two of each class."""
+"""For own images: two of each class."""
 
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """Arrays in the cache, and what is known of them."""
+    """Arrays in the cache, with their source and hashes."""
 
     folder: Path
     source: str
@@ -58,7 +58,7 @@ class CacheEntry:
 
     @property
     def data(self) -> DataSet:
-        """The data set, as trainings speak of it."""
+        """The data set as trainings refer to it."""
         name = entry_name(self.sha256)
         return DataSet(
             name=name,
@@ -76,19 +76,19 @@ def cache_folder() -> Path:
 
 
 def entry_name(hashes: dict[str, str]) -> str:
-    """The name of arrays with these hashes: their folder's in the cache, and the data set's."""
+    """Name of the data set with these hashes, and of its folder in the cache."""
     if hashes == CIFAR10_SHA256:
         return CIFAR10
     return own_name(_hash_of_all(hashes))
 
 
 def own_name(sha256: str) -> str:
-    """The name of images of one's own, from the hash of all of them."""
+    """Name of own images, from the hash of all arrays."""
     return f"own-{sha256[:12]}"
 
 
 def check_arrays(arrays: Arrays, origin: str, *, must_be_cifar10: bool) -> dict[str, str]:
-    """Checks types, shapes, labels and, where it should be CIFAR-10, the hashes.
+    """Checks types, shapes and labels; for CIFAR-10 the hashes, too.
 
     Returns:
         The SHA-256 of each array.
@@ -112,11 +112,11 @@ def check_arrays(arrays: Arrays, origin: str, *, must_be_cifar10: bool) -> dict[
     counts = (len(arrays.train_labels), len(arrays.test_labels))
     if must_be_cifar10 or counts == CIFAR10_COUNTS:
         wrong = [name for name, digest in hashes.items() if digest != CIFAR10_SHA256[name]]
-        # Its images with other labels may be meant so: corrected ones are data of one's own.
+        # CIFAR-10's images with other labels may be intended, such as corrected ones: they are own images.
         if wrong if must_be_cifar10 else {"train_images", "test_images"} & set(wrong):
             raise DataError(
-                f"{origin}: {', '.join(wrong)} not those of CIFAR-10 (SHA-256 {hashes[wrong[0]][:12]}... "
-                f"instead of {CIFAR10_SHA256[wrong[0]][:12]}...): damaged, or other images. Fetch them again."
+                f"{origin}: {', '.join(wrong)} differ from CIFAR-10's (SHA-256 {hashes[wrong[0]][:12]}... "
+                f"instead of {CIFAR10_SHA256[wrong[0]][:12]}...): damaged or other images. Fetch them again."
             )
     elif counts[0] < LEAST_TRAIN_IMAGES or not counts[1]:
         raise DataError(
@@ -133,7 +133,7 @@ def named_arrays(arrays: Arrays) -> list[tuple[str, Array]]:
 
 
 def write_entry(arrays: Arrays, source: str, *, must_be_cifar10: bool) -> CacheEntry:
-    """Checks arrays and puts them into the cache, in one step: whoever looks sees all of it or nothing.
+    """Checks arrays and writes them to the cache atomically.
 
     Raises:
         DataError: the arrays are not what they should be, or the cache cannot be written.
@@ -157,7 +157,7 @@ def write_entry(arrays: Arrays, source: str, *, must_be_cifar10: bool) -> CacheE
         }
         (staging / "source.json").write_text(json.dumps(description, indent=2))
         if final.exists():
-            shutil.rmtree(final)  # damaged: nobody writes over an entry that opens
+            shutil.rmtree(final)  # damaged: an entry that opens is never replaced
         staging.rename(final)
     entry = open_entry(name)
     assert entry is not None  # it was written a moment ago
@@ -165,9 +165,9 @@ def write_entry(arrays: Arrays, source: str, *, must_be_cifar10: bool) -> CacheE
 
 
 def open_entry(name: str) -> CacheEntry | None:
-    """An entry of the cache; None if it is missing or not whole.
+    """An entry of the cache; None if it is missing or incomplete.
 
-    Sizes are compared, not hashes: whoever trains or tests on the images calls `verify`.
+    Compares sizes, not hashes: call `verify` before training or testing on the images.
     """
     folder = cache_folder() / name
     try:
@@ -188,29 +188,28 @@ def open_entry(name: str) -> CacheEntry | None:
 
 
 def repair(name: str) -> str:
-    """What to do about a damaged entry of the cache, of this name."""
-    own = "" if name == CIFAR10 else " --data PATH, with the images that it was made of"
+    """How to repair the damaged entry of this name, for messages."""
+    own = "" if name == CIFAR10 else " --data PATH, with the original images"
     return f"Delete its folder and run: mc1opt data{own}"
 
 
 def verify(entry: CacheEntry, *, anew: bool = False) -> None:
-    """Makes sure that the arrays of an entry are still those that were stored.
+    """Checks that the arrays of an entry are unchanged.
 
-    Their hashes are computed once a start of the machine, and again as soon as the inode, the size or a time
-    of a file has changed. The time of the last change of the inode is one of them: setting the other one
-    back, as `os.utime` and `rsync --times` do, changes it. What leaves no trace in the file system, such as
-    a fault of the disk, is found at the machine's next start. Where nothing can be remembered (a cache that
-    is read-only, a system without a boot id), they are computed each time, which takes 0.2 s for CIFAR-10.
+    Hashes are computed once per boot, and again when a file's inode, size, mtime or ctime has changed
+    (setting mtime back, as `os.utime` and `rsync --times` do, changes ctime). A change that leaves no trace
+    in the file system, such as a disk fault, is found after the next boot. Where nothing can be remembered
+    (a read-only cache, a system without a boot id), hashes are computed each time: 0.2 s for CIFAR-10.
 
     Args:
-        entry: which one.
-        anew: compute them whatever is remembered.
+        entry: the arrays.
+        anew: whether to compute the hashes in any case.
 
     Raises:
         DataError: an array has changed.
     """
     record = entry.folder / VERIFIED
-    # Taken before the files are read: of one that is changed meanwhile, another state is remembered.
+    # Taken before the files are read, so that a change meanwhile is noticed the next time.
     state = {"boot": boot_id(), "sha256": entry.sha256, "files": _file_states(entry)}
     if not anew and state["boot"] is not None and read_object(record) == state:
         return
@@ -220,7 +219,7 @@ def verify(entry: CacheEntry, *, anew: bool = False) -> None:
             f"{entry.folder}: {', '.join(damaged)} changed since they were fetched. "
             + repair(entry.data.name)
         )
-    # Written without care: whatever two processes or a crash leave here is at worst no record.
+    # Not atomic: a damaged record counts as none.
     with contextlib.suppress(OSError):
         record.write_text(json.dumps(state, indent=2))
 
@@ -235,7 +234,7 @@ def _file_states(entry: CacheEntry) -> list[list[int]]:
 
 
 def damaged_arrays(entry: CacheEntry) -> list[str]:
-    """The names of the arrays whose bytes have not the stored SHA-256 any more."""
+    """Names of the arrays whose SHA-256 is no longer the stored one."""
     damaged = []
     for file_name in ARRAY_FILES:
         name = file_name.removesuffix(".npy")
@@ -251,7 +250,7 @@ def damaged_arrays(entry: CacheEntry) -> list[str]:
 
 @contextlib.contextmanager
 def fetch_lock() -> Iterator[None]:
-    """One process at a time fetches; the others wait, and then find the data in the cache."""
+    """Lets one process at a time fetch; the others wait, then find the data in the cache."""
     folder = cache_folder()
     with contextlib.ExitStack() as held:
         with writing_to_cache():
@@ -264,7 +263,7 @@ def fetch_lock() -> Iterator[None]:
 
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder in the cache's file system, gone afterwards, whatever happens."""
+    """A folder on the cache's file system, always deleted afterwards."""
     folder = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=cache_folder()))
     try:
         yield folder
@@ -274,18 +273,18 @@ def temporary_folder() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def writing_to_cache() -> Iterator[None]:
-    """Turns errors of the file system into one that says what to do."""
+    """Turns OSError into a DataError that says what to do."""
     try:
         yield
     except OSError as error:
         raise DataError(
-            f"the data cache {cache_folder()} cannot be written: {error.strerror or error}. It needs 400 MB; "
-            "free some, or name another folder with the environment variable MC1OPT_DATA."
+            f"the data cache {cache_folder()} cannot be written: {error.strerror or error}. It needs 400 MB: "
+            "free some, or set the environment variable MC1OPT_DATA to another folder."
         ) from error
 
 
 def _hash_of_all(hashes: dict[str, str]) -> str:
-    """Of all four arrays: the same images with corrected labels are other data."""
+    """Hash of all four arrays: the same images with corrected labels are other data."""
     return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 
 

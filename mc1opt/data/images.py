@@ -1,4 +1,4 @@
-"""Arrays -> uint8 tensors: the training and validation images, and the one door to the test images."""
+"""Arrays -> uint8 tensors: training and validation images, and the only access to the test images."""
 
 import functools
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from mc1opt.data.cache import repair
-from mc1opt.data.openings import record_opening
 from mc1opt.data.splits import fold_split, split
+from mc1opt.data.test_log import record_opening
 from mc1opt.errors import DataError
 from mc1opt.spec import DataSet, Fold
 
@@ -30,7 +30,7 @@ class ImageSplit:
     @functools.cached_property
     def mean_colour(self) -> torch.Tensor:
         """The mean of each channel over the training images, rounded: uint8, 3 values on the CPU."""
-        # In integers, without a copy of all images as floats, which is four times as large.
+        # In integers: a copy of all images as floats would be four times as large.
         totals = self.train_images.cpu().sum((0, 2, 3), dtype=torch.int64)
         return (totals.double() / self.train_images[:, 0].numel()).round().to(torch.uint8)
 
@@ -38,11 +38,10 @@ class ImageSplit:
 def open_training_images(
     data: DataSet, train_images: int, device: str, fold: Fold | None = None, unused_images: int = 0
 ) -> ImageSplit:
-    """Opens the training images, cuts the validation images off, and takes `train_images` of the rest.
+    """Opens the training images: splits off the validation images and takes `train_images` of the rest.
 
-    The validation images are those of the fold, or so many unused ones, if either is given.
-
-    Only the chosen images are copied, from files that all workers of a machine share in memory.
+    With a fold or a number of unused images, those are the validation images. Copies only the chosen images,
+    from files that all workers of a machine share in memory.
 
     Raises:
         DataError: files are missing or damaged, or there are too few images.
@@ -66,7 +65,7 @@ def open_training_images(
 
 
 def smallest_class(data: DataSet) -> int:
-    """Training images of the class that has the fewest: so many stratified folds are possible.
+    """Training images of the smallest class: the largest possible number of stratified folds.
 
     Raises:
         DataError: the file of labels is missing or damaged.
@@ -78,20 +77,20 @@ def smallest_class(data: DataSet) -> int:
 def open_test_images(
     data: DataSet, reason: str, record: Path, device: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Opens the test images: the one place that does, for the one look at the very end.
+    """Opens the test images; nothing else does. Meant for one look at the very end.
 
     Args:
         data: the images.
-        reason: who looks and why, such as "retrain of study cnn".
-        record: a file to which a line is appended for each opening, before it.
-        device: where to.
+        reason: who opens them and why, such as "retrain of study cnn".
+        record: the file to which a line is appended before the opening.
+        device: of the tensors, such as "cuda".
 
     Returns:
         Images (uint8, N x 3 x 32 x 32, channels_last) and labels (int64, N).
 
     Raises:
         DataError: files are missing or damaged.
-        StorageError: the record cannot be written; the images stay closed then.
+        StorageError: the record cannot be written; then the images stay closed.
     """
     record_opening(record, data, reason)
     images = _open_array(Path(data.folder) / "test_images.npy")
@@ -109,8 +108,8 @@ def _open_array(path: Path) -> NDArray[np.uint8]:
 
 
 def _images(images: NDArray[np.uint8], indices: NDArray[np.int64], device: str) -> torch.Tensor:
-    """The chosen images; N, H, W, C in memory, because convolutions and the augmentation are fastest so."""
-    # A sorted copy reads the file from its beginning to its end.
+    """The chosen images, N, H, W, C in memory: fastest for convolutions and augmentation."""
+    # Sorted, so that the file is read sequentially.
     order = np.argsort(indices)
     chosen = np.empty((len(indices), *np.array(images.shape)[[2, 3, 1]]), dtype=np.uint8)
     chosen[order] = images[indices[order]].transpose(0, 2, 3, 1)

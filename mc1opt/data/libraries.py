@@ -1,7 +1,7 @@
-"""torch and torchvision are two packages that must have been built for each other; whether these are.
+"""Whether torch and torchvision were built for each other.
 
-torchvision registers its operators with torch when it is imported. In a pair that does not match, that import
-fails with "operator torchvision::nms does not exist" or with a missing symbol, which tells nobody what to do.
+torchvision registers its operators with torch when it is imported. If the two do not match, the import fails
+with "operator torchvision::nms does not exist" or a missing symbol, which does not tell what to do.
 """
 
 import contextlib
@@ -19,18 +19,18 @@ from mc1opt.text import first_line
 MINOR_APART = 15
 """torch 2.N and torchvision 0.(N + 15) are released together."""
 PATCHES = 10
-"""Patch releases of a minor release are built alike; there have never been so many."""
+"""More patch releases than a minor release has ever had; they are built alike."""
 _BUILD = re.compile(r"cpu|xpu|cu\d+|rocm[\d.]+")
 """Local versions that say what a release was built for: the "cpu" of 2.10.0+cpu."""
 
 
 def check_libraries() -> None:
-    """Compares the versions of torch and torchvision as they are installed, without importing them.
+    """Compares the installed versions of torch and torchvision without importing them.
 
-    Says nothing about a package that is missing, or whose version is unheard of: then the import decides.
+    Accepts a missing package or an unknown version: then the import decides.
 
     Raises:
-        Mc1optError: they do not match; with both versions and what to do.
+        Mc1optError: they do not match; names both versions and what to do.
     """
     try:
         torch, torchvision = (Version(installed(name) or "missing") for name in ("torch", "torchvision"))
@@ -42,7 +42,7 @@ def check_libraries() -> None:
 
 @contextlib.contextmanager
 def importing_torchvision() -> Iterator[None]:
-    """Turns what goes wrong while torchvision is imported into an error that says what to do.
+    """Turns errors of importing torchvision into one that says what to do.
 
     Raises:
         Mc1optError: with the reason, both versions and what to do.
@@ -54,7 +54,7 @@ def importing_torchvision() -> Iterator[None]:
 
 
 def _same_release(torch: Version, torchvision: Version) -> bool:
-    """By what torchvision requires; by its number where it requires no release in particular."""
+    """By torchvision's requirement; without one, by its number."""
     for requirement in _requirements():
         if requirement.name == "torch" and requirement.specifier:
             patches = [f"{torch.major}.{torch.minor}.{patch}" for patch in range(PATCHES)]
@@ -83,7 +83,7 @@ def _error(what: str) -> Mc1optError:
         f"{package} {installed(package) or '(not installed)'}" for package in ("torch", "torchvision")
     )
     return Mc1optError(
-        f"{pair} {what}: they must be built for each other. Install both at once, from one place:\n"
+        f"{pair} {what}: they must be built for each other. Install both together, from the same index:\n"
         "  pip install --force-reinstall torch torchvision\n"
-        "With the --index-url that torch came from, if you gave one: for a CPU-only build, for example."
+        "Add the --index-url that torch came from, if any, such as that of CPU-only builds."
     )

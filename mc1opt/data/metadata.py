@@ -1,9 +1,8 @@
 """Image files without their metadata: what a decoder needs for the pixels, and the orientation.
 
 A decoder that also reads the resolution, the author or a colour profile fails where these are damaged or
-large, although a viewer shows the picture. So they are taken out first, whatever they are: a list of what is
-needed is short, and a list of what can be wrong has no end. Nothing is decoded here, and nothing refused:
-what is damaged otherwise is left to the decoder.
+large, although a viewer shows the picture. So everything that the pixels do not need is removed first.
+Nothing is decoded or refused here: other damage is left to the decoder.
 """
 
 import re
@@ -32,7 +31,7 @@ ORIENTATION = (0x0112, 3, 1)
 
 
 def without_metadata(content: bytes) -> tuple[bytes, int]:
-    """An image file with no more than its pixels need, and its orientation.
+    """An image file reduced to what its pixels need, and its orientation.
 
     Args:
         content: of the file, in any format; GIF and unknown ones stay as they are.
@@ -65,7 +64,7 @@ def _png(content: bytes) -> tuple[bytes, int]:
         at += 12 + length
         if kind[:1].isupper():
             kept.append(chunk)
-        elif chunk != _chunk(kind, data):  # its checksum is wrong: it counts for nothing
+        elif chunk != _chunk(kind, data):  # wrong checksum: ignored
             continue
         elif kind == b"eXIf" and kept[-1][4:8] != b"IDAT":
             orientation = _orientation(data)
@@ -133,7 +132,7 @@ def _tiff(content: bytes) -> tuple[bytes, int]:
 
 
 def _orientation(exif: bytes) -> int:
-    """What EXIF says of the orientation; 1 (upright) where that is nothing, or cannot be read."""
+    """The orientation in EXIF; 1 (upright) if it is missing or cannot be read."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
     if order is None:
         return 1

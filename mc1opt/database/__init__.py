@@ -1,18 +1,18 @@
-"""The study database; the one place that knows Optuna's private parts.
+"""The study database. The only package that uses Optuna's private API.
 
-opening      opening the study database: what is refused, and left as it is
-storage      the study database, and its few atomic writes
-trial        a trial that this process runs: what is written on it from asking to telling
-statements   the SQL of those writes
-retry        trying again where the database is locked, or its server is away
-location     where the study database is: a path or a URL
-ownership    which process runs a trial, and whether it is alive
-heartbeat    signs of life of running trials, and who has been silent too long
-records      what is where on a stored trial, and reading it back
-artifacts    files that belong to trials: where they lie, and whose they are
-identity     whose files are whose, after a study was renamed or copied
-trial_files  where weights and checkpoints of trials lie, and which ones go
-ranking      which trials are the best, and which seeds tell apart
-studies      reading stored studies and deleting them
-interrupted  trials whose owner has died, set back to waiting
+opening      opens the study database, after checks that change nothing
+storage      Optuna's storage, with a few atomic writes of our own
+statements   the SQL of the storage's own writes
+trial        a trial that this process runs: all writes on it from asking to telling
+retry        retries while the database is locked, or its server is away
+location     paths and URLs of study databases and their files
+ownership    which search process runs a trial, and whether it is alive
+heartbeat    heartbeats of running trials; finds trials without one
+interrupted  sets trials whose search process has died back to waiting
+records      the attributes of a stored trial, and reading them
+ranking      the best trials, and which of them seed noise cannot separate
+studies      reads and deletes stored studies
+trial_files  weights and checkpoints of trials: their paths, and which are deleted
+artifacts    files attached to trials for optuna-dashboard
+identity     which folder of files belongs to a study that was renamed or copied
 """

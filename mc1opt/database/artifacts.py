@@ -1,11 +1,10 @@
-"""Files that belong to trials: they lie in a folder, and the study database says whose they are.
+"""Files attached to trials: stored in a folder, and listed in the study database.
 
-The folder is Optuna's `FileSystemArtifactStore`. Optuna's own `upload_artifact` writes to the trial, which it
-refuses once the trial has ended, and only then there is something to show. optuna-dashboard also takes what
-the study's system attributes say of a trial, under the name that it used itself before Optuna had artifacts;
-they can be written at any time, and it reads them anew for each page.
+The folder is Optuna's `FileSystemArtifactStore`. Optuna's `upload_artifact` writes to the trial, which is
+refused after its end, when there is something to show. optuna-dashboard also reads system attributes of the
+study, under the name that it used before Optuna had artifacts; they can be written at any time.
 
-Not here: what the files are (`mc1opt.dashboard.files`).
+Not here: the content of the files (`mc1opt.dashboard.files`).
 """
 
 import contextlib
@@ -24,14 +23,14 @@ _PREFIX = "dashboard:artifacts:"
 
 
 def artifacts_folder(storage: str) -> Path:
-    """Where the files of trials are."""
+    """The folder of the files of trials."""
     return files_folder(storage) / "artifacts"
 
 
 def artifact_names(study: optuna.Study) -> dict[int, dict[str, str]]:
-    """The names of the files of a study's trials: trial id -> id of the artifact -> name.
+    """The names of the files of a study's trials: trial id -> artifact id -> name.
 
-    A copy of a study says as well whose the original's files are: with those it has nothing to do.
+    A copied study also lists the original's files; they are left out.
     """
     names: dict[int, dict[str, str]] = {}
     own = {trial._trial_id for trial in study.get_trials(deepcopy=False)}
@@ -40,7 +39,7 @@ def artifact_names(study: optuna.Study) -> dict[int, dict[str, str]]:
             continue
         trial_id, _, artifact = key.removeprefix(_PREFIX).partition(":")
         meta = json.loads(value)
-        if meta is not None and int(trial_id) in own:  # None is one that was taken away
+        if meta is not None and int(trial_id) in own:  # None: removed
             names.setdefault(int(trial_id), {})[artifact] = meta["filename"]
     return names
 
@@ -48,14 +47,14 @@ def artifact_names(study: optuna.Study) -> dict[int, dict[str, str]]:
 def put_artifact(
     study: optuna.Study, folder: Path, trial_id: int, artifact: str, name: str, content: bytes
 ) -> None:
-    """Keeps a file of a trial, whatever state the trial is in.
+    """Attaches a file to a trial in any state.
 
     Args:
-        study: the study.
+        study: the trial's study.
         folder: see `artifacts_folder`.
-        trial_id: of the database, not the trial's number.
-        artifact: the file's id, a UUID; the same one again replaces it.
-        name: what people see; its extension says what it is.
+        trial_id: the trial's id in the database, not its number.
+        artifact: the file's id, a UUID; a file with this id is replaced.
+        name: the file's name for people; its extension gives the type.
         content: the file's bytes.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,14 +70,14 @@ def put_artifact(
 
 
 def remove_artifact(study: optuna.Study, folder: Path, trial_id: int, artifact: str) -> None:
-    """Takes a file away from a trial; one that is gone already, or cannot be deleted, is no error."""
+    """Removes a file from a trial; it is no error if the file is missing or cannot be deleted."""
     _write(study, trial_id, artifact, None)
     with contextlib.suppress(ArtifactNotFound, OSError):
         FileSystemArtifactStore(folder).remove(artifact)
 
 
 def remove_artifacts(study: optuna.Study, folder: Path) -> None:
-    """Takes away all files of a study's trials."""
+    """Removes all files of a study's trials."""
     for trial_id, artifacts in artifact_names(study).items():
         for artifact in artifacts:
             remove_artifact(study, folder, trial_id, artifact)

@@ -1,9 +1,8 @@
-"""Signs of life: a search writes them for its running trials, and looks for those of others.
+"""Heartbeats: a search writes them for its running trials, and watches those of others.
 
-On one machine a process's id and start time tell whether it lives (`ownership.py`). Of another machine only
-the database tells: a heartbeat that has not changed for long, by the clock of whoever looks. Optuna's own
-heartbeats end a silent trial as failed for good, and trust that all clocks agree; of them only the table is
-used.
+On one machine a process's id and start time tell whether it is alive (`ownership.py`). For another machine
+only the database does: a heartbeat that has long not changed, on the observer's clock. Optuna's heartbeats
+fail a silent trial for good and assume that all clocks agree; only their table is used.
 """
 
 import json
@@ -26,30 +25,29 @@ from mc1opt.text import first_line
 logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 20.0
-"""How often a search writes a sign of life for each of its running trials, and looks for others'."""
+"""Seconds between two heartbeats of each running trial, and between two checks of others'."""
 
 GRACE_SECONDS = 180.0
-"""How long an owner on another machine may be silent before its trial is taken up. Longer than a write that
-waits for a locked database or an absent server, all its tries together: a process that is taken for dead
-loses what it has trained."""
+"""Seconds that an owner on another machine may be silent before its trial is taken up. Longer than a write
+with all its retries on a locked database or an absent server: a process presumed dead loses its training."""
 
 STOP_SECONDS = 2.0
-"""How long the end of a search waits for a heartbeat that is being written."""
+"""Seconds that the end of a search waits for a heartbeat that is being written."""
 
 
 class Watch:
-    """How long the owners of trials have been silent, by this machine's monotonic clock."""
+    """Measures how long the owners of trials have been silent, by this machine's monotonic clock."""
 
     def __init__(self) -> None:
         self._last: dict[int, tuple[str, float]] = {}
         self._heartbeats: dict[int, str] = {}
 
     def look(self, heartbeats: dict[int, str]) -> None:
-        """Takes the heartbeats of all running trials, by trial id, as they are now."""
+        """Takes the present heartbeats of all running trials, by trial id."""
         self._heartbeats = heartbeats
 
     def is_silent(self, trial: FrozenTrial) -> bool:
-        """Whether neither heartbeat nor owner nor reports have changed since `GRACE_SECONDS` ago."""
+        """Whether heartbeat, owner and reports have not changed for `GRACE_SECONDS`."""
         seen = json.dumps(
             [
                 self._heartbeats.get(trial._trial_id),
@@ -66,14 +64,14 @@ class Watch:
 
 
 class Heartbeat:
-    """A thread that writes heartbeats of a search's running trials, and takes up what dead owners left.
+    """A thread that writes heartbeats of a search's running trials, and takes up trials of dead owners.
 
-    A context manager. What goes wrong with the database is a warning and is tried again at the next beat:
-    the search itself will find out if it cannot write.
+    A context manager. An error of the database becomes a warning, and the next beat tries again: the search
+    itself fails if it cannot write.
 
     Args:
-        study: of the search.
-        storage: with this process as owner.
+        study: the study of the search.
+        storage: the study database, with this process as owner.
     """
 
     def __init__(self, study: optuna.Study, storage: StudyStorage) -> None:
@@ -95,9 +93,9 @@ class Heartbeat:
         self._thread.join(STOP_SECONDS)
 
     def beat(self) -> None:
-        """Writes a heartbeat for each trial that this process trains, then takes up trials of the dead."""
+        """Writes a heartbeat for each trial that this process trains, then takes up trials of dead owners."""
         for trial_id in self._storage.trials_in_training():
-            # A trial that another process has taken over is that one's to keep alive.
+            # Another process may have taken a trial over.
             if self._storage.get_trial(trial_id).user_attrs.get(records.OWNER) == self._storage.owner:
                 self._storage.record_heartbeat(trial_id)
         self._watch.look(self._storage.heartbeats(self._study._study_id))

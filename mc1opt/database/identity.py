@@ -1,8 +1,8 @@
-"""Whose files are whose: each study that trains has a folder of its own, whatever it is called.
+"""A study's files after it was renamed or copied: each study that trains has its own folder.
 
-optuna-dashboard renames a study by copying it and deleting the old one, and `optuna.copy_study` copies. Both
-take the user attributes along, and the name of the folder is one of them: a renamed study keeps its files,
-and a copy reads those of the original until it goes on.
+optuna-dashboard renames a study by copying it and deleting the original; `optuna.copy_study` copies. Both
+copy the user attributes, and the folder's name is one of them: a renamed study keeps its files, and a copy
+reads the original's until it is resumed.
 """
 
 import itertools
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
 
 
 def name_folder(study: optuna.Study, database: StudyStorage) -> None:
-    """Gives a new study a folder: called as the study, if no other has it and nothing lies there.
+    """Gives a new study a folder, with the study's name if that folder is free.
 
-    The caller keeps other processes from making studies; see `StudyStorage.exclusive`.
+    The caller keeps other processes from creating studies; see `StudyStorage.exclusive`.
     """
     if records.STUDY_FOLDER not in study.user_attrs:
         study.set_user_attr(records.STUDY_FOLDER, _free_name(study, database))
 
 
 def keep_folder(study: optuna.Study) -> None:
-    """Stores the name of a study's folder, if it is of before: the study may be renamed from now on."""
+    """Stores the folder's name on an older study that lacks it, so that the study can be renamed."""
     if records.STUDY_FOLDER not in study.user_attrs:
         study.set_user_attr(records.STUDY_FOLDER, _folder(study))
 
 
 def make_own(study: optuna.Study, database: StudyStorage) -> None:
-    """Gives a copied study files of its own, before it writes any: it must not overwrite the original's.
+    """Gives a copied study its own files before it writes any, so that it does not overwrite the original's.
 
-    Of two studies that share a folder, the one that was made first keeps it. The copy gets the weights and
-    checkpoints of its trials, and what is recorded of retrainings and of the test images; not the retrained
-    model, which is the original's. In the mirror it is another study from now on.
+    Of two studies that share a folder, the older one keeps it. The copy gets the weights and checkpoints of
+    its trials, and the records of retrainings and of uses of the test images, but not the retrained model. In
+    the mirror it becomes a study of its own.
 
     Raises:
         StorageError: files cannot be copied.
@@ -58,18 +58,18 @@ def make_own(study: optuna.Study, database: StudyStorage) -> None:
         if _folder(study) in map(_folder, originals):
             own = _free_name(study, database)
             _copy(study, database, own)
-            # Last: a process that dies on the way leaves a folder of nobody's, and a copy that is still one.
+            # Last: if this process dies earlier, the next start copies again.
             study.set_user_attr(records.STUDY_FOLDER, own)
 
 
 def sharing_studies(study: optuna.Study, database: StudyStorage) -> "list[FrozenStudy]":
-    """The other studies of the database whose files lie in the same folder."""
+    """The other studies of the database with the same folder."""
     folder = _folder(study)
     return [each for each in _others(study, database) if _folder(each) == folder]
 
 
 def _originals(study: optuna.Study, database: StudyStorage) -> "list[FrozenStudy]":
-    """The earlier studies that have a study's folder, or its identity in the mirror."""
+    """The older studies with the same folder, or the same identity in the mirror."""
     folder, identity = _folder(study), study.user_attrs.get(records.STUDY_IDENTITY)
     return [
         each
@@ -97,15 +97,15 @@ def _copy(study: optuna.Study, database: StudyStorage, own: str) -> None:
             shutil.copy2(record, files / "models" / own)
     except OSError as error:
         raise StorageError(
-            f"study {study.study_name!r} is a copy, and cannot have a copy of the files in {weights}: "
-            f"{error.strerror or error}. Make room for it, and give the same command again."
+            f"study {study.study_name!r} is a copy, and the files in {weights} cannot be copied for it: "
+            f"{error.strerror or error}. Free disk space, and give the same command again."
         ) from error
 
 
 def _free_name(study: optuna.Study, database: StudyStorage) -> str:
-    """A folder's name that no study has and at which nothing lies, such as files of a deleted study.
+    """The name of a free folder: no study has it, and it does not exist, for example from a deleted study.
 
-    Where `cnn` is taken it is `cnn-2`, and so on. Names that differ only in case are one name on some disks.
+    If `cnn` is taken, `cnn-2`, and so on. Names that differ only in case are equal on some file systems.
     """
     files = files_folder(str(database.url))
     taken = {_folder(each).casefold() for each in _others(study, database)}

@@ -1,4 +1,4 @@
-"""Trials whose owner has died: set back to waiting, so that they are asked for again."""
+"""Sets trials whose owner has died back to waiting, so that they are asked for again."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from mc1opt.database.ownership import is_dead
 from mc1opt.database.storage import StudyStorage
 
 MAX_STALLED = 5
-"""Deaths of a trial's owners, one after the other and without a new epoch, after which the trial fails."""
+"""Consecutive deaths of a trial's owners without a new epoch after which the trial fails."""
 
 
 def take_up_interrupted(
@@ -18,18 +18,17 @@ def take_up_interrupted(
     storage: StudyStorage,
     is_silent: Callable[[FrozenTrial], bool] = lambda _trial: False,
 ) -> int:
-    """Sets trials back to waiting whose owner has died, so that they are asked for again.
+    """Sets trials whose owner has died back to waiting; foreign trials are left alone.
 
-    Optuna's own check of stale trials is not used: it ends them as FAIL for good. Those that another program
-    runs are left to it.
+    Optuna's own check of stale trials is not used: it ends them as FAIL for good.
 
     Args:
-        study: whose running trials are looked at.
-        storage: with this process as owner.
-        is_silent: whether a trial's owner, of another machine, has shown no sign of life for long.
+        study: the study.
+        storage: the study database, with this process as owner.
+        is_silent: whether a trial's owner on another machine has been silent for too long.
 
     Returns:
-        How many were set back.
+        The number of trials set back.
     """
     taken = 0
     for trial in records.own_trials(study, (TrialState.RUNNING,)):
@@ -67,9 +66,9 @@ def deaths_without_epoch(trial: FrozenTrial) -> int:
 
 
 def take_up_unanswered(study: optuna.Study, storage: StudyStorage) -> None:
-    """Sets trials of this process back to waiting that none of its threads holds.
+    """Sets trials of this process that none of its threads trains back to waiting.
 
-    They were asked for, and the database's answer was lost. Not to be called while a thread asks.
+    The database's answer to `ask` was lost. Must not be called while a thread asks.
     """
     held = storage.trials_in_training()
     for trial in records.own_trials(study, (TrialState.RUNNING,)):

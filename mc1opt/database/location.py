@@ -1,12 +1,13 @@
-"""Where the study database and its files are, from a path or a URL; the lock for making tables and studies.
+"""Paths and URLs of study databases and their files, and the lock for creating tables and studies.
 
-Not here: opening it (`opening.py`), and what is written to it (`storage.py`).
+Not here: opening the database (`opening.py`), and writing to it (`storage.py`).
 """
 
 import contextlib
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,22 +23,22 @@ from mc1opt.paths import user_path
 
 DEFAULT_STORAGE = "storage/mc1opt.db"
 STUDY_FOLDERS = ("checkpoints", "models", "exports")
-"""Folders that have one for each study, in the folder of the database's files."""
+"""Subfolders of `files_folder` that have a folder for each study."""
 _DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
 
 _LOCK_KEY = 0x6D63316F7074
-"""The key of PostgreSQL's advisory lock, which each database has of its own: "mc1opt" in ASCII."""
+"""Key of PostgreSQL's advisory lock, unique per database: "mc1opt" in ASCII."""
 
 
 def user_storage(text: str) -> str:
-    """`--storage` as a person writes it: in a path, or in the URL of a SQLite file, `~` is the home folder.
+    """Expands `~` in `--storage`, in a path or in the URL of a SQLite file, to the home folder.
 
     Raises:
         UsageError: there is no such home folder.
     """
     url = make_url(text) if re.match(r"sqlite(\+\w+)?://", text) else None
     if url is None and "://" in text:
-        return text  # a server's
+        return text  # a server
     given = text if url is None else url.database or ""
     path = user_path(given)
     if path == Path(given):
@@ -46,10 +47,10 @@ def user_storage(text: str) -> str:
 
 
 def storage_url(storage: str) -> str:
-    """The SQLAlchemy URL of `--storage`: a URL as it is, a path as a SQLite file.
+    """The SQLAlchemy URL of `--storage`: a URL unchanged, a path as a SQLite file.
 
     Raises:
-        UsageError: the text is neither.
+        UsageError: the URL is invalid.
     """
     if "://" not in storage:
         return URL.create("sqlite", database=storage).render_as_string(hide_password=False)
@@ -65,7 +66,7 @@ def storage_url(storage: str) -> str:
 
 
 def shown_storage(storage: str) -> str:
-    """A path as it is, a URL without its password."""
+    """A path unchanged, a URL without its password."""
     if "://" not in storage:
         return storage
     url = make_url(storage)
@@ -73,26 +74,35 @@ def shown_storage(storage: str) -> str:
     return url.set(query=query).render_as_string(hide_password=True)
 
 
+def storage_option(storage: str) -> str:
+    """The --storage of a command to copy, after a blank and without a password; empty for the default."""
+    if storage in (DEFAULT_STORAGE, storage_url(DEFAULT_STORAGE)):
+        return ""
+    return f" --storage {shlex.quote(shown_storage(storage))}"
+
+
 def sqlite_path(url: str) -> Path | None:
-    """The file of a SQLite URL; None for other databases."""
+    """The file of a SQLite URL; None for other databases.
+
+    Raises:
+        UsageError: the URL has a host, or means a database in memory.
+    """
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
         return None
     if parsed.host:
-        raise UsageError(
-            f"--storage {url}: the path of a SQLite file begins behind three slashes, sqlite:///."
-        )
+        raise UsageError(f"--storage {url}: the path of a SQLite file follows three slashes, sqlite:///.")
     if not parsed.database or parsed.database == ":memory:":
         raise UsageError("--storage needs a file: a database in memory would be lost with the process.")
     return Path(parsed.database)
 
 
 def files_folder(storage: str) -> Path:
-    """Where the files of a study database lie: checkpoints, models, exports, and what else belongs to it.
+    """The folder of a study database's files: checkpoints, models, exports and others.
 
-    Studies of two databases may have one name, so that each database has a folder of its own: that of the
-    SQLite file where it is called `mc1opt.db`; beside any other, as `runs/b.db.files` of `runs/b.db`; for a
-    database server one below ./storage, on the machine that searches.
+    Studies of two databases may share a name, so each database has its own folder: for a SQLite file
+    `mc1opt.db` the folder of the file; for any other, such as `runs/b.db`, `runs/b.db.files`; for a database
+    server a folder below ./storage on the machine of the search.
     """
     url = storage_url(storage)
     path = sqlite_path(url)
@@ -104,11 +114,11 @@ def files_folder(storage: str) -> Path:
 
 
 def _server_name(url: URL) -> str:
-    """A name for a server's database: the same for every user and driver, another one for every database."""
+    """A name for a server's database: unique per database, the same for every user and driver."""
     backend = url.get_backend_name()
     host = (url.host or "").lower()
     place: list[Any] = [backend, host, url.port or _DEFAULT_PORTS.get(backend), url.database]
-    # How drivers are told a socket, several hosts, or a schema.
+    # The options that give drivers a socket, several hosts, or a schema.
     place += [url.query.get(key) for key in ("host", "port", "dbname", "service", "options", "unix_socket")]
     digest = hashlib.sha256(json.dumps(place).encode()).hexdigest()[:8]
     readable = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{host or 'server'}-{url.database or ''}").strip(".-")
@@ -116,16 +126,26 @@ def _server_name(url: URL) -> str:
 
 
 def checkpoints_folder(storage: str) -> Path:
-    """Where checkpoints and kept weights are, in a folder for each study."""
+    """The folder of checkpoints and kept weights, with a folder for each study."""
     return files_folder(storage) / "checkpoints"
 
 
-def folder_name(text: str, default: str) -> str:
-    """A text of any characters as the name of a folder: another one for every text.
+def models_folder(storage: str, folder: str) -> Path:
+    """The folder of a study's models.
 
     Args:
-        text: such as a study's name; it is the folder's name where that is possible.
-        default: what the name begins with if no character of the text may stay.
+        storage: the study database.
+        folder: the study's folder name; see `mc1opt.database.records.study_folder_name`.
+    """
+    return files_folder(storage) / "models" / folder
+
+
+def folder_name(text: str, default: str) -> str:
+    """A folder name for a text of any characters, unique per text.
+
+    Args:
+        text: for example a study's name; kept as it is if possible.
+        default: beginning of the name if no character of the text can be kept.
     """
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-")[:60]
     if plain and plain == text:
@@ -145,7 +165,7 @@ waits two hours for a server whose machine has vanished."""
 
 
 def server_arguments(url: str) -> dict[str, Any]:
-    """What a connection to a PostgreSQL server is made with; the URL takes precedence."""
+    """The parameters of a connection to a PostgreSQL server; those in the URL take precedence."""
     parsed = make_url(url)
     if parsed.get_backend_name() != "postgresql" or parsed.get_driver_name() not in ("psycopg", "psycopg2"):
         return {}
@@ -154,10 +174,10 @@ def server_arguments(url: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def locked_database(url: str) -> Iterator[None]:
-    """One process at a time makes the tables and the studies of a database; the others wait.
+    """Lets one process at a time create the tables and the studies of a database; the others wait.
 
-    A SQLite file has a lock file beside it, in a folder that is made if need be; PostgreSQL has an advisory
-    lock, for all machines. It ends with its process, however that ends. Other servers have none.
+    SQLite: a lock file beside the database, whose folder is created if missing. PostgreSQL: an advisory lock
+    for all machines. Other servers: none. The lock ends with its process, however that ends.
 
     Raises:
         StorageError: the folder of a SQLite file cannot be written.
@@ -181,13 +201,3 @@ def locked_database(url: str) -> Iterator[None]:
             connection = held.enter_context(engine.connect())
             connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK_KEY})
         yield
-
-
-def models_folder(storage: str, folder: str) -> Path:
-    """Where the models of a study are.
-
-    Args:
-        storage: the study database.
-        folder: the study's; see `mc1opt.database.records.study_folder_name`.
-    """
-    return files_folder(storage) / "models" / folder

@@ -1,9 +1,10 @@
-"""Opening the study database: a look before, because Optuna would add its tables to any database.
+"""Opens the study database, after read-only checks: Optuna would add its tables to any database.
 
-Not here: what is written to it (`storage.py`).
+Not here: writing to it (`storage.py`).
 """
 
 import contextlib
+import functools
 import shlex
 import sqlite3
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ from mc1opt.text import first_line
 
 _SQLITE_HEADER = b"SQLite format 3\x00"
 _STUDY_TABLES = frozenset({"studies", "trials", "version_info"})
-"""By which a database of studies is known."""
+"""The tables by which a study database is recognised."""
 _LEFT = "It was left as it is; name another with --storage."
 
 
@@ -50,7 +51,7 @@ def open_storage(
         StorageError: it is missing (without `create`), empty, damaged, foreign, locked or not writable;
             whatever is there stays untouched.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # of its lines people need none beside ours
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     url = storage_url(storage)
     path = sqlite_path(url)
     with _readable_errors(storage), locked_database(url) if create else contextlib.nullcontext():
@@ -67,10 +68,10 @@ def open_storage(
 
 @contextlib.contextmanager
 def inspected(storage: str) -> Iterator[sqlalchemy.Connection | None]:
-    """A study database open for reading, after a look whether it is one.
+    """Opens a study database for reading, after checking that it is one.
 
-    Nothing in it changes. Only what a process was killed while writing SQLite takes back, as it must before
-    anybody reads; not in a database of another program.
+    Nothing in it changes, except that SQLite rolls the unfinished write of a killed process back, as it must
+    before any read; not in a database of another program.
 
     Args:
         storage: a path or a URL.
@@ -80,7 +81,7 @@ def inspected(storage: str) -> Iterator[sqlalchemy.Connection | None]:
 
     Raises:
         StorageError: it is empty, damaged, locked or another program's, cannot be reached, or has the tables
-            of another version of Optuna; also for what goes wrong while it is read in the context.
+            of another Optuna version; also if reading fails inside the block.
     """
     url = storage_url(storage)
     path = sqlite_path(url)
@@ -91,7 +92,7 @@ def inspected(storage: str) -> Iterator[sqlalchemy.Connection | None]:
     with _readable_errors(storage):
         if path is not None:
             _check_header(path)
-            # Not even the journal of a killed process is looked at, which would be played back.
+            # "immutable" ignores the journal of a killed process, which would be rolled back.
             with _connected(url, "immutable=1") as connection:
                 _has_studies(connection, shown)
         with _connected(url) as connection:
@@ -103,7 +104,7 @@ def inspected(storage: str) -> Iterator[sqlalchemy.Connection | None]:
 
 
 def _connected(url: str, access: str = "mode=rw") -> contextlib.closing[sqlalchemy.Connection]:
-    """A connection of its own; `access` is how SQLite opens a file, in its words."""
+    """A new connection; `access` is the query of SQLite's file URI."""
     options: dict[str, Any] = {"connect_args": server_arguments(url)}
     if (path := sqlite_path(url)) is not None:
         uri = f"{path.resolve().as_uri()}?{access}"
@@ -134,7 +135,7 @@ def _has_studies(connection: sqlalchemy.Connection, shown: str) -> bool:
 
 
 def _check_content(connection: sqlalchemy.Connection, shown: str, url: str) -> None:
-    """Refuses a damaged file, and tables of another Optuna, to which RDBStorage would add missing ones."""
+    """Refuses a damaged file, and tables of another Optuna version: RDBStorage would add missing ones."""
     if connection.dialect.name == "sqlite":
         damage = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one())
         if damage != "ok":
@@ -147,17 +148,13 @@ def _check_content(connection: sqlalchemy.Connection, shown: str, url: str) -> N
 
 
 def _other_schema(schema: str | None, url: str) -> str | None:
-    """What to do about a database whose tables are not those of the installed Optuna; None if they are.
+    """What to do about tables of another Optuna version than the installed one; None if it is the same.
 
     Args:
-        schema: the version of its tables, as Alembic has it; None where there is none, as long ago.
-        url: the database's, for the command to copy.
+        schema: Alembic's version of the tables; None for very old tables without one.
+        url: URL of the database, for the command to copy.
     """
-    config = alembic.config.Config()
-    folder = Path(optuna.storages._rdb.__file__).with_name("alembic")
-    config.set_main_option("script_location", str(folder).replace("%", "%%"))
-    scripts = alembic.script.ScriptDirectory.from_config(config)
-    known = [script.revision for script in scripts.walk_revisions()]
+    known = _known_schemas()
     if schema == known[0]:
         return None
     if schema is not None and schema not in known:
@@ -165,8 +162,18 @@ def _other_schema(schema: str | None, url: str) -> str | None:
     return f"Copy it, then: optuna storage upgrade --storage {shlex.quote(url)}"
 
 
+@functools.cache
+def _known_schemas() -> list[str]:
+    """The versions of Optuna's tables, the newest first; loading its migrations takes a while."""
+    config = alembic.config.Config()
+    folder = Path(optuna.storages._rdb.__file__).with_name("alembic")
+    config.set_main_option("script_location", str(folder).replace("%", "%%"))
+    scripts = alembic.script.ScriptDirectory.from_config(config)
+    return [script.revision for script in scripts.walk_revisions()]
+
+
 def _create(path: Path) -> None:
-    """Makes an empty study database: as a whole or, if this process is killed meanwhile, not at all."""
+    """Creates an empty study database atomically."""
     new = path.with_name(f".{path.name}.new")
     for left in (new, new.with_name(f"{new.name}-journal")):
         left.unlink(missing_ok=True)
@@ -178,7 +185,7 @@ def _create(path: Path) -> None:
 
 @contextlib.contextmanager
 def _readable_errors(storage: str) -> Iterator[None]:
-    """Turns what can go wrong into errors that say what to do."""
+    """Turns errors of opening into errors that say what to do."""
     shown = shown_storage(storage)
     try:
         yield

@@ -51,7 +51,7 @@ def is_dead(owner: dict[str, Any] | None) -> bool | None:
         except ProcessLookupError:
             return True
     found, started = _start_time(owner["pid"]), owner["started"]
-    return found == _ZOMBIE or (None if found is None or started is None else found != started)
+    return None if found is None or started is None else found != started
 
 
 def _machine_id() -> str | None:

@@ -1,4 +1,4 @@
-"""Which trials of a study are the best, and which of those that were trained again are not told apart."""
+"""The ranking of a study's trials, and what seed noise leaves of it."""
 
 import statistics
 from collections.abc import Collection, Iterable
@@ -10,20 +10,20 @@ from mc1opt.uncertainty import indistinguishable, seed_noise
 
 
 def confirmed_values(trials: Iterable[TrialRecord]) -> dict[int, list[float]]:
-    """The accuracies of new trainings of confirmed trials, by number.
+    """The accuracies of confirmed trials with new seeds, by trial number.
 
-    The search's own value is left out: it was chosen because it was high.
+    The value from the search is left out: it was selected for being high.
     """
     values = {trial.number: _again(trial) for trial in trials}
     return {number: group for number, group in values.items() if group}
 
 
 def by_expected_accuracy(trials: Collection[TrialRecord]) -> list[TrialRecord]:
-    """The complete trials, the one that promises the highest accuracy with another seed first.
+    """The complete trials, the one with the highest expected accuracy with another seed first.
 
-    Of a confirmed trial that is the mean of its new trainings. Of another it is its value, less what the
-    values of the confirmed ones were too high on the average: without that, having been trained again would
-    be a handicap. A trial whose config failed in a new training comes last.
+    For a confirmed trial this is the mean of its new trainings. For another it is its value minus the mean
+    excess of the confirmed trials' values; otherwise being confirmed would be a handicap. A trial whose
+    config failed in a new training comes last.
     """
     again = confirmed_values(trials)
     complete = by_value(trials)
@@ -34,32 +34,32 @@ def by_expected_accuracy(trials: Collection[TrialRecord]) -> list[TrialRecord]:
     ]
     excess = statistics.fmean(excesses) if excesses else 0.0
 
-    def promise(trial: TrialRecord) -> float:
+    def expected(trial: TrialRecord) -> float:
         values = again.get(trial.number)
         return statistics.fmean(values) if values else (trial.value or 0.0) - excess
 
-    return sorted(complete, key=lambda trial: (_fails_again(trial), -promise(trial), trial.number))
+    return sorted(complete, key=lambda trial: (_fails_again(trial), -expected(trial), trial.number))
 
 
 @dataclass(frozen=True)
 class Distinguishable:
-    """What seed noise leaves of the ranking of the trials that were trained again."""
+    """What seed noise leaves of the ranking of the confirmed trials."""
 
     noise: float
     """See `seed_noise`."""
     equal: list[int]
-    """The best trial and those that are not told apart from it, the best first."""
+    """The best trial and those indistinguishable from it, the best first."""
     others: int
-    """How many are told apart from it."""
+    """Number of distinguishable trials."""
 
     @property
     def is_ahead(self) -> bool:
-        """Whether the best is ahead of at least one other, and none is within seed noise of it."""
+        """Whether there are others, and none is within seed noise of the best."""
         return len(self.equal) == 1 and self.others > 0
 
 
 def distinguishable(record: StudyRecord) -> Distinguishable | None:
-    """What seed noise leaves of the ranking; None where no trial was trained again twice."""
+    """What seed noise leaves of the ranking; None if no trial was trained again twice."""
     values = confirmed_values(record.trials)
     noise = seed_noise(values)
     if noise is None:

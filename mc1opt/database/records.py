@@ -1,6 +1,6 @@
-"""What is where on a stored trial, and reading it back.
+"""The attributes of stored trials and studies, and the records that are read from them.
 
-The database is the only memory of a search: results start from these records, never from a live trial.
+The database is the only memory of a search: results come from these records, never from a live trial.
 """
 
 import functools
@@ -26,7 +26,7 @@ CONFIG = "config"
 CONFIG_ID = "config_id"
 """The config's identity (`mc1opt.config.config_id`)."""
 SEED = "seed"
-"""The trial's seed: hash of the study's seed and the trial's number."""
+"""The trial's seed: a hash of the study's seed and the trial's number."""
 FIDELITY = "fidelity"
 """{"train_images": ..., "epochs": ...}."""
 DATA = "data"
@@ -34,46 +34,46 @@ DATA = "data"
 PARAMETERS = "parameters"
 """Trainable parameters."""
 MACS = "macs"
-"""Multiply-accumulates an image."""
+"""Multiply-accumulates per image."""
 EPOCH_SECONDS = "epoch_seconds"
-"""Mean seconds an epoch, training and validation."""
+"""Mean seconds of an epoch, with validation."""
 LOSSES = "losses"
 """Training loss by epoch, a list."""
 DEVICE = "device"
 """cpu, cuda or mps."""
 VERSIONS = "versions"
-"""Versions of mc1opt, Python, torch, optuna; the CPU's capability; threads a worker."""
+"""Versions of mc1opt, Python, torch, optuna; the CPU's capability; threads per worker."""
 COMMIT = "commit"
 """The commit of mc1opt's checkout, or null."""
 OWNER = "owner"
 """The process that runs the trial; see `this_owner`."""
 INTERRUPTED = "interrupted"
-"""How many times the trial was set back to waiting."""
+"""Number of times that the trial was set back to waiting."""
 STALLED = "stalled"
-"""{"times": ..., "epochs": ...}: owners that died, one after the other, without a new epoch."""
+"""{"times": ..., "epochs": ...}: consecutive deaths of owners without a new epoch."""
 ACCUMULATION = "accumulation"
-"""Parts of a batch whose gradients were added up, where whole ones had taken more memory than there was."""
+"""Number of micro-batches per batch after running out of memory."""
 FAILURE = "failure"
 """{"kind": ..., "message": ...} of a training that ended without a result."""
 DUPLICATE_OF = "duplicate_of"
-"""The number of the trial that trains or trained this very config at this fidelity."""
+"""The number of the trial that trains or trained the same config at this fidelity."""
 STARTING_POINT = "starting_point"
-"""The name of the starting point that the trial was enqueued with."""
+"""The name of the trial's starting point."""
 CONFIRMATIONS = "confirmations"
-"""[{"seed": ..., "value": ...}, ...]: the config trained again with new seeds; with "accumulation", where
-it came to its end and that was stored: of older ones it is the trial's."""
+"""[{"seed": ..., "value": ...}, ...]: trainings of the config with new seeds; complete ones also have
+"accumulation", except older ones, whose accumulation is the trial's."""
 CONFIRMING = "confirming"
-"""[{"seed": ..., "owner": ...}, ...]: who is training it again, or was when it died."""
+"""[{"seed": ..., "owner": ...}, ...]: the processes that train it again, dead ones among them."""
 CONFIRMING_STEPS = "confirming_steps"
-"""{seed: accumulation}: of new trainings that memory has made take smaller steps, also unfinished ones."""
+"""{seed: accumulation} of confirmations that ran out of memory, unfinished ones included."""
 SUMMARY = "summary"
 """The config in one line, for people: see `mc1opt.describe`."""
 INFEASIBLE = "infeasible"
-"""Why a combination is no network, in the words of the search space, which may be none; and the name of the
-constraint that it violates."""
+"""The search space's reason, or "", why the parameters are infeasible; also the name of the violated
+constraint."""
 OUTCOME = "outcome"
-"""What became of the trial, for people who look at it with other programs: Optuna's PRUNED stands for five of
-them. Written before the trial is told, so that one without an end may have it; `outcome` is what counts."""
+"""The trial's outcome, for people who use other programs. Written before the trial is told, so an unfinished
+trial may have it; the function `outcome` decides."""
 
 # ---- User attributes of a study --------------------------------------------------------------------------
 
@@ -82,17 +82,17 @@ STUDY_DEFINITION = "mc1opt_definition"
 STUDY_SPACE = "mc1opt_search_space"
 STUDY_MAX_MACS = "mc1opt_max_macs"
 STUDY_SAMPLER, STUDY_PRUNER = "mc1opt_sampler", "mc1opt_pruner"
-"""What the next start takes, unless it is told otherwise."""
+"""The defaults of the next start."""
 STUDY_STARTED = "mc1opt_starting_points_enqueued"
 STUDY_FOLDER = "mc1opt_folder"
-"""The name of the study's folder among those of its database; see `study_folder_name`."""
+"""The name of the study's folder; see `study_folder_name`."""
 STUDY_IDENTITY = "mc1opt_identity"
-"""A random id, stored when the study is first mirrored: two studies may have the same name."""
+"""A random id, stored when the study is first mirrored: two studies may share a name."""
 
 TOO_LARGE = "too_large"
-"""The constraint (`trial.set_constraint`) that a network above the limit of multiply-accumulates violates."""
+"""The constraint (`trial.set_constraint`) that limits multiply-accumulates."""
 FAILED = "failed"
-"""The constraint that a config violates whose training failed."""
+"""The constraint that a config violates if its training fails."""
 
 Outcome = Literal[
     "complete", "pruned", "too_large", "infeasible", "duplicate", "failed", "foreign", "running", "waiting"
@@ -131,15 +131,15 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = MappingProxyType(
         INFEASIBLE: str,
     }
 )
-"""What the attributes that are read back are; the others are for people."""
+"""The types of the attributes that are read; the others are for people."""
 
 
 def foreign(trial: FrozenTrial) -> str:
-    """Why a trial is passed over, in words that follow the noun; empty for one of mc1opt's.
+    """Why a trial is foreign, in words that follow the noun; empty for a trial of mc1opt's.
 
-    A study is open to other programs, which may add trials, run and end them: such values are not measured
-    here. One of ours has an owner from its first moment on, and its value is its last report. A trial that
-    waits is trained, whoever enqueued it.
+    Other programs may add, run and end trials of a study; their values are not comparable, so these trials
+    are passed over. mc1opt's trials have an owner from the start, and their value is their last report. A
+    waiting trial is never foreign: it will be trained, whoever enqueued it.
     """
     attributes = trial.user_attrs
     if trial.state == TrialState.WAITING:
@@ -159,7 +159,7 @@ def foreign(trial: FrozenTrial) -> str:
 
 @functools.cache
 def _config_fault(stored: str) -> str:
-    """What is wrong with a stored config, as JSON, in the words of `foreign`."""
+    """What is wrong with a stored config (JSON), in the words of `foreign`."""
     content = json.loads(stored) or {}
     try:
         config_from_json(content)
@@ -171,12 +171,12 @@ def _config_fault(stored: str) -> str:
 
 
 def own_trials(study: optuna.Study, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
-    """The trials of a study, in these states, but for those that are passed over; not to be changed."""
+    """The trials of a study in these states, without foreign ones; not to be modified."""
     return [trial for trial in study.get_trials(deepcopy=False, states=states) if not foreign(trial)]
 
 
 def outcome(trial: FrozenTrial) -> Outcome:
-    """What became of a trial, in the words that people read; Optuna's PRUNED stands for five of them."""
+    """The outcome of a trial. It distinguishes five kinds of Optuna's PRUNED."""
     if foreign(trial):
         return "foreign"
     if trial.state in _PLAIN_OUTCOMES:
@@ -188,29 +188,29 @@ def outcome(trial: FrozenTrial) -> Outcome:
         "duplicate": trial.user_attrs.get(DUPLICATE_OF) is not None,
         "too_large": trial.constraints.get(TOO_LARGE, 0.0) > 0.0,
     }
-    return next((what for what, holds in untrained.items() if holds), "pruned")
+    return next((what for what, applies in untrained.items() if applies), "pruned")
 
 
 def is_counted(trial: FrozenTrial) -> bool:
-    """Whether a trial counts towards `--trials`: it was trained to the end, or the pruner ended it."""
+    """Whether a trial counts towards `--trials`: it is complete or pruned."""
     return outcome(trial) in ("complete", "pruned")
 
 
 def untrained_in_a_row(trials: Sequence[FrozenTrial]) -> int:
-    """How many of the last trials that have ended needed no training; foreign ones are left out."""
+    """Number of untrained trials at the end of the ended trials; foreign ones are ignored."""
     outcomes = [outcome(trial) for trial in trials]
     ended = [what for what in reversed(outcomes) if what not in ("running", "waiting", "foreign")]
     return next((i for i, what in enumerate(ended) if what not in UNTRAINED), len(ended))
 
 
 def values_by_epoch(trial: FrozenTrial) -> list[float]:
-    """The reported validation accuracies, in the order of the epochs."""
+    """The reported validation accuracies, by epoch."""
     return [value for _, value in sorted(trial.intermediate_values.items())]
 
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """A stored trial, as `show --json` gives it."""
+    """A stored trial, as in `show --json`."""
 
     number: int
     state: str
@@ -232,31 +232,30 @@ class TrialRecord:
     starting_point: str | None
     confirmations: list[dict[str, Any]]
     losses: list[float] = field(default_factory=list)
-    """Training loss by epoch; empty while it is in training."""
+    """Training loss by epoch; empty during training."""
     started: str | None = None
-    """When its training began, the last time, in UTC (ISO 8601)."""
+    """Last start of its training, in UTC (ISO 8601)."""
     ended: str | None = None
     device: str | None = None
-    """Where it was trained."""
     versions: dict[str, Any] = field(default_factory=dict)
-    """What it was trained with; see `mc1opt.machine.environment.versions`."""
+    """See `mc1opt.machine.environment.versions`."""
     accumulation: int = 1
-    """The steps that each batch was taken in, because memory was short; 1 is the whole batch."""
+    """Number of micro-batches per batch; 1 for whole batches."""
     infeasible: str | None = None
-    """Why the combination is no network; empty where the search space has not said it."""
+    """Why the parameters are infeasible; empty if the search space gives no reason."""
     foreign: str = ""
-    """Why the trial is passed over (`foreign`); its value, its reports and its attributes are left out."""
+    """See `foreign`; a foreign trial's record has no value, reports or attributes."""
 
 
 def trial_record(trial: FrozenTrial) -> TrialRecord:
-    """The record of a stored trial; what it does not have is None, 0 or empty."""
+    """The record of a stored trial; missing fields are None, 0 or empty."""
     passed_over = foreign(trial)
     attributes = {} if passed_over else trial.user_attrs
     return TrialRecord(
         number=trial.number,
         state=trial.state.name,
         outcome=outcome(trial),
-        # Optuna stores a pruned trial's last report as its value; ours is what a whole training gave.
+        # Optuna also stores the last report of a pruned trial as its value.
         value=trial.value if trial.state == TrialState.COMPLETE and not passed_over else None,
         config=attributes.get(CONFIG),
         config_id=attributes.get(CONFIG_ID),
@@ -285,9 +284,9 @@ def trial_record(trial: FrozenTrial) -> TrialRecord:
 
 
 def _seconds(trial: FrozenTrial) -> float | None:
-    """How long a trial was trained: the seconds of its epochs, by a clock that does not jump.
+    """Seconds of a trial's epochs, on a monotonic clock.
 
-    Without epochs the time between start and end, by the wall clock, which may have been set meanwhile.
+    Without epochs, seconds from start to end on the wall clock, which may have been set meanwhile.
     """
     each = trial.user_attrs.get(EPOCH_SECONDS)
     if each is not None:
@@ -296,29 +295,29 @@ def _seconds(trial: FrozenTrial) -> float | None:
 
 
 def _in_utc(time: datetime | None) -> str | None:
-    """Optuna gives local times that don't say so."""
+    """Converts Optuna's naive local time."""
     return None if time is None else time.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
 def study_folder_name(name: str, attributes: Mapping[str, Any]) -> str:
-    """The name of the folder of a study's files: of its checkpoints, of its models, of its exports.
+    """The name of a study's folder, among checkpoints, models and exports.
 
-    It is stored in the study, so that a renamed study keeps it. Studies of before have none until they go on:
-    their folder is called as they are.
+    It is stored in the study, so that a renamed study keeps it. Older studies have none until they are
+    resumed: their folder has the study's name.
 
     Args:
-        name: the study's.
+        name: the study's name.
         attributes: the study's user attributes.
     """
     stored = attributes.get(STUDY_FOLDER)
-    # A database may come from anywhere, and what is deleted with a study must lie where studies have theirs.
+    # A database may come from anywhere: deleting its study must not delete a folder elsewhere.
     if isinstance(stored, str) and stored == folder_name(stored, "study"):
         return stored
     return folder_name(name, "study")
 
 
 def by_value(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """The complete trials, the highest value of the search first; of equal ones, the first drawn."""
+    """The complete trials by value, highest first; of equal values, the lowest number first."""
     complete = [trial for trial in trials if trial.value is not None]
     return sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.number))
 
@@ -335,11 +334,11 @@ class StudyRecord:
     seed: int | None
     trials: Sequence[TrialRecord]
     folder: str
-    """The name of the folder of its files; see `study_folder_name`."""
+    """See `study_folder_name`."""
 
     @property
     def best(self) -> TrialRecord | None:
-        """The first of `by_value`; None while no trial is complete."""
+        """The first of `by_value`; None if no trial is complete."""
         return next(iter(by_value(self.trials)), None)
 
     def trial(self, number: int) -> TrialRecord:
@@ -350,15 +349,15 @@ class StudyRecord:
         """
         found = next((trial for trial in self.trials if trial.number == number), None)
         if found is None:
-            there = f"its trials are 0 to {len(self.trials) - 1}" if self.trials else "it has no trials yet"
-            raise UsageError(f"study {self.study!r} has no trial {number}; {there}.")
+            known = f"its trials are 0 to {len(self.trials) - 1}" if self.trials else "it has no trials yet"
+            raise UsageError(f"study {self.study!r} has no trial {number}; {known}.")
         return found
 
     def own_trial(self, number: int) -> TrialRecord:
-        """The trial with a number, where only one of mc1opt's will do.
+        """The trial with a number, which must be mc1opt's.
 
         Raises:
-            UsageError: the study has no such trial, or it is passed over.
+            UsageError: the study has no such trial, or it is foreign.
         """
         found = self.trial(number)
         if found.foreign:
@@ -369,7 +368,7 @@ class StudyRecord:
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """As `show --json` prints it."""
+        """The output of `show --json`."""
         return {
             "study": self.study,
             "definition": self.definition,

@@ -1,9 +1,8 @@
-"""Patience with a study database: where it is locked, or its server is away, a transaction is tried again.
+"""Retries of transactions while the study database is locked, or its server is away.
 
 A failed transaction has written nothing, with one exception: a server can die between a commit and its
-answer. Then the second try finds the work done. A new trial is there twice, and one of them is trained by
-nobody until the next start takes it up; a trial that was ended is left as it is. Neither costs a finished
-trial.
+answer. The retry then finds the work done. A new trial exists twice, and nobody trains one of them until the
+next start takes it up; an ended trial stays ended. Neither costs a finished trial.
 """
 
 import functools
@@ -24,24 +23,24 @@ from mc1opt.text import first_line
 logger = logging.getLogger(__name__)
 
 LOCKED_RETRIES = 4
-"""How often what found the SQLite file locked, for as long as a statement waits, is tried again."""
+"""Retries after a statement's own wait for a locked SQLite file."""
 LOCKED_PAUSE_SECONDS = 0.1
-"""The mean pause before the first of them; each next one is twice as long."""
+"""Mean seconds before the first of these retries, doubled for each further one."""
 
 OUTAGE_SECONDS = 120.0
-"""How long a server may be away: a restart takes seconds, a standby takes over within one or two minutes."""
+"""Longest outage of a server: a restart takes seconds, a standby takes over within one or two minutes."""
 OUTAGE_PAUSE_SECONDS = 1.0
-"""The mean pause between tries to reach it."""
+"""Mean seconds between two retries during an outage."""
 AWAY = ("08", "57P")
-"""How the SQLSTATE of an error begins that says so: connection exceptions, and a server that shuts down or
-starts (PostgreSQL's manual, appendix A)."""
+"""Prefixes of SQLSTATE during an outage: connection exceptions, and a server that shuts down or starts
+(PostgreSQL's manual, appendix A)."""
 
 
 class DatabaseError(StorageError, StorageInternalError):
-    """A study database that cannot be read or written: Optuna's error, in words for people.
+    """Optuna's error about a study database that cannot be read or written, with a message for people.
 
     Args:
-        error: Optuna's, or SQLAlchemy's.
+        error: Optuna's or SQLAlchemy's error.
     """
 
     def __init__(self, error: Exception) -> None:
@@ -60,7 +59,7 @@ _R = TypeVar("_R")
 
 
 def retried(method: Callable[Concatenate[Any, _P], _R]) -> Callable[Concatenate[Any, _P], _R]:
-    """Tries a transaction again where the SQLite file is locked, a few times, or the server is away."""
+    """Retries a transaction while the SQLite file is locked, a few times, or while the server is away."""
 
     @functools.wraps(method)
     def patient(storage: Any, /, *arguments: _P.args, **more: _P.kwargs) -> _R:
@@ -70,7 +69,7 @@ def retried(method: Callable[Concatenate[Any, _P], _R]) -> Callable[Concatenate[
             except StorageInternalError as error:
                 if not is_locked(error):
                     raise
-            # At random, so that those who wait don't come back at the same moment.
+            # Random pauses, so that waiting processes do not retry at the same moment.
             time.sleep(random.uniform(0.0, 2.0 * LOCKED_PAUSE_SECONDS * 2**attempt))
         return method(storage, *arguments, **more)
 
@@ -78,7 +77,7 @@ def retried(method: Callable[Concatenate[Any, _P], _R]) -> Callable[Concatenate[
 
 
 def through_outages(method: Callable[Concatenate[Any, _P], _R]) -> Callable[Concatenate[Any, _P], _R]:
-    """Tries a transaction again while the server is away, as long as the storage's `outage` lets it."""
+    """Retries a transaction while the server is away, as long as the storage's `outage` allows."""
 
     @functools.wraps(method)
     def patient(storage: Any, /, *arguments: _P.args, **more: _P.kwargs) -> _R:
@@ -88,7 +87,7 @@ def through_outages(method: Callable[Concatenate[Any, _P], _R]) -> Callable[Conc
             try:
                 result = method(storage, *arguments, **more)
             except StorageInternalError as error:
-                if not _is_away(error) or not outage.is_waited_for(before, error):
+                if not _is_away(error) or not outage.may_retry(before, error):
                     raise DatabaseError(error) from error.__cause__
             else:
                 outage.is_over()
@@ -99,10 +98,10 @@ def through_outages(method: Callable[Concatenate[Any, _P], _R]) -> Callable[Conc
 
 
 class Outage:
-    """One absence of a server, which all threads that use a storage wait for together.
+    """An outage of a server, shared by all threads of a storage.
 
     Args:
-        patient: whether it is waited for at all. Who only reads would rather know.
+        patient: whether to retry. A process that only reads fails at once.
     """
 
     def __init__(self, *, patient: bool) -> None:
@@ -110,12 +109,12 @@ class Outage:
         self._since: float | None = None
         self._lock = threading.Lock()
 
-    def is_waited_for(self, since: float, error: Exception) -> bool:
-        """Whether to try again after an error.
+    def may_retry(self, since: float, error: Exception) -> bool:
+        """Whether to retry after an error.
 
         Args:
-            since: when the try began, by the monotonic clock.
-            error: what came of it.
+            since: start of the failed transaction, on the monotonic clock.
+            error: its error.
         """
         with self._lock:
             first = self._since is None
@@ -126,20 +125,20 @@ class Outage:
         return waits
 
     def is_over(self) -> None:
-        """The server has answered."""
+        """Notes that the server has answered."""
         with self._lock:
             self._since = None
 
     def stop_waiting(self) -> None:
-        """From now on an outage is an error at once."""
+        """Makes an outage an error at once, from now on."""
         self._patient = False
 
 
 def is_locked(error: BaseException) -> bool:
-    """Whether an error, of SQLite or caused by one of it, says that another process holds the file's lock."""
+    """Whether an error, or its cause, is SQLite's about a file that another process has locked."""
     while error.__cause__ is not None:
         error = error.__cause__
-    # The lower byte is the plain code. Errors of the module itself, not of SQLite, have none.
+    # The lower byte is the primary code. Errors of the module itself have none.
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
@@ -147,12 +146,11 @@ def is_locked(error: BaseException) -> bool:
 def _is_away(error: StorageInternalError) -> bool:
     cause = error.__cause__
     if isinstance(cause, PendingRollbackError):
-        return True  # Optuna asked in another way after a connection broke, in the same transaction
+        return True  # Optuna went on with a transaction after its connection broke
     if not isinstance(cause, DBAPIError) or isinstance(cause.orig, sqlite3.Error):
         return False
     if cause.connection_invalidated:
         return True
-    # A connection that could not be made at all has no SQLSTATE, if nobody answered. psycopg's name for it,
-    # and that of psycopg2.
+    # The names of psycopg and psycopg2. A connection that nobody answered has no SQLSTATE.
     state = getattr(cause.orig, "sqlstate", None) or getattr(cause.orig, "pgcode", None)
     return isinstance(cause, OperationalError) and (state is None or str(state).startswith(AWAY))

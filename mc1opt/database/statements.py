@@ -1,6 +1,6 @@
-"""The SQL of a search's own writes: statements on an open connection, of which each atomic write has several.
+"""The SQL of atomic writes: statements on an open connection.
 
-What belongs into one transaction is the storage's business (`storage.py`).
+Not here: which statements form a transaction (`storage.py`).
 """
 
 import json
@@ -21,7 +21,7 @@ def study_of(connection: Connection, trial_id: int) -> int:
 
 
 def one_after_the_other(connection: Connection, study_id: int) -> None:
-    """Changes nothing, but one process after the other may do it, on a database server as well."""
+    """Locks the study until the end of the transaction, on SQLite and on servers, without a change."""
     connection.execute(
         sqlalchemy.text("UPDATE studies SET study_name = study_name WHERE study_id = :study"),
         {"study": study_id},
@@ -29,13 +29,13 @@ def one_after_the_other(connection: Connection, study_id: int) -> None:
 
 
 def begun_trials(connection: Connection, study_id: int) -> int:
-    """How many trials of a study have begun: all but those that wait."""
+    """Number of trials of a study in any state but WAITING."""
     statement = "SELECT COUNT(*) FROM trials WHERE study_id = :study AND state != 'WAITING'"
     return int(connection.execute(sqlalchemy.text(statement), {"study": study_id}).scalar_one())
 
 
 def begin(connection: Connection, trial_id: int, now: datetime) -> bool:
-    """WAITING -> RUNNING: whether the trial was waiting."""
+    """Sets a trial from WAITING to RUNNING; returns whether it was waiting."""
     changed = connection.execute(
         sqlalchemy.text(
             "UPDATE trials SET state = 'RUNNING', datetime_start = :now "
@@ -47,7 +47,7 @@ def begin(connection: Connection, trial_id: int, now: datetime) -> bool:
 
 
 def set_back(connection: Connection, trial_id: int) -> bool:
-    """RUNNING -> WAITING: whether the trial was running."""
+    """Sets a trial from RUNNING to WAITING; returns whether it was running."""
     changed = connection.execute(
         sqlalchemy.text("UPDATE trials SET state = 'WAITING' WHERE trial_id = :trial AND state = 'RUNNING'"),
         {"trial": trial_id},
@@ -70,7 +70,7 @@ def heartbeats(connection: Connection, study_id: int) -> dict[int, str]:
 def change_owner(
     connection: Connection, trial_id: int, expected: dict[str, Any] | None, owner: dict[str, Any] | None
 ) -> bool:
-    """Compare-and-swap: whoever comes second finds another owner."""
+    """Compare-and-swap of a trial's owner; returns whether it was `expected`."""
     changed = connection.execute(
         sqlalchemy.text(
             "UPDATE trial_user_attributes SET value_json = :owner "
@@ -84,14 +84,14 @@ def change_owner(
 def original_of(
     connection: Connection, study_id: int, trial_id: int, config_id: str, passed_over: Container[int]
 ) -> int | None:
-    """The number of the study's first other trial with this config that is no duplicate and has not failed.
+    """The number of the study's first other trial with this config that is no duplicate and not FAIL.
 
     Args:
         connection: the open transaction.
-        study_id: the study's.
-        trial_id: of the trial that is no original of its own.
-        config_id: the config's.
-        passed_over: ids of trials that count for nothing.
+        study_id: the study's id.
+        trial_id: the id of the trial itself, which is left out.
+        config_id: the config's identity.
+        passed_over: ids of foreign trials, which are left out.
     """
     rows = connection.execute(
         sqlalchemy.text(
@@ -112,7 +112,7 @@ def original_of(
 
 
 def own_distribution(connection: Connection, trial_id: int, name: str) -> str | None:
-    """The distribution, as JSON, that another trial of the study with an owner had for a parameter."""
+    """The distribution (JSON) of a parameter in another trial of the study that has an owner."""
     row = connection.execute(
         sqlalchemy.text(
             "SELECT distribution_json FROM trial_params JOIN trials USING (trial_id) "
@@ -126,7 +126,7 @@ def own_distribution(connection: Connection, trial_id: int, name: str) -> str | 
 
 
 def read_attribute(connection: Connection, trial_id: int, key: str) -> Any:
-    """A user attribute of a trial, which nobody else changes until the transaction ends; None without it."""
+    """A user attribute of a trial, locked until the end of the transaction; None if it is missing."""
     connection.execute(
         sqlalchemy.text("UPDATE trials SET number = number WHERE trial_id = :trial"), {"trial": trial_id}
     )

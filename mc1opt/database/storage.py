@@ -1,12 +1,11 @@
-"""The study database: the few writes that must be atomic.
+"""The study database: Optuna's RDBStorage with a few atomic writes for several threads and processes.
 
-Optuna's RDBStorage does the work. Ours adds what several threads and processes need: a waiting trial is
-taken by compare-and-swap, together with the name of its owner; an interrupted one is set back only by whoever
-sees the owner that died; and a process that was taken for dead finds that out when it writes.
+A waiting trial is taken by compare-and-swap, together with its owner; an interrupted one is set back only if
+its owner is still the dead one; and a process that was presumed dead finds out when it writes.
 
-A SQLite file keeps its rollback journal. Write-ahead logging would let others read during a write, which they
-wait for milliseconds now; it would bring two more files without which the database is not whole, and a bug
-that damages databases in the SQLite of most Pythons (the WAL-reset bug, before 3.51.3).
+A SQLite file keeps its rollback journal. Write-ahead logging would let others read during a write, which
+takes milliseconds; it would add two files without which the database is incomplete, and a bug that damages
+databases in the SQLite of most Pythons (the WAL-reset bug, before 3.51.3).
 """
 
 import contextlib
@@ -35,7 +34,7 @@ from mc1opt.database.records import CONFIG_ID, DUPLICATE_OF, OWNER
 from mc1opt.database.retry import DatabaseError, Outage, retried, through_outages
 
 BUSY_TIMEOUT_SECONDS = 20.0
-"""How long a statement waits for another process's lock on a SQLite file."""
+"""Seconds that a statement waits for another process's lock on a SQLite file."""
 
 
 class StudyStorage(RDBStorage):
@@ -43,8 +42,8 @@ class StudyStorage(RDBStorage):
 
     Args:
         url: an SQLAlchemy URL.
-        owner: who runs the trials that this process takes, as JSON values; None for one that only reads.
-        threads: how many threads use it at once.
+        owner: owner of the trials that this process takes (`this_owner`); None for a process that only reads.
+        threads: number of threads that use it at once.
     """
 
     def __init__(self, url: str, owner: dict[str, Any] | None, threads: int) -> None:
@@ -60,7 +59,7 @@ class StudyStorage(RDBStorage):
         options = {"pool_size": threads + 4, "connect_args": arguments, "pool_pre_ping": not is_sqlite}
         super().__init__(url, engine_kwargs=options)
 
-    # What a search has Optuna's own methods do; those below are patient, too.
+    # Optuna's methods that a search uses, with retries.
     get_all_studies = retried(RDBStorage.get_all_studies)
     get_study_id_from_name = retried(RDBStorage.get_study_id_from_name)
     get_study_name_from_id = retried(RDBStorage.get_study_name_from_id)
@@ -75,9 +74,9 @@ class StudyStorage(RDBStorage):
     set_trial_system_attr = retried(RDBStorage.set_trial_system_attr)
     record_heartbeat = retried(RDBStorage.record_heartbeat)
 
-    @through_outages  # a lock Optuna waits for itself, as long
+    @through_outages  # Optuna itself retries while the file is locked
     def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
-        """A new trial has its owner from its first moment, or a kill in between would leave it to nobody."""
+        """Creates a trial with its owner in one transaction: a kill in between would leave it ownerless."""
         if template_trial is None:
             template_trial = optuna.trial.create_trial(state=TrialState.RUNNING)
             template_trial.datetime_start = datetime.now()
@@ -92,16 +91,15 @@ class StudyStorage(RDBStorage):
 
     @contextlib.contextmanager
     def room_for(self, begun: int) -> Iterator[None]:
-        """This thread takes a trial inside only where fewer of the study have begun, by whatever process.
+        """Inside the block, this thread takes a trial only if fewer than `begun` of the study have begun.
 
-        It is counted and taken in one transaction, so that processes that count at the same time don't all
-        find room.
+        It counts and takes in one transaction: processes that count at the same time do not all take one.
 
         Args:
-            begun: trials in any state but WAITING, finished ones among them.
+            begun: trials in any state but WAITING, of all processes.
 
         Raises:
-            NoRoomError: from what would have taken one.
+            NoRoomError: from `ask`.
         """
         self._room.most = begun
         try:
@@ -118,14 +116,13 @@ class StudyStorage(RDBStorage):
 
     @contextlib.contextmanager
     def writing_parameters_together(self) -> Iterator[None]:
-        """The parameters that this thread sets inside are written at the end, in one transaction.
+        """Writes the parameters that this thread sets inside the block in one transaction at its end.
 
-        A search space has some 25 of them, and each transaction waits for the disk. A process that dies
-        inside leaves a trial without parameters, whose draws come out the same when it is taken up.
+        A search space has some 25 parameters, and each transaction waits for the disk. A process that dies
+        inside leaves a trial without parameters, which draws the same ones when it is taken up.
 
         Raises:
-            ValueError: a parameter has another range than in earlier trials of the study, those of other
-                programs left out.
+            ValueError: a parameter has another range than in earlier trials of mc1opt's in the study.
         """
         rows: list[Any] = []
         self._drawn.rows = rows
@@ -140,7 +137,7 @@ class StudyStorage(RDBStorage):
     def _write_parameters(self, rows: list[Any]) -> None:
         with _create_scoped_session(self.scoped_session, True) as session:
             for trial_id, name, value, distribution, known in rows:
-                # Optuna compares with any trial's: one of another program would have all of ours refused.
+                # Optuna compares with any trial: a foreign one would make it refuse all of ours.
                 before = known or _own_distribution(session.connection(), trial_id, name) or distribution
                 self._set_trial_param_without_commit(session, trial_id, name, value, distribution, before)
 
@@ -157,7 +154,7 @@ class StudyStorage(RDBStorage):
         if rows is None:
             super()._set_trial_param(*row)
             return
-        # Now, because Optuna takes what raises no error for the study's, and compares later trials with it.
+        # Checked now: without an error, Optuna would compare later trials with this distribution.
         if previous_distribution is None:
             previous_distribution = self._read_own_distribution(trial_id, param_name)
         if previous_distribution is not None:
@@ -171,11 +168,11 @@ class StudyStorage(RDBStorage):
 
     @contextlib.contextmanager
     def writing_study_attributes_together(self) -> Iterator[None]:
-        """The system attributes of studies that this thread sets inside are written at the end, all or none.
+        """Writes the study system attributes that this thread sets inside the block in one transaction.
 
-        One transaction, and none for what is stored already. optuna-dashboard keeps notes and figures in
-        pieces of 2,045 characters, and writes one after the other: each would wait for the disk, and who
-        reads in between would get the pieces of two figures. What is read inside is as it was before.
+        Unchanged ones are not written. optuna-dashboard stores notes and figures in pieces of 2,045
+        characters: each would wait for the disk, and a reader in between would see pieces of two figures.
+        Reads inside the block do not see the writes.
         """
         attributes: dict[tuple[int, str], Any] = {}
         self._noted.attributes = attributes
@@ -212,7 +209,7 @@ class StudyStorage(RDBStorage):
         """As Optuna's, for a trial of this process.
 
         Raises:
-            LostTrialError: it is another one's by now.
+            LostTrialError: the trial now belongs to another process.
         """
         with _create_scoped_session(self.scoped_session, True) as session:
             self._require_own(session.connection(), trial_id)
@@ -222,22 +219,22 @@ class StudyStorage(RDBStorage):
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
-        """As Optuna's, but WAITING -> RUNNING is one conditional UPDATE that names the owner too.
+        """As Optuna's, but WAITING -> RUNNING is one transaction that also sets the owner.
 
-        Optuna reads the state and then writes it; two processes that read WAITING at the same time would
-        both train the trial on SQLite, which has no SELECT FOR UPDATE.
+        Optuna reads the state and then writes it; on SQLite, which has no SELECT FOR UPDATE, two processes
+        that read WAITING at the same time would both train the trial.
 
         Raises:
-            LostTrialError: a trial that shall end is another process's by now.
+            LostTrialError: a trial to end now belongs to another process.
         """
         if state == TrialState.RUNNING and trial_id in self._in_training:
-            # It was set back because this process was silent. A thread of it still trains it, and finds that
-            # out when it writes; until then it would pass for the new owner.
+            # Set back because this process was silent, while a thread of it still trains the trial. That
+            # thread finds out when it writes, but not if this process became the owner again.
             return False
         if state != TrialState.RUNNING:
             with _create_scoped_session(self.scoped_session) as session:
                 self._require_own(session.connection(), trial_id)
-                # In the same session, and so in the same transaction: there is one for each thread.
+                # The same transaction: sessions are per thread.
                 return super().set_trial_state_values(trial_id, state, values)
         now = datetime.now(UTC).replace(tzinfo=None)
         with self._transaction() as connection:
@@ -250,17 +247,17 @@ class StudyStorage(RDBStorage):
         return False
 
     def hold(self, trial_id: int) -> None:
-        """A thread of this process trains the trial: until `release` this process does not take it again."""
+        """Notes that a thread of this process trains the trial; until `release` it is not taken again."""
         with self._lock:
             self._in_training.add(trial_id)
 
     def release(self, trial_id: int) -> None:
-        """No thread of this process trains the trial any more."""
+        """Notes that no thread of this process trains the trial any more."""
         with self._lock:
             self._in_training.discard(trial_id)
 
     def trials_in_training(self) -> list[int]:
-        """The ids of the trials that this process trains now."""
+        """The ids of the trials that this process is training."""
         with self._lock:
             return sorted(self._in_training)
 
@@ -268,9 +265,9 @@ class StudyStorage(RDBStorage):
     def set_back_to_waiting(
         self, trial_id: int, expected_owner: dict[str, Any] | None, attributes: dict[str, Any]
     ) -> bool:
-        """RUNNING -> WAITING with `attributes`, if the trial still belongs to `expected_owner`.
+        """RUNNING -> WAITING with `attributes` in one transaction, if the owner is still `expected_owner`.
 
-        One transaction: whoever comes second finds another owner and leaves the trial alone.
+        Returns whether it was: of several processes only the first one succeeds.
         """
         with self._transaction() as connection:
             if not statements.change_owner(connection, trial_id, expected_owner, None):
@@ -284,23 +281,23 @@ class StudyStorage(RDBStorage):
 
     @retried
     def take_over(self, trial_id: int, expected_owner: dict[str, Any] | None) -> bool:
-        """Makes this process the owner of a trial, if it still belongs to `expected_owner`."""
+        """Makes this process the owner, if the owner is still `expected_owner`; returns whether it was."""
         with self._transaction() as connection:
             return statements.change_owner(connection, trial_id, expected_owner, self.owner)
 
     @retried
     def set_user_attributes(self, trial_id: int, attributes: dict[str, Any]) -> None:
-        """Writes several user attributes of any trial in one transaction: one wait for the disk."""
+        """Writes user attributes of any trial in one transaction."""
         with self._transaction() as connection:
             for key, value in attributes.items():
                 statements.write_attribute(connection, trial_id, key, value)
 
     @retried
     def set_own_attributes(self, trial_id: int, attributes: dict[str, Any]) -> None:
-        """Writes several user attributes of a trial that this process runs, in one transaction.
+        """Writes user attributes of a trial of this process in one transaction.
 
         Raises:
-            LostTrialError: it is another process's by now.
+            LostTrialError: the trial now belongs to another process.
         """
         with self._transaction() as connection:
             self._require_own(connection, trial_id)
@@ -311,22 +308,22 @@ class StudyStorage(RDBStorage):
     def claim_config(
         self, trial_id: int, attributes: dict[str, Any], passed_over: Container[int] = ()
     ) -> int | None:
-        """Writes attributes of a trial that this process runs, its config id among them, and its original.
+        """Writes attributes of a trial of this process, its config id among them, and its original if any.
 
-        In one transaction: of two processes that have drawn the same config one comes first, and a process
-        that dies leaves no trial waiting that others take for the original of its own original.
+        One transaction: of two processes that have drawn the same config one is first, and a process that
+        dies leaves no trial that is taken for the original of its own original.
 
         Args:
-            trial_id: the trial's.
-            attributes: what is written.
-            passed_over: ids of trials that are no original, whatever their attributes say.
+            trial_id: the trial's id.
+            attributes: user attributes to write.
+            passed_over: ids of foreign trials, which are never the original.
 
         Returns:
-            The number of the study's other trial that has trained this config or is to train it, if there is
-            one: one that the world's fault has ended is none, nor is a duplicate.
+            The number of the other trial of the study that trains or trained this config; None without one.
+            Neither a FAIL nor a duplicate counts.
 
         Raises:
-            LostTrialError: the trial is another process's by now.
+            LostTrialError: the trial now belongs to another process.
         """
         with self._transaction() as connection:
             study_id = statements.study_of(connection, trial_id)
@@ -334,7 +331,7 @@ class StudyStorage(RDBStorage):
             self._require_own(connection, trial_id)
             config = attributes[CONFIG_ID]
             original = statements.original_of(connection, study_id, trial_id, config, passed_over)
-            connection.execute(  # of an interrupted start, when there may have been another original
+            connection.execute(  # an interrupted attempt may have had another original
                 sqlalchemy.text("DELETE FROM trial_user_attributes WHERE trial_id = :trial AND key = :key"),
                 {"trial": trial_id, "key": DUPLICATE_OF},
             )
@@ -345,9 +342,9 @@ class StudyStorage(RDBStorage):
 
     @retried
     def change_user_attribute(self, trial_id: int, key: str, change: Callable[[Any], Any]) -> None:
-        """Replaces a user attribute of any trial by what `change` makes of it (None: there is none).
+        """Replaces a user attribute of any trial by `change` of it (None if missing), in one transaction.
 
-        One transaction: what another process writes at the same time is not lost.
+        Concurrent writes of other processes are not lost.
         """
         with self._transaction() as connection:
             value = change(statements.read_attribute(connection, trial_id, key))
@@ -355,16 +352,16 @@ class StudyStorage(RDBStorage):
 
     @retried
     def heartbeats(self, study_id: int) -> dict[int, str]:
-        """The last heartbeat of each running trial that has one, by trial id: a time in the database's words.
+        """The last heartbeat of each running trial that has one, by trial id: a time as text.
 
-        Only whether it changes says something: clocks of two machines differ, and jump.
+        Only its changes are meaningful: clocks of two machines differ, and jump.
         """
         with self._transaction() as connection:
             return statements.heartbeats(connection, study_id)
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
-        """One process at a time, for making a study with all that belongs to it: SQLite and PostgreSQL."""
+        """Lets one process at a time create a study with all its parts, on SQLite and PostgreSQL."""
         try:
             with locked_database(self.url):
                 yield
@@ -372,17 +369,17 @@ class StudyStorage(RDBStorage):
             raise DatabaseError(error) from error
 
     def _require_own(self, connection: sqlalchemy.Connection, trial_id: int) -> None:
-        """Holds on to the trial's owner until the end of the transaction.
+        """Locks the trial's owner until the end of the transaction.
 
         Raises:
-            LostTrialError: it is another one than this process.
+            LostTrialError: the trial now belongs to another process.
         """
         if not statements.change_owner(connection, trial_id, self.owner, self.owner):
             raise LostTrialError(f"trial {trial_id} belongs to another process")
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlalchemy.Connection]:
-        """A transaction whose errors are Optuna's, so that callers have one kind to handle."""
+        """A transaction that raises Optuna's errors instead of SQLAlchemy's."""
         try:
             with self.engine.begin() as connection:
                 yield connection
@@ -391,6 +388,6 @@ class StudyStorage(RDBStorage):
 
 
 def _own_distribution(connection: sqlalchemy.Connection, trial_id: int, name: str) -> BaseDistribution | None:
-    """What a parameter was drawn from in another trial of ours; None if in none."""
+    """The distribution of a parameter in another trial of mc1opt's; None without one."""
     stored = statements.own_distribution(connection, trial_id, name)
     return None if stored is None else json_to_distribution(stored)

@@ -1,4 +1,4 @@
-"""What there is: study definitions, stored studies; reading one and deleting one."""
+"""Reads and deletes stored studies."""
 
 import dataclasses
 import shutil
@@ -20,10 +20,10 @@ from mc1opt.errors import StorageError
 
 
 def read_study(storage: str, name: str, trial: int | None = None) -> StudyRecord:
-    """The record of a stored study, with all trials or only one of them.
+    """The record of a stored study, with all trials or only one.
 
     Raises:
-        StorageError: there is no such database or study, or it is another program's, with several objectives.
+        StorageError: there is no such database or study, or the study has several objectives.
         UsageError: the study has no such trial.
     """
     study = load_study(open_storage(storage, create=False), name)
@@ -38,7 +38,7 @@ def read_study(storage: str, name: str, trial: int | None = None) -> StudyRecord
 
 
 def claim_study(storage: str, name: str) -> None:
-    """Prepares a stored study for new files of it: they are its own, and it may be renamed afterwards.
+    """Prepares a stored study for new files: gives it a folder of its own, which survives a renaming.
 
     Raises:
         StorageError: there is no such database or study, or files cannot be copied.
@@ -46,7 +46,7 @@ def claim_study(storage: str, name: str) -> None:
     database = open_storage(storage, create=False)
     try:
         study = load_study(database, name)
-        if records.STUDY_DEFINITION in study.user_attrs:  # else it is another program's
+        if records.STUDY_DEFINITION in study.user_attrs:  # else another program's study
             make_own(study, database)
             keep_folder(study)
     finally:
@@ -56,18 +56,18 @@ def claim_study(storage: str, name: str) -> None:
 
 @dataclass(frozen=True)
 class StudyToDelete:
-    """A stored study that is about to be deleted."""
+    """A stored study to delete."""
 
     database: StudyStorage
     storage: str
     name: str
     trials: int
     folder: str
-    """The name of the folder of its files."""
+    """See `mc1opt.database.records.study_folder_name`."""
 
 
 def open_for_deletion(storage: str, name: str) -> StudyToDelete:
-    """Looks whether a stored study can be deleted.
+    """Checks that a stored study can be deleted.
 
     Raises:
         StorageError: there is no such study, or a process is training its trials.
@@ -81,7 +81,7 @@ def open_for_deletion(storage: str, name: str) -> StudyToDelete:
 
 
 def _refuse_if_running(name: str, trials: Sequence[FrozenTrial]) -> None:
-    """Refuses where a process of this machine trains trials, or trains them again with new seeds."""
+    """Raises StorageError if a process of this machine trains or confirms trials."""
     own = [trial for trial in trials if not records.foreign(trial)]
     owners = [trial.user_attrs[records.OWNER] for trial in own if trial.state == TrialState.RUNNING]
     owners += [claim["owner"] for trial in own for claim in trial.user_attrs.get(records.CONFIRMING, [])]
@@ -93,13 +93,13 @@ def _refuse_if_running(name: str, trials: Sequence[FrozenTrial]) -> None:
 
 
 def delete_study(victim: StudyToDelete) -> list[str]:
-    """Deletes a study's trials, their files and kept weights.
+    """Deletes a study with its trials, their files and kept weights.
 
     Returns:
-        The studies that share its weights, a copy or its original: for them these stay.
+        The names of studies that share its weights, copies or its original, for which the weights are kept.
 
     Raises:
-        StorageError: a process has begun to train its trials meanwhile.
+        StorageError: a process has meanwhile begun to train its trials.
     """
     study = load_study(victim.database, victim.name)
     _refuse_if_running(victim.name, study.get_trials(deepcopy=False))

@@ -1,7 +1,4 @@
-"""A trial that this process runs; and the ids and system attributes that Optuna keeps private.
-
-Nothing outside `mc1opt.database` names a private member of Optuna.
-"""
+"""A trial that this process runs, and access to ids and system attributes that Optuna keeps private."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -15,13 +12,12 @@ from mc1opt.database.storage import StudyStorage
 
 
 class OwnTrial:
-    """A trial that this process runs: all that is written on it from asking to telling.
+    """A trial that this process runs: all writes from asking to telling.
 
-    Each write raises `LostTrialError` once the trial belongs to another process or has been ended from
-    outside.
+    Each write raises `LostTrialError` once the trial belongs to another process or was ended from outside.
 
     Args:
-        asked: the trial as Optuna's `ask` gives it; search spaces and pruners take it.
+        asked: the trial that Optuna's `ask` returned, for search space and pruner.
         storage: the study database, with this process as owner.
     """
 
@@ -33,7 +29,7 @@ class OwnTrial:
         self._reported = dict(asked._cached_frozen_trial.intermediate_values)
 
     def stored(self) -> FrozenTrial:
-        """The trial as the database has it."""
+        """The trial as stored."""
         return self._storage.get_trial(self.id)
 
     def write(self, attributes: Mapping[str, Any]) -> None:
@@ -41,28 +37,27 @@ class OwnTrial:
         self._storage.set_own_attributes(self.id, dict(attributes))
 
     def claim_config(self, attributes: Mapping[str, Any]) -> bool:
-        """Writes user attributes, the config id among them; whether the config is new to the study.
+        """Writes user attributes, the config id among them; returns whether the config is new to the study.
 
-        See `StudyStorage.claim_config`; trials of other programs are never the original.
+        See `StudyStorage.claim_config`.
         """
         trials = self.asked.study.get_trials(deepcopy=False)
         foreign = {other._trial_id for other in trials if records.foreign(other)}
         return self._storage.claim_config(self.id, dict(attributes), foreign) is None
 
     def set_constraint(self, key: str, violation: float) -> None:
-        """Sets a constraint, unless an interrupted attempt has set it before."""
+        """Sets a constraint, unless an interrupted attempt has set it."""
         if key not in self.stored().constraints:
             self.asked.set_constraint(key, violation)
 
     def report(self, value: float, epoch: int) -> bool:
         """Reports the value of an epoch, once.
 
-        A trial that was interrupted reports some epochs again. Their values are replaced where they differ:
-        a GPU, trained again, gives other last bits.
+        An interrupted trial reports some epochs again. Different values are replaced: on a GPU, repeated
+        training may differ in the last bits.
 
         Returns:
-            Whether the pruner may be asked now. Where a later epoch was reported before, it has been asked,
-            and let the trial go on.
+            Whether to ask the pruner. It was asked before if a later epoch was reported, and kept the trial.
         """
         before = self._reported.get(epoch)
         if before is None:
@@ -74,40 +69,40 @@ class OwnTrial:
         return epoch == max(self._reported)
 
     def tell(self, value: float | None = None, state: TrialState | None = None) -> FrozenTrial:
-        """Ends the trial; the trial as it is stored then."""
+        """Ends the trial; returns it as stored."""
         try:
             self.asked.study.tell(self.asked, value, state=state)
         except ValueError as error:
-            # Optuna looks at the state before it writes, and so before the storage looks at the owner.
+            # Optuna checks the state before it writes, and so before the storage checks the owner.
             if self.stored().state == TrialState.RUNNING:
                 raise
-            raise LostTrialError(f"trial {self.number} is not running any more") from error
+            raise LostTrialError(f"trial {self.number} is no longer running") from error
         return self.stored()
 
     def set_back(self) -> FrozenTrial:
-        """Sets the trial back to waiting, so that it is asked for again; the trial as it is stored then."""
+        """Sets the trial back to waiting, so that it is asked for again; returns it as stored."""
         times = self.stored().user_attrs.get(records.INTERRUPTED, 0) + 1
         self._storage.set_back_to_waiting(self.id, self._storage.owner, {records.INTERRUPTED: times})
         return self.stored()
 
 
 def trial_id(trial: FrozenTrial) -> int:
-    """A trial's id, unique in its database."""
+    """A trial's id in its database."""
     return trial._trial_id
 
 
 def study_id(study: optuna.Study) -> int:
-    """A study's id, unique in its database."""
+    """A study's id in its database."""
     return study._study_id
 
 
 def frozen(trial: optuna.Trial) -> FrozenTrial:
-    """A trial as its study stores it."""
+    """A trial as stored."""
     return trial.study._storage.get_trial(trial._trial_id)
 
 
 def trials_by_id(study: optuna.Study, ids: Iterable[int]) -> dict[int, optuna.Trial]:
-    """Those of the trials with these ids that belong to the study, for writing on them."""
+    """The study's trials among these ids, writable."""
     own = {trial._trial_id for trial in study.get_trials(deepcopy=False)}
     return {each: optuna.Trial(study, each) for each in sorted(own.intersection(ids))}
 

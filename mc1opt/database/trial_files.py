@@ -1,6 +1,6 @@
-"""Files of a study's trials: the kept weights of the best ones, and the checkpoints of those in training.
+"""Paths and deletion of trials' files: kept weights of the best, and checkpoints of running trials.
 
-Where they lie, and which ones go. What is in them is the training's business.
+Not here: the content of the files (the training).
 """
 
 import contextlib
@@ -22,34 +22,34 @@ from mc1opt.files import delete
 _WEIGHTS = re.compile(r"trial-(\d+)\.safetensors")
 _CHECKPOINT = re.compile(r"trial-(\d+)(?:-again-(\d+))?\.checkpoint")
 _UNFINISHED = re.compile(r"\.(.+)\.\d+\.tmp")
-"""What a killed process was writing: the file's name, and the process's number."""
+"""An unfinished file of a killed process: the file's name and the process id."""
 
 
 def study_folder(parent: Path, study: str) -> Path:
-    """The folder of a study below `parent`, whatever characters the study's name has."""
+    """The folder of a study below `parent`, for any study name."""
     return parent / folder_name(study, "study")
 
 
 def weights_path(folder: Path, number: int) -> Path:
-    """Where the weights of a trial lie."""
+    """The path of a trial's weights."""
     return folder / f"trial-{number:05d}.safetensors"
 
 
 def checkpoint_path(folder: Path, number: int) -> Path:
-    """Where the checkpoint of a trial lies while it is in training, or waits to go on."""
+    """The path of the checkpoint of a running or interrupted trial."""
     return folder / f"trial-{number:05d}.checkpoint"
 
 
 def confirmation_checkpoint_path(folder: Path, number: int, seed: int) -> Path:
-    """Where the checkpoint lies while a trial's config is trained again with a new seed."""
+    """The path of the checkpoint of a confirmation."""
     return folder / f"trial-{number:05d}-again-{seed}.checkpoint"
 
 
 def keep_best_weights(folder: Path, trials: Iterable[FrozenTrial], keep: int) -> None:
-    """Deletes the weights of completed trials but for the best; those of running trials stay.
+    """Deletes the weights of complete trials except the best.
 
-    The best are the `keep` with the highest values, and the `keep` that promise most: one that new trainings
-    have confirmed is not to lose its weights to others that were lucky once.
+    The best are the `keep` first by value and the `keep` first by expected accuracy: a confirmed trial must
+    not lose its weights to trials that were lucky once.
     """
     complete = [records.trial_record(trial) for trial in trials if records.outcome(trial) == "complete"]
     best = {
@@ -73,14 +73,14 @@ def kept_weights(folder: Path) -> dict[int, Path]:
 
 
 def tidy(folder: Path, trials: Sequence[FrozenTrial], keep: int) -> None:
-    """Deletes what killed processes have left: files of trials that have ended, and files written by half.
+    """Deletes the leftovers of killed processes: files of ended trials, and partly written files.
 
-    Files of trials that are passed over stay: a newer mc1opt may have written them.
+    Files of foreign trials stay: a newer mc1opt may have written them.
 
     Args:
-        folder: the study's; it need not exist.
-        trials: all of the study, in the order of their numbers.
-        keep: how many of the best completed trials keep their weights.
+        folder: the study's folder; it need not exist.
+        trials: all trials of the study, by number.
+        keep: see `keep_best_weights`.
     """
     for path in folder.glob("*") if folder.is_dir() else ():
         unfinished = _UNFINISHED.fullmatch(path.name)
@@ -98,18 +98,18 @@ def tidy(folder: Path, trials: Sequence[FrozenTrial], keep: int) -> None:
 
 
 def copy_files(source: Path, target: Path, trials: int) -> None:
-    """Gives a copy of a study what the folder of the original has of its trials.
+    """Copies trials' files of a study to the folder of its copy.
 
-    By links where the file system has them: these files are written as a whole under another name, and never
-    changed. What another process deletes meanwhile is left out.
+    Uses hard links if the file system has them: these files are replaced as a whole, never changed. Files
+    that another process deletes meanwhile are left out.
 
     Args:
         source: the original's folder; it need not exist.
-        target: the copy's; it must not exist.
-        trials: how many the copy has. What the original has trained since is not the copy's.
+        target: the copy's folder; it must not exist.
+        trials: number of trials of the copy; files of later trials are left out.
 
     Raises:
-        OSError: they cannot be copied.
+        OSError: a file cannot be copied.
     """
     for path in source.glob("trial-*"):
         match = _WEIGHTS.fullmatch(path.name) or _CHECKPOINT.fullmatch(path.name)
@@ -124,7 +124,7 @@ def copy_files(source: Path, target: Path, trials: int) -> None:
 
 
 def _is_left(trial: FrozenTrial, name: re.Match[str], unfinished: bool) -> bool:
-    """Whether a trial's file is of no use: for one that is being written, that is known if nobody trains."""
+    """Whether a trial's file is of no use; an unfinished file, if nobody trains the trial."""
     if unfinished:
         return trial.state != TrialState.RUNNING and not _is_claimed(trial, name)
     if not trial.state.is_finished():
@@ -138,7 +138,7 @@ def _is_left(trial: FrozenTrial, name: re.Match[str], unfinished: bool) -> bool:
 
 
 def _is_claimed(trial: FrozenTrial, name: re.Match[str]) -> bool:
-    """Whether a process that may live trains the trial's config again, with the seed of this checkpoint."""
+    """Whether a process that may be alive trains the confirmation of this checkpoint."""
     seed = name.group(2) if name.re is _CHECKPOINT else None
     return any(
         str(claim["seed"]) == seed and is_dead(claim["owner"]) is not True

@@ -1,7 +1,7 @@
-"""What people see of a search and of studies: lines, the live view, tables, pictures.
+"""Shows searches and studies: plain lines, the live view, tables, pictures.
 
-pictures  learning curve, confusions and misclassified images as PNG
-progress  counts, the time left, plain lines
+progress  counts, time left, plain lines
 live      the live view of a terminal
 tables    studies and trials as lines of text
+pictures  learning curve, confusion matrix and misclassified images as PNG
 """

@@ -1,4 +1,4 @@
-"""The live view of a terminal: what is in training, what is best, how long it still takes."""
+"""The live view of a search on a terminal: running trials, the best, the time left."""
 
 import contextlib
 import math
@@ -12,32 +12,26 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from mc1opt.display.progress import (
-    Display,
-    PlainProgress,
-    RunningTrial,
-    SearchProgress,
-    record_summary,
-)
+from mc1opt.display.progress import Display, PlainProgress, RunningTrial, SearchProgress, record_summary
 from mc1opt.search.observers import Observer, SearchEnded, SearchStarted
 from mc1opt.text import duration
 
 REDRAW_SECONDS = 0.2
-"""At least so much time is between two drawings of the view, however much happens."""
+"""Least seconds between two drawings of the view."""
 RECENT = 4
-"""Ended trials that stay in view."""
+"""Ended trials in view."""
 OTHER_LINES = 8
-"""Lines that are kept free for all but the running trials, on a terminal with more trials than lines."""
+"""Lines reserved for all but the running trials, on a terminal with more trials than lines."""
 
 
 class LiveProgress(Display):
-    """A view that redraws itself: a line for each running trial, the counts, the best, the time left.
+    """A view that is redrawn: a line for each running trial, the counts, the best, the time left.
 
-    A context manager: at its end the terminal is as it was, also where the search raises.
+    A context manager: its end restores the terminal, even if the search raises.
 
     Args:
         console: the terminal.
-        now: the clock, monotonic, in seconds.
+        now: a monotonic clock, in seconds.
     """
 
     def __init__(self, console: Console, now: Callable[[], float] = time.monotonic) -> None:
@@ -49,10 +43,10 @@ class LiveProgress(Display):
 
     def write(self, line: str) -> None:
         """See `Display`."""
-        self._console.print(Text(line))  # as it is: no markup, no emoji
+        self._console.print(Text(line))  # unchanged: no markup, no emoji
 
     def happened(self, what: str) -> None:
-        """See `Display`. The newest comes first: a narrow terminal cuts off the end."""
+        """See `Display`. The newest is first: a narrow terminal cuts off the end."""
         self._recent = [what, *self._recent][:RECENT]
 
     def study_started(self, search: SearchStarted) -> None:
@@ -96,7 +90,7 @@ def _running_table(progress: SearchProgress, now: float, rows: int) -> Table:
     table = Table(box=None, pad_edge=False, show_header=bool(progress.running), header_style="dim")
     for column in ("trial", "epoch", "accuracy", "to best", "time"):
         table.add_column(column, no_wrap=True)
-    table.add_column("config")  # may be wrapped, as far as the table knows: this column is the one to shrink
+    table.add_column("config")  # without no_wrap, so that this column is the one that shrinks
     running = sorted(progress.running, key=lambda trial: trial.number)
     for trial in running[:rows]:
         summary = Text(trial.summary, no_wrap=True, overflow="ellipsis")

@@ -1,6 +1,6 @@
-"""Pictures of a training's results, as PNG: its learning curve, its confusions, the images it got wrong.
+"""Pictures of a training's results as PNG: learning curve, confusion matrix, misclassified images.
 
-Matplotlib draws them with its object interface: no window system, no state that others share, any thread.
+Matplotlib's object interface draws them: without a window system or shared state, in any thread.
 """
 
 import io
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 IMAGES_A_CLASS = 8
-"""Wrongly classified images in a row of the sheet."""
+"""Misclassified images per row of the sheet."""
 
 
 def learning_curve_picture(title: str, accuracies: Sequence[float], losses: Sequence[float]) -> bytes:
-    """Validation accuracy, and training loss where it is known, by epoch.
+    """Validation accuracy, and training loss if known, by epoch.
 
     Args:
         title: above the picture.
-        accuracies: shares of 1, one an epoch.
-        losses: one an epoch, or none.
+        accuracies: one per epoch, in 0..1.
+        losses: one per epoch, or empty.
 
     Returns:
         A PNG file.
@@ -50,11 +50,11 @@ def learning_curve_picture(title: str, accuracies: Sequence[float], losses: Sequ
 
 
 def confusion_picture(title: str, confusion: Sequence[Sequence[int]]) -> bytes:
-    """A confusion matrix as counts, coloured by their share of the true class.
+    """A confusion matrix of counts, coloured by their share of the true class.
 
     Args:
         title: above the picture.
-        confusion: images by true class (row) and decision (column), 10 x 10.
+        confusion: 10 x 10 counts, by true class (row) and decision (column).
 
     Returns:
         A PNG file.
@@ -76,20 +76,20 @@ def confusion_picture(title: str, confusion: Sequence[Sequence[int]]) -> bytes:
 def misclassified_picture(
     title: str, images: NDArray[np.uint8], labels: NDArray[np.int64], decisions: NDArray[np.int64]
 ) -> bytes:
-    """Wrongly classified images, a row for each true class; below each is what it was taken for.
+    """Misclassified images in a row for each true class, with the decision below each image.
 
     Args:
         title: above the picture.
-        images: N x 3 x 32 x 32, RGB; of each class the first `IMAGES_A_CLASS` are shown.
+        images: N x 3 x 32 x 32, RGB; the first `IMAGES_A_CLASS` of each class are shown.
         labels: N, the true classes.
         decisions: N.
 
     Returns:
         A PNG file.
     """
-    cell = (IMAGE_SIZE + 12, IMAGE_SIZE + 14)  # the text below, and a gap
+    cell = (IMAGE_SIZE + 12, IMAGE_SIZE + 14)  # room for the text below, and a gap
     sheet = np.full((len(CLASS_NAMES) * cell[0], IMAGES_A_CLASS * cell[1], 3), 255, dtype=np.uint8)
-    # One picture with texts in it: eighty pictures side by side take Matplotlib seconds.
+    # One image with text in it: eighty images take Matplotlib seconds.
     figure = _figure(8.0, 9.0, left=0.12, right=0.99, bottom=0.01)
     axes = figure.add_subplot()
     for row in range(len(CLASS_NAMES)):
@@ -108,19 +108,19 @@ def misclassified_picture(
 
 
 def _figure(width: float, height: float, *, left: float, right: float, bottom: float) -> "Figure":
-    """Inches, at 100 pixels each, and margins as shares of them."""
+    """An empty figure: size in inches of 100 pixels, margins as shares of the size."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=100)
     FigureCanvasAgg(figure)
-    # Fixed margins: a layout that looks for the best ones draws each picture twice.
+    # Fixed margins: an automatic layout draws each picture twice.
     figure.subplots_adjust(left=left, right=right, bottom=bottom, top=0.93)
     return figure
 
 
 def _png(figure: "Figure") -> bytes:
-    """The same bytes for the same picture: without the name of the program that drew it."""
+    """The figure as PNG; without metadata, so that equal pictures have equal bytes."""
     file = io.BytesIO()
     figure.savefig(file, format="png", metadata={"Software": None})
     return file.getvalue()

@@ -1,7 +1,7 @@
-"""What a search has done so far, and plain lines that say it.
+"""The progress of a search, and plain lines that show it.
 
-`SearchProgress` counts and estimates; `PlainProgress` prints a line for each finished trial. The live view of
-a terminal is in `mc1opt.display.live`, from the same counts.
+`SearchProgress` counts and estimates; `PlainProgress` prints a line for each ended trial. Not here: the live
+view of a terminal (`mc1opt.display.live`), from the same counts.
 """
 
 import itertools
@@ -19,12 +19,12 @@ from mc1opt.spec import EpochResult
 from mc1opt.text import SILENCE_SECONDS, duration, first_line, megabytes, plural
 
 PASSED_OVER = 5
-"""Numbers of trials that are passed over for one reason that are named."""
+"""Most numbers of foreign trials to list per reason."""
 
 
 @dataclass
 class RunningTrial:
-    """A trial in training, or one whose config is trained again."""
+    """A trial or a confirmation in training."""
 
     number: int
     summary: str
@@ -33,29 +33,28 @@ class RunningTrial:
 
     @property
     def epochs(self) -> int:
-        """Epochs that it has trained."""
+        """Epochs trained so far."""
         return 0 if self.result is None else self.result.epoch + 1
 
 
 @dataclass
 class SearchProgress:
-    """The counts of a study, kept up to date from events.
+    """The counts of a study, updated by events.
 
     Args:
-        search: what the search is about to do, with all trials that the study has already.
-        now: the clock, monotonic, in seconds.
+        search: the plan of the search, with the study's trials so far.
+        now: a monotonic clock, in seconds.
     """
 
     search: SearchStarted
     now: Callable[[], float] = time.monotonic
     outcome_of: dict[int, Outcome] = field(default_factory=dict)
-    """The outcome of each trial of the study; a trial that waited may end, and then counts once."""
+    """The outcome of each trial of the study, by number, so that a trial that waited counts once."""
     best: TrialRecord | None = None
     running: list[RunningTrial] = field(default_factory=list)
-    """In the order of their starts. A number may be there twice: confirmation trains a config with two seeds,
-    and with several workers at the same time."""
+    """By start. A number may appear twice: confirmations of one trial with two seeds may run at once."""
     finished_at: list[float] = field(default_factory=list)
-    """When each trial of this search that counts ended."""
+    """Times at which the counted trials of this search ended."""
 
     def __post_init__(self) -> None:
         self.started = self.now()
@@ -64,7 +63,7 @@ class SearchProgress:
 
     @property
     def outcomes(self) -> Counter[Outcome]:
-        """How many trials there are of each outcome."""
+        """Number of trials by outcome."""
         return Counter(self.outcome_of.values())
 
     @property
@@ -73,12 +72,12 @@ class SearchProgress:
         return self.outcomes["complete"] + self.outcomes["pruned"]
 
     def trial_started(self, number: int, summary: str) -> None:
-        """A worker begins a trial."""
+        """See `Observer`."""
         self.running.append(RunningTrial(number, summary, self.now()))
 
     def epoch(self, number: int, result: EpochResult) -> None:
-        """A trial has trained an epoch."""
-        # Of two trainings with the same number, it is the one that has come so far.
+        """See `Observer`."""
+        # Of two trainings with this number, the one that has trained the epochs before.
         same = sorted(
             (trial for trial in self.running if trial.number == number),
             key=lambda trial: trial.epochs != result.epoch,
@@ -87,7 +86,7 @@ class SearchProgress:
             same[0].result = result
 
     def trial_ended(self, trial: TrialRecord) -> None:
-        """A trial is in its last state, or waiting again."""
+        """See `Observer`."""
         self._remove(trial.number)
         self.outcome_of[trial.number] = trial.outcome
         if trial.outcome in ("complete", "pruned"):
@@ -95,20 +94,20 @@ class SearchProgress:
         self.best = next(iter(by_value([trial, *([self.best] if self.best else [])])), None)
 
     def confirmed(self, number: int) -> None:
-        """A trial's config was trained again."""
+        """See `Observer`."""
         self._remove(number)
 
     def _remove(self, number: int) -> None:
-        """Takes a training off the running ones; of two with this number, the one that has come further."""
+        """Removes a running training; of two with this number, the one with more epochs."""
         same = [trial for trial in self.running if trial.number == number]
         if same:
             self.running.remove(max(same, key=lambda trial: trial.epochs))
 
     def seconds_left(self) -> tuple[float, float] | None:
-        """How long the rest will take, and its standard error, from the trials of this search so far.
+        """Expected seconds left and their standard error, from the trials of this search so far.
 
-        None before three trials have ended. Trials end at random times, so n of them take n mean gaps, give
-        or take their spread times the square root of n, and the mean itself is only known so well.
+        None before three counted trials have ended. The remaining n trials take n mean gaps; the error has
+        the spread of n gaps and the uncertainty of the mean gap.
         """
         ends = [self.started, *self.finished_at]
         if len(ends) < 4:
@@ -119,7 +118,7 @@ class SearchProgress:
         return left * statistics.mean(gaps), spread * (left + left**2 / len(gaps)) ** 0.5
 
     def time_left(self) -> str:
-        """The time left, as people read it; empty while it is unknown, and at the end."""
+        """The time left in words; empty if it is unknown, and at the end."""
         if self.counted >= self.search.trials:
             return ""
         estimate = self.seconds_left()
@@ -135,13 +134,13 @@ class SearchProgress:
         return ", ".join(shown)
 
     def untrained(self) -> str:
-        """Trials that don't count, in words; empty if there are none."""
+        """The counts of trials that do not count towards the total, in words; empty if there are none."""
         outcomes = self.outcomes
         keys: tuple[Outcome, ...] = ("duplicate", "too_large", "infeasible", "failed", "foreign")
         return ", ".join(outcome_count(outcomes[key], key) for key in keys if outcomes[key])
 
     def best_line(self) -> str:
-        """The best trial's value and number."""
+        """The best trial's value and number, in words."""
         return "no best yet" if self.best is None else f"best {self.best.value:.3f} (#{self.best.number})"
 
 
@@ -152,7 +151,7 @@ def outcome_count(count: int, outcome: Outcome) -> str:
 
 
 def ending(trial: TrialRecord) -> str:
-    """What became of a trial, in words."""
+    """A trial's outcome in words."""
     if trial.outcome == "complete":
         return f"complete, {trial.value:.3f}"
     if trial.outcome == "pruned" and trial.values_by_epoch:
@@ -178,24 +177,24 @@ def record_summary(trial: TrialRecord) -> str:
 
 
 class Display(Observer):
-    """Shows a search: keeps its progress, and has what happens written.
+    """Base of the displays of a search: keeps its progress.
 
     Args:
-        now: the clock, monotonic, in seconds.
+        now: a monotonic clock, in seconds.
     """
 
     progress: SearchProgress
-    """Of the search that has started."""
+    """Set when the study has started."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self.now = now
 
     def write(self, line: str) -> None:
-        """Writes a line that stays."""
+        """Writes a permanent line."""
         raise NotImplementedError
 
     def happened(self, what: str) -> None:
-        """A training has ended: says how."""
+        """Shows the end of a training."""
         raise NotImplementedError
 
     def study_started(self, search: SearchStarted) -> None:
@@ -215,7 +214,7 @@ class Display(Observer):
     def trial_ended(self, trial: TrialRecord) -> None:
         """See `Observer`."""
         self.progress.trial_ended(trial)
-        if trial.outcome not in UNTRAINED:  # those are only counted
+        if trial.outcome not in UNTRAINED:  # untrained ones are only counted
             self.happened(f"#{trial.number} {ending(trial)}")
 
     def confirmed(self, number: int, value: float | None) -> None:
@@ -225,11 +224,11 @@ class Display(Observer):
 
 
 class PlainProgress(Display):
-    """A line for each finished trial, and one at least every 30 s.
+    """A line for each ended trial, and at least one every `SILENCE_SECONDS`.
 
     Args:
-        write: takes a line.
-        now: the clock, monotonic, in seconds.
+        write: writes a line.
+        now: a monotonic clock, in seconds.
     """
 
     def __init__(self, write: Callable[[str], None], now: Callable[[], float] = time.monotonic) -> None:
@@ -263,7 +262,7 @@ class PlainProgress(Display):
 
 
 def plan_lines(search: SearchStarted) -> list[str]:
-    """What a search is about to do, before it starts."""
+    """The plan of a search in words."""
     fidelity = search.fidelity
     left = max(search.trials - search.counted, 0)
     done = f"{search.counted} of {plural(search.trials, 'trial')} done, " if search.counted else ""
@@ -273,7 +272,7 @@ def plan_lines(search: SearchStarted) -> list[str]:
         f"at most {size}, {plural(search.workers, 'worker')} on {search.device}. {_price(search)}"
         "Ctrl-C keeps everything."
     ]
-    # Also those that were interrupted in good order, and wait since.
+    # Trials of dead processes, and those that a stopped search has set back to waiting.
     taken_up = sum(trial.outcome == "waiting" and trial.interrupted > 0 for trial in search.record.trials)
     if taken_up and left:
         lines.append(f"{plural(taken_up, 'interrupted trial')} {'is' if taken_up == 1 else 'are'} taken up.")
@@ -281,7 +280,7 @@ def plan_lines(search: SearchStarted) -> list[str]:
 
 
 def passed_over_lines(trials: Iterable[TrialRecord]) -> list[str]:
-    """Which trials are not mc1opt's and why, in one line; none where all are."""
+    """A line with the foreign trials and the reasons; no line without foreign trials."""
     numbers: dict[str, list[str]] = {}
     for trial in trials:
         if trial.foreign:
@@ -294,7 +293,7 @@ def passed_over_lines(trials: Iterable[TrialRecord]) -> list[str]:
 
 
 def _price(search: SearchStarted) -> str:
-    """Minutes and disk of what is left; empty if nothing is."""
+    """Expected time and disk in words; empty if nothing is left to train."""
     if search.counted >= search.trials:
         return ""
     parts = [f"about {megabytes(search.expected_bytes)} of disk"]
@@ -307,5 +306,5 @@ def _price(search: SearchStarted) -> str:
 
 
 def study_name(study: str, definition: str | None) -> str:
-    """A study's name, with that of its definition where they differ."""
+    """A study's name, followed by its definition's if they differ."""
     return study if definition in (None, study) else f"{study} ({definition})"

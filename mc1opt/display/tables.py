@@ -6,7 +6,7 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 
-from mc1opt.database.location import DEFAULT_STORAGE, shown_storage
+from mc1opt.database.location import storage_option
 from mc1opt.database.ranking import by_expected_accuracy, confirmed_values, distinguishable
 from mc1opt.database.records import Outcome, StudyRecord, TrialRecord, by_value
 from mc1opt.display.progress import ending, outcome_count, passed_over_lines, record_summary, study_name
@@ -15,11 +15,11 @@ from mc1opt.search.observers import SearchEnded
 from mc1opt.text import duration
 
 BEST = 5
-"""Trials in a table of the best."""
+"""Most trials or importances to list."""
 
 
 def study_lines(record: StudyRecord) -> list[str]:
-    """A study: what it is, its counts, its best trials."""
+    """A study: fidelity, data, counts, and best trials."""
     fidelity = record.fidelity
     lines = [f"Study {study_name(record.study, record.definition)}"]
     if fidelity is not None:
@@ -34,7 +34,7 @@ def study_lines(record: StudyRecord) -> list[str]:
 
 
 def counts_line(trials: Sequence[TrialRecord]) -> str:
-    """How many trials there are of each outcome."""
+    """Number of trials by outcome, in words."""
     order: tuple[Outcome, ...] = (
         "complete", "pruned", "too_large", "infeasible", "duplicate", "failed",
         "running", "waiting", "foreign",
@@ -45,7 +45,7 @@ def counts_line(trials: Sequence[TrialRecord]) -> str:
 
 
 def best_lines(record: StudyRecord) -> list[str]:
-    """The table of the best trials: validation accuracy, size, time; below each, its config."""
+    """The table of the best trials: validation accuracy, size and time, and the config below each row."""
     lines = ["trial   accuracy  parameters  million MACs  seconds"]
     for trial in by_value(record.trials)[:BEST]:
         start = f"  starting point {trial.starting_point}" if trial.starting_point else ""
@@ -53,7 +53,7 @@ def best_lines(record: StudyRecord) -> list[str]:
             f"#{trial.number:<6} {trial.value:>8.4f}  {trial.parameters or 0:>10,}  "
             f"{(trial.macs or 0) / 1e6:>12.1f}  {trial.seconds or 0.0:>7.0f}{start}"
         )
-        # On lines of their own, so that a terminal of usual width need not wrap them.
+        # On separate lines, so that a terminal of usual width does not wrap them.
         lines += [f"        {part}" for part in record_summary(trial).split(" | ") if part]
     return lines
 
@@ -93,7 +93,7 @@ def _again(trial: TrialRecord) -> list[str]:
 
 
 def confirmation_lines(record: StudyRecord) -> list[str]:
-    """The trials that were trained again, and which of them cannot be told apart."""
+    """The confirmed trials, and which of them are indistinguishable."""
     values = confirmed_values(record.trials)
     if not values:
         return []
@@ -104,35 +104,33 @@ def confirmation_lines(record: StudyRecord) -> list[str]:
         again = " ".join(f"{value:.4f}" for value in values[number])
         mean = statistics.mean(values[number])
         lines.append(f"#{number:<6} {in_search[number]:<14.4f} {again:<16} {mean:.4f}")
-    told = distinguishable(record)
-    if told is not None:
-        points = f"{100 * told.noise:.1f} points"
-        if len(told.equal) > 1:
-            lines.append(f"{', '.join(f'#{number}' for number in told.equal)}: within seed noise ({points}).")
-        elif told.is_ahead:
-            lines.append(f"#{told.equal[0]} is ahead by more than seed noise ({points}).")
+    found = distinguishable(record)
+    if found is not None:
+        points = f"{100 * found.noise:.1f} points"
+        if len(found.equal) > 1:
+            numbers = ", ".join(f"#{number}" for number in found.equal)
+            lines.append(f"{numbers}: within seed noise ({points}).")
+        elif found.is_ahead:
+            lines.append(f"#{found.equal[0]} is ahead by more than seed noise ({points}).")
     return lines
 
 
 def starting_point_line(record: StudyRecord) -> str:
-    """What the best starting point and the best sampled trial reached; empty without starting points."""
-    complete = [trial for trial in record.trials if trial.value is not None]
-    given = [trial for trial in complete if trial.starting_point]
-    sampled = [trial for trial in complete if not trial.starting_point]
-    if not given:
+    """The best starting point beside the best sampled trial; empty without a complete starting point."""
+    complete = by_value(record.trials)
+    given = next((trial for trial in complete if trial.starting_point), None)
+    sampled = next((trial for trial in complete if not trial.starting_point), None)
+    if given is None:
         return ""
-    best = max(given, key=lambda trial: trial.value or 0.0)
-    line = (
-        f"Best starting point {best.value:.4f} (#{best.number}, {best.starting_point}); best sampled trial "
+    other = "none yet" if sampled is None else f"{sampled.value:.4f} (#{sampled.number})"
+    return (
+        f"Best starting point {given.value:.4f} (#{given.number}, {given.starting_point}); "
+        f"best sampled trial {other}."
     )
-    if not sampled:
-        return line + "none yet."
-    best = max(sampled, key=lambda trial: trial.value or 0.0)
-    return line + f"{best.value:.4f} (#{best.number})."
 
 
 def pruning_line(record: StudyRecord) -> str:
-    """How many epochs pruning saved; empty while nothing is trained."""
+    """The epochs that pruning saved; empty if nothing is trained."""
     trained = [trial for trial in record.trials if trial.outcome in ("complete", "pruned")]
     if not trained or record.fidelity is None:
         return ""
@@ -142,11 +140,11 @@ def pruning_line(record: StudyRecord) -> str:
 
 
 def end_lines(ended: SearchEnded, storage: str) -> list[str]:
-    """What a search says when it ends.
+    """The summary at the end of a search.
 
     Args:
-        ended: how.
-        storage: the study database, for the commands to copy; passwords are not shown.
+        ended: the outcome of the search.
+        storage: the study database, for the commands to copy, without passwords.
     """
     record = ended.record
     why = {
@@ -181,7 +179,7 @@ def end_lines(ended: SearchEnded, storage: str) -> list[str]:
 
 
 def _commands(record: StudyRecord, storage: str) -> list[str]:
-    """Commands to copy: the best trial, by its new trainings where it has some, and the dashboard."""
+    """Commands to copy: for the best trial by expected accuracy, and the dashboard."""
     study, place, called = shlex.quote(record.study), storage_option(storage), program()
     commands = [f"Look at the study:        {called} show --study {study}{place}"]
     if record.best is not None:
@@ -192,8 +190,3 @@ def _commands(record: StudyRecord, storage: str) -> list[str]:
             f"Export the best trial:    {called} export --study {study} --trial {best} --format onnx{place}",
         ]
     return [*commands, f"Watch in a browser:       {called} dashboard --study {study}{place}"]
-
-
-def storage_option(storage: str) -> str:
-    """The --storage of a command to copy, with a blank before it; empty where it is the default one."""
-    return "" if storage == DEFAULT_STORAGE else f" --storage {shlex.quote(shown_storage(storage))}"

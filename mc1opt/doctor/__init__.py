@@ -1,7 +1,7 @@
-"""`mc1opt doctor`: is all well?
+"""`mc1opt doctor`: checks packages, machine, images and database.
 
-checks     is all well with packages and machine, and all checks in a row
-storage    is all well with disk, SQLite and images?
-database   is all well with the study database and running trials?
-diagnosis  what those checks have found, as JSON and as text
+checks     checks of packages and machine; runs all checks in a row
+disk       checks of disk space, SQLite version and cached images
+database   checks of the study database and of running trials
+diagnosis  the findings as JSON and as text
 """

@@ -19,7 +19,7 @@ from mc1opt.data.libraries import check_libraries, importing_torchvision
 from mc1opt.database.location import sqlite_path, storage_url
 from mc1opt.doctor.database import check_database
 from mc1opt.doctor.diagnosis import Check, Diagnosis
-from mc1opt.doctor.storage import check_data, check_disk, check_sqlite
+from mc1opt.doctor.disk import check_data, check_disk, check_sqlite
 from mc1opt.errors import Mc1optError
 from mc1opt.machine.devices import resolve_device, resolve_precision
 from mc1opt.machine.environment import cpu_capability

@@ -1,9 +1,9 @@
-"""A model as files that other programs read, each proven to be the same model.
+"""Exports models to files for other programs, each verified against the original.
 
-export           a model to files, each checked and recorded
+export           exports a model, verifies and records each file
 source           what is exported: a trial's weights, or a model folder
 formats          ONNX, `torch.export`, safetensors
-check            whether an exported file is the same model
+parity           compares an exported file with the model
 script           a model and its training as one PyTorch script
-script_template  a training script, from which others are made
+script_template  the template of these scripts, itself a training script
 """

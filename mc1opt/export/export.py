@@ -18,10 +18,10 @@ from typing import Any, TextIO
 
 from mc1opt import __version__
 from mc1opt.config import CLASS_NAMES, config_id, config_to_json
-from mc1opt.data.recorded import model_data
+from mc1opt.data.model_images import model_data
 from mc1opt.errors import ModelError, UsageError
-from mc1opt.export.check import TOLERANCE, Check, all_logits, compare, images_to_compare, latency
 from mc1opt.export.formats import write_onnx, write_pt2, write_safetensors
+from mc1opt.export.parity import TOLERANCE, Check, all_logits, compare, images_to_compare, latency
 from mc1opt.export.script import run_script_network, training_script
 from mc1opt.export.source import ExportSource, folder_source, trial_source
 from mc1opt.inference.export_record import EXPORTS, RECORD, exports_folder, record_export

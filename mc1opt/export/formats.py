@@ -2,7 +2,7 @@
 
 Input: images (uint8, N x 3 x 32 x 32, RGB, any N); normalisation is in the graph. Outputs: logits and
 probabilities. Not here: which model (`mc1opt.export.export`), and whether the file is the same model
-(`mc1opt.export.check`).
+(`mc1opt.export.parity`).
 """
 
 import contextlib
@@ -98,7 +98,7 @@ def write_safetensors(
 
 
 def _inference(weights: Path, config: Config, *, half: bool) -> "torch.nn.Module":
-    from mc1opt.models.inference import Inference
+    from mc1opt.models.exported import Inference
 
     return Inference(weights_model(weights, config), half=half)
 

@@ -12,14 +12,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from mc1opt.config import Config, config_from_json, config_id
-from mc1opt.data.recorded import known_data
-from mc1opt.database.location import checkpoints_folder
+from mc1opt.data.model_images import known_data
+from mc1opt.database.location import checkpoints_folder, storage_option
 from mc1opt.database.ranking import by_expected_accuracy
 from mc1opt.database.records import StudyRecord, TrialRecord
 from mc1opt.database.studies import read_study
 from mc1opt.database.trial_files import kept_weights, weights_path
 from mc1opt.display.progress import ending, passed_over_lines
-from mc1opt.display.tables import storage_option
 from mc1opt.errors import ConfigError, ModelError, UsageError
 from mc1opt.program import program
 from mc1opt.spec import Fidelity

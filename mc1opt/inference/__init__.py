@@ -1,7 +1,7 @@
-"""A finished model: opened, run on images, evaluated.
+"""Finished models: opened, run on images, evaluated.
 
-export_record  the files that mc1opt exported, by SHA-256
-open_model     opening a model with the runtime of its format
+export_record  the SHA-256 of all files that mc1opt has exported
+open_model     opens a model with the runtime of its format
 predict        the most probable classes of image files
-evaluate       a model on the test images: accuracy, calibration, confusions
+evaluate       accuracy, calibration and confusions on the test images
 """

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mc1opt.config import CLASS_NAMES
-from mc1opt.data.openings import OPENINGS, past_openings
-from mc1opt.data.recorded import model_data
+from mc1opt.data.model_images import model_data
+from mc1opt.data.test_log import OPENINGS, past_openings
 from mc1opt.database.location import files_folder, folder_name
 from mc1opt.inference.export_record import EXPORTS, RECORD, export_record, recorded_hashes
 from mc1opt.inference.open_model import OpenModel, open_model
@@ -64,7 +64,7 @@ def evaluate(path: Path, data_path: Path | None, *, storage: str, output: TextIO
         DataError: the images are missing or damaged.
     """
     from mc1opt.data.images import open_test_images
-    from mc1opt.training.evaluate import confusion_matrix
+    from mc1opt.training.accuracy import confusion_matrix
 
     opened = open_model(path, export_record(storage))
     data = model_data(f"model {path}", opened.data, data_path, output)

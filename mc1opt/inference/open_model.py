@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mc1opt.config import CLASS_NAMES, CLASSES, IMAGE_CHANNELS, IMAGE_SIZE
-from mc1opt.data.recorded import known_data
+from mc1opt.data.model_images import known_data
 from mc1opt.errors import Mc1optError, ModelError
 from mc1opt.inference.export_record import recorded_hashes
 from mc1opt.machine.resources import available_cpus
@@ -237,7 +237,7 @@ def _read(path: Path) -> bytes:
 
 def torch_runner(network: "torch.nn.Module") -> Callable[[Images], Outputs]:
     """Runs a network whose outputs are logits."""
-    from mc1opt.models.inference import Inference
+    from mc1opt.models.exported import Inference
 
     return _pair_runner(Inference(network))
 

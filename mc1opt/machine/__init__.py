@@ -1,7 +1,7 @@
-"""What this machine is and allows: devices, cores, memory, versions.
+"""Devices, cores, memory and versions of this machine.
 
 environment  versions, commit and CPU that a trial was trained with
-memory       the memory that a training takes, before it starts
-resources    the CPUs and the memory that this process may use
+memory       estimates the memory of a training
+resources    CPUs and memory that this process may use
 devices      device and precision
 """

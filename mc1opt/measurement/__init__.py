@@ -1,7 +1,7 @@
-"""Trainings over configs, seeds and folds: stored as they end, tested once; no Optuna.
+"""Trainings of configs over seeds and folds: stored as they end, tested once. Without Optuna.
 
-plan        configs x seeds x folds: the jobs, and the options of those who measure
-final_test  the one look at the test images
-trainings   trainings over seeds and folds, resumable
+plan        configs x seeds x folds as jobs, and the options shared by those who measure
+trainings   trains what a store lacks, and resumes
 store       finished trainings in a file
+final_test  evaluates finished trainings on the test images, once
 """

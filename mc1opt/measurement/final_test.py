@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, NonNegativeInt, ValidationError, field_validator
 
 from mc1opt.config import CLASS_NAMES, Config
-from mc1opt.data.openings import OPENINGS, past_openings
+from mc1opt.data.test_log import OPENINGS, past_openings
 from mc1opt.errors import ModelError, StorageError, describe_validation_error
 from mc1opt.files import append_line, read_lines
 from mc1opt.measurement.plan import Job
@@ -153,7 +153,7 @@ def _result(
     stored: StoredTraining, truth: Decisions, decisions: Decisions, before: list[str]
 ) -> dict[str, Any]:
     """A line of `RESULTS`."""
-    from mc1opt.training.evaluate import confusion_matrix
+    from mc1opt.training.accuracy import confusion_matrix
 
     wrong = np.flatnonzero(decisions != truth)
     return {

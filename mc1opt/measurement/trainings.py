@@ -23,10 +23,10 @@ from mc1opt.models.cost import cost
 from mc1opt.spec import EpochResult, Training, TrainingFailed
 from mc1opt.text import SILENCE_SECONDS, duration, first_line
 from mc1opt.training.model_folder import file_sha256
-from mc1opt.workers.crew import run_crew
-from mc1opt.workers.memory import train_within_memory
 from mc1opt.workers.pool import Pool
 from mc1opt.workers.stop import StopFlag
+from mc1opt.workers.threads import run_crew
+from mc1opt.workers.train import train_within_memory
 
 OVERHEAD_MACS = 2_000_000
 """Cost of an image besides its multiply-accumulates, in their unit: most of the cost of a small network."""

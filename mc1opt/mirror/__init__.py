@@ -1,8 +1,8 @@
-"""The mirror of the best trials in Weights & Biases.
+"""Copies the best trials to Weights & Biases.
 
-observer  when a search or a retraining is mirrored: by `mc1opt mirror`, in a process of its own
-command   mirroring a stored study within limits, and what is told of it
-runs      from stored records to what W&B shall hold
-ledger    the folder of mirrored runs: what is there, what was uploaded
-writer    wandb: runs written, and uploaded
+observer  starts `mc1opt mirror` in a process of its own during a search or after a retraining
+command   mirrors a stored study within time limits, and reports what was done
+runs      converts stored records to W&B runs
+ledger    which runs are written and which are uploaded
+writer    writes and uploads runs with wandb
 """

@@ -16,13 +16,12 @@ from pathlib import Path
 
 from mc1opt.database import records
 from mc1opt.database.identity import keep_folder, make_own
-from mc1opt.database.location import checkpoints_folder, files_folder, models_folder
+from mc1opt.database.location import checkpoints_folder, files_folder, models_folder, storage_option
 from mc1opt.database.opening import load_study, open_storage
 from mc1opt.database.records import StudyRecord
 from mc1opt.database.studies import read_study
 from mc1opt.database.trial_files import kept_weights
 from mc1opt.display.progress import passed_over_lines
-from mc1opt.display.tables import storage_option
 from mc1opt.errors import StorageError, UsageError
 from mc1opt.files import exclusive
 from mc1opt.measurement.final_test import stored_accuracies
@@ -113,7 +112,7 @@ def try_again(study: str, storage: str) -> str:
 
 
 def mirror_study(command: MirrorCommand) -> MirrorReport:
-    """Mirrors a stored study, in this process, which must end with `os._exit` afterwards.
+    """Mirrors a stored study, in this process, which must end with `kill_children` and `os._exit`.
 
     Raises:
         StorageError: there is no such database or study, what retrainings have stored cannot be read, or the

@@ -4,13 +4,13 @@ W&B names a run's folder by the time at which it was written. So that mirroring 
 each study lists what was written for it.
 """
 
-import os
 import shutil
 from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 
+from mc1opt.files import write_whole
 from mc1opt.mirror.runs import MirroredRun, short_identity
 
 
@@ -63,12 +63,7 @@ class Ledger(BaseModel):
         Raises:
             OSError: it cannot be written.
         """
-        new = self._path.with_suffix(".new")
-        with new.open("w") as file:
-            file.write(self.model_dump_json(indent=1))
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self._path)
+        write_whole(self._path, self.model_dump_json(indent=1).encode())
 
     @property
     def folder(self) -> Path:

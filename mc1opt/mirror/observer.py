@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from mc1opt.database.records import TrialRecord, by_value
 from mc1opt.mirror.command import try_again
 from mc1opt.mirror.runs import TOP
-from mc1opt.mirror.writer import Mode
+from mc1opt.mirror.writer import Mode, kill_children
 from mc1opt.search.observers import Observer, SearchEnded, SearchStarted
 from mc1opt.workers.child import search_path
 
@@ -71,7 +71,8 @@ class MirrorProcess:
         return line if line.startswith("W&B: ") else _failure(line, self._study, self._storage)
 
     def kill(self) -> None:
-        """Ends it at once. The next mirroring deletes what it leaves unfinished."""
+        """Ends it at once, with wandb's service. The next mirroring deletes what it leaves unfinished."""
+        kill_children(self._process.pid)
         self._process.kill()
         self.finish()
 

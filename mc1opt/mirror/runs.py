@@ -18,7 +18,7 @@ from mc1opt.display.progress import record_summary
 from mc1opt.errors import ConfigError
 from mc1opt.measurement.store import StoredTraining
 from mc1opt.seeds import retrain_seed
-from mc1opt.text import plural
+from mc1opt.text import first_line, plural
 
 TOP = 5
 """Best trials that are mirrored unless another number is given."""
@@ -356,7 +356,7 @@ def _confirmed_mean(trial: TrialRecord) -> float | None:
 
 
 def _reason(kind: str, message: str) -> str:
-    return f"{kind}: {message.strip().split(chr(10))[0]}"
+    return f"{kind}: {first_line(message)}"
 
 
 def _exact(seed: int | None) -> str | None:

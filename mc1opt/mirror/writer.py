@@ -2,7 +2,8 @@
 
 Runs are always written offline first, which needs neither login nor network, so that a failed upload loses
 none. Any call of wandb may hang for good: `Mirroring.run` is for a thread that nobody waits for, in a process
-that ends with `os._exit`. wandb's service ends with the process that started it, however that ends.
+that ends with `kill_children` and `os._exit`. By itself wandb's service ends with its parent process, but may
+go on with an upload before.
 """
 
 import contextlib
@@ -16,9 +17,12 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import psutil
+
 from mc1opt.errors import Mc1optError
 from mc1opt.mirror.ledger import Ledger, Written
 from mc1opt.mirror.runs import AttachedFile, MirroredRun
+from mc1opt.text import first_line
 from mc1opt.training.model_folder import file_sha256
 
 if TYPE_CHECKING:
@@ -160,6 +164,14 @@ def surroundings(folder: Path) -> Iterator[None]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def kill_children(pid: int) -> None:
+    """Kills all that a process has started, in whichever group it is."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+
+
 def _set_up() -> None:
     try:
         import wandb
@@ -294,7 +306,7 @@ def _check_room(place: Path) -> None:
 def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    text = str(error).strip().split("\n")[0]
+    text = first_line(error)
     if isinstance(error, Mc1optError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

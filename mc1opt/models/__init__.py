@@ -1,8 +1,8 @@
-"""Config -> network, and what it costs.
+"""From a config to a network, and what it costs.
 
-layers     the walk through an architecture: each layer with its class, arguments, output shape and cost
-cost       the sums of parameters and multiply-accumulates
-build      from the layers to an initialised network
+layers     walks through an architecture: class, arguments, output shape and cost of each layer
+cost       sums of parameters and multiply-accumulates (MACs)
+build      builds and initialises the network from its layers
 whitening  the filters of a whitened stem
-inference  a trained network as it is exported
+exported   a trained network with its normalisation and softmax, as it is exported
 """

@@ -1,6 +1,6 @@
-"""The published models, measured.
+"""Measures the published models.
 
-measure  the presets trained over seeds and folds, and tested
-results  what the trainings of a preset have given
-report   the presets as text and JSON: list, layers, results
+measure  trains presets over seeds and folds, and tests them
+results  statistics over the trainings of a preset
+report   presets as text and JSON: list, layers, results
 """

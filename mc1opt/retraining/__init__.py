@@ -1,10 +1,10 @@
-"""The finalists over several seeds, the winner on all images, one look at the test images.
+"""`mc1opt retrain`: from the finalists of a search to a tested model; and replays of trials.
 
-retrain     the finalists over several seeds, the winner on all images, one look at the test images
-plan        what a retraining trains, and how long that takes
+retrain     trains finalists over seeds, the winner on all images, and tests it once
+plan        what a retraining trains, and its expected cost
 epochs      how many epochs fit into an hour
-comparison  which configs are trained again, and which of them is the best
-report      what a retraining has found, as JSON and as text
-card        the model card
-replay      a trial trained again: is its curve the same?
+comparison  chooses the candidates, and the best of them
+report      the result as JSON and as text
+model_card  the model card
+replay      trains a trial again and compares the curves
 """

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from mc1opt.config import Config, config_from_json
-from mc1opt.data.recorded import model_data
+from mc1opt.data.model_images import model_data
 from mc1opt.database.ranking import by_expected_accuracy
 from mc1opt.database.records import StudyRecord, TrialRecord
 from mc1opt.describe import describe_config

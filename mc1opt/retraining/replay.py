@@ -18,8 +18,8 @@ from mc1opt.measurement.store import REPEATABLE
 from mc1opt.retraining.comparison import study_data
 from mc1opt.spec import DataSet, Device, Precision, Training, TrainingFailed
 from mc1opt.text import plural
-from mc1opt.workers.memory import train
 from mc1opt.workers.pool import Pool, ProcessPool
+from mc1opt.workers.train import train
 
 Numbers = dict[str, float]
 """Validation accuracy of an epoch, and its loss where it is stored."""

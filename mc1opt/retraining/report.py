@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mc1opt.display.tables import storage_option
+from mc1opt.database.location import storage_option
 from mc1opt.inference.evaluate import confusion_lines
 from mc1opt.measurement.final_test import FinalTest
 from mc1opt.measurement.store import StoredTraining

@@ -19,9 +19,9 @@ from mc1opt.measurement.final_test import Measure, run_final_test
 from mc1opt.measurement.plan import Job, check_folds, memory_needs
 from mc1opt.measurement.store import TRAININGS, StoredTraining, TrainingStore
 from mc1opt.measurement.trainings import StoredTrainings
-from mc1opt.retraining.card import model_card
 from mc1opt.retraining.comparison import Candidate, Comparison, choose_candidates, study_data
 from mc1opt.retraining.epochs import default_epochs, remember_epochs, remembered_epochs, timed_here
+from mc1opt.retraining.model_card import model_card
 from mc1opt.retraining.plan import RetrainOptions, RetrainPlan
 from mc1opt.retraining.report import Retraining, plan_line, result_lines, standing_line
 from mc1opt.search.settings import resolve_workers

@@ -1,18 +1,18 @@
-"""The search: proposing, pruning, confirming.
+"""The search: proposes, prunes and confirms trials.
 
-command     from the options of `run` to a running search
-settings    what is asked of a search, and what holds
-run         a search from its beginning to its end: threads, totals, deadlines
-objective   one trial: ask, config, train, report, prune, tell
-endings     what ends a search early: nothing new, or too many failures
-confirm     the best trials trained again with new seeds
-definition  study definitions: finding and loading them
-storable    what a search space suggests, as the database gives it back
-sampling    samplers with a seed for every draw; pruners
-study       creating a study or going on with the same one; interrupted trials
-observers   who is told what happens in a search
-plan        what a search will cost, before it starts
-importance  which parameters matter
-space       where study files of before import suggestions from
-catalogue   what there is: study definitions and stored studies
+command          turns the options of `run` into a search
+settings         the options of a search, and the settings resolved from them
+run              a search from start to end: threads, totals, deadlines
+objective        one trial: ask, config, train, report, prune, tell
+stop_conditions  ends a search early: nothing new left, or too many failures
+confirm          trains the best trials again with new seeds
+definition       finds and loads study definitions
+json_values      suggested values, exactly as the database returns them
+sampling         samplers with a seed for every draw; pruners
+study            creates a study, or resumes it
+observers        callbacks for the events of a search
+plan             the expected cost of a search, before it starts
+importance       parameter importances
+space            kept so that older study files can still import it
+catalogue        lists study definitions and stored studies
 """

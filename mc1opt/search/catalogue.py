@@ -1,4 +1,4 @@
-"""What there is to search and to look at: study definitions, and stored studies."""
+"""Lists study definitions and stored studies."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -26,28 +26,28 @@ class StudyEntry:
 
     name: str
     definition: str | None
-    """None for a study of another program, which a database may hold besides."""
+    """None for another program's study in the same database."""
     trials: int
     complete: int
     best: float | None
     passed_over: int = 0
-    """Trials that are not mc1opt's in a study that is (`mc1opt.database.records.foreign`)."""
+    """Foreign trials in a study of mc1opt's; see `mc1opt.database.records.foreign`."""
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """All definitions, and all stored studies of a database."""
+    """All study definitions, and all studies of a database."""
 
     definitions: list[DefinitionEntry]
     studies: list[StudyEntry]
 
     def to_json(self) -> dict[str, Any]:
-        """As `studies --json` prints it."""
+        """The output of `studies --json`."""
         return asdict(self)
 
 
 def catalogue(storage: str) -> Catalogue:
-    """Lists definitions and stored studies; a database that does not exist holds no study."""
+    """All study definitions and stored studies; a missing database holds no study."""
     definitions = []
     for name, path in list_definitions().items():
         try:
@@ -61,11 +61,11 @@ def catalogue(storage: str) -> Catalogue:
     database = open_storage(storage, create=False)
     studies = []
     for summary in database.get_all_studies():
-        study = load_study(database, summary.study_name)
+        study = load_study(database, summary.study_name)  # perhaps another program's, with several objectives
         trials = [records.trial_record(trial) for trial in study.get_trials(deepcopy=False)]
         definition = summary.user_attrs.get(records.STUDY_DEFINITION)
         own = [trial for trial in trials if definition is None or not trial.foreign]
-        best = records.by_value(own)
+        best = records.by_value(trials)
         studies.append(
             StudyEntry(
                 summary.study_name,
@@ -80,7 +80,7 @@ def catalogue(storage: str) -> Catalogue:
 
 
 def catalogue_lines(found: Catalogue) -> list[str]:
-    """The catalogue as text."""
+    """The catalogue as lines of text."""
     lines = ["Study definitions (mc1opt run --study NAME):"]
     width = max(len(entry.name) for entry in found.definitions)
     lines += [f"  {entry.name:<{width}}  {entry.description}  ({entry.path})" for entry in found.definitions]

@@ -1,4 +1,4 @@
-"""From what a user asked for to a running search: definition, data, device, workers, database, display."""
+"""From the options of `run` to a running search: definition, data, device, workers, database, display."""
 
 import contextlib
 import dataclasses
@@ -34,25 +34,25 @@ def search(
     display: AbstractContextManager[Observer] | None = None,
     observers: tuple[Observer, ...] = (),
 ) -> SearchEnded:
-    """Runs a search as the command line asks for it.
+    """Runs a search with the options of the command line.
 
     Args:
         command: the options.
-        stop: signals set it; it is looked at only when the search has begun.
-        output: where is said what happens before the search begins.
-        on_start: called when the search begins, with images and database at hand.
-        trainer: "module:function" that the workers train with; tests put a cheap one in its place.
-        display: shows the search as it runs.
-        observers: who is told what happens, behind the display.
+        stop: ends the search; ignored until the search has begun.
+        output: receives messages before the search begins.
+        on_start: called when the search begins, once data and database are open.
+        trainer: "module:function" that the workers train with; tests replace it by a cheap one.
+        display: shows the running search.
+        observers: receive the events after the display.
 
     Raises:
-        Mc1optError: wrong use, or what went wrong.
+        Mc1optError: wrong use, or a failure.
     """
 
     def write(line: str) -> None:
         print(line, file=output, flush=True)
 
-    # What is wrong with the command is found before anything is fetched or made.
+    # Wrong use is an error before anything is downloaded or created.
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     check_libraries()
     definition = load_definition(command.study)
@@ -64,18 +64,17 @@ def search(
     workers = resolve_workers(command.workers, device)
     if (fit := workers_in_memory()) < workers:
         write(
-            f"Memory is free for about {fit} of {workers} workers. A worker that memory runs out for is "
-            f"killed, and its trial fails: --workers {fit} is safer."
+            f"Free memory is enough for about {fit} of {workers} workers. A worker that runs out of memory "
+            f"is killed, and its trial fails: --workers {fit} is safer."
         )
-    space_fingerprint(definition)  # draws from the search space, which may raise
+    space_fingerprint(definition)  # fails here if the search space raises
     data = find_data(command.data, output=output)
     if command.train_images is not None:
         check_train_images(f"--train-images {command.train_images}", command.train_images, data)
     storage = open_storage(command.storage, create=True, owner=this_owner(), threads=workers)
     settings = search_settings(command, definition, data, device, storage)
     on_start()
-    limit = command.max_trial_seconds
-    pool = ProcessPool(workers, trainer=trainer, max_training_seconds=limit)
+    pool = ProcessPool(workers, trainer=trainer, max_training_seconds=command.max_trial_seconds)
     with pool, display or contextlib.nullcontext(Observer()) as shown:
         return run_search(
             definition,

@@ -1,6 +1,6 @@
-"""Confirmation: the best trials are trained again with new seeds, because one training is a lucky draw.
+"""Confirmation: trains the best trials again with new seeds, because one good value may be luck.
 
-What comes of it is kept as an attribute of the trials, not as trials: the sampler shall not see it.
+The results are attributes of the trials, not trials of their own, so the sampler does not see them.
 """
 
 import threading
@@ -21,15 +21,15 @@ from mc1opt.search.objective import Objective
 from mc1opt.search.observers import Observer
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import CAUSED_BY_CONFIG, EpochResult, Training, TrainingFailed
-from mc1opt.workers.memory import train_within_memory
+from mc1opt.workers.train import train_within_memory
 
 SEEDS = 2
-"""New seeds a trial."""
+"""New seeds per trial."""
 
 
 @dataclass(frozen=True)
 class Repetition:
-    """A trial's config that shall be trained with a new seed."""
+    """A trial's config, to be trained with a new seed."""
 
     number: int
     trial_id: int
@@ -37,7 +37,7 @@ class Repetition:
 
 
 def missing_repetitions(objective: Objective, trials: Sequence[FrozenTrial], best: int) -> list[Repetition]:
-    """What is still to be trained to confirm the `best` best trials; each trial's first seed comes first."""
+    """The trainings still missing to confirm the `best` best trials; the first seeds of all come first."""
     ranked = [trials[trial.number] for trial in records.by_value(map(records.trial_record, trials))]
     return [
         Repetition(trial.number, trial_id(trial), _training(objective, trial, seed))
@@ -48,17 +48,13 @@ def missing_repetitions(objective: Objective, trials: Sequence[FrozenTrial], bes
 
 
 def _seeds(trial: FrozenTrial) -> Iterator[int]:
-    """The new seeds of a trial that are done; one that the world's fault ended is trained again."""
+    """The new seeds of a trial that are done; a failure that the config did not cause is repeated."""
     for confirmation in trial.user_attrs.get(records.CONFIRMATIONS, []):
         if (
             confirmation["value"] is not None
             or confirmation.get("failure", {}).get("kind") in CAUSED_BY_CONFIG
         ):
             yield confirmation["seed"]
-
-
-def _may_be_dead(claim: dict[str, Any]) -> bool:
-    return is_dead(claim["owner"]) is not False
 
 
 def _training(objective: Objective, trial: FrozenTrial, seed: int) -> Training:
@@ -73,7 +69,7 @@ def _training(objective: Objective, trial: FrozenTrial, seed: int) -> Training:
 
 
 class Confirmation:
-    """Trains repetitions, from as many threads as there are workers."""
+    """Trains repetitions, in one thread per worker."""
 
     def __init__(self, objective: Objective, repetitions: Sequence[Repetition]) -> None:
         self._objective = objective
@@ -84,7 +80,7 @@ class Confirmation:
         """Trains until nothing is left.
 
         Raises:
-            TrainingInterrupted: the pool was interrupted; what is left is trained when the search goes on.
+            TrainingInterrupted: the pool was interrupted; the next start trains the rest.
         """
         while True:
             with self._lock:
@@ -98,9 +94,9 @@ class Confirmation:
                     self._release(repetition)
 
     def _claim(self, repetition: Repetition) -> bool:
-        """Whether this process is to train it: not where another one has, or is at it on this machine.
+        """Whether to train it: no process has, and no other process of this machine is training it.
 
-        Of one on another machine nothing is known: it is trained twice rather than never.
+        The state of processes on other machines is unknown: training twice is better than never.
         """
         seed, owner = repetition.training.seed, self._objective.storage.owner
         done = seed in _seeds(self._objective.storage.get_trial(repetition.trial_id))
@@ -108,7 +104,9 @@ class Confirmation:
 
         def claimed(others: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
             nonlocal taken
-            living = [entry for entry in others or [] if entry["owner"] == owner or not _may_be_dead(entry)]
+            living = [
+                entry for entry in others or [] if entry["owner"] == owner or is_dead(entry["owner"]) is False
+            ]
             taken = any(entry["seed"] == seed and entry["owner"] != owner for entry in living)
             return living if taken else [*living, {"seed": seed, "owner": owner}]
 
@@ -129,13 +127,13 @@ class Confirmation:
         confirmation: dict[str, object] = {"seed": repetition.training.seed, "value": None}
         value = None
         try:
-            value, confirmation["accumulation"] = self._accuracy(repetition, repetition.training)
+            value, confirmation["accumulation"] = self._accuracy(repetition)
             confirmation["value"] = value
         except TrainingFailed as failure:
             confirmation["failure"] = {"kind": failure.kind, "message": failure.message}
 
         def added(others: list[dict[str, object]] | None) -> list[dict[str, object]]:
-            # Another process may have trained it at the same time: the same training twice is not two.
+            # Another process may have trained it at the same time: the same training counts once.
             return [*(other for other in others or [] if other["seed"] != confirmation["seed"]), confirmation]
 
         storage = self._objective.storage
@@ -144,8 +142,8 @@ class Confirmation:
             remove_checkpoint(Path(repetition.training.checkpoint))
         self._objective.observers.emit(Observer.confirmed, repetition.number, value)
 
-    def _accuracy(self, repetition: Repetition, training: Training) -> tuple[float, int]:
-        """Trains to the end, in smaller steps where memory is short, as trials are; the accumulation, too.
+    def _accuracy(self, repetition: Repetition) -> tuple[float, int]:
+        """Trains to the end, in micro-batches when out of memory; returns accuracy and accumulation.
 
         Raises:
             TrainingFailed: there is no accuracy.
@@ -162,5 +160,5 @@ class Confirmation:
             )
             return smaller
 
-        trained = train_within_memory(self._objective.pool, training, on_epoch, anew)
+        trained = train_within_memory(self._objective.pool, repetition.training, on_epoch, anew)
         return trained.results[-1].accuracy, trained.training.accumulation

@@ -1,17 +1,17 @@
 """Study definitions: finding and loading them.
 
 A study definition is a Python file with a function `search_space(trial) -> Config`, which may raise
-`optuna.TrialPruned("why")` for a combination that is no network. It may set:
+`optuna.TrialPruned("why")` for an infeasible combination. It may set:
 
     EPOCHS, TRAIN_IMAGES    the default fidelity
-    MAX_MACS                the default of --max-macs: multiply-accumulates an image, above which a network
-                            is too large to be trained
-    STARTING_POINTS         name -> parameters, which are tried first, in this order
+    MAX_MACS                the default of --max-macs: the most multiply-accumulates per image; larger
+                            networks are not trained
+    STARTING_POINTS         name -> parameters, tried first, in this order
     SAMPLER, PRUNER         the defaults of --sampler and --pruner
     GRID                    parameter -> its values, for the sampler "grid": every combination is tried once
-    PRESETS                 name -> parameters of the published models that lie in the search space
+    PRESETS                 name -> parameters of the published models inside the search space
 
-It may import modules that lie beside it. NumPy's values in all of these become Python's.
+It may import modules from its own folder. NumPy values become Python values.
 """
 
 import contextlib
@@ -35,12 +35,12 @@ from pydantic import ValidationError
 from mc1opt.config import Config
 from mc1opt.errors import StudyFileError, describe_validation_error
 from mc1opt.paths import user_path
-from mc1opt.search.storable import ALLOWED_VALUES, as_python, as_stored, suggesting_as_stored
+from mc1opt.search.json_values import ALLOWED_VALUES, as_python, as_stored, suggesting_as_stored
 from mc1opt.spec import Fidelity
 
 DEFAULT_FIDELITY = Fidelity(train_images=18_000, epochs=5)
-"""Few epochs of many images: at the same price about a point and a half better than many epochs of few, with
-half as many validations to pay for (`benchmarks/LOG.md`)."""
+"""Few epochs of many images: at equal cost about 1.5 points better than many epochs of few images, with half
+as many validations (`benchmarks/LOG.md`)."""
 DEFAULT_MAX_MACS = 20_000_000
 DEFAULT_SAMPLER = "tpe"
 DEFAULT_PRUNER = "narrowing"
@@ -48,7 +48,7 @@ DEFAULT_PRUNER = "narrowing"
 
 @dataclass(frozen=True)
 class StudyDefinition:
-    """What to search, as loaded from its file."""
+    """A study definition, as loaded from its file."""
 
     name: str
     path: Path
@@ -62,21 +62,21 @@ class StudyDefinition:
     sampler: str = DEFAULT_SAMPLER
     pruner: str = DEFAULT_PRUNER
     grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    """Values by parameter; empty without a grid."""
+    """Parameter -> values; empty without a grid."""
 
     def config(self, trial: BaseTrial) -> Config:
-        """The config that a trial's parameters give.
+        """The config of a trial's parameters.
 
         Raises:
-            StudyFileError: the search space raised, or gave something else than a config.
-            TrialPruned: the search space says that the parameters make no network.
+            StudyFileError: the search space raised, or did not return a config.
+            TrialPruned: the parameters are infeasible.
         """
         try:
             with suggesting_as_stored(trial):
                 config = self.search_space(trial)
         except TrialPruned:
             raise
-        except StudyFileError as error:  # of a suggestion
+        except StudyFileError as error:  # raised by a suggestion
             raise StudyFileError(
                 f"the search space of {self.path}{_where(error, self.path)}: {error}"
             ) from error
@@ -100,7 +100,7 @@ class StudyDefinition:
 
 
 def shipped_folder() -> Path:
-    """The folder of the study definitions that come with the package."""
+    """The folder of the package's own study definitions."""
     return Path(str(importlib.resources.files("mc1opt.studies")))
 
 
@@ -108,21 +108,21 @@ def list_definitions(folder: Path | None = None) -> dict[str, Path]:
     """All study definitions by name: those in ./studies first, then the shipped ones.
 
     Args:
-        folder: where "./studies" is looked for; the current folder if None.
+        folder: contains "studies"; the current folder if None.
     """
     found: dict[str, Path] = {}
     for place in ((folder or Path()) / "studies", shipped_folder()):
-        for path in sorted(place.glob("[!._]*.py")):  # nothing hidden, such as macOS's ._mine.py
+        for path in sorted(place.glob("[!._]*.py")):  # no hidden files, such as macOS's ._mine.py
             if not path.is_dir():
                 found.setdefault(path.stem, path)
     return found
 
 
 def load_definition(study: str, folder: Path | None = None) -> StudyDefinition:
-    """Loads the study definition that `--study` names: a name, or the path of a Python file.
+    """Loads the study definition of `--study`: a name, or the path of a Python file.
 
     Raises:
-        StudyFileError: there is no such file, or it cannot be used; with the line that is at fault.
+        StudyFileError: there is no such file, or it is invalid; the message names the line.
     """
     if study.endswith(".py") or "/" in study:
         path = user_path(study)
@@ -134,7 +134,7 @@ def load_definition(study: str, folder: Path | None = None) -> StudyDefinition:
                 "such as --study path/to/mine.py; `mc1opt studies` lists them."
             )
         path = known[study]
-    if not path.is_file():  # a pipe would be waited for
+    if not path.is_file():  # reading a pipe would block
         raise StudyFileError(f"there is no study file {path}. Give the path of a Python file, or a name.")
     neighbours = _Neighbours(path)
     with neighbours.importable():
@@ -143,10 +143,10 @@ def load_definition(study: str, folder: Path | None = None) -> StudyDefinition:
 
 
 class _Neighbours(MetaPathFinder):
-    """The modules beside a study file: importable while its code runs, wherever that is started.
+    """The modules in a study file's folder: importable while its code runs, from any current folder.
 
-    They are looked for last, so that a neighbour called torch.py hides nothing that is installed. They are
-    that file's alone: others may have neighbours of the same names.
+    They are searched last, so a neighbour called torch.py hides no installed package. Each study file has
+    its own: neighbours of two files may share a name.
     """
 
     def __init__(self, study: Path) -> None:
@@ -157,8 +157,8 @@ class _Neighbours(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Asked by Python for a module that nobody else has found."""
-        if path is not None:  # within a package, which finds it itself
+        """Python's hook for a module that no other finder has found."""
+        if path is not None:  # a submodule: its package finds it
             return None
         spec = PathFinder.find_spec(fullname, [self._folder], target)
         if spec is not None:
@@ -167,10 +167,10 @@ class _Neighbours(MetaPathFinder):
 
     @contextlib.contextmanager
     def importable(self) -> Iterator[None]:
-        """While the block runs, they can be imported, and those that were before are there."""
+        """Makes the neighbours importable inside the block, and restores those imported before."""
         sys.modules.update(self._modules)
         sys.meta_path.append(self)
-        # Bytecode tells its source by the second and the size, and would lie beside people's files.
+        # Cached bytecode is matched by seconds and size alone, and would litter people's folders.
         written, sys.dont_write_bytecode = sys.dont_write_bytecode, True
         try:
             yield
@@ -181,7 +181,7 @@ class _Neighbours(MetaPathFinder):
             self._modules = {name: sys.modules.pop(name) for name in own}
 
     def with_them(self, search_space: Callable[[BaseTrial], Config]) -> Callable[[BaseTrial], Config]:
-        """The study file's search space, which may import them when it is called."""
+        """The study file's search space, which may import neighbours when called."""
 
         @functools.wraps(search_space)
         def call(trial: BaseTrial) -> Config:
@@ -201,16 +201,16 @@ def _load_module(path: Path) -> Any:
     if spec is None or spec.loader is None:
         raise StudyFileError(f"{path} cannot be loaded as a Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # so that dataclasses and the like in the file find their module
+    sys.modules[name] = module  # dataclasses in the file look their module up
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # standard output is the command's, and may be JSON
+        with contextlib.redirect_stdout(sys.stderr):  # the command's standard output may be JSON
             spec.loader.exec_module(module)
     except SyntaxError as error:
         where = error.filename if error.filename not in (None, str(path.resolve())) else path
         raise StudyFileError(
             f"{where}, line {error.lineno}: {error.msg}: {(error.text or '').strip()}"
         ) from error
-    except (Exception, SystemExit) as error:  # a script that is no study definition may end itself
+    except (Exception, SystemExit) as error:  # an ordinary script may call sys.exit
         raise StudyFileError(f"{path} raised {_what(error, path)} when it was loaded") from error
     return module
 
@@ -220,7 +220,7 @@ def _from_module(module: Any, path: Path, neighbours: _Neighbours) -> StudyDefin
     if not callable(search_space):
         raise StudyFileError(
             f"{path} has no search space. Define a function `search_space(trial)` that returns a Config; "
-            f"{shipped_folder() / 'cnn.py'} is an example to copy."
+            f"copy {shipped_folder() / 'cnn.py'} for an example."
         )
     try:
         fidelity = Fidelity(
@@ -282,12 +282,12 @@ def _storable(value: Any, what: str, path: Path) -> Any:
 
 
 def _what(error: BaseException, path: Path) -> str:
-    """An exception in one line, with the line of people's code that it came from."""
+    """An exception in one line, with the line of the user's code that raised it."""
     return f"{type(error).__name__}: {error}{_where(error, path)}"
 
 
 def _where(error: BaseException, path: Path) -> str:
-    """The last line of the study file, or of a module beside it, that an exception came through."""
+    """The last line in an exception's traceback that is in the study file or one of its neighbours."""
     study = path.resolve()
     where = ""
     for frame, line in traceback.walk_tb(error.__traceback__):

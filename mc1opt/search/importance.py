@@ -1,4 +1,4 @@
-"""Which parameters matter: Optuna's importances of a study."""
+"""Parameter importances of a study, computed by Optuna."""
 
 import logging
 import warnings
@@ -9,14 +9,14 @@ from optuna.trial import TrialState
 from mc1opt.database.records import own_trials
 
 LEAST_TRIALS = 8
-"""Completed trials below which importances are noise."""
+"""Fewest completed trials; importances of fewer are noise."""
 
 
 def importances(study: optuna.Study) -> dict[str, float]:
-    """Each parameter's share in what makes completed trials differ, the greatest first.
+    """Each parameter's share of the variance between completed trials, in 0..1, largest first.
 
-    PED-ANOVA (Watanabe et al., 2023), Optuna's default. Empty where there are too few trials, or where their
-    values don't differ.
+    PED-ANOVA (Watanabe et al., 2023), Optuna's default. Empty for fewer than `LEAST_TRIALS` trials, or for
+    equal values.
     """
     complete = own_trials(study, (TrialState.COMPLETE,))
     if len(complete) < LEAST_TRIALS:
@@ -25,11 +25,10 @@ def importances(study: optuna.Study) -> dict[str, float]:
     own.add_trials(complete)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # of parameters that only some trials have: ours all are conditional
+            # Optuna warns of conditional parameters, and all of ours are.
+            warnings.simplefilter("ignore")
             return optuna.importance.get_param_importances(own)
     except Exception as error:
-        # They explain a finished study; they must not be what makes its end fail.
+        # Importances explain a finished study; they must not make its end fail.
         logging.getLogger(__name__).warning("no importances: %r", error)
         return {}

@@ -1,8 +1,8 @@
 """One trial: ask, config, train, report, prune, tell.
 
-Two halves, because they need different care. `propose` draws a config and settles what needs no training
-(too large, infeasible, a duplicate); it must run under the search's lock, so that draws come one by one.
-`train` has a worker train the config and tells the outcome; it runs in as many threads as there are workers.
+Two halves with different locking. `propose` draws a config, and ends the trial if it needs no training (too
+large, infeasible, a duplicate); it must run under the search's lock, so that draws come one by one. `train`
+has a worker train the config and tells the outcome; it runs in one thread per worker.
 """
 
 import contextlib
@@ -29,27 +29,21 @@ from mc1opt.files import remove_checkpoint
 from mc1opt.machine.environment import commit, versions
 from mc1opt.models.cost import cost
 from mc1opt.search.definition import StudyDefinition
+from mc1opt.search.json_values import given_values
 from mc1opt.search.observers import Observer, Observers
 from mc1opt.search.settings import SearchSettings
-from mc1opt.search.storable import given_values
 from mc1opt.seeds import derive_seed
-from mc1opt.spec import (
-    CAUSED_BY_CONFIG,
-    DataSet,
-    EpochResult,
-    Training,
-    TrainingFailed,
-)
-from mc1opt.workers.memory import train_within_memory
+from mc1opt.spec import CAUSED_BY_CONFIG, DataSet, EpochResult, Training, TrainingFailed
 from mc1opt.workers.pool import Pool
 from mc1opt.workers.protocol import TrainingInterrupted
+from mc1opt.workers.train import train_within_memory
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A trial that is to be trained."""
+    """A trial to train."""
 
     trial: OwnTrial
     training: Training
@@ -58,17 +52,17 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Objective:
-    """What all trials of a search have in common.
+    """Proposes and trains the trials of a search.
 
     Args:
-        definition: what to search.
-        settings: how.
+        definition: the study definition.
+        settings: the settings of the search.
         study: the Optuna study, on `storage`.
         storage: the study database.
-        pool: who trains.
-        data: what on.
-        weights_folder: where the weights of the best trials are kept, and the checkpoints of running ones.
-        observers: who is told what happens.
+        pool: the workers.
+        data: the images.
+        weights_folder: holds the weights of the best trials and the checkpoints of running ones.
+        observers: receive the events.
     """
 
     definition: StudyDefinition
@@ -81,10 +75,10 @@ class Objective:
     observers: Observers
 
     def propose(self) -> Proposal | FrozenTrial:
-        """Asks for a trial and gives it a config; a trial that needs no training is ended at once.
+        """Asks for a trial and draws its config; ends the trial at once if it needs no training.
 
         Returns:
-            What to train, or the trial that has ended.
+            What to train, or the ended trial.
 
         Raises:
             NoRoomError: see `StudyStorage.room_for`.
@@ -97,7 +91,7 @@ class Objective:
 
     def _propose(self, trial: OwnTrial) -> Proposal | FrozenTrial:
         if (told := trial.asked.user_attrs.get(records.FAILURE)) is not None:
-            # It had failed, and the process died before it could tell.
+            # It failed before, and the process died before telling.
             return self._fail(trial, TrainingFailed(told["kind"], told["message"]))
         settings = self.settings
         seed = derive_seed(settings.seed, trial.number)
@@ -129,7 +123,7 @@ class Objective:
             records.SUMMARY: describe_config(config),
         }
         if size.macs > settings.max_macs:
-            # How much too large, so that TPE can rank what it must avoid.
+            # The excess lets TPE rank trials that are too large.
             excess = size.macs / settings.max_macs - 1.0
             return self._tell_untrained(trial, attributes | _outcome("too_large"), records.TOO_LARGE, excess)
         if not trial.claim_config(attributes):
@@ -145,10 +139,9 @@ class Objective:
         return Proposal(trial, training, attributes[records.SUMMARY])
 
     def train(self, proposal: Proposal) -> FrozenTrial:
-        """Trains a proposal to its end, to the pruner's verdict or to an interruption, and tells it.
+        """Trains a proposal until it ends, is pruned or is interrupted, and tells the outcome.
 
-        One that another process has taken over meanwhile, because it took this one for dead, is left to that
-        process.
+        A trial that another process has taken over meanwhile, presuming this one dead, is left to it.
         """
         self.observers.emit(Observer.trial_started, proposal.trial.number, proposal.summary)
         try:
@@ -156,7 +149,7 @@ class Objective:
         except (LostTrialError, UpdateFinishedTrialError):
             return self._lost(proposal.trial)
         except WorkerError:
-            # The world's fault: the trial waits until a worker can be started again.
+            # Not the config's fault: the trial waits for a start that has a worker.
             self._ended(proposal.trial.set_back())
             raise
 
@@ -187,7 +180,7 @@ class Objective:
         return ended
 
     def training(self, config: Config, seed: int, **more: Any) -> Training:
-        """A training of the search: of a config, with a seed, and with what else `Training` takes."""
+        """A training of a config at the search's fidelity; `more` are further fields of `Training`."""
         return Training(
             config=config,
             fidelity=self.settings.fidelity,
@@ -204,15 +197,15 @@ class Objective:
         if stored.user_attrs.get(records.OWNER) == self.storage.owner:
             what = "was ended from outside"
         else:
-            what = "was taken over by another process, which had not heard of this one for long"
-        logger.warning("trial %d %s. What was trained of it here is dropped.", trial.number, what)
+            what = "was taken over by another process, because this one had been silent for too long"
+        logger.warning("trial %d %s. Its training here is dropped.", trial.number, what)
         self.observers.emit(Observer.trial_ended, records.trial_record(stored))
         return stored
 
     def _tell_untrained(
         self, trial: OwnTrial, attributes: dict[str, Any], constraint: str, violation: float
     ) -> FrozenTrial:
-        """Ends a trial that violates a constraint: without reports, so that TPE ranks it as infeasible."""
+        """Ends a trial that violates a constraint without a report, so that TPE ranks it as infeasible."""
         trial.write(attributes)
         trial.set_constraint(constraint, violation)
         return self._tell(trial, state=TrialState.PRUNED)
@@ -220,7 +213,7 @@ class Objective:
     def _fail(self, trial: OwnTrial, failure: TrainingFailed) -> FrozenTrial:
         what = {"kind": failure.kind, "message": failure.message}
         trial.write({records.FAILURE: what} | _outcome("failed"))
-        if failure.kind in CAUSED_BY_CONFIG:  # the sampler shall learn from it
+        if failure.kind in CAUSED_BY_CONFIG:  # the sampler learns from it
             trial.set_constraint(records.FAILED, 1.0)
             return self._tell(trial, state=TrialState.PRUNED)
         return self._tell(trial, state=TrialState.FAIL)
@@ -231,7 +224,7 @@ class Objective:
         return self._ended(trial.tell(value, state))
 
     def _ended(self, trial: FrozenTrial) -> FrozenTrial:
-        """Removes the files that a trial does not need any more, and passes its end on."""
+        """Deletes the files that an ended trial no longer needs, and tells the observers."""
         if trial.state.is_finished():
             remove_checkpoint(checkpoint_path(self.weights_folder, trial.number))
             if trial.state != TrialState.COMPLETE:
@@ -242,12 +235,12 @@ class Objective:
 
 
 def _warn_of_no_effect(trial: optuna.Trial) -> None:
-    """Warns of what a trial was enqueued with in vain; starting points have been looked at before."""
+    """Warns of enqueued values that the search space does not use; starting points are checked earlier."""
     if records.STARTING_POINT in trial.user_attrs:
         return
     for name in sorted(given_values(trial).keys() - trial.params.keys()):
         warnings.warn(
-            f"{name!r} of an enqueued trial has no effect: the search space does not ask for it there.",
+            f"{name!r} of an enqueued trial has no effect: the search space does not suggest it there.",
             stacklevel=1,
         )
 
@@ -257,7 +250,7 @@ def _outcome(outcome: records.Outcome) -> dict[str, Any]:
 
 
 def _measured(results: Sequence[EpochResult]) -> dict[str, Any]:
-    """What a trial's epochs say beside their accuracies."""
+    """The attributes that a trial's epochs give, besides the reports."""
     if not results:
         return {}
     return {

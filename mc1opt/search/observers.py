@@ -1,4 +1,4 @@
-"""What others may see of a search: an observer is told, in one thread, and cannot disturb it."""
+"""The events of a search. Observers receive them in one thread, and cannot disturb the search."""
 
 import contextlib
 import logging
@@ -18,74 +18,72 @@ _P = ParamSpec("_P")
 
 @dataclass(frozen=True)
 class SearchStarted:
-    """What a search is about to do."""
+    """The plan of a search that starts."""
 
     study: str
     definition: str
     fidelity: Fidelity
     trials: int
-    """The total that the study shall have."""
+    """The study's total number of counted trials at the end."""
     counted: int
-    """Trials that it has already."""
-    taken_up: int
-    """Interrupted trials that are trained again."""
+    """Counted trials so far."""
     workers: int
     device: str
     timeout: float | None
-    """Seconds."""
+    """Seconds of the search; None for no limit."""
     expected_seconds: float | None
-    """About how long it takes."""
+    """Expected seconds of the search; None if unknown."""
     expected_bytes: int
-    """About how much disk it takes."""
+    """Expected bytes on disk."""
     record: StudyRecord
 
 
 @dataclass(frozen=True)
 class SearchEnded:
-    """How a search ended."""
+    """The outcome of a search."""
 
     reason: StopReason
     message: str
-    """In words; empty where it simply finished."""
+    """The reason in words; empty if the search finished."""
     seconds: float
     expected_seconds: float | None
-    """What was said before it started."""
+    """As in `SearchStarted`."""
     record: StudyRecord
     importances: dict[str, float]
-    """Shares of the parameters in what makes trials differ, the greatest first; empty where unknown."""
+    """See `mc1opt.search.importance.importances`."""
 
 
 class Observer:
-    """Is told what happens in a search; each method does nothing unless overridden.
+    """Receives the events of a search; each method does nothing unless overridden.
 
-    All methods are called from one thread, in the order of events. An exception becomes a warning: it must
-    not cost a trial.
+    All methods are called from one thread, in the order of the events. An exception becomes a warning: it
+    must not cost a trial.
     """
 
     def study_started(self, search: SearchStarted) -> None:
-        """The study is open; nothing is trained yet."""
+        """The study is open; no training has begun."""
 
     def trial_started(self, number: int, summary: str) -> None:
-        """A worker begins trial `number`; the summary is its config in one line."""
+        """The training of trial `number` begins; the summary is its config in one line."""
 
     def epoch(self, number: int, result: EpochResult) -> None:
-        """Trial `number` has trained an epoch, and reported it."""
+        """Trial `number` has trained and reported an epoch."""
 
     def trial_ended(self, trial: TrialRecord) -> None:
-        """A trial is in its last state, or set back to waiting."""
+        """A trial has ended, or waits again after an interruption."""
 
     def confirmed(self, number: int, value: float | None) -> None:
-        """Trial `number`'s config was trained again; no value where that failed."""
+        """Trial `number` was trained again with a new seed; the value is None if that failed."""
 
     def tick(self) -> None:
-        """Some time has passed: called a few times a second, for clocks and displays."""
+        """Time has passed: called a few times a second, for clocks and displays."""
 
     def study_ended(self, search: SearchEnded) -> None:
-        """Nothing is trained any more."""
+        """The search has ended; no training is running."""
 
 
 class Observers:
-    """Several observers, told from one thread what happens in many; their exceptions become warnings."""
+    """Passes the events of many threads on to observers in one thread; their exceptions become warnings."""
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = observers
@@ -95,19 +93,19 @@ class Observers:
     def emit(
         self, event: Callable[Concatenate[Observer, _P], None], *arguments: _P.args, **_none: _P.kwargs
     ) -> None:
-        """Notes an event, from any thread.
+        """Queues an event, from any thread.
 
         Args:
-            event: the method of `Observer` that takes it.
-            arguments: what it is called with.
+            event: the method of `Observer` to call.
+            arguments: its arguments.
         """
         self._events.put((event.__name__, arguments))
 
     def pass_on(self, seconds: float = 0.0) -> None:
-        """Tells the observers what was noted, and that time passes.
+        """Passes the queued events on, then a tick.
 
         Args:
-            seconds: how long to wait for an event where there is none.
+            seconds: longest wait for an event if none is queued.
         """
         with contextlib.suppress(queue.Empty):
             self._tell(*self._events.get(timeout=seconds) if seconds else self._events.get_nowait())
@@ -121,6 +119,6 @@ class Observers:
                 getattr(observer, event)(*arguments)
             except Exception as error:
                 warning = f"{type(observer).__name__}.{event} failed: {error!r}"
-                if warning not in self._warned:  # `tick` comes several times a second
+                if warning not in self._warned:  # a broken `tick` would warn several times a second
                     self._warned.add(warning)
                     logger.warning(warning)

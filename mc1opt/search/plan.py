@@ -1,8 +1,7 @@
-"""What a search will cost, said before it starts: minutes and disk."""
+"""The expected cost of a search, in seconds and bytes, before it starts."""
 
 import contextlib
 import statistics
-from collections.abc import Callable
 
 import optuna
 
@@ -10,24 +9,24 @@ from mc1opt.config import Config
 from mc1opt.database.records import StudyRecord, TrialRecord
 from mc1opt.models.cost import cost
 from mc1opt.search.definition import StudyDefinition
-from mc1opt.spec import DataSet, Device, Fidelity, Precision
-from mc1opt.workers.pool import Pool
-from mc1opt.workers.speed import epoch_seconds
+from mc1opt.spec import Fidelity
 
 SHARE_TRAINED = 0.45
-"""Of the epochs of 100 trials, what the default pruner leaves to be trained (`benchmarks/LOG.md`)."""
+"""Share of the epochs of 100 trials that remains after the default pruner (`benchmarks/LOG.md`)."""
 MEAN_COST = 1.1
-"""Of an epoch in a search, in those of the typical config: samplers soon prefer larger networks."""
+"""Mean cost of an epoch in a search, relative to the typical config: samplers prefer larger networks."""
 BEST_COST = 1.4
-"""Of an epoch of the best configs, likewise: they are rarely small."""
+"""Cost of an epoch of the best configs, relative to the typical config: they are rarely small."""
 TRIAL_BYTES = 40_000
-"""Of a trial in the database."""
+"""Bytes of a trial in the database."""
 LEAST_TRIALS = 5
-"""Trained trials of the study from which its own speed is taken."""
+"""Fewest trained trials from which a study's own speed is estimated."""
+DRAWS = 64
+"""Random configs among which `typical_config` chooses."""
 
 
 def has_timings(record: StudyRecord) -> bool:
-    """Whether a study has enough trained trials to say how long others take."""
+    """Whether a study has enough trained trials to estimate the time of others."""
     return len(_seconds_by_trial(record)) >= LEAST_TRIALS
 
 
@@ -41,18 +40,18 @@ def expected_seconds(
     typical_epoch: float | None = None,
     confirmations: int = 0,
 ) -> float | None:
-    """About how long a search takes; None where nothing is known.
+    """Expected seconds of a search; None if unknown.
 
-    From the study's own trials where it has some; else from an epoch of a typical config on this machine.
+    Estimated from the study's own trials if it has enough, else from an epoch of a typical config.
 
     Args:
-        record: the study as it is.
-        trials: the total that it shall have.
-        fidelity: of each.
-        workers: how many train at once.
-        pruner: its name.
-        typical_epoch: seconds (`mc1opt.workers.speed`); None where it was not measured.
-        confirmations: trainings to the end that follow, of the best configs.
+        record: the study so far.
+        trials: total number of trials at the end.
+        fidelity: fidelity of each trial.
+        workers: trainings at once.
+        pruner: name of the pruner.
+        typical_epoch: seconds of an epoch of the typical config; None if not measured.
+        confirmations: full trainings of the best configs that follow.
     """
     trained = _trained(record)
     left = max(trials - len(trained), 0)
@@ -68,14 +67,14 @@ def expected_seconds(
         whole = fidelity.epochs * BEST_COST * typical_epoch
     else:
         return None
-    # The last training is done by one worker, however many there are.
+    # No more workers than trainings are busy.
     return left * each / max(min(workers, left), 1) + confirmations * whole / max(
         min(workers, confirmations), 1
     )
 
 
 def expected_bytes(trials: int, keep: int, record: StudyRecord) -> int:
-    """About how much disk a search takes: the database, and the kept weights, 4 bytes a parameter."""
+    """Expected bytes of a search on disk: the database, and the kept weights of 4 bytes per parameter."""
     parameters = [trial.parameters for trial in _trained(record) if trial.parameters] or [1_000_000]
     return trials * TRIAL_BYTES + keep * 4 * max(parameters)
 
@@ -85,20 +84,16 @@ def _trained(record: StudyRecord) -> list[TrialRecord]:
 
 
 def _seconds_by_trial(record: StudyRecord) -> list[float]:
-    """What the trained trials took, each with as many epochs as it was left."""
+    """Seconds of each trained trial: its epochs before pruning times their mean seconds."""
     return [
         trial.epoch_seconds * len(trial.values_by_epoch) for trial in _trained(record) if trial.epoch_seconds
     ]
 
 
-DRAWS = 64
-"""Random configs, from which the typical one is taken."""
-
-
 def typical_config(definition: StudyDefinition, max_macs: int) -> Config:
     """The random config whose cost is nearest to the mean of those that are not too large.
 
-    The draws are among those of `space_fingerprint`, which has made sure that some are feasible.
+    The draws are those of `space_fingerprint`, which has checked that some are feasible.
     """
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     configs = []
@@ -111,45 +106,3 @@ def typical_config(definition: StudyDefinition, max_macs: int) -> Config:
         return min(configs, key=macs.__getitem__)
     mean = sum(macs[config] for config in affordable) / len(affordable)
     return min(affordable, key=lambda config: abs(macs[config] - mean))
-
-
-def typical_epoch_seconds(
-    definition: StudyDefinition,
-    pool: Pool,
-    *,
-    data: DataSet,
-    fidelity: Fidelity,
-    max_macs: int,
-    device: Device,
-    precision: Precision,
-    interrupted: Callable[[], bool] = lambda: False,
-) -> float | None:
-    """Seconds that an epoch of the typical config takes while all workers train; see `epoch_seconds`.
-
-    Takes about 3 seconds on a CPU, and the workers' start, which a search waits for anyway.
-
-    Args:
-        definition: what is searched.
-        pool: who trains, with nothing else to do yet.
-        data: the images.
-        fidelity: of the epoch that is asked for.
-        max_macs: above which a network is not trained.
-        device: where.
-        precision: in which.
-        interrupted: whether to give up; the pool is interrupted then.
-
-    Returns:
-        None if a training failed, or was given up.
-
-    Raises:
-        WorkerError: no worker can be started.
-    """
-    return epoch_seconds(
-        typical_config(definition, max_macs),
-        pool,
-        data=data,
-        fidelity=fidelity,
-        device=device,
-        precision=precision,
-        interrupted=interrupted,
-    )

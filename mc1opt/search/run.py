@@ -1,8 +1,8 @@
-"""A search from its beginning to its end: open, take up, ask, train, tell, stop.
+"""A search from start to end: open, take up, ask, train, tell, stop.
 
-One thread a worker loops *ask, train, tell*; the main thread passes events on to the observers and waits for
-a stop: a signal, the deadline, nothing new, too many failures. Why not `study.optimize`: see DESIGN's
-section 3; in short, totals would not be exact and interrupted trials would be lost.
+One thread per worker loops *ask, train, tell*; the main thread passes events on to the observers and waits
+for a stop: a signal, the deadline, nothing new, too many failures. `study.optimize` is not used, because its
+totals are not exact and it loses interrupted trials; see DESIGN, section 3.
 """
 
 import threading
@@ -27,17 +27,18 @@ from mc1opt.database.storage import StudyStorage
 from mc1opt.database.trial_files import tidy
 from mc1opt.search.confirm import SEEDS, Confirmation, missing_repetitions
 from mc1opt.search.definition import StudyDefinition
-from mc1opt.search.endings import Endings
 from mc1opt.search.importance import importances
 from mc1opt.search.objective import Objective, Proposal
 from mc1opt.search.observers import Observer, Observers, SearchEnded, SearchStarted
-from mc1opt.search.plan import expected_bytes, expected_seconds, has_timings, typical_epoch_seconds
+from mc1opt.search.plan import expected_bytes, expected_seconds, has_timings, typical_config
 from mc1opt.search.settings import SearchSettings
+from mc1opt.search.stop_conditions import StopConditions
 from mc1opt.search.study import open_study
 from mc1opt.spec import DataSet
-from mc1opt.workers.crew import run_crew
 from mc1opt.workers.pool import Pool
+from mc1opt.workers.speed import epoch_seconds
 from mc1opt.workers.stop import StopFlag
+from mc1opt.workers.threads import run_crew
 
 
 def run_search(
@@ -53,13 +54,13 @@ def run_search(
     """Creates or resumes a study and trains trials until it has `settings.trials`, or something stops it.
 
     Args:
-        definition: what to search.
-        settings: how.
+        definition: the study definition.
+        settings: the settings of the search.
         storage: the study database, opened with this process as owner.
         data: the images.
-        pool: who trains; as many trials at once as its size. It is not closed.
-        observers: who is told.
-        stop: lets others end the search; signals, for example.
+        pool: the workers; its size is the number of trials at once. It is not closed.
+        observers: receive the events.
+        stop: ends the search when set, for example by a signal.
 
     Raises:
         UsageError: the study exists with another fidelity, data, seed or search space.
@@ -94,8 +95,8 @@ class _Search:
         self.stop = stop
         self.lock = threading.Condition()
         self.study: optuna.Study = open_study(definition, settings, storage, data)
-        self.endings = Endings(self.study.get_trials(deepcopy=False), settings.max_failures)
-        self.taken_up = take_up_interrupted(self.study, storage)
+        self.conditions = StopConditions(self.study.get_trials(deepcopy=False), settings.max_failures)
+        take_up_interrupted(self.study, storage)
         self.heartbeat = Heartbeat(self.study, storage)
         make_own(self.study, storage)
         name = records.study_folder_name(settings.study, self.study.user_attrs)
@@ -120,10 +121,10 @@ class _Search:
                     self._confirm()
         except Exception as error:
             failed = error
-        if self.endings.exhausted and not self.stop.is_set():
-            self.stop.set("exhausted", self.endings.exhausted)
+        if self.conditions.exhausted and not self.stop.is_set():
+            self.stop.set("exhausted", self.conditions.exhausted)
         try:
-            study = load_study(self.storage, self.settings.study)  # anew: what finished trials gained since
+            study = load_study(self.storage, self.settings.study)  # with what ended trials gained since
             record, shares = records.study_record(study), importances(study)
         except StorageInternalError as error:
             failed = failed or error
@@ -137,16 +138,16 @@ class _Search:
         )
         self.observers.emit(Observer.study_ended, ended)
         self.observers.pass_on()
-        if failed is not None:  # told only now: a display must end, whatever went wrong
+        if failed is not None:  # only now: the display must end first
             raise failed
         return ended
 
     def _plan(self) -> SearchStarted:
         settings = self.settings
         record = records.study_record(self.study)
-        counted = self._counted()
+        counted = sum(trial.outcome in ("complete", "pruned") for trial in record.trials)
         confirmations = settings.confirm * SEEDS
-        if counted >= settings.trials:  # perhaps they are done, too
+        if counted >= settings.trials:  # some confirmations may be done as well
             trials = self.study.get_trials(deepcopy=False)
             confirmations = len(missing_repetitions(self.objective, trials, settings.confirm))
         return SearchStarted(
@@ -155,7 +156,6 @@ class _Search:
             fidelity=settings.fidelity,
             trials=settings.trials,
             counted=counted,
-            taken_up=self.taken_up,
             workers=self.pool.size,
             device=settings.device,
             timeout=settings.timeout,
@@ -165,7 +165,7 @@ class _Search:
                 fidelity=settings.fidelity,
                 workers=self.pool.size,
                 pruner=settings.pruner,
-                typical_epoch=self._typical_epoch_seconds(record),
+                typical_epoch=None if counted >= settings.trials else self._typical_epoch_seconds(record),
                 confirmations=confirmations,
             ),
             expected_bytes=expected_bytes(settings.trials, settings.keep, record),
@@ -173,35 +173,37 @@ class _Search:
         )
 
     def _typical_epoch_seconds(self, record: records.StudyRecord) -> float | None:
-        """Measured only where the study's own trials don't tell how long others take."""
-        if has_timings(record) or self._counted() >= self.settings.trials:
+        """Measures an epoch of the typical config, unless the study's own trials have timings.
+
+        Takes about 3 seconds on a CPU after the start of the workers, for which a search waits anyway.
+        """
+        if has_timings(record):
             return None
-        return typical_epoch_seconds(
-            self.definition,
+        return epoch_seconds(
+            typical_config(self.definition, self.settings.max_macs),
             self.pool,
             data=self.objective.data,
             fidelity=self.settings.fidelity,
-            max_macs=self.settings.max_macs,
             device=self.settings.device,
             precision=self.settings.precision,
             interrupted=self.stop.is_due,
         )
 
     def _confirm(self) -> None:
-        """Trains the best trials again; the deadline and signals end that, too."""
+        """Trains the best trials again, until the deadline or a signal."""
         trials = self.study.get_trials(deepcopy=False)
         repetitions = missing_repetitions(self.objective, trials, self.settings.confirm)
         if repetitions:
             self._in_threads(Confirmation(self.objective, repetitions).work)
 
     def _in_threads(self, work: Callable[[], None]) -> None:
-        """Runs `work` in a thread a worker, and passes events on until all threads have ended."""
+        """Runs `work` in one thread per worker, and passes events on until all threads have ended."""
         run_crew(work, self.pool, self.stop, self._tick, self.pool.size)
 
     def _tick(self, seconds: float) -> None:
         if self.stop.is_set():
             self.storage.outage.stop_waiting()
-            # Not waited for: whoever draws a trial holds the lock, and may wait for an absent server.
+            # Without blocking: a thread that draws a trial holds the lock, and may wait for an absent server.
             if self.lock.acquire(blocking=False):
                 self.lock.notify_all()
                 self.lock.release()
@@ -221,9 +223,9 @@ class _Search:
                 self._ended(ended)
 
     def _next(self) -> Proposal | None:
-        """The next trial to train, or None when the search is over for this thread."""
+        """The next trial to train; None when this thread has nothing left to do."""
         with self.lock:
-            while not self.stop.is_set() and not self.endings.exhausted:
+            while not self.stop.is_set() and not self.conditions.exhausted:
                 sampler = self.study.sampler
                 no_more = isinstance(sampler, GridSampler) and sampler.is_exhausted(self.study)
                 trials = self.study.get_trials(deepcopy=False)
@@ -236,32 +238,29 @@ class _Search:
                     uncounted = len(trials) - outcomes["waiting"] - counted - running
                     result = self._propose(self.settings.trials + uncounted)
                 if isinstance(result, Proposal):
-                    self.endings.trial_begins()
+                    self.conditions.trial_begins()
                     self.storage.hold(result.trial.id)
                     return result
                 if result is not None:
                     self._ended(result)
                     continue
-                # A running trial, of whatever process, may turn out not to count; then another one is needed.
-                # Nor is it waited for one that nobody trains.
+                # A running trial of any process may turn out not to count, and then another one is needed.
+                # Trials that no process trains any more are taken up here.
                 take_up_interrupted(self.study, self.storage)
                 take_up_unanswered(self.study, self.storage)
                 self.lock.wait(timeout=1.0)
             return None
 
     def _propose(self, begun: int) -> Proposal | FrozenTrial | None:
-        """What `Objective.propose` gives; None where other processes have begun so many trials meanwhile."""
+        """See `Objective.propose`; None if other processes have meanwhile begun too many trials."""
         try:
             with self.storage.room_for(begun):
                 return self.objective.propose()
         except NoRoomError:
             return None
 
-    def _counted(self) -> int:
-        return sum(records.is_counted(trial) for trial in self.study.get_trials(deepcopy=False))
-
     def _ended(self, trial: FrozenTrial) -> None:
-        """Looks whether a trial's end is the search's end, too."""
-        self.endings.trial_ended(trial)
-        if self.endings.failed:
-            self.stop.set("failures", self.endings.failed)
+        """Ends the search if too many trials in a row have failed."""
+        self.conditions.trial_ended(trial)
+        if self.conditions.failed:
+            self.stop.set("failures", self.conditions.failed)

@@ -1,4 +1,4 @@
-"""Samplers and pruners: Optuna's, with seeds that make a study the same however it is interrupted."""
+"""Samplers and pruners: Optuna's, seeded so that interruptions do not change a study."""
 
 import copy
 import itertools
@@ -20,40 +20,39 @@ from mc1opt.errors import UsageError
 from mc1opt.seeds import derive_seed
 
 STARTUP_TRIALS = 8
-"""Trials that TPE leaves to chance. Only trained ones count, starting points among them: Optuna would also
-count those that were too large or duplicates, and then model what it has never seen."""
+"""Trained trials, starting points among them, before TPE models anything; until then draws are random. Optuna
+would also count untrained trials, and then model what it has never seen."""
 
 CANDIDATES = 96
-"""Draws from TPE's model of the good trials, of which the likeliest to be good is taken."""
+"""Candidates that TPE draws from its model of the good trials; it takes the best of them."""
 
 KEPT_BY_EPOCH = (0.3, 0.2, 0.3)
-"""Share of the trials that reached the end of their first, second, ... epoch, among which a trial must be to
-go on; later epochs as the last one. So strict that a hundred trials end within half an hour on 2 cores, and
-so mild that the best are kept (`benchmarks/LOG.md`)."""
+"""Top share, among all trials that reached an epoch, that continues after the first, second, ... epoch; the
+last value holds for all later ones. Strict enough for a hundred trials in half an hour on 2 cores, and mild
+enough to keep the best (`benchmarks/LOG.md`)."""
 
 PRUNER_STARTUP_TRIALS = 4
 """Completed trials before the pruner ends any: a rank among fewer is luck."""
 
 GRID_SAMPLER = "grid"
-"""The name of the sampler that tries every point of a grid."""
+"""Name of the sampler that tries every point of a grid."""
 
 Grid = Mapping[str, Sequence[str | int | float | bool]]
-"""Values by parameter."""
+"""Parameter -> values."""
 
 
 class SeededSampler(BaseSampler):
-    """A sampler that is made anew for every draw, seeded by study, trial and parameter.
+    """Makes a new sampler for every draw, seeded by study, trial and parameter.
 
-    A sampler seeded once gives other draws after an interruption than without it: its generator starts over.
-    Here a draw depends on the study's seed, the trial's number, the parameter's name and the finished trials
-    alone.
+    The generator of a sampler that is seeded once starts over after an interruption. Here a draw depends
+    only on the study's seed, the trial's number, the parameter's name and the finished trials.
 
-    The sampler sees the trials as `_for_sampler` puts them, and none of other programs.
+    The sampler sees the trials as `_for_sampler` converts them, without foreign ones.
 
     Args:
         make: makes the sampler for a seed.
         study_seed: the study's seed.
-        startup_trials: trained trials before `make`'s sampler is asked; until then draws are random.
+        startup_trials: trained trials before `make`'s sampler is used; until then draws are random.
     """
 
     def __init__(self, make: Callable[[int], BaseSampler], study_seed: int, startup_trials: int) -> None:
@@ -62,14 +61,14 @@ class SeededSampler(BaseSampler):
         self._startup_trials = startup_trials
         self._view: _View | None = None
         self._seen: dict[int, FrozenTrial] = {}
-        """Finished trials as the sampler sees them, by number: they change no more."""
+        """Finished trials as the sampler sees them, by number; they no longer change."""
         self._relative: BaseSampler = RandomSampler()
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """The parameters that are drawn together."""
-        # One view for all draws of a trial: with several workers, trials end between two of them.
+        # One view for all draws of a trial: other workers' trials may end between two of them.
         self._view = _view(study, trial, self._seen)
         self._relative = self._sampler(self._view, "relative")
         return self._relative.infer_relative_search_space(self._view.study, self._view.trial)
@@ -106,14 +105,15 @@ class SeededSampler(BaseSampler):
 
 @dataclass(frozen=True)
 class _View:
-    """What the sampler sees while it draws one trial: a study in memory."""
+    """The study in memory that the sampler sees while it draws one trial."""
 
     number: int
-    """Of the trial that is drawn."""
+    """Number of the drawn trial."""
     trained: int
+    """Trained trials so far."""
     study: optuna.Study
     trial: FrozenTrial
-    """Stands in that study for the trial that is drawn."""
+    """The drawn trial's substitute in that study."""
 
 
 def _view(study: optuna.Study, trial: FrozenTrial, known: dict[int, FrozenTrial]) -> _View:
@@ -133,11 +133,11 @@ def _view(study: optuna.Study, trial: FrozenTrial, known: dict[int, FrozenTrial]
 
 
 def _for_sampler(trial: FrozenTrial) -> FrozenTrial:
-    """A finished trial as the sampler shall see it: a pruned one counts with what it had reached.
+    """A finished trial for the sampler: a pruned one is complete, with its last report as value.
 
-    Optuna's TPE ranks each completed trial above each pruned one. Starting points are completed, because
-    nothing is pruned before them; the poor ones among them then pass for the best of the study, and TPE draws
-    their likes (`benchmarks/LOG.md`). What a pruned trial had reached is a lower bound of its value.
+    Optuna's TPE ranks every completed trial above every pruned one. Starting points complete, because nothing
+    is pruned before them, so TPE would take the poor ones for the study's best and draw similar ones
+    (`benchmarks/LOG.md`). The last report of a pruned trial is a lower bound of its value.
     """
     reached = values_by_epoch(trial) if outcome(trial) == "pruned" else []
     value = reached[-1] if reached else trial.value if trial.state == TrialState.COMPLETE else None
@@ -153,9 +153,9 @@ def _for_sampler(trial: FrozenTrial) -> FrozenTrial:
 
 
 class _SeenTrial(FrozenTrial):
-    """A trial that a study in memory copies without its parameters, which nobody changes.
+    """A trial of which a deep copy is shallow: nothing changes it.
 
-    Optuna copies each trial that is added, in depth: with a thousand of them a second for each draw.
+    Optuna deep-copies each added trial, which for a thousand of them takes a second per draw.
     """
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "_SeenTrial":
@@ -165,8 +165,8 @@ class _SeenTrial(FrozenTrial):
 def _tpe(seed: int) -> BaseSampler:
     """Optuna's TPE (Bergstra et al., 2011), multivariate within the groups of a conditional search space.
 
-    With Optuna's 24 candidates a draw changes several of the twenty choices that the best trials share at
-    once; with a hundred trials in all, draws shall stay nearer to the best.
+    With Optuna's 24 candidates a draw changes several of the twenty choices that the best trials share. In
+    studies of about a hundred trials, draws should stay closer to the best.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -180,14 +180,14 @@ def _tpe(seed: int) -> BaseSampler:
 
 
 class WholeGridSampler(GridSampler):
-    """Optuna's grid sampler, for a study that is asked and told, and that may be interrupted.
+    """Optuna's grid sampler, for ask-and-tell and for studies that are interrupted.
 
-    Optuna's stops the study after the last point, which a study that is told answers with an error; and a
-    point stays untrained if the process of its trial crashed. Here a trial takes the first point, in an order
-    that the seed shuffles, that no other trial has or had; one whose trial ended as FAIL is free again.
+    Optuna's calls `study.stop` after the last point, which is an error in ask-and-tell, and loses the point
+    of a trial whose process crashed. Here a trial takes the first point, in an order shuffled by the seed,
+    that no other trial has taken; the point of a trial that ended as FAIL is free again.
 
     Args:
-        grid: values by parameter.
+        grid: parameter -> values.
         study_seed: the study's seed.
     """
 
@@ -197,20 +197,20 @@ class WholeGridSampler(GridSampler):
         self._points = grid_size(grid)
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Gives a trial its point, once: one that was interrupted keeps it."""
+        """Gives a trial its point, once: an interrupted trial keeps it."""
         if "grid_id" in trial.system_attrs or "fixed_params" in trial.system_attrs:
             return
-        # The last point again if none is free; the search then tells the trial as a duplicate.
+        # If none is free, the last point again: the trial becomes a duplicate.
         point = min(self._free_points(study), default=self._points - 1)
         set_system_attributes(study, trial, {"search_space": self._grid, "grid_id": point})
 
     def after_trial(
         self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
-        """Nothing: the search asks `is_exhausted`."""
+        """Does nothing: the search asks `is_exhausted`."""
 
     def is_exhausted(self, study: optuna.Study) -> bool:
-        """Whether every point is trained or in training, and no trial waits."""
+        """Whether every point is trained or in training, and no trial is waiting."""
         waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         return not waiting and not self._free_points(study)
 
@@ -221,12 +221,12 @@ class WholeGridSampler(GridSampler):
 
 
 def grid_size(grid: Grid) -> int:
-    """How many points a grid has."""
+    """Number of points of a grid."""
     return math.prod(len(values) for values in grid.values())
 
 
 def grid_trials(grid: Grid, starting_points: Iterable[Mapping[str, Any]]) -> int:
-    """How many trials a search of a whole grid has: its points, and starting points that are none of them."""
+    """Number of trials of a whole grid search: its points, and the starting points outside of the grid."""
     points = set(itertools.product(*grid.values()))
     others = [
         point
@@ -240,9 +240,9 @@ def make_sampler(name: str, study_seed: int, grid: Grid | None = None) -> BaseSa
     """The sampler of `--sampler`: tpe, random or grid.
 
     Args:
-        name: which one.
+        name: the sampler's name.
         study_seed: the study's seed.
-        grid: that of the study definition, if it has one.
+        grid: the study definition's grid, if it has one.
 
     Raises:
         UsageError: there is no such sampler, or no grid for it.
@@ -251,7 +251,7 @@ def make_sampler(name: str, study_seed: int, grid: Grid | None = None) -> BaseSa
     if name == GRID_SAMPLER:
         if not grid:
             raise UsageError(
-                "--sampler grid needs a study definition with a grid: GRID, the values by parameter; "
+                "--sampler grid needs a study definition with a grid: GRID, the values of each parameter; "
                 "studies/published_grid.py is an example."
             )
         return WholeGridSampler(grid, study_seed)
@@ -262,20 +262,20 @@ def make_sampler(name: str, study_seed: int, grid: Grid | None = None) -> BaseSa
 
 class NarrowingPruner(BasePruner):
     """Asynchronous successive halving with a rung at each epoch (Li et al., "A System for Massively Parallel
-    Hyperparameter Tuning", 2020): a trial goes on while it ranks high among all that came as far.
+    Hyperparameter Tuning", 2020): a trial continues while it ranks high among all that reached its epoch.
 
-    Optuna's percentile pruners compare with completed trials alone. At first these are the starting points,
-    of which the poor ones let everything pass that the good ones don't end.
+    Optuna's percentile pruners compare with completed trials only. At first these are the starting points,
+    and the poor ones among them would let almost everything pass.
 
     Args:
-        kept: the share that goes on, by epoch.
+        kept: the top share that continues, by epoch.
     """
 
     def __init__(self, kept: tuple[float, ...] = KEPT_BY_EPOCH) -> None:
         self._kept = kept
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Whether a trial shall end after its last reported epoch; of equal ones the earlier is kept."""
+        """Whether to end a trial after its last reported epoch; of equal trials the earlier is kept."""
         epoch = trial.last_step
         trials = study.get_trials(deepcopy=False)
         complete = sum(other.state == TrialState.COMPLETE for other in trials)
@@ -291,22 +291,22 @@ class NarrowingPruner(BasePruner):
 
 
 class OwnPruner(BasePruner):
-    """A pruner that compares trials with mc1opt's own alone.
+    """A pruner that does not see foreign trials.
 
     Args:
-        pruner: what compares them.
+        pruner: decides.
     """
 
     def __init__(self, pruner: BasePruner) -> None:
         self.pruner = pruner
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Whether the trial shall end after its last reported epoch."""
+        """Whether to end the trial after its last reported epoch."""
         return self.pruner.prune(cast(optuna.Study, _OwnTrials(study)), trial)
 
 
 class _OwnTrials:
-    """A study without the trials of other programs."""
+    """A study without foreign trials."""
 
     def __init__(self, study: optuna.Study) -> None:
         self._study = study
@@ -326,7 +326,7 @@ def make_pruner(name: str) -> BasePruner:
     """
     makers: dict[str, Callable[[], BasePruner]] = {
         "narrowing": NarrowingPruner,
-        # One epoch of warm-up: after its first epoch a trial is not compared.
+        # One epoch of warm-up: no trial ends after its first epoch.
         "median": lambda: MedianPruner(
             n_startup_trials=PRUNER_STARTUP_TRIALS, n_warmup_steps=1, n_min_trials=4
         ),

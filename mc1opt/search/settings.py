@@ -1,4 +1,4 @@
-"""What is asked of a search, and what holds: options, stored study and definition in one."""
+"""The options of a search, and the settings resolved from options, stored study and definition."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ MAX_WORKERS = 256
 
 @dataclass(frozen=True)
 class SearchCommand:
-    """The options of `mc1opt run`; None is "as the study has it, else its definition's, else the default"."""
+    """The options of `mc1opt run`; None for the stored study's value, else its definition's, or a default."""
 
     study: str
     trials: int
@@ -36,7 +36,7 @@ class SearchCommand:
     confirm: int = 3
     keep: int = 5
     max_trial_seconds: float | None = None
-    """Of training; None is no limit."""
+    """Seconds of training; None for no limit."""
     data: Path | None = None
     starting_points: bool = True
     """Whether a new study begins with those of its definition."""
@@ -44,29 +44,29 @@ class SearchCommand:
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """What a search is told, apart from what to search and where it is stored."""
+    """The settings of a search, apart from its definition, data and database."""
 
     study: str
-    """The name under which the study is stored."""
+    """Name of the stored study."""
     trials: int
-    """The total that the study shall have."""
+    """The study's total number of counted trials at the end."""
     fidelity: Fidelity
     seed: int
     device: Device
     max_macs: int
     precision: Precision = "float32"
     timeout: float | None = None
-    """Seconds."""
+    """Seconds of the search; None for no limit."""
     sampler: str = "tpe"
     pruner: str = "narrowing"
     max_failures: int = 10
     """Failed trials in a row that end the search."""
     confirm: int = 3
-    """How many of the best trials are trained again with new seeds at the end."""
+    """Best trials that are trained again with new seeds at the end."""
     keep: int = 5
-    """How many of the best trials keep their weights, by value and as many by expected accuracy."""
+    """Trials that keep their weights: this many by value, and this many by expected accuracy."""
     checkpoint_seconds: float = CHECKPOINT_SECONDS
-    """How often a running trial's state is written, at most."""
+    """Least seconds between two checkpoints of a training."""
 
 
 def search_settings(
@@ -76,10 +76,10 @@ def search_settings(
     device: Device,
     storage: StudyStorage,
 ) -> SearchSettings:
-    """What the command says, else what the stored study has, else what the definition says.
+    """The command's value of each setting, else the stored study's, else the definition's.
 
     Raises:
-        UsageError: more training images than there are.
+        UsageError: more training images than the data has.
     """
     name = command.name or definition.name
     stored = {study.study_name: study.user_attrs for study in storage.get_all_studies()}.get(name, {})
@@ -120,10 +120,10 @@ def _unused(fidelity: Fidelity, data: DataSet) -> int:
 
 
 def check_train_images(what: str, wanted: int, data: DataSet) -> None:
-    """Refuses more training images than validation leaves.
+    """Checks that training and validation images together do not exceed the data.
 
     Raises:
-        UsageError: says `what` is too many.
+        UsageError: they do; the message begins with `what`.
     """
     available = data.train_images - data.validation_images
     if wanted > available:
@@ -134,12 +134,12 @@ def check_train_images(what: str, wanted: int, data: DataSet) -> None:
 
 
 def resolve_workers(text: str, device: Device, memory_each: int = WORKER_MEMORY) -> int:
-    """How many trainings at once.
+    """Number of trainings at once.
 
     Args:
-        text: of `--workers`: a number, or auto.
-        device: where they train.
-        memory_each: bytes of the machine's memory that each takes, as far as it is known; it limits auto.
+        text: `--workers`: a number, or auto.
+        device: the device of the trainings.
+        memory_each: bytes of main memory per training, if known; limits auto.
 
     Raises:
         UsageError: the text is neither a number of at least 1 nor "auto".

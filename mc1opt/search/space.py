@@ -1,4 +1,4 @@
-"""Where study files of before import suggestions from; they are in `mc1opt.suggest`."""
+"""The former place of `mc1opt.suggest`, from which older study files import."""
 
 from mc1opt.suggest import suggest_augmentation, suggest_optimizer, suggest_schedule
 

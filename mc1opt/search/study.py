@@ -1,4 +1,4 @@
-"""Creating a study, or going on with one: the same study, or none."""
+"""Creates a study, or resumes it if everything that defines it is the same."""
 
 import hashlib
 import itertools
@@ -14,7 +14,7 @@ from optuna.trial import FixedTrial
 
 from mc1opt.database import records
 from mc1opt.database.identity import keep_folder, name_folder
-from mc1opt.database.location import DEFAULT_STORAGE, shown_storage, sqlite_path, storage_url
+from mc1opt.database.location import sqlite_path, storage_option
 from mc1opt.database.storage import StudyStorage
 from mc1opt.errors import StudyFileError, UsageError
 from mc1opt.fields import canonical_json
@@ -25,18 +25,18 @@ from mc1opt.search.settings import SearchSettings
 from mc1opt.spec import DataSet
 
 SPACE_DRAWS = 64
-"""Random draws by which two search spaces are compared."""
+"""Random draws on which two search spaces are compared."""
 
 
 def space_fingerprint(definition: StudyDefinition) -> str:
-    """What a search space gives, as a hash: the configs of fixed random draws, and their distributions.
+    """A hash of a search space: of the configs and distributions of fixed random draws.
 
-    Comments, formatting and names of functions don't count; a range or a choice does, and whether a draw is
-    infeasible.
+    It depends on ranges, choices, and which draws are infeasible; not on comments, formatting or names of
+    functions.
 
     Raises:
-        StudyFileError: the search space raises, none of the draws is feasible, or its starting points or its
-            grid don't fit it.
+        StudyFileError: the search space raises, no draw is feasible, or the starting points or the grid do
+            not fit.
     """
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     digest = hashlib.sha256()
@@ -70,11 +70,11 @@ def space_fingerprint(definition: StudyDefinition) -> str:
 
 
 def _asked_for(definition: StudyDefinition, what: str, params: Mapping[str, Any]) -> set[str]:
-    """The names of the parameters that the search space asks for at a point."""
+    """The names of the parameters that the search space suggests at a point."""
     trial = FixedTrial(dict(params))
     try:
         definition.config(trial)
-    except optuna.TrialPruned:  # its trial is infeasible, and done; what else it would ask for is not known
+    except optuna.TrialPruned:  # infeasible; which further parameters it would suggest is unknown
         return set(params)
     except StudyFileError as error:
         raise StudyFileError(f"the {what} of {definition.path} does not fit: {error}") from error
@@ -84,7 +84,7 @@ def _asked_for(definition: StudyDefinition, what: str, params: Mapping[str, Any]
 def _warn_of_no_effect(definition: StudyDefinition, what: str, names: Iterable[str]) -> None:
     for name in sorted(names):
         warnings.warn(
-            f"{name!r} in {what} of {definition.path} has no effect: the search space does not ask for it "
+            f"{name!r} in {what} of {definition.path} has no effect: the search space does not suggest it "
             "there.",
             stacklevel=1,
         )
@@ -93,10 +93,10 @@ def _warn_of_no_effect(definition: StudyDefinition, what: str, names: Iterable[s
 def open_study(
     definition: StudyDefinition, settings: SearchSettings, storage: StudyStorage, data: DataSet
 ) -> optuna.Study:
-    """Creates a study with its starting points, or loads the one of that name if it is the same.
+    """Creates a study with its starting points, or loads the study of that name if it is the same.
 
     Raises:
-        UsageError: there is a study of that name with another fidelity, data, seed, limit or search space.
+        UsageError: a study of that name has another fidelity, data, seed, limit or search space.
     """
     wanted = {
         records.STUDY_DEFINITION: definition.name,
@@ -126,7 +126,7 @@ def open_study(
         if records.STUDY_STARTED in stored:
             _refuse_another_study(settings.study, stored, wanted, storage.url)
             keep_folder(study)
-            for name, chosen in how.items():  # which may change from start to start
+            for name, chosen in how.items():  # sampler and pruner may change between starts
                 if stored.get(name) != chosen:
                     study.set_user_attr(name, chosen)
             return study
@@ -145,7 +145,7 @@ def open_study(
             study.set_metric_names(["validation accuracy"])
         for name, params in list(definition.starting_points.items())[len(study.get_trials(deepcopy=False)) :]:
             study.enqueue_trial(dict(params), user_attrs={records.STARTING_POINT: name})
-        # Last, so that a process that dies on the way leaves a study that is begun again.
+        # Last: if this process dies earlier, the next start completes the study.
         study.set_user_attr(records.STUDY_STARTED, True)
     return study
 
@@ -162,22 +162,15 @@ def _refuse_another_study(name: str, stored: dict[str, Any], wanted: dict[str, A
     for key, what in words.items():
         same = stored.get(key) == wanted[key]
         if key == records.DATA and isinstance(stored.get(key), dict):
-            same = stored[key].get("name") == wanted[key]["name"]  # what is hashed has changed; names say all
+            same = stored[key].get("name") == wanted[key]["name"]  # the hashed bytes have changed once
         if not same:
             values = ""
             if key != records.STUDY_SPACE:
                 values = f": stored {json.dumps(stored.get(key))}, given {json.dumps(wanted[key])}"
-            delete = f"{program()} studies delete {shlex.quote(name)}{_option(url)}"
+            option = storage_option(str(sqlite_path(url) or url))
+            delete = f"{program()} studies delete {shlex.quote(name)}{option}"
             raise UsageError(
                 f"study {name!r} exists, and {what} differs{values}. Trials of both could not be compared.\n"
                 f"To start another study, add:      --name {shlex.quote(f'{name}-2')}\n"
                 f"To delete the stored one, run:    {delete}"
             )
-
-
-def _option(url: str) -> str:
-    """The --storage that a command to copy needs: none where the database is the default one."""
-    if url == storage_url(DEFAULT_STORAGE):
-        return ""
-    shown = str(sqlite_path(url) or shown_storage(url))
-    return f" --storage {shlex.quote(shown)}"

@@ -1,9 +1,9 @@
-"""One training, and a trained network on disk.
+"""The training loop, and trained networks on disk.
 
-model_folder  a model in a folder: writing, checking, loading
-loop          PyTorch's training loop: a training in, a result an epoch out
-optim         optimizers, learning rates, averaged weights
-evaluate      accuracy of a network on images
-checkpoint    weights, and the checkpoint from which a training goes on
+loop          PyTorch's training loop: takes a training, yields one result per epoch
+optim         optimizers, learning rate schedules, averaged weights
+accuracy      accuracy and confusion matrix of a network on images
+checkpoint    writes checkpoints and weights, and resumes from them
+model_folder  writes, checks and loads a model in a folder
 tensor_file   named tensors in a file, with a checksum
 """

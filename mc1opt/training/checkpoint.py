@@ -1,9 +1,9 @@
-"""Weights on disk, and the state of a training in progress: the checkpoint from which it goes on.
+"""Weights on disk, and checkpoints from which a training resumes.
 
-A checkpoint is one safetensors file: weights, buffers and the optimizer's state, and in its header, as JSON,
-which training it belongs to and the results of the epochs so far, whose number is the place in the schedule.
-No state of random generators: every epoch draws from a seed of that epoch alone. Not here: files
-(`tensor_file.py`), and training itself (`loop.py`).
+A checkpoint is one safetensors file: weights, buffers and optimizer state; and, as JSON in its header, the
+training it belongs to and the results of the epochs so far, whose number gives the place in the schedule. It
+needs no state of random generators: every epoch draws from its own seed. Not here: files (`tensor_file.py`)
+and training itself (`loop.py`).
 """
 
 import json
@@ -27,7 +27,7 @@ from mc1opt.training.tensor_file import TensorFileError, read_tensors, write_ten
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_FORMAT = 1
-"""Of what a checkpoint holds, and under which names. Others are not read."""
+"""Version of a checkpoint's content and names. Others are not read."""
 
 _BELONGS_TO = "training"
 _RESULTS = "results"
@@ -37,35 +37,34 @@ _OPTIMIZER = "optimizer."
 _CURVE: TypeAdapter[list[EpochResult]] = TypeAdapter(list[EpochResult])
 
 State = dict[str, torch.Tensor]
-"""Of a network and its optimizer, by name."""
+"""Tensors of a network and its optimizer, by name."""
 
 
 # ---- Weights ---------------------------------------------------------------------------------------------
 
 
 def save_weights(model: nn.Module, path: Path, metadata: dict[str, str]) -> None:
-    """Writes parameters and buffers of a model, contiguous, on the CPU.
+    """Writes a model's parameters and buffers, contiguous, from the CPU.
 
     Args:
         model: what to save.
-        path: the file; its folder is made. It is replaced in one step.
-        metadata: texts for the file's header, such as the config; a checksum is added, and "memory_format",
-            because tensors in channels_last order must be written contiguous and should run channels_last
-            again.
+        path: the file, replaced atomically; its folder is made.
+        metadata: texts for the file's header, such as the config. A checksum is added, and "memory_format",
+            because channels_last tensors must be written contiguous and should run channels_last again.
 
     Raises:
-        OSError: the file cannot be written; an old one stays.
+        OSError: the file cannot be written; an existing one stays.
     """
     write_tensors(path, model.state_dict(), {**metadata, "memory_format": "channels_last"})
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Loads what `save_weights` wrote into a model of the same config; names and shapes must match.
+    """Loads weights written by `save_weights` into a model of the same config.
 
     Raises:
-        FileNotFoundError, OSError: the file is missing, or cannot be read.
-        TensorFileError: it is damaged, or no safetensors file.
-        RuntimeError: it is of another config.
+        FileNotFoundError, OSError: the file is missing or cannot be read.
+        TensorFileError: it is damaged or not a safetensors file.
+        RuntimeError: names or shapes do not match the model.
     """
     model.load_state_dict(read_tensors(path, checksum_required=False).tensors)
     model.to(memory_format=torch.channels_last)
@@ -75,9 +74,9 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def state_of(model: nn.Module, optimizer: torch.optim.Optimizer, averaged: nn.Module | None = None) -> State:
-    """Weights, buffers and the optimizer's state by name: the tensors themselves, not copies.
+    """Weights, buffers and optimizer state by name: the tensors themselves, not copies.
 
-    So of the averaged network, if it is another one than the model.
+    Includes the averaged network unless it is the model itself.
     """
     state = _weights(model, averaged)
     for name, parameter in model.named_parameters():
@@ -100,31 +99,31 @@ def set_state(
     state: State,
     averaged: nn.Module | None = None,
 ) -> None:
-    """Gives a network and its optimizer a state, as `state_of` gave it for the same config.
+    """Copies a state, as from `state_of` for the same config, into a network and its optimizer.
 
     Args:
-        model: on its device, in its memory format; its tensors keep both.
+        model: keeps its device and memory format.
         optimizer: of that model.
-        keys: what the optimizer has for each parameter, e.g. "momentum_buffer".
-        state: copied from.
+        keys: state that the optimizer keeps for each parameter, e.g. "momentum_buffer".
+        state: what to copy.
         averaged: the averaged network, if there is one.
 
     Raises:
-        ValueError: names, shapes or types are not those of this network; nothing was changed then.
+        ValueError: names, shapes or types do not match the network; nothing has changed then.
     """
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     weights = _weights(model, averaged)
     expected = {name: _kind(tensor) for name, tensor in weights.items()}
     for name, parameter in trainable.items():
         for key in keys:
-            # The number of steps, which is a float32, too, is the only state that is not like its parameter.
+            # The number of steps, a float32 scalar, is the only state not shaped like its parameter.
             shape = torch.Size() if key == "step" else parameter.shape
             expected[f"{_OPTIMIZER}{key}.{name}"] = (shape, parameter.dtype)
     found = {name: _kind(tensor) for name, tensor in state.items()}
     if found != expected:
         names = expected.keys() | found.keys()
         first = min(name for name in names if expected.get(name) != found.get(name))
-        raise ValueError(f"its tensors are not those of this network, {first} for one")
+        raise ValueError(f"its tensors do not match this network: {first}, for one")
     with torch.no_grad():
         for name, tensor in weights.items():
             tensor.copy_(state[name])
@@ -139,8 +138,8 @@ def set_state(
 
 
 def _like(parameter: torch.Tensor, stored: torch.Tensor) -> torch.Tensor:
-    """In the memory format of the parameter: fused optimizers take for granted that it is the same."""
-    if stored.shape != parameter.shape:  # the number of steps, whose place the optimizer chooses
+    """In the parameter's memory format, which fused optimizers expect."""
+    if stored.shape != parameter.shape:  # the number of steps, whose device the optimizer chooses
         return stored
     return torch.empty_like(parameter, requires_grad=False).copy_(stored)
 
@@ -162,11 +161,11 @@ class Checkpoint:
 
 
 class CheckpointError(Exception):
-    """A checkpoint that cannot be gone on from, and why."""
+    """Why a training cannot resume from a checkpoint."""
 
 
 def save_checkpoint(path: Path, training: Training, checkpoint: Checkpoint) -> None:
-    """Writes a checkpoint, and waits until it is on disk; the one before stays until then.
+    """Writes a checkpoint atomically; returns when it is on disk.
 
     Raises:
         OSError: it cannot be written.
@@ -179,11 +178,11 @@ def save_checkpoint(path: Path, training: Training, checkpoint: Checkpoint) -> N
 
 
 def load_checkpoint(path: Path, training: Training) -> Checkpoint | None:
-    """Reads the checkpoint of a training; None if there is none. Whether its tensors fit, `set_state` sees.
+    """Reads the checkpoint of a training; None if there is none. `set_state` checks whether its tensors fit.
 
     Raises:
-        CheckpointError: the file cannot be read, is damaged or something else, such as a pickle, which is not
-            opened; or it is of another training: any field of it, mc1opt, torch or the CPU's capability.
+        CheckpointError: the file cannot be read, is damaged or not a checkpoint (a pickle is not opened), or
+            belongs to another training, mc1opt, torch or CPU capability.
     """
     try:
         file = read_tensors(path)
@@ -201,12 +200,12 @@ def load_checkpoint(path: Path, training: Training) -> Checkpoint | None:
     if not 0 < len(results) <= training.fidelity.epochs or any(
         result.epoch != epoch for epoch, result in enumerate(results)
     ):
-        raise CheckpointError("its results are not those of the training's first epochs")
+        raise CheckpointError("its results are not those of the first epochs")
     return Checkpoint(file.tensors, tuple(results))
 
 
 def _identity(training: Training) -> dict[str, Any]:
-    """All that a curve depends on."""
+    """Everything that a learning curve depends on."""
     left_out: Any = {
         "config": True,
         "weights": True,
@@ -235,7 +234,7 @@ def _check_identity(text: str | None, training: Training) -> None:
     expected = _identity(training)
     different = [name for name in sorted(expected.keys() | stored.keys()) if _differ(name, expected, stored)]
     if different:
-        raise CheckpointError(f"it is of a training with another {', '.join(different)}")
+        raise CheckpointError(f"it belongs to a training with another {', '.join(different)}")
 
 
 def _differ(name: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
@@ -244,13 +243,13 @@ def _differ(name: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> b
 
 
 class CheckpointWriter:
-    """The checkpoints of a training in progress: at ends of epochs, at most one in so many seconds.
+    """Writes checkpoints of a training: at ends of epochs, at most one every `checkpoint_seconds`.
 
-    Between two of them the state at the last epoch's end is kept in memory, for an interruption.
+    Between two of them it keeps the state at the last epoch's end in memory, for an interruption.
 
     Args:
-        training: says where to and how often; without a place nothing is kept or written.
-        state: gives the state of the network and its optimizer, as `state_of` does.
+        training: names the file and the interval; nothing is kept or written without a file.
+        state: returns the state of the network and its optimizer, as `state_of` does.
     """
 
     def __init__(self, training: Training, state: Callable[[], State]) -> None:
@@ -261,9 +260,9 @@ class CheckpointWriter:
         self._warned = False
 
     def epoch_ended(self, results: Sequence[EpochResult]) -> None:
-        """Writes a checkpoint if it is time, or keeps the state in memory.
+        """Writes a checkpoint if one is due, else keeps the state in memory.
 
-        One that cannot be written is a warning: the training goes on without.
+        A checkpoint that cannot be written is a warning; the training continues.
         """
         if self._training.checkpoint is None:
             return
@@ -275,7 +274,7 @@ class CheckpointWriter:
             self._unwritten = Checkpoint(copies, self._unwritten.results)
 
     def interrupted(self) -> None:
-        """Writes the state at the last epoch's end, if that is not done."""
+        """Writes the state at the last epoch's end, unless it is on disk already."""
         self._write()
 
     def _write(self) -> None:
@@ -288,7 +287,7 @@ class CheckpointWriter:
             if not self._warned:
                 self._warned = True
                 logger.warning(
-                    "the checkpoint %s cannot be written: %s. The training goes on without; interrupted, it "
+                    "the checkpoint %s cannot be written: %s. The training continues; if interrupted, it "
                     "starts over.",
                     path,
                     error.strerror or error,

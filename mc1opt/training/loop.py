@@ -1,6 +1,6 @@
-"""PyTorch's training loop: a training in, one result an epoch out.
+"""PyTorch's training loop: from a training to one result per epoch.
 
-Nothing here knows of trials: a search, a preset and a retraining all train through `train`.
+It does not know trials: searches, presets and retrainings all call `train`.
 """
 
 import copy
@@ -23,6 +23,7 @@ from mc1opt.models.build import build_model
 from mc1opt.models.whitening import whitening_filters
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import INFERENCE_BATCH, EpochResult, Training, TrainingFailed
+from mc1opt.training.accuracy import accuracy
 from mc1opt.training.checkpoint import (
     CheckpointError,
     CheckpointWriter,
@@ -32,7 +33,6 @@ from mc1opt.training.checkpoint import (
     set_state,
     state_of,
 )
-from mc1opt.training.evaluate import accuracy
 from mc1opt.training.optim import (
     build_optimizer,
     learning_rate_factor,
@@ -44,17 +44,16 @@ from mc1opt.training.optim import (
 logger = logging.getLogger(__name__)
 
 STATISTICS_IMAGES = 5_000
-"""Training images that mean, standard deviation and whitening filters are computed from."""
+"""Number of training images that mean, standard deviation and whitening filters are computed from."""
 
-# The trainings of a search have the same images: a worker copies them once, not for each.
+# The trainings of a search share their images: a worker copies them once.
 _open_images = functools.lru_cache(maxsize=1)(open_training_images)
 
 
 class Trainer:
-    """One training in progress: network, optimizer, images, and how to train one more epoch.
+    """One training in progress: network, optimizer, images, and a method that trains one epoch.
 
-    All random draws of an epoch come from a seed of that epoch alone, so that an epoch can be trained again,
-    or the training go on from its beginning, to the same result.
+    Each epoch draws from its own seed, so that training it again, or resuming there, gives the same result.
     """
 
     def __init__(self, training: Training) -> None:
@@ -63,7 +62,7 @@ class Trainer:
         self.device = torch.device(training.device)
         if training.device == "cpu":
             torch.set_num_threads(training.threads)
-            # Weights that decay towards zero would else end as denormal numbers, which are slow on a CPU.
+            # Weights that decay towards zero would become denormal numbers, which are slow on a CPU.
             torch.set_flush_denormal(True)
         self.images = _open_images(
             training.data,
@@ -78,16 +77,16 @@ class Trainer:
         self.averaged = copy.deepcopy(self.model) if config.weight_averaging else self.model
         self.optimizer = build_optimizer(self.model, config.optimizer)
         self.batch_size = min(config.batch_size, training.fidelity.train_images)
-        # The last, smaller batch is left out (other images in every epoch): one image alone has no batch
+        # The last, smaller batch is dropped (other images in every epoch): a single image has no batch
         # statistics.
         self.steps_an_epoch = training.fidelity.train_images // self.batch_size
         self.fill = self.images.mean_colour
 
     def train_epoch(self, epoch: int) -> EpochResult:
-        """Trains epoch `epoch` (counted from 0) and measures the validation accuracy, if images are for it.
+        """Trains epoch `epoch` (from 0) and measures the accuracy on the validation images, if there are any.
 
         Raises:
-            TrainingFailed: `diverged`, where the loss or a logit is not finite.
+            TrainingFailed: `diverged`: the loss or a logit is not finite.
         """
         started = time.monotonic()
         seed = derive_seed(self.training.seed, "epoch", epoch)
@@ -123,22 +122,22 @@ class Trainer:
         )
 
     def state(self) -> State:
-        """All that the next epoch depends on, but for its number: the tensors themselves, not copies."""
+        """Everything that the next epoch depends on but its number: the tensors themselves, not copies."""
         return state_of(self.model, self.optimizer, self.averaged)
 
     def set_state(self, state: State) -> None:
-        """Goes back, or on, to the end of the epoch at which `state` was taken.
+        """Restores a state.
 
         Raises:
-            ValueError: the state is of another network; nothing was changed then.
+            ValueError: it belongs to another network; nothing has changed then.
         """
         keys = optimizer_state_keys(self.training.config.optimizer)
         set_state(self.model, self.optimizer, keys, state, self.averaged)
 
     def _validate(self, epoch: int) -> float | None:
-        """The validation accuracy; None where all images train."""
+        """The validation accuracy; None if there are no validation images."""
         if not len(self.images.validation_images):
-            # The loss is measured before the step: of the last one nothing else would tell.
+            # Losses are measured before each step: nothing else would notice what the last step did.
             tensors = (tensor for tensor in self.averaged.state_dict().values() if tensor.is_floating_point())
             if not torch.stack([tensor.isfinite().all() for tensor in tensors]).all():
                 raise TrainingFailed("diverged", f"the weights are not finite after epoch {epoch}")
@@ -164,10 +163,10 @@ class Trainer:
         flips: torch.Tensor | None = None,
         size: int = IMAGE_SIZE,
     ) -> torch.Tensor:
-        """One step of the optimizer on the images with these indices; the loss, still on the device.
+        """One optimizer step on the images with these indices; returns the loss, still on the device.
 
-        With accumulation, the gradients of the batch's parts are added up, each weighted with its share of
-        the images: the gradient of the mean loss over the batch, but for what batch norm makes of the parts.
+        Gradient accumulation adds up the gradients of the micro-batches, each weighted with its share of the
+        images: the gradient of the mean loss over the batch, except for the effect on batch norm.
         """
         config = self.training.config
         images_NCHW = augment_batch(  # noqa: N806  (shape suffix)
@@ -191,19 +190,19 @@ class Trainer:
         return losses[0] if parts == 1 else torch.stack(losses).sum()
 
     def autocast(self) -> torch.autocast:
-        """The precision that the training computes in, as a context."""
+        """Context in which the training computes in its precision."""
         enabled = self.training.precision == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
 
 def new_model(training: Training, images: ImageSplit) -> nn.Module:
-    """An untrained network for a training; what it knows of images comes from its own training images."""
+    """An untrained network for a training; its image statistics come from the training images alone."""
     sample = images.train_images[:STATISTICS_IMAGES].cpu().float()
     if training.config.normalisation == "symmetric":
         mean, std = torch.full((IMAGE_CHANNELS,), 127.5), torch.full((IMAGE_CHANNELS,), 127.5)
     else:
         mean = sample.mean((0, 2, 3))
-        # A channel that is the same everywhere would be divided by zero; 1 is one of the 256 levels.
+        # At least 1 of the 256 levels: a constant channel would be divided by zero.
         std = sample.std((0, 2, 3)).clamp(min=1.0)
     architecture = training.config.architecture
     whitening = None
@@ -215,21 +214,21 @@ def new_model(training: Training, images: ImageSplit) -> nn.Module:
 
 
 def train(training: Training) -> Iterator[EpochResult]:
-    """Trains, one epoch for each result that is asked for; closing the iterator ends the training.
+    """Trains one epoch for each result that is asked for; closing the iterator ends the training.
 
-    On the CPU the results are the same, bit for bit, for the same training on the same CPU capability (in
-    bfloat16, with the same instructions for it) and torch build. After the last epoch the weights are written
-    where `training.weights` says.
+    On the CPU the same training gives the same results, bit for bit, on the same CPU capability (for
+    bfloat16: the same instructions) and torch build. After the last epoch the weights are written to
+    `training.weights`.
 
-    Where `training.checkpoint` names a file, the state is written there at ends of epochs, and a training
-    that finds its own state there goes on from it: it gives the results of the epochs before, marked
-    `restored`, and trains the others, to the very curve that it would have had. What is there and is damaged
-    or of another training is left out with a warning. A KeyboardInterrupt has the state at the last epoch's
-    end written, and goes on its way.
+    If `training.checkpoint` names a file, the state is written there at ends of epochs. A training that finds
+    its own checkpoint resumes from it: it yields the results of the earlier epochs, marked `restored`, and
+    trains the others, with the same results as without the interruption. A checkpoint that is damaged or
+    belongs to another training is ignored with a warning. On KeyboardInterrupt the state at the last epoch's
+    end is written before the exception propagates.
 
     Raises:
-        TrainingFailed: `diverged`, where the loss, a logit or a weight is not finite; `storage`, where the
-            weights cannot be written.
+        TrainingFailed: `diverged`: the loss, a logit or a weight is not finite; `storage`: the weights cannot
+            be written.
         DataError: the images are missing or too few.
     """
     trainer = Trainer(training)
@@ -242,7 +241,7 @@ def train(training: Training) -> Iterator[EpochResult]:
         for epoch in range(len(results), training.fidelity.epochs):
             results.append(trainer.train_epoch(epoch))
             checkpoints.epoch_ended(results)
-            # Before the last result goes out, so that whoever sees a finished training finds its weights.
+            # Before the last result, so that a finished training always has its weights.
             if epoch == training.fidelity.epochs - 1:
                 _save_weights(trainer)
             yield results[-1]
@@ -252,7 +251,7 @@ def train(training: Training) -> Iterator[EpochResult]:
 
 
 def _restore(trainer: Trainer) -> list[EpochResult]:
-    """Goes on from the training's checkpoint; the results of its epochs, none where there is no use of it."""
+    """Resumes from the training's checkpoint; the results of its epochs, none without a usable one."""
     if trainer.training.checkpoint is None:
         return []
     path = Path(trainer.training.checkpoint)

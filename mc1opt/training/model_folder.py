@@ -1,13 +1,13 @@
-"""A model in a folder: weights, config, labels, metrics and model card; writing, checking and loading it.
+"""Writing, checking and loading a model folder.
 
     model.safetensors    the weights
-    config.json          the config, its identity, the SHA-256 of the weights, mc1opt's version
+    config.json          the config, its id, the SHA-256 of the weights, mc1opt's version
     labels.json          the names of the classes, in the order of the logits
     metrics.json         what was measured
-    model_card.md        the same for people
+    model_card.md        the same, for people
 
 Not here: what is measured and what the card says (`mc1opt.retraining.retrain`), and other formats
-(`mc1opt.export.export`). Nothing in a folder is ever executed: no pickle is read.
+(`mc1opt.export.export`). Reading a folder executes nothing: it holds no pickle.
 """
 
 import hashlib
@@ -34,12 +34,12 @@ LABELS = "labels.json"
 METRICS = "metrics.json"
 CARD = "model_card.md"
 FILES = (WEIGHTS, LABELS, METRICS, CARD, CONFIG)
-"""In the order in which they are put into place: the config, which knows the weights' hash, comes last."""
+"""In the order in which they are replaced: the config, which holds the weights' hash, comes last."""
 
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A model folder that was read and found whole."""
+    """A complete model folder."""
 
     path: Path
     config: Config
@@ -62,21 +62,21 @@ def write_model_folder(
     *,
     force: bool = False,
 ) -> ModelFolder:
-    """Writes a model folder; other files that lie in it stay as they are.
+    """Writes a model folder; other files in it stay.
 
-    A folder that does not exist appears whole. In one that does, each file is replaced in one step, the
-    config last: whoever reads in between finds weights that are not those of the config, never a wrong model.
+    A new folder appears atomically. In an existing one each file is replaced atomically, the config last: a
+    reader in between finds weights that do not match the config, never a wrong model.
 
     Args:
-        folder: where to.
+        folder: the model folder.
         weights: the safetensors file to copy.
-        config: what was trained.
+        config: the trained config.
         metrics: JSON values.
         card: Markdown.
-        force: whether a model that is there already is replaced.
+        force: whether to replace an existing model.
 
     Raises:
-        UsageError: there is a model already, and `force` was not given.
+        UsageError: there is a model, and `force` was not given.
         ModelError: the folder cannot be written.
     """
     there = [name for name in FILES if (folder / name).exists()]
@@ -117,16 +117,16 @@ def _fill(folder: Path, weights: Path, config: Config, metrics: dict[str, Any], 
 
 
 def read_model_folder(folder: Path) -> ModelFolder:
-    """Reads a model folder and checks that it is whole; the weights are compared with their hash, not loaded.
+    """Reads and checks a model folder; compares the weights with their hash, without loading them.
 
     Raises:
-        ModelError: files are missing or damaged, the config is of a newer mc1opt, or the classes are others.
+        ModelError: files are missing or damaged, the config is of a newer mc1opt, or the classes differ.
     """
     if not folder.is_dir():
         raise ModelError(f"there is no model folder {folder}.")
     missing = [name for name in (CONFIG, LABELS, METRICS, WEIGHTS) if not (folder / name).is_file()]
     if missing:
-        raise ModelError(f"{folder} is no whole model folder: {', '.join(missing)} missing.")
+        raise ModelError(f"the model folder {folder} is incomplete: {', '.join(missing)} missing.")
     description = _read_json(folder / CONFIG, dict)
     labels = _read_json(folder / LABELS, list)
     metrics = _read_json(folder / METRICS, dict)
@@ -138,14 +138,14 @@ def read_model_folder(folder: Path) -> ModelFolder:
         raise ModelError(f"{folder / WEIGHTS} cannot be read: {error.strerror}.") from error
     if digest != description.get("weights_sha256"):
         raise ModelError(
-            f"{folder / WEIGHTS} is damaged, or of another model: its SHA-256 is {digest[:12]}..., not that "
+            f"{folder / WEIGHTS} is damaged or of another model: its SHA-256 is {digest[:12]}..., not that "
             f"of {CONFIG}. Make the model again."
         )
     return ModelFolder(folder, config, CLASS_NAMES, metrics, digest)
 
 
 def stored_config(what: str, content: Any, identity: Any) -> Config:
-    """A model's config as a file holds it, compared with its identity.
+    """A model's config from a stored value, checked against its id.
 
     Args:
         what: the file, for messages.
@@ -153,30 +153,30 @@ def stored_config(what: str, content: Any, identity: Any) -> Config:
         identity: the stored `config_id`.
 
     Raises:
-        ModelError: it is no config, of a newer mc1opt, or has been changed.
+        ModelError: it is not a config, is of a newer mc1opt, or was changed.
     """
     if not isinstance(content, dict):
-        raise ModelError(f"{what} is damaged, or of no model of mc1opt: it holds no config.")
+        raise ModelError(f"{what} is damaged or not of an mc1opt model: it holds no config.")
     try:
         config = config_from_json(content)
     except ConfigError as error:
         raise ModelError(f"{what}: {error}") from error
     if config_id(config) != identity:
         raise ModelError(
-            f"{what} is damaged, or was changed: its config is {config_id(config)}, and not {identity}. "
+            f"{what} is damaged or was changed: its config is {config_id(config)}, and not {identity}. "
             "Make the model again."
         )
     return config
 
 
 def load_model(path: str | Path) -> "nn.Module":
-    """The model of a folder: in evaluation mode, on the CPU, in channels_last memory format.
+    """Loads the model of a folder: in evaluation mode, on the CPU, in channels_last memory format.
 
-    It takes images (uint8, N x 3 x 32 x 32, RGB) and gives logits (N x 10, in the order of the folder's
-    labels.json); normalisation is part of it.
+    It maps images (uint8, N x 3 x 32 x 32, RGB) to logits (N x 10, in the order of labels.json); it includes
+    the normalisation.
 
     Raises:
-        ModelError: the folder is missing, damaged, of a newer mc1opt, or of other classes.
+        ModelError: the folder is missing or damaged, of a newer mc1opt, or has other classes.
     """
     folder = read_model_folder(Path(path))
     return weights_model(folder.weights, folder.config)
@@ -186,8 +186,7 @@ def weights_model(weights: Path, config: Config) -> "nn.Module":
     """The network of a config with these weights, as `load_model` gives it.
 
     Raises:
-        ModelError: the file is missing, no safetensors file, or of another config, or its weights are not
-            finite.
+        ModelError: the file is missing, not safetensors, or of another config; or its weights are not finite.
     """
     import torch
     from safetensors import SafetensorError
@@ -207,7 +206,7 @@ def weights_model(weights: Path, config: Config) -> "nn.Module":
         ) from error
     except RuntimeError as error:  # of load_state_dict, over several lines
         first = str(error).splitlines()[-1].strip()
-        raise ModelError(f"the weights {weights} are not of this config: {first}") from error
+        raise ModelError(f"the weights {weights} do not fit the config: {first}") from error
     for name, tensor in model.state_dict().items():
         if not torch.isfinite(tensor).all():
             raise ModelError(f"the weights {weights} are damaged: {name} is not finite.")
@@ -215,7 +214,7 @@ def weights_model(weights: Path, config: Config) -> "nn.Module":
 
 
 def _refuse_too_few(weights: Path, config: Config) -> None:
-    """Before a network is made that is much larger than the file: a changed config may not fill the memory.
+    """Keeps a changed config from filling the memory with a network much larger than the file.
 
     Raises:
         ModelError: the config has more parameters than the file.
@@ -223,17 +222,17 @@ def _refuse_too_few(weights: Path, config: Config) -> None:
     from safetensors import safe_open
 
     with safe_open(weights, framework="numpy") as file:
-        # An object of safetensors that is no mapping.
+        # safetensors' object is not a mapping.
         stored = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
     parameters = cost(config.architecture).parameters
     if parameters > stored:
         raise ModelError(
-            f"the weights {weights} are not of this config: {stored:,} numbers for {parameters:,} parameters."
+            f"the weights {weights} do not fit the config: {stored:,} numbers for {parameters:,} parameters."
         )
 
 
 def check_labels(labels: Any, what: str) -> None:
-    """Refuses a model of other classes.
+    """Refuses a model with other classes.
 
     Raises:
         ModelError: the labels are not CIFAR-10's ten, in their order.

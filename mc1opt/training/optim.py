@@ -1,4 +1,4 @@
-"""Optimizers, learning rates, averaged weights: config -> `torch.optim`, schedule -> a factor a step."""
+"""Optimizers, learning rates, averages: config -> `torch.optim`, schedule -> one factor per step."""
 
 import math
 
@@ -9,13 +9,13 @@ from mc1opt.config import SGD, Adam, AdamW, Constant, Cosine, OneCycle
 
 
 def build_optimizer(model: nn.Module, config: SGD | Adam | AdamW) -> torch.optim.Optimizer:
-    """The optimizer of a config, with no weight decay on norms and biases (tensors of one dimension)."""
+    """The optimizer of a config; norms and biases (tensors of one dimension) have no weight decay."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in trainable if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    # One fused kernel a step instead of one a tensor: on small networks this is most of a step's overhead.
+    # One fused kernel per step instead of one per tensor: most of the overhead on small networks.
     fused = all(parameter.device.type in ("cpu", "cuda") for parameter in trainable)
     if isinstance(config, SGD):
         return torch.optim.SGD(
@@ -26,19 +26,19 @@ def build_optimizer(model: nn.Module, config: SGD | Adam | AdamW) -> torch.optim
 
 
 def optimizer_state_keys(config: SGD | Adam | AdamW) -> tuple[str, ...]:
-    """What the optimizer of a config remembers of each parameter, from its first step on."""
+    """The state that the optimizer keeps for each parameter from its first step on."""
     if isinstance(config, SGD):
         return ("momentum_buffer",) if config.momentum else ()
     return ("step", "exp_avg", "exp_avg_sq")
 
 
 def learning_rate_factor(schedule: Constant | Cosine | OneCycle, step: int, total_steps: int) -> float:
-    """The learning rate of a step (counted from 0) as a share of the peak.
+    """The learning rate of a step (from 0) as a fraction of the peak.
 
     `Cosine` is `CosineAnnealingLR(T_max=total_steps)`. `OneCycle` is `OneCycleLR` with linear annealing and
-    no cycling of the momentum: the first step has the rate `start`, the last one has `end`, and the peak is
-    reached after `warmup * total_steps - 1` steps. With so few steps that this is not above 0, there is no
-    way up: the first step has the peak or is on the way down already.
+    without momentum cycling: the first step has the rate `start`, the last one `end`, and the peak comes
+    after `warmup * total_steps - 1` steps. If that is not above 0, there is no warm-up: the first step has
+    the peak, or is past it.
     """
     if isinstance(schedule, Constant):
         return 1.0

@@ -1,11 +1,11 @@
-"""Where a training happens: processes that train, and the pool of them.
+"""Worker processes that train, and the pool of them.
 
-speed     how fast this machine trains, for the plan
-pool      the workers: who trains what, and what happens when one dies
+pool      the pool of workers: assigns trainings, fails those whose worker dies, starts a new worker
 child     one worker process, as its parent sees it
-process   the worker process itself
-protocol  what they say to each other
-memory    a training with its results, in smaller steps where memory runs out
-crew      the threads that keep the workers busy
-stop      the flag by which signals and threads end long work
+process   the main function of a worker process
+protocol  the messages between the two
+train     trains in the pool and collects results; retries with micro-batches when out of memory
+threads   the threads that keep the workers busy
+stop      the flag by which signals, threads and a deadline cancel long work
+speed     seconds of an epoch on this machine, for the plan
 """

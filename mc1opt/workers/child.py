@@ -1,6 +1,6 @@
 """One worker process as its parent sees it: started, spoken to, listened to, killed and reaped.
 
-Not here: which training it gets and what replaces it when it dies (`pool.py`), and what happens inside it
+Not here: assigning trainings and replacing dead workers (`pool.py`), and what happens inside the worker
 (`process.py`). No torch.
 """
 
@@ -35,18 +35,18 @@ from mc1opt.workers.protocol import (
 logger = logging.getLogger(__name__)
 
 TAIL_BYTES = 4096
-"""So much of the end of a worker's standard error is kept for the message about its death."""
+"""Bytes of a worker's standard error, from its end, that are kept for the message about its death."""
 
 REAP_SECONDS = 10.0
-"""How long a killed process may take to end: only one that hangs inside the system takes any time."""
+"""Seconds that a killed process has to end: it takes long only if it hangs in a system call."""
 
-# After these the process is not used again: a CUDA context is broken after most errors, and a heap that was
-# filled to the last is in pieces.
+# After these failures the process is not used again: most errors break a CUDA context, and a full heap is
+# fragmented.
 _SPOILING: tuple[FailureKind, ...] = ("crashed", "out_of_memory")
 
 
 class WorkerDied(Exception):  # noqa: N818  (caught by the pool, which makes a result or an error of it)
-    """A worker process ended, or said something that cannot be read."""
+    """A worker process ended, or sent an invalid message."""
 
     def __init__(self, kind: FailureKind, message: str) -> None:
         super().__init__(message)
@@ -55,14 +55,14 @@ class WorkerDied(Exception):  # noqa: N818  (caught by the pool, which makes a r
 
 
 class Child:
-    """A worker process and the pipes to it. Only one thread at a time speaks to it; any may `kill` it.
+    """A worker process and the pipes to it. Only one thread at a time may use it; any may `kill` it.
 
-    It must be made in a thread that lives as long as the worker shall: on Linux the process is killed when
-    the thread that started it ends (prctl's PR_SET_PDEATHSIG means the thread, not the process).
+    The thread that creates it must outlive the worker: on Linux the process is killed when the thread that
+    started it ends (prctl's PR_SET_PDEATHSIG refers to the thread, not the process).
 
     Args:
         trainer: "module:function", imported by the worker.
-        threads: what OpenMP and MKL are told before torch is imported.
+        threads: number of threads for OpenMP and MKL, set before torch is imported.
 
     Raises:
         OSError: the process cannot be started.
@@ -70,16 +70,16 @@ class Child:
 
     def __init__(self, trainer: str, threads: int) -> None:
         self.ready = False
-        """Whether it has said so."""
+        """Whether it has sent `Ready`."""
         self.busy = False
-        """In a training, or spoiled by one."""
+        """In a training, or made unusable by one."""
         self._kills = memory_kills()
         self._lines = LineBuffer()
         self._tail = bytearray()
         self._lock = threading.Lock()
         count = str(threads)
         self._process = subprocess.Popen(
-            # -P: the current folder is not searched for modules, unless we search it ourselves.
+            # -P: search the current folder for modules only if `search_path` has it.
             [
                 sys.executable,
                 "-P",
@@ -96,7 +96,7 @@ class Child:
             bufsize=0,
             env=os.environ
             | {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "PYTHONPATH": search_path()},
-            # Its own session: a terminal's Ctrl-C does not reach it, and its whole group can be killed.
+            # Its own session: Ctrl-C does not reach it, and its whole process group can be killed.
             start_new_session=True,
         )
         pipes = (self._process.stdin, self._process.stdout, self._process.stderr)
@@ -108,12 +108,12 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """The process's number."""
+        """The process id."""
         return self._process.pid
 
     @property
     def usable(self) -> bool:
-        """Whether it can be given a training."""
+        """Whether it can take a training."""
         return self.ready and not self.busy and not self._stdout.closed
 
     def send(self, command: Command) -> None:
@@ -128,15 +128,15 @@ class Child:
             self._tail.clear()
         try:
             write_all(self._stdin.fileno(), encode(command))
-        except (OSError, ValueError):  # ValueError: closed by us
+        except (OSError, ValueError):  # ValueError: this process has closed the pipe
             raise self._death() from None
 
     def receive(self, seconds: float) -> Message | None:
-        """Waits for the next message; None if none came within `seconds`. Warnings are passed on to the log.
+        """Waits for the next message; None if none came within `seconds`. Warnings go to the log.
 
         Raises:
-            WorkerDied: the process has ended, or what it sent is no message. It is reaped then, and its
-                pipes are closed.
+            WorkerDied: the process has ended or sent an invalid message. It is then reaped, and its pipes
+                are closed.
         """
         deadline = time.monotonic() + seconds
         while isinstance(message := self._next_message(deadline), Warned):
@@ -165,26 +165,26 @@ class Child:
             return decode_message(line)
         except ValueError:
             self.close()
-            raise WorkerDied("crashed", f"the worker sent what is no message: {line[:200]!r}") from None
+            raise WorkerDied("crashed", f"the worker sent an invalid message: {line[:200]!r}") from None
 
     def interrupt(self, seconds: float) -> None:
-        """Has the worker write its training's checkpoint and end; kills it after `seconds`, and closes."""
+        """Makes the worker write its training's checkpoint and end; kills it after `seconds`, and closes."""
         with self._lock:
             if self._process.returncode is None:
                 self._process.send_signal(INTERRUPT_SIGNAL)
         self.wait_for_end(seconds)
 
     def kill(self) -> None:
-        """Kills the process and all that it started, from whichever thread. Nothing is closed or reaped."""
+        """Kills the process and all that it started, from any thread, without closing or reaping."""
         with self._lock:
-            # Not reaped means that the number is still its own.
+            # Until the process is reaped, its id is not reused.
             if self._process.returncode is None:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(self._process.pid, signal.SIGKILL)
 
     def reap(self) -> None:
-        """Kills the process if it lives, and takes its exit status: no zombie stays. Safe to repeat."""
-        # The exit status of a process that is ending already is not changed by the signal.
+        """Kills the process if it is alive, and reaps it. Safe to repeat."""
+        # The signal does not change the exit status of a process that is already ending.
         self.kill()
         with self._lock, contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(REAP_SECONDS)
@@ -202,7 +202,7 @@ class Child:
         self._stdin.close()
 
     def wait_for_end(self, seconds: float) -> None:
-        """Waits up to `seconds` for the process to end by itself, then closes it."""
+        """Waits up to `seconds` for the process to end by itself, then closes."""
         deadline = time.monotonic() + seconds
         with contextlib.suppress(WorkerDied):
             while (left := deadline - time.monotonic()) > 0:
@@ -210,7 +210,7 @@ class Child:
         self.close()
 
     def _read_stderr(self) -> bool:
-        """Takes what is there; False at the end of the pipe."""
+        """Reads what is available; False at the end of the pipe."""
         try:
             while piece := os.read(self._stderr.fileno(), 65536):
                 self._tail += piece
@@ -220,17 +220,17 @@ class Child:
         return False
 
     def _death(self) -> WorkerDied:
-        """Closes all, and says how the process ended."""
+        """Closes, and describes how the process ended."""
         self.close()
         status = self._process.returncode
         kind: FailureKind = "crashed"
         if status is None:
-            text = f"the worker (process {self.pid}) does not answer, and does not end when killed"
+            text = f"the worker (process {self.pid}) does not respond, and does not end when killed"
         elif status < 0:
             text = f"the worker (process {self.pid}) was ended by {_signal_name(-status)}"
             if status == -signal.SIGKILL and memory_kills() != self._kills:
                 kind = "out_of_memory"
-                text += ", because the system, or what it is allowed of it, ran out of memory"
+                text += ", because the system or its memory limit ran out of memory"
             elif status == -signal.SIGKILL:
                 kind = "killed"
                 text += ", by a person or another program"
@@ -248,5 +248,5 @@ def _signal_name(number: int) -> str:
 
 
 def search_path() -> str:
-    """Where this process looks for modules, so that the worker finds the same ones."""
+    """This process's module search path as PYTHONPATH, so that the worker finds the same modules."""
     return os.pathsep.join(str(Path(folder).absolute()) for folder in sys.path)

@@ -1,6 +1,6 @@
-"""The workers: who trains what, and what happens when one of them fails, dies, hangs or is interrupted.
+"""The pool of workers: assigns trainings, and handles workers that fail, die, hang or are interrupted.
 
-`Pool` is what the search needs; `ProcessPool` does it with processes of this machine. Not here: how to talk
+`Pool` is what the search needs; `ProcessPool` implements it with processes of this machine. Not here: talking
 to one process (`child.py`), and what a failed training means for a study (the search). No torch.
 """
 
@@ -30,75 +30,75 @@ from mc1opt.workers.protocol import (
 )
 
 POLL_SECONDS = 0.1
-"""How often a waiting `train` looks whether the pool was interrupted."""
+"""Seconds between two checks of a waiting `train` for an interrupt."""
 
 HALTED_SECONDS = 1.0
-"""A look that comes so much too late means that this process was halted (Ctrl-Z, a paused container): that
-time is not the training's, whose worker has waited for it."""
+"""Seconds by which a poll must be late to show that this process was halted (Ctrl-Z, a paused container).
+The worker has waited meanwhile, so this time does not count as training."""
 
 STARTS = 3
-"""So many workers may die before they are ready until a `train` gives up."""
+"""Workers that may die before they are ready until a `train` gives up."""
 
 START_SECONDS = 300.0
-"""How long a worker may take to become ready: importing torch from a slow disk takes a minute or more."""
+"""Seconds that a worker has to become ready: importing torch from a slow disk takes a minute or more."""
 
 SAVE_SECONDS = 2.0
-"""How long an interrupted worker may take to write its training's checkpoint before it is killed."""
+"""Seconds that an interrupted worker has to write its training's checkpoint before it is killed."""
 
 STOP_SECONDS = 5.0
-"""How long a worker may take to give a training up before it is killed."""
+"""Seconds that a worker has to stop a training before it is killed."""
 
 CLOSE_SECONDS = 2.0
-"""How long workers may take to end when they are asked to, before they are killed."""
+"""Seconds that workers have to end by themselves before they are killed."""
 
 
 class Pool(Protocol):
-    """Where trainings happen. `train` is called from up to `size` threads at once."""
+    """Trains. `train` is called from up to `size` threads at once."""
 
     size: int
 
     def train(self, training: Training, on_epoch: Callable[[EpochResult], bool]) -> bool:
-        """Trains, and blocks until that has ended.
+        """Trains, and blocks until the training has ended.
 
         Args:
             training: what to train.
-            on_epoch: called in this thread after each epoch, with its result; False ends the training there.
-                What it raises goes through, and ends the training too.
+            on_epoch: called in this thread after each epoch, with its result; False ends the training. An
+                exception ends the training and is raised here.
 
         Returns:
-            True if the training went to its end, False if `on_epoch` ended it.
+            True if the training reached its end, False if `on_epoch` ended it.
 
         Raises:
-            TrainingFailed: there is no result, and why.
+            TrainingFailed: the training has no result.
             TrainingInterrupted: `interrupt` or `close` was called.
             WorkerError: no worker can be started.
         """
         ...
 
     def interrupt(self) -> None:
-        """Ends every `train`, in progress or to come, with `TrainingInterrupted` within a second.
+        """Ends every present and future `train` with `TrainingInterrupted` within a second.
 
-        A training that has a place for its checkpoint has it written first, for which it has `SAVE_SECONDS`.
+        A training with a checkpoint path writes its checkpoint first, within `SAVE_SECONDS`.
         """
         ...
 
     def close(self) -> None:
-        """Interrupts, and ends the workers. Safe to call twice, and while `train` runs in other threads."""
+        """Interrupts, and ends the workers. Safe to repeat, and while `train` runs in other threads."""
         ...
 
 
 class ProcessPool:
-    """Worker processes of this machine. They start at once, in the background, and are a context manager.
+    """A pool of worker processes of this machine, and a context manager. They start in the background.
 
-    A worker that dies fails its training and is replaced at once; the others don't notice. The processes end
+    A worker that dies fails its training and is replaced; the others are not affected. The processes end
     with this one, however it ends.
 
     Args:
-        size: how many processes, at least 1.
+        size: number of processes, at least 1.
         trainer: "module:function", a function from a `Training` to an iterator of its `EpochResult`s.
         threads: intra-op threads of each worker.
-        max_training_seconds: a training that takes longer fails as "timed_out". Waiting for a worker and the
-            time spent in `on_epoch` do not count, epochs that come from a checkpoint do. None is no limit.
+        max_training_seconds: seconds of a training, after which it fails as "timed_out"; None for no limit.
+            Waiting for a worker and time in `on_epoch` do not count, epochs from a checkpoint do.
     """
 
     def __init__(
@@ -115,10 +115,10 @@ class ProcessPool:
         self._trainer = trainer
         self._threads = threads
         self._seconds = math.inf if max_training_seconds is None else max_training_seconds
-        # All processes are started by one thread, which outlives them: see `Child`.
+        # One thread starts all processes and outlives them: see `Child`.
         self._starter = ThreadPoolExecutor(1, "worker-starter", initializer=_block_signals)
         self._changed = threading.Condition()  # guards the next four
-        self._free: deque[Future[Child]] = deque()  # the newest at the left: it is ready last
+        self._free: deque[Future[Child]] = deque()  # the newest, which is ready last, at the left
         self._taken: set[Future[Child]] = set()
         self._stopped: str | None = None
         self._closing = threading.RLock()
@@ -133,12 +133,12 @@ class ProcessPool:
         self.close()
 
     def train(self, training: Training, on_epoch: Callable[[EpochResult], bool]) -> bool:
-        """See `Pool.train`. When a worker dies: "killed" (SIGKILL) or "crashed", with its last output."""
+        """See `Pool.train`. If the worker dies, the failure has its last output."""
         for attempt in range(1, STARTS + 1):
             with self._worker() as child:
                 try:
                     if child.ready:
-                        child.receive(0)  # it may have died since its last training
+                        child.receive(0)  # raises if it has died since its last training
                     else:
                         self._receive(child, _Deadline(START_SECONDS))
                 except (WorkerDied, _OutOfTime) as error:
@@ -153,14 +153,14 @@ class ProcessPool:
         raise AssertionError("the last attempt returns or raises")
 
     def interrupt(self) -> None:
-        """See `Pool.interrupt`. Workers in a training end with it."""
+        """See `Pool.interrupt`. Training workers end as well."""
         self._stop("the pool was interrupted")
 
     def close(self) -> None:
-        """See `Pool.close`. Afterwards no process, thread or descriptor of the pool is left.
+        """See `Pool.close`. Leaves no process, thread or descriptor of the pool behind.
 
-        The exception is a `train` that is inside its `on_epoch` for longer than `CLOSE_SECONDS`: its worker
-        is ended, its pipes are closed when it comes back.
+        Except for a `train` that stays in `on_epoch` for more than `CLOSE_SECONDS`: its worker is ended now,
+        but its pipes are closed only when `on_epoch` returns.
         """
         with self._closing:
             self._stop("the pool is closed")
@@ -179,14 +179,14 @@ class ProcessPool:
                 child.wait_for_end(deadline - time.monotonic())
             self._starter.shutdown()
 
-    # ---- Which thread has which worker -------------------------------------------------------------------
+    # ---- Assigning workers to threads --------------------------------------------------------------------
 
     def _start(self) -> "Future[Child]":
         return self._starter.submit(Child, self._trainer, self._threads)
 
     @contextlib.contextmanager
     def _worker(self) -> Iterator[Child]:
-        """Takes a worker, ready or not, when one is free; afterwards gives it back, or replaces it."""
+        """Waits for a free worker, ready or not, and lends it; takes it back or replaces it afterwards."""
         with self._changed:
             self._changed.wait_for(lambda: self._free or self._stopped)
             self._raise_if_stopped()
@@ -249,7 +249,7 @@ class ProcessPool:
                     self._give_up(child)
                     return False
                 deadline.at += time.monotonic() - before
-                if message.result.epoch < training.fidelity.epochs - 1:  # else it is as good as done
+                if message.result.epoch < training.fidelity.epochs - 1:  # else the training is complete
                     self._raise_if_stopped()
                 child.send(Continue())
         except WorkerDied as error:
@@ -268,16 +268,16 @@ class ProcessPool:
         """The next message.
 
         Raises:
-            WorkerDied, TrainingInterrupted, _OutOfTime: it will not come.
+            WorkerDied, TrainingInterrupted, _OutOfTime: no message will come.
         """
         while True:
             before = time.monotonic()
             left = deadline.at - before
             wait = min(POLL_SECONDS, max(0.0, left))
-            # What is there already is taken first: a result is not thrown away for an interrupt.
+            # A message comes before an interrupt, so that no result is lost.
             message = child.receive(wait)
             late = time.monotonic() - before - wait
-            if late >= HALTED_SECONDS:  # nobody has asked the worker to go on meanwhile
+            if late >= HALTED_SECONDS:  # the worker has waited meanwhile
                 deadline.at += late
             if message is not None:
                 return message
@@ -286,7 +286,7 @@ class ProcessPool:
                 raise _OutOfTime
 
     def _give_up(self, child: Child) -> None:
-        """Has the worker stop its training. If it does not soon, it stays busy, and so will be replaced."""
+        """Makes the worker stop its training. If it takes too long, it stays busy and is replaced."""
         with contextlib.suppress(WorkerDied, TrainingInterrupted, _OutOfTime):
             child.send(Stop())
             deadline = _Deadline(STOP_SECONDS)
@@ -295,7 +295,7 @@ class ProcessPool:
 
 
 class _Deadline:
-    """When a training must be finished, by the monotonic clock; it moves while nobody could train."""
+    """The time by which a training must end, on the monotonic clock; moved by time that does not count."""
 
     def __init__(self, seconds: float) -> None:
         self.at = time.monotonic() + seconds
@@ -312,6 +312,6 @@ def _started(slots: list[Future[Child]]) -> list[Child]:
 
 
 def _block_signals() -> None:
-    # A process inherits the mask of the thread that starts it: workers ignore these from their first
-    # instruction on, not only when Python has come up.
+    # A process inherits the signal mask of the thread that starts it, so workers ignore these signals from
+    # the first instruction on, before Python has started.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})

@@ -1,10 +1,10 @@
-"""The worker process: trains what it is told over its standard input, and tells what came of it.
+"""The worker process: reads trainings from standard input, trains them, and sends the results.
 
-Started by `child.py` as `python -m mc1opt.workers.process --trainer module:function`. It serves many
-trainings one after the other, so that the import of torch is paid once. It ignores SIGINT and SIGTERM, since
-its parent decides when it ends, and it ends with its parent, also in the middle of an epoch. At
-`INTERRUPT_SIGNAL` it raises KeyboardInterrupt in the trainer, which may write a checkpoint, and ends. Not
-here: how to train (the trainer), and what to do about a failure (the pool).
+`child.py` starts it as `python -m mc1opt.workers.process --trainer module:function`. It trains many trainings
+one after the other, so that torch is imported once. It ignores SIGINT and SIGTERM, since its parent decides
+when it ends, and it ends with its parent, even in the middle of an epoch. On `INTERRUPT_SIGNAL` it raises
+KeyboardInterrupt in the trainer, which may write a checkpoint, and ends. Not here: how to train (the
+trainer), and what to do about a failure (the pool).
 """
 
 import argparse
@@ -47,14 +47,14 @@ from mc1opt.workers.protocol import (
 Trainer = Callable[[Training], Iterator[EpochResult]]
 
 TRACEBACK_CHARACTERS = 8000
-"""So much of a traceback's end is sent: recursion makes them long."""
+"""Characters of a traceback, from its end, that are sent: recursion makes tracebacks long."""
 
 OOM_SCORE = 500
-"""Of 1000 points: as if the worker held half of the machine's memory beside what it holds."""
+"""Added to the worker's OOM score, in thousandths of the machine's memory."""
 
 _PR_SET_PDEATHSIG = 1  # from Linux' <sys/prctl.h>
 
-# torch says that memory is short in different ways; these texts are parts of a RuntimeError's message.
+# torch reports out of memory in several ways; these are parts of a RuntimeError's message.
 _OUT_OF_MEMORY_TEXTS = (
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
@@ -66,17 +66,15 @@ _OUT_OF_MEMORY_TEXTS = (
 
 
 class Link:
-    """The two pipes to the parent, taken away from standard input and output.
+    """The two pipes to the parent, taken from standard input and output.
 
-    What libraries print goes to standard error then, and what reads standard input finds it empty. From its
-    making on a thread reads the commands; when the parent closes the pipe, or ends, the thread ends this
-    process at once.
+    Libraries then print to standard error, and find standard input empty. A thread reads the commands, and
+    ends this process at once when the parent closes the pipe or ends.
     """
 
     def __init__(self) -> None:
-        # Plain descriptors: a file object would be closed while the interpreter ends, and the parent takes
-        # the end of the message pipe for the end of the process. `os.dup` makes copies that children don't
-        # inherit.
+        # Plain descriptors: the interpreter would close a file object while it ends, and the parent takes the
+        # end of the message pipe for the end of the process. Children do not inherit copies by `os.dup`.
         self._input = os.dup(0)
         self._output = os.dup(1)
         nothing = os.open(os.devnull, os.O_RDONLY)
@@ -111,7 +109,7 @@ class Link:
 
 
 class _Forward(logging.Handler):
-    """Sends warnings of mc1opt's own code to the parent, which people look at."""
+    """Sends warnings of mc1opt's own code to the parent."""
 
     def __init__(self, link: Link) -> None:
         super().__init__(logging.WARNING)
@@ -125,7 +123,8 @@ def load_trainer(name: str) -> Trainer:
     """Imports the function that `module:function` names.
 
     Raises:
-        ImportError, AttributeError: there is no such module or function; whatever the module raises.
+        ImportError, AttributeError: there is no such module or function.
+        Exception: any that the module raises.
     """
     module, _, function = name.partition(":")
     trainer: Trainer = getattr(importlib.import_module(module), function)
@@ -133,19 +132,19 @@ def load_trainer(name: str) -> Trainer:
 
 
 def serve(link: Link, trainer: Trainer) -> NoReturn:
-    """Trains what the parent asks for, one training after the other, until the parent ends the process."""
+    """Trains the parent's trainings one after the other, until the parent ends the process."""
     link.send(Ready())
     while True:
         command = link.next_command()
         if not isinstance(command, Train):
             raise RuntimeError(f"got {command.type!r} while no training is in progress")
         outcome = _train(link, trainer, command.training)
-        # The frames of the training are gone here, so that this frees its tensors.
+        # The training's frames are gone, so this frees its tensors.
         del command
         try:
             _free_memory()
         finally:
-            link.send(outcome)  # also where the GPU is in no state to go on: this process ends then
+            link.send(outcome)  # even if freeing failed because the GPU is broken, which ends this process
 
 
 def _train(link: Link, trainer: Trainer, training: Training) -> Message:
@@ -155,7 +154,7 @@ def _train(link: Link, trainer: Trainer, training: Training) -> Message:
         for result in epochs:
             link.send(EpochDone(result=result))
             if isinstance(link.next_command(), Stop):
-                # A generator's own clean-up runs now, not when it happens to be collected.
+                # A generator's clean-up runs now, not when it is garbage-collected.
                 if (close := getattr(epochs, "close", None)) is not None:
                     close()
                 break
@@ -168,7 +167,7 @@ def _train(link: Link, trainer: Trainer, training: Training) -> Message:
         text = "".join(traceback.format_exception(error))[-TRACEBACK_CHARACTERS:]
         return Failed(kind=kind, message=f"{type(error).__name__}: {error}", traceback=text)
     except KeyboardInterrupt as interrupt:
-        # It may have come between two epochs; the trainer shall know of it then, too.
+        # Between two epochs the trainer has not seen the interrupt.
         if (throw := getattr(epochs, "throw", None)) is not None:
             with contextlib.suppress(BaseException):
                 throw(interrupt)
@@ -179,7 +178,7 @@ def _train(link: Link, trainer: Trainer, training: Training) -> Message:
 def _is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, MemoryError):
         return True
-    torch = sys.modules.get("torch")  # a trainer that has not imported it has not raised its errors
+    torch = sys.modules.get("torch")  # if it is not imported, the error is not torch's
     if torch is not None and isinstance(error, torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY_TEXTS)
@@ -193,34 +192,33 @@ def _free_memory() -> None:
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)  # once: a second one would end the writing that the first began
+    signal.signal(number, signal.SIG_IGN)  # a second one would interrupt the writing of the checkpoint
     raise KeyboardInterrupt
 
 
 def _end_with(parent: int) -> None:
-    """Has Linux kill this process when its parent ends, should the end of its input come too late.
+    """Makes Linux kill this process when its parent ends, in case the end of its input comes too late.
 
-    That is the case when some other process holds the pipe open, or when a computation does not let the
-    thread that reads it run.
+    That happens if another process holds the pipe open, or a computation blocks the thread that reads it.
     """
     if sys.platform == "linux":
         try:
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         except (OSError, AttributeError):
             return
-        if os.getppid() != parent:  # it ended before the call
+        if os.getppid() != parent:  # the parent ended before the call
             os._exit(1)
 
 
 def _be_the_first_to_go() -> None:
-    """Where memory runs out, Linux shall kill a worker, and not the process that knows of all trials."""
+    """Makes Linux, when out of memory, kill a worker rather than the process that runs the search."""
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
 
 
 def main() -> NoReturn:
-    """Loads the trainer and serves; ends with exit code 1 and the reason on standard error if it cannot."""
-    parser = argparse.ArgumentParser(description="A worker process of mc1opt; started by it, not by people.")
+    """Loads the trainer and serves; on failure, exits with code 1 and the reason on standard error."""
+    parser = argparse.ArgumentParser(description="A worker process of mc1opt; not to be started by hand.")
     parser.add_argument("--trainer", required=True, metavar="MODULE:FUNCTION")
     parser.add_argument("--parent", required=True, type=int, metavar="PID")
     arguments = parser.parse_args()
@@ -232,7 +230,7 @@ def main() -> NoReturn:
     link = Link()
     stdout: TextIO = sys.stdout
     if hasattr(stdout, "reconfigure"):
-        stdout.reconfigure(line_buffering=True)  # what was printed last is wanted when the process dies
+        stdout.reconfigure(line_buffering=True)  # keeps the last output of a process that dies
     faulthandler.enable()
     logging.getLogger("mc1opt").addHandler(_Forward(link))
     try:
@@ -243,7 +241,7 @@ def main() -> NoReturn:
         os._exit(0)
     except Exception:
         traceback.print_exc()
-    os._exit(1)  # without the interpreter's slow and, with threads of libraries, risky way out
+    os._exit(1)  # the interpreter's own exit is slow, and risky with library threads
 
 
 if __name__ == "__main__":

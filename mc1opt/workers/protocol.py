@@ -1,9 +1,8 @@
-"""What a pool and its worker processes say to each other: one JSON object a line, over two pipes.
+"""The protocol between a pool and its worker processes: JSON lines over two pipes.
 
 The pool sends commands: `Train`, then `Continue` or `Stop` after each epoch. The worker sends messages:
-`Ready` once, then for each training an `EpochDone` an epoch and at last `Finished` or `Failed`; `Warned` may
-come at any time. Not here: who starts the processes (`child.py`), who trains (`process.py`), and anything
-that needs torch.
+`Ready` once, then for each training an `EpochDone` per epoch and finally `Finished` or `Failed`; `Warned` may
+come at any time. Not here: starting the processes (`child.py`), and training (`process.py`). No torch.
 """
 
 import os
@@ -15,12 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from mc1opt.spec import EpochResult, FailureKind, Training
 
 INTERRUPT_SIGNAL = signal.SIGUSR1
-"""Has a worker give its training up, with its checkpoint written, and end. A command would come too late: it
-is read between two epochs."""
+"""Makes a worker write its training's checkpoint and end. A command would come too late: workers read them
+between two epochs."""
 
 
 class TrainingInterrupted(Exception):  # noqa: N818  (the pool was told to stop: nothing went wrong)
-    """A training was given up because the pool was interrupted or closed. The config is not to blame."""
+    """A training ended early because the pool was interrupted or closed; not the config's fault."""
 
 
 class _Line(BaseModel):
@@ -31,7 +30,7 @@ class _Line(BaseModel):
 
 
 class Train(_Line):
-    """Begin a training. Sent only to a worker that is ready and not training."""
+    """Begin a training. Sent only to a worker that is ready and idle."""
 
     type: Literal["train"] = "train"
     training: Training
@@ -44,7 +43,7 @@ class Continue(_Line):
 
 
 class Stop(_Line):
-    """Give the training up; the worker answers `Finished`."""
+    """Stop the training; the worker answers `Finished`."""
 
     type: Literal["stop"] = "stop"
 
@@ -56,26 +55,26 @@ Command = Annotated[Train | Continue | Stop, Field(discriminator="type")]
 
 
 class Ready(_Line):
-    """The worker has loaded its trainer and waits for its first training."""
+    """The worker has loaded its trainer, and waits for its first training."""
 
     type: Literal["ready"] = "ready"
 
 
 class EpochDone(_Line):
-    """An epoch is trained; the worker waits for `Continue` or `Stop`."""
+    """An epoch is complete; the worker waits for `Continue` or `Stop`."""
 
     type: Literal["epoch_done"] = "epoch_done"
     result: EpochResult
 
 
 class Finished(_Line):
-    """The training has ended, with its last epoch or by `Stop`, and its memory is free again."""
+    """The training has ended, after its last epoch or by `Stop`, and its memory is free."""
 
     type: Literal["finished"] = "finished"
 
 
 class Warned(_Line):
-    """Something that people shall know, and that ends nothing."""
+    """A warning for people; the training continues."""
 
     type: Literal["warned"] = "warned"
     message: str
@@ -89,7 +88,7 @@ class Failed(_Line):
     message: str
     """One line, for people."""
     traceback: str | None = None
-    """Where the exception was raised, if it was one that nobody foresaw."""
+    """The traceback of an unexpected exception."""
 
 
 Message = Annotated[Ready | EpochDone | Finished | Warned | Failed, Field(discriminator="type")]
@@ -125,27 +124,27 @@ def decode_message(line: bytes) -> Message:
 
 
 def write_all(fd: int, data: bytes) -> None:
-    """Writes all of `data`: a single `os.write` may take only a part of it.
+    """Writes all of `data`: a single `os.write` may write only a part.
 
     Raises:
-        OSError: nobody reads the pipe any more (`BrokenPipeError`), or the descriptor is closed.
+        OSError: the reading end of the pipe is closed (`BrokenPipeError`), or the descriptor is.
     """
     while data:
         data = data[os.write(fd, data) :]
 
 
 class LineBuffer:
-    """Cuts a stream of bytes, which come in any pieces, into lines."""
+    """Splits a stream of bytes, which comes in arbitrary pieces, into lines."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()
 
     def feed(self, piece: bytes) -> None:
-        """Takes the next bytes of the stream."""
+        """Appends the next bytes of the stream."""
         self._bytes += piece
 
     def next_line(self) -> bytes | None:
-        """Takes out the first complete line, without its line feed; None if there is none yet."""
+        """Removes and returns the first complete line, without its line feed; None if there is none."""
         end = self._bytes.find(b"\n")
         if end < 0:
             return None

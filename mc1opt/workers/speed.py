@@ -1,7 +1,7 @@
-"""How fast this machine trains, measured with the trainer itself before a search says what it will cost.
+"""Measures the seconds of an epoch on this machine with the trainer itself, to plan a search.
 
-A product of matrices would be cheaper, but says little: convolutions of few channels, augmentation and
-validation reach another share of a CPU's peak on each machine, and two workers slow each other down.
+A matrix product would be cheaper but says little: convolutions with few channels, augmentation and validation
+reach a different share of a CPU's peak on each machine, and workers slow each other down.
 """
 
 from collections.abc import Callable
@@ -9,20 +9,19 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 from mc1opt.config import Config
 from mc1opt.spec import DataSet, Device, Fidelity, Precision, Training, TrainingFailed
-from mc1opt.workers.memory import train
 from mc1opt.workers.pool import Pool
 from mc1opt.workers.protocol import TrainingInterrupted
+from mc1opt.workers.stop import TICK_SECONDS
+from mc1opt.workers.train import train
 
 SPEED_SEED = 2**63 - 1
-"""Of the trainings that measure, which belong to no study."""
+"""Seed of the measuring trainings, which belong to no study."""
 IMAGES = 1024
-"""Training images of an epoch that measures, at most."""
+"""Most training images of a measuring epoch."""
 VALIDATION_SHARE = 1 / 3
-"""What validating an image costs, of what training it costs: a forward pass without a backward one."""
+"""Cost of validating an image relative to training it: a forward pass without a backward pass."""
 MOST_WORKERS = 8
-"""Workers that measure at once: enough to see how they slow each other down."""
-TICK_SECONDS = 0.2
-"""How often it is asked whether to give up."""
+"""Most workers that measure at once: enough to show how they slow each other down."""
 
 
 def epoch_seconds(
@@ -35,21 +34,21 @@ def epoch_seconds(
     precision: Precision,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> float | None:
-    """Seconds that an epoch of a config takes while all workers train.
+    """Seconds of an epoch of a config while all workers train.
 
-    The second of two short epochs on each worker: the first one waits for libraries to settle.
+    Measures the second of two short epochs on each worker: in the first, libraries warm up.
 
     Args:
-        config: what is trained.
-        pool: who trains, with nothing else to do yet.
+        config: what to train.
+        pool: the workers, all idle.
         data: the images.
-        fidelity: of the epoch that is asked for.
-        device: where.
-        precision: in which.
-        interrupted: whether to give up; the pool is interrupted then.
+        fidelity: fidelity of the epoch in question.
+        device: the device of the training.
+        precision: its precision.
+        interrupted: whether to stop; the pool is then interrupted.
 
     Returns:
-        None if a training failed, or was given up.
+        None if a training failed or was interrupted.
 
     Raises:
         WorkerError: no worker can be started.

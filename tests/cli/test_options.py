@@ -37,10 +37,10 @@ def test_the_variable_counts_where_the_option_is_not_given(
 
 
 def test_what_is_no_mode_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match=r"--wandb 'on' is no mode\. Give off, offline or online\."):
+    with pytest.raises(UsageError, match="--wandb 'on'"):
         wandb_mode("on")
     monkeypatch.setenv("WANDB_MODE", "often")
-    with pytest.raises(UsageError, match=r"WANDB_MODE 'often' is no mode of W&B's \(online, run"):
+    with pytest.raises(UsageError, match="WANDB_MODE 'often'"):
         wandb_mode(None)
 
 

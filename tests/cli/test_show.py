@@ -7,8 +7,7 @@ import pytest
 
 from mc1opt.config import config_from_json, config_id
 from mc1opt.models.cost import cost
-from tests.database.test_opening import write_foreign
-from tests.support.command import files_below, mc1opt
+from tests.support.command import output_of
 
 FIELDS = {
     "number",
@@ -35,9 +34,8 @@ FIELDS = {
 
 @pytest.fixture
 def shown(finished: Path, mc1opt_here) -> dict:
-    result = mc1opt_here("show", "--study", "tiny", "--json")
-    assert (result.returncode, result.stderr) == (0, "")
-    return json.loads(result.stdout)
+    result = output_of(mc1opt_here("show", "--study", "tiny", "--json"))
+    return json.loads(result)
 
 
 def by_starting_point(study: dict) -> dict[str, dict]:
@@ -109,12 +107,8 @@ def test_the_best_trial_was_trained_again(shown) -> None:
 
 
 def test_a_study_is_shown_with_its_counts_and_its_best_trials(finished: Path, shown, mc1opt_here) -> None:
-    result = mc1opt_here("show", "--study", "tiny")
-    assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.startswith("Study tiny")
-    assert "2 epochs of 100 training images" in result.stdout
-    assert "3 complete" in result.stdout
-    table = [line for line in result.stdout.splitlines() if line.startswith("#")]
+    result = output_of(mc1opt_here("show", "--study", "tiny"))
+    table = [line for line in result.splitlines() if line.startswith("#")]
     assert table[0].startswith(f"#{shown['best']['number']} ")
     assert f"{shown['best']['value']:.4f}" in table[0]
 
@@ -123,89 +117,10 @@ def test_a_trial_is_shown_in_full(finished: Path, shown, mc1opt_here) -> None:
     trial = by_starting_point(shown)["convnet"]
     result = mc1opt_here("show", "--study", "tiny", "--trial", str(trial["number"]))
     assert result.returncode == 0
-    assert result.stdout.startswith(f"Trial #{trial['number']}: complete")
-    for what in (trial["config_id"], str(trial["seed"]), "convnet", '"kind": "sgd"'):
+    for what in (f"#{trial['number']}", trial["config_id"], str(trial["seed"]), "convnet", '"kind": "sgd"'):
         assert what in result.stdout
-
-
-def test_a_trial_that_failed_is_shown_with_its_reason(finished: Path, shown, mc1opt_here) -> None:
-    trial = by_starting_point(shown)["wild"]
-    result = mc1opt_here("show", "--study", "tiny", "--trial", str(trial["number"]))
-    assert "failed (diverged): the training loss" in result.stdout
 
 
 def test_json_of_one_trial_holds_that_trial_alone(finished: Path, shown, mc1opt_here) -> None:
     result = mc1opt_here("show", "--study", "tiny", "--trial", "1", "--json")
     assert json.loads(result.stdout)["trials"] == [shown["trials"][1]]
-
-
-def test_a_reader_that_goes_away_is_no_error(finished: Path, start) -> None:
-    process = start("show", "--study", "tiny")
-    process.stdout.close()  # as `| head -0` does
-    assert process.stderr.read() == ""
-    assert process.wait() == 1
-
-
-# ---- What is not there -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "message"),
-    [
-        (["--study", "other"], 1, "there is no study 'other' in this database. It has: tiny."),
-        (["--study", "tiny", "--trial", "99"], 2, "study 'tiny' has no trial 99; its trials are 0 to"),
-        (["--study", "tiny", "--trial", "-1"], 2, "study 'tiny' has no trial -1; its trials are 0 to"),
-    ],
-    ids=["study", "trial", "negative"],
-)
-def test_what_is_not_in_the_database_is_said_and_what_is(
-    finished: Path, mc1opt_here, arguments: list[str], code: int, message: str
-) -> None:
-    before = files_below(finished)
-    result = mc1opt_here("show", *arguments)
-    assert result.returncode == code
-    assert result.stderr.startswith(f"Error: {message}")
-    assert result.stdout == ""
-    assert files_below(finished) == before
-
-
-READING = [["show", "--study", "tiny"], ["show", "--study", "tiny", "--json"], ["studies", "delete", "tiny"]]
-
-
-@pytest.mark.parametrize("command", READING, ids=" ".join)
-def test_a_missing_database_is_named_and_not_made(tmp_path: Path, mc1opt_here, command: list[str]) -> None:
-    result = mc1opt_here(*command, "--storage", "new/study.db")
-    assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr.startswith("Error: there is no study database new/study.db.")
-    assert files_below(tmp_path) == {}
-
-
-@pytest.mark.parametrize(
-    ("write", "message"),
-    [
-        (lambda path: path.write_bytes(b""), "is empty"),
-        (lambda path: path.write_bytes(b"GIF89a" + b"x" * 5000), "is no SQLite database"),
-        (write_foreign, "is a database of another program"),
-    ],
-    ids=["empty", "no database", "foreign"],
-)
-@pytest.mark.parametrize(
-    "command",
-    [*READING, ["studies"], ["run", "--study", "tiny", "--data", "images", "--trials", "1"]],
-    ids=" ".join,
-)
-def test_what_is_no_study_database_is_left_as_it_is(
-    tiny: Path, mc1opt_here, command: list[str], write, message: str
-) -> None:
-    path = tiny / "study.db"
-    write(path)
-    before = path.read_bytes()
-    result = mc1opt_here(*command, "--storage", "study.db")
-    assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr.startswith(f"Error: study.db {message}")
-    assert "name another file with --storage" in result.stderr
-    assert path.read_bytes() == before
-
-
-def test_the_installed_command_shows_the_same(finished: Path, shown) -> None:
-    assert json.loads(mc1opt("show", "--study", "tiny", "--json").stdout) == shown

@@ -92,7 +92,7 @@ def test_a_search_waits_for_a_server_that_comes_back_and_nothing_is_lost(
     assert {trial.outcome for trial in ended.record.trials} <= {"complete", "pruned", "duplicate"}
     if workers == 1:  # so that what the sampler has seen is the same
         assert facts(ended.record) == facts(undisturbed)
-    assert "the study database is away, waiting for it" in caplog.text
+    assert "waiting for it" in caplog.text
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -102,7 +102,7 @@ def test_a_server_that_stays_away_ends_the_search_and_the_same_search_goes_on_la
     monkeypatch.setattr(patience, "OUTAGE_SECONDS", 4.0)
     url = new_database(server.url)
     away = Outages(server, at_epochs=set(), at_ends={3}, again=False)
-    with pytest.raises(StorageError, match=r"cannot be read or written: .*same command again") as caught:
+    with pytest.raises(StorageError, match="same command again") as caught:
         search(url, TRIALS, away, workers=workers)
     # All wait together, and what comes after has no patience of its own: 12 s and more otherwise.
     assert time.monotonic() - away.stopped_at < 3 * patience.OUTAGE_SECONDS
@@ -128,7 +128,7 @@ def test_a_search_that_is_stopped_does_not_wait_for_the_server(server: Server) -
             if away.stops:
                 stop.set("signal", "SIGINT")
 
-    with pytest.raises(StorageError, match="cannot be read or written"):
+    with pytest.raises(StorageError, match="the study database "):
         search(new_database(server.url), TRIALS, away, Stops(), stop=stop)
     assert time.monotonic() - away.stopped_at < patience.OUTAGE_SECONDS / 3
 
@@ -140,7 +140,7 @@ def test_who_only_reads_does_not_wait(server: Server) -> None:
     try:
         server.stop()
         before = time.monotonic()
-        with pytest.raises(StorageError, match="cannot be read or written"):
+        with pytest.raises(StorageError, match="the study database "):
             reader.get_all_studies()
         assert time.monotonic() - before < patience.OUTAGE_SECONDS / 3
     finally:

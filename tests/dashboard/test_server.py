@@ -123,15 +123,26 @@ def every_choice(trial: BaseTrial) -> Config:
     return smooth_space(trial)
 
 
+@pytest.fixture(scope="module")
+def every_sort(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A study of every sort of parameter: not to be changed."""
+    path = str(tmp_path_factory.mktemp("sorts") / "s.db")
+    run_study(8, definition_of(every_choice), path=path)
+    return path
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "path",
-    ["?after=0", "/param_importances"]
-    + [f"/plot/{plot}" for plot in ("contour", "slice", "parallel_coordinate", "rank", "edf", "timeline")],
+    [
+        "?after=0",
+        "/param_importances",
+        *(f"/plot/{plot}" for plot in ("slice", "parallel_coordinate", "edf", "timeline")),
+        *(pytest.param(f"/plot/{plot}", marks=pytest.mark.slow) for plot in ("contour", "rank")),
+    ],
 )
-def test_the_api_answers_for_a_study_of_every_sort_of_parameter(path: str) -> None:
-    run_study(12, definition_of(every_choice))
-    pages = Pages()
+def test_the_api_answers_for_a_study_of_every_sort_of_parameter(every_sort: str, path: str) -> None:
+    pages = Pages(every_sort)
     number = pages.studies()[0]["study_id"]
     status, _, body = pages.get(f"/api/studies/{number}{path}")
     assert status == "200 OK"
@@ -181,27 +192,27 @@ def test_a_port_that_is_taken_is_said_with_what_to_do() -> None:
     new_storage()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(UsageError, match=rf"port {port} of 127\.0\.0\.1 .*another port with --port"):
+        with pytest.raises(UsageError, match=rf"{port} of 127\.0\.0\.1 .*--port"):
             serve(port=port)
 
 
 @pytest.mark.parametrize("port", [-1, 65536])
 def test_a_number_that_is_no_port_is_refused(port: int) -> None:
     new_storage()
-    with pytest.raises(UsageError, match=f"--port {port} is no port"):
+    with pytest.raises(UsageError, match=f"--port {port} "):
         serve(port=port)
 
 
 def test_a_host_of_another_machine_is_refused() -> None:
     new_storage()
-    with pytest.raises(UsageError, match="--host and --port"):
+    with pytest.raises(UsageError, match="--host"):
         serve(host="192.0.2.1")  # of documentation (RFC 5737): no machine has it
 
 
 def test_a_missing_database_or_study_is_an_error_and_nothing_is_made() -> None:
-    with pytest.raises(StorageError, match="there is no study database"):
+    with pytest.raises(StorageError, match=r"s\.db"):
         serve()
     assert list(Path().iterdir()) == []
     new_storage()
-    with pytest.raises(StorageError, match="there is no study 'other'"):
+    with pytest.raises(StorageError, match="'other'"):
         serve(study="other")

@@ -81,11 +81,7 @@ def test_the_hashes_are_those_of_cifar10() -> None:
 def test_as_many_images_as_cifar10_has_must_be_cifar10() -> None:
     zeros = [np.zeros((count, 3, 32, 32), np.uint8) for count in CIFAR10_COUNTS]
     labels = [(np.arange(count) % 10).astype(np.uint8) for count in CIFAR10_COUNTS]
-    with pytest.raises(
-        DataError,
-        match=r"files: train_images, train_labels, test_images, test_labels not those of CIFAR-10 "
-        r"\(SHA-256 .{12}\.\.\. instead of 9d5c2eddadb0\.\.\.\): damaged, or other images",
-    ):
+    with pytest.raises(DataError, match=r"train_images, .*, test_labels .*9d5c2eddadb0"):
         check_arrays(Arrays(zeros[0], labels[0], zeros[1], labels[1]), "files", must_be_cifar10=False)
 
 
@@ -98,14 +94,14 @@ def test_its_images_with_other_labels_are_data_of_ones_own(
     monkeypatch.setattr(cache, "CIFAR10_COUNTS", (40, len(arrays.test_labels)))
     monkeypatch.setattr(cache, "CIFAR10_SHA256", hashes | {"train_labels": "0" * 64})
     if must_be_cifar10:
-        with pytest.raises(DataError, match="train_labels not those of CIFAR-10"):
+        with pytest.raises(DataError, match="train_labels "):
             check_arrays(arrays, "files", must_be_cifar10=True)
     else:
         assert check_arrays(arrays, "files", must_be_cifar10=False) == hashes
 
 
 def test_other_images_are_refused_where_it_must_be_cifar10() -> None:
-    with pytest.raises(DataError, match="not those of CIFAR-10"):
+    with pytest.raises(DataError, match="CIFAR-10"):
         check_arrays(ARRAYS, "files", must_be_cifar10=True)
 
 
@@ -119,19 +115,19 @@ IMAGES, LABELS = ARRAYS.train_images, ARRAYS.train_labels
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train_images": IMAGES.astype(np.float32)}, "the training images are float32"),
+        ({"train_images": IMAGES.astype(np.float32)}, "float32"),
         ({"train_images": IMAGES.transpose(0, 2, 3, 1)}, r"\(200, 32, 32, 3\)"),
-        ({"train_images": IMAGES[:-1]}, r"\(199, 3, 32, 32\) with labels uint8 \(200,\)"),
-        ({"train_images": IMAGES.reshape(200, -1)}, "must be uint8, N x 3 x 32 x 32"),
-        ({"train_labels": LABELS.astype(np.int64)}, "labels int64"),
-        ({"train_labels": LABELS[:, None]}, r"labels uint8 \(200, 1\)"),
-        ({"train_labels": LABELS[0]}, r"labels uint8 \(\)"),
-        ({"test_images": ARRAYS.test_images[:, :1]}, r"the test images are uint8 \(50, 1, 32, 32\)"),
-        ({"test_labels": ARRAYS.test_labels + 1}, "a test label is 10; allowed are 0 to 9"),
+        ({"train_images": IMAGES[:-1]}, r"\(199, 3, 32, 32\).*\(200,\)"),
+        ({"train_images": IMAGES.reshape(200, -1)}, "uint8"),
+        ({"train_labels": LABELS.astype(np.int64)}, "int64"),
+        ({"train_labels": LABELS[:, None]}, r"uint8 \(200, 1\)"),
+        ({"train_labels": LABELS[0]}, r"uint8 \(\)"),
+        ({"test_images": ARRAYS.test_images[:, :1]}, r"test .*\(50, 1, 32, 32\)"),
+        ({"test_labels": ARRAYS.test_labels + 1}, "test .* 10; .* 0 to 9"),
         ({"test_images": ARRAYS.test_images[:0], "test_labels": ARRAYS.test_labels[:0]}, "0 test images"),
         (
             {"train_images": IMAGES[:19], "train_labels": LABELS[:19]},
-            "19 training and 50 test images; at least 20 and 1 are needed",
+            " 19 .* 50 .* 20 and 1 ",
         ),
     ],
 )
@@ -153,6 +149,7 @@ def test_the_least_number_of_images_is_enough() -> None:
 def test_what_is_written_opens_and_is_the_same() -> None:
     entry = write()
     assert open_entry(entry.folder.name) == entry
+    assert open_entry("cifar10") is None
     assert entry.counts == (200, 50)
     assert entry.source == "a test"
     for name, array in named_arrays(ARRAYS):
@@ -193,26 +190,17 @@ def test_nothing_but_the_entry_is_left_in_the_cache() -> None:
     assert {path.name for path in entry.folder.iterdir()} == {*ARRAY_FILES, "source.json"}
 
 
-def test_a_missing_entry_is_none() -> None:
-    assert open_entry("cifar10") is None
-
-
 @pytest.mark.parametrize("name", [*ARRAY_FILES, "source.json"])
-def test_a_truncated_entry_is_not_opened_and_is_written_anew(name: str) -> None:
+def test_a_truncated_or_incomplete_entry_is_not_opened_and_is_written_anew(name: str) -> None:
     entry = write()
     path = entry.folder / name
     path.write_bytes(path.read_bytes()[:-1])
     assert open_entry(entry.folder.name) is None
+    path.unlink()
+    assert open_entry(entry.folder.name) is None
     again = write()
     assert open_entry(entry.folder.name) == again
     assert damaged_arrays(again) == []
-
-
-@pytest.mark.parametrize("name", [*ARRAY_FILES, "source.json"])
-def test_an_entry_that_lacks_a_file_is_not_opened(name: str) -> None:
-    entry = write()
-    (entry.folder / name).unlink()
-    assert open_entry(entry.folder.name) is None
 
 
 @pytest.mark.parametrize("text", ["", "null", "[]", "{}", '{"sizes": 3}', "\ufffe"])
@@ -321,7 +309,7 @@ def test_a_file_that_has_changed_since_it_was_verified_is_found_out(
     verify(entry)
     change(entry.folder / name)
     for _ in range(2):
-        with pytest.raises(DataError, match=rf"{name[:-4]} changed since .* run: mc1opt data --data PATH"):
+        with pytest.raises(DataError, match=rf"{name[:-4]} .*mc1opt data --data PATH"):
             verify(entry)
 
 
@@ -370,7 +358,7 @@ def test_a_change_that_leaves_no_trace_is_found_at_the_next_start_of_the_machine
     change_without_a_trace(path, path.read_bytes()[:-1] + b"\0", monkeypatch)
     verify(entry)
     monkeypatch.setattr(cache, "boot_id", lambda: "the next start")
-    with pytest.raises(DataError, match="train_images changed"):
+    with pytest.raises(DataError, match="train_images"):
         verify(entry)
     assert len(hashed) == 1
 
@@ -396,7 +384,7 @@ def test_a_record_of_other_hashes_is_none(hashed: list[str]) -> None:
     """Somebody has changed what the images must be, and not the images."""
     entry = write()
     verify(entry)
-    with pytest.raises(DataError, match="test_labels changed"):
+    with pytest.raises(DataError, match="test_labels"):
         verify(dataclasses.replace(entry, sha256={**entry.sha256, "test_labels": "0" * 64}))
 
 
@@ -408,7 +396,7 @@ def test_where_nothing_can_be_remembered_they_are_computed_each_time(hashed: lis
         verify(entry)
     assert len(hashed) == 3
     change_a_bit(entry.folder / "test_images.npy")
-    with pytest.raises(DataError, match="test_images changed"):
+    with pytest.raises(DataError, match="test_images"):
         verify(entry)
 
 
@@ -477,31 +465,5 @@ def test_a_cache_below_a_file_is_an_error_with_what_to_do(monkeypatch: pytest.Mo
     """Stands for a read-only one: that would not stop a test that runs as root."""
     Path("file").touch()
     monkeypatch.setenv("MC1OPT_DATA", "file/cache")
-    with pytest.raises(
-        DataError,
-        match=r"the data cache .*file/cache cannot be written: Not a directory\. It needs 400 MB; free some, "
-        "or name another folder with the environment variable MC1OPT_DATA",
-    ):
+    with pytest.raises(DataError, match=r"file/cache .*Not a directory.* 400 MB.* MC1OPT_DATA"):
         write()
-
-
-def test_a_full_disk_is_an_error_and_leaves_nothing_half_written() -> None:
-    """A limit on the size of files stands for the full disk; it holds for a process until its end."""
-    code = (
-        "import resource\n"
-        "from mc1opt.data.cache import fetch_lock, write_entry\n"
-        "from mc1opt.errors import DataError\n"
-        "from tests.support.image_sets import make_arrays\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
-        "try:\n"
-        "    with fetch_lock():\n"
-        "        write_entry(make_arrays(), 'a test', must_be_cifar10=False)\n"
-        "except DataError as error:\n"
-        "    print(error)\n"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert "cannot be written" in result.stdout
-    assert "MC1OPT_DATA" in result.stdout
-    assert names_in_cache() == {".lock"}

@@ -99,18 +99,18 @@ def png_of_size(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is no PNG, JPEG, WebP, GIF or TIFF image that can be read"),
-        (b"no image at all", "is no PNG, JPEG, WebP, GIF or TIFF image that can be read"),
-        (encoded("BMP"), "is no PNG, JPEG, WebP, GIF or TIFF image that can be read"),
-        (encoded("GIF")[:3000], "is damaged, or cannot be read"),
-        (encoded("WEBP")[:3000], "is damaged, or cannot be read"),
-        (encoded("TIFF")[:3000], "is damaged, or cannot be read|is no PNG"),
-        (encoded("PNG")[:3000], "is damaged, or cannot be read"),
-        (encoded("JPEG")[:1000], "is damaged, or cannot be read"),
-        (encoded("PNG")[:20], "is no PNG|is damaged"),
-        (png_of_size(20_000, 20_000), r"is too large: it has more than 89,478,485 pixels\. Make it smaller"),
-        (png_of_size(10_000, 10_000), "is too large"),
-        (png_of_size(2**31 - 1, 2**31 - 1), "is too large"),
+        (b"", "PNG, JPEG, WebP, GIF or TIFF"),
+        (b"no image at all", "PNG, JPEG, WebP, GIF or TIFF"),
+        (encoded("BMP"), "PNG, JPEG, WebP, GIF or TIFF"),
+        (encoded("GIF")[:3000], "damaged"),
+        (encoded("WEBP")[:3000], "damaged"),
+        (encoded("TIFF")[:3000], "damaged|PNG"),
+        (encoded("PNG")[:3000], "damaged"),
+        (encoded("JPEG")[:1000], "damaged"),
+        (encoded("PNG")[:20], "damaged|PNG"),
+        (png_of_size(20_000, 20_000), "89,478,485"),
+        (png_of_size(10_000, 10_000), "89,478,485"),
+        (png_of_size(2**31 - 1, 2**31 - 1), "89,478,485"),
         (png_of_size(0, 5), "image"),
     ],
     ids=[
@@ -167,7 +167,7 @@ def test_what_is_hidden_in_a_folder_is_passed_over(hidden: str) -> None:
 @pytest.mark.parametrize("name", ["notes.txt", ".1.png", "x.png/notes.txt"])
 def test_a_folder_without_an_image_is_refused(name: str) -> None:
     touch(f"empty/{name}")
-    with pytest.raises(DataError, match="the folder empty holds no PNG"):
+    with pytest.raises(DataError, match=" empty "):
         find_images(Path("empty"))
 
 
@@ -176,26 +176,27 @@ def test_links_that_lead_in_circles_end() -> None:
     Path("a/again").symlink_to("..")
     Path("a/loop.png").symlink_to("loop.png")
     assert find_images(Path("a")) == [Path("a/1.png"), Path("a/loop.png")]
-    with pytest.raises(DataError, match=r"a/loop\.png cannot be read: Too many levels of symbolic links"):
+    with pytest.raises(DataError, match=r"a/loop\.png .*Too many levels"):
         read_image(Path("a/loop.png"))
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda path: None, r"there is no image x\.jpg\."),
-        (os.mkfifo, r"x\.jpg is no file\."),  # which would be waited for
-        (lambda path: path.symlink_to("/dev/zero"), r"x\.jpg is no file\."),
-        (lambda path: path.symlink_to("nothing.jpg"), r"x\.jpg is a link to nothing\."),
-        (Path.mkdir, r"x\.jpg cannot be read: Is a directory\."),
-        (lambda path: (path.touch(), os.truncate(path, 2**40)), r"x\.jpg has 1,099,511,627,776 bytes"),
+        (lambda path: None, "no image"),
+        (os.mkfifo, "regular"),  # which would be waited for
+        (lambda path: path.symlink_to("/dev/zero"), "regular"),
+        (lambda path: path.symlink_to("nothing.jpg"), "link"),
+        (Path.mkdir, "Is a directory"),
+        (lambda path: (path.touch(), os.truncate(path, 2**40)), "1,099,511,627,776"),
     ],
     ids=["nothing", "pipe", "device", "link to nothing", "folder", "too large"],
 )
 def test_what_is_no_file_of_a_picture_is_said(make: Callable[[Path], object], message: str) -> None:
     make(Path("x.jpg"))
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=message) as caught:
         read_image(Path("x.jpg"))
+    assert "x.jpg" in str(caught.value)
 
 
 def test_what_may_not_be_read_is_said() -> None:
@@ -208,7 +209,7 @@ def test_what_may_not_be_read_is_said() -> None:
         found = find_images(Path("a"))
         assert found == [Path("a/1.png"), Path("a/3.png"), Path("a/closed")]
         for path in found[1:]:
-            with pytest.raises(DataError, match=f"{path} cannot be read: Permission denied"):
+            with pytest.raises(DataError, match=f"{path} .*Permission denied"):
                 read_image(path)
     finally:
         Path("a/closed").chmod(0o700)

@@ -85,7 +85,7 @@ def test_smaller_training_sets_lie_in_larger_ones() -> None:
 
 def test_more_images_than_there_are_is_an_error_with_the_figures() -> None:
     split(CIFAR10_LABELS, 5_000, 45_000)
-    with pytest.raises(ValueError, match="45001 training and 5000 validation images are more than the 50000"):
+    with pytest.raises(ValueError, match=r"45001 .* 5000 .* 50000"):
         split(CIFAR10_LABELS, 5_000, 45_001)
 
 
@@ -148,8 +148,8 @@ def test_the_folds_never_change() -> None:
 @pytest.mark.parametrize(
     ("count", "images", "message"),
     [
-        (54, 1, "54 folds are more than the 53 images of the smallest class"),
-        (2, 600, "600 training images are more than the 526 that fold 0 of 2 leaves"),
+        (54, 1, "54 .* 53 "),
+        (2, 600, "600 .* 526 .* 0 of 2"),
     ],
 )
 def test_folds_that_cannot_be_are_an_error_with_the_figures(count: int, images: int, message: str) -> None:

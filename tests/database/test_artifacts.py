@@ -12,7 +12,6 @@ from mc1opt.database.artifacts import (
     remove_artifact,
     remove_artifacts,
 )
-from mc1opt.database.location import files_folder
 from mc1opt.database.opening import load_study
 from mc1opt.database.studies import delete_study, open_for_deletion
 from tests.support.studies import new_storage
@@ -24,11 +23,8 @@ __all__ = ["database", "study"]
 FOLDER = Path("artifacts")
 
 
-def test_the_folder_is_with_the_files_of_the_database() -> None:
-    assert artifacts_folder("some/where/s.db") == files_folder("some/where/s.db") / "artifacts"
-
-
 def test_a_finished_trial_gets_files_and_another_process_lists_them(study: optuna.Study) -> None:
+    put_artifact(study, FOLDER, 1, FIRST, "a.csv", b"replaced")
     put_artifact(study, FOLDER, 1, FIRST, "history.csv", b"1,2\n")
     put_artifact(study, FOLDER, 2, SECOND, "curve.png", b"png")
     assert artifact_names(load_study(new_storage(), "s")) == {
@@ -36,13 +32,6 @@ def test_a_finished_trial_gets_files_and_another_process_lists_them(study: optun
         2: {SECOND: "curve.png"},
     }
     assert (FOLDER / FIRST).read_bytes() == b"1,2\n"
-
-
-def test_the_same_id_replaces_the_file(study: optuna.Study) -> None:
-    put_artifact(study, FOLDER, 1, FIRST, "a.csv", b"old")
-    put_artifact(study, FOLDER, 1, FIRST, "a.csv", b"new")
-    assert artifact_names(study) == {1: {FIRST: "a.csv"}}
-    assert (FOLDER / FIRST).read_bytes() == b"new"
 
 
 def test_a_file_is_taken_away_also_where_it_is_gone_already(study: optuna.Study) -> None:
@@ -65,13 +54,6 @@ def test_all_files_of_a_study_are_taken_away_and_those_of_others_stay(study: opt
     assert [path.name for path in FOLDER.iterdir()] == [SECOND]
 
 
-def test_deleting_a_study_deletes_its_files(study: optuna.Study) -> None:
-    folder = artifacts_folder("s.db")
-    put_artifact(study, folder, 1, FIRST, "a.csv", b"")
-    delete_study(open_for_deletion("s.db", "s"))
-    assert list(folder.iterdir()) == []
-
-
 def test_a_copy_of_a_study_has_nothing_to_do_with_the_originals_files(study: optuna.Study) -> None:
     folder = artifacts_folder("s.db")
     put_artifact(study, folder, 1, FIRST, "a.csv", b"")
@@ -83,3 +65,5 @@ def test_a_copy_of_a_study_has_nothing_to_do_with_the_originals_files(study: opt
     delete_study(open_for_deletion("s.db", "copy"))
     assert artifact_names(study) == {1: {FIRST: "a.csv"}}
     assert (folder / FIRST).exists()
+    delete_study(open_for_deletion("s.db", "s"))
+    assert list(folder.iterdir()) == []

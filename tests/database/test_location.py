@@ -9,9 +9,11 @@ from mc1opt.database.location import (
     SERVER_ARGUMENTS,
     checkpoints_folder,
     files_folder,
+    models_folder,
     server_arguments,
     shown_storage,
     sqlite_path,
+    storage_option,
     storage_url,
     user_storage,
 )
@@ -26,16 +28,12 @@ def test_a_path_is_a_sqlite_file_and_a_url_is_a_url() -> None:
     assert storage_url("sqlite:////tmp/x.db") == "sqlite:////tmp/x.db"
 
 
-def test_files_of_the_default_database_lie_beside_it() -> None:
+def test_files_lie_beside_the_default_database_and_in_a_folder_of_their_own_for_others() -> None:
     assert files_folder("storage/mc1opt.db") == Path("storage")
     assert files_folder("sqlite:////x/mc1opt.db") == Path("/x")
-    assert files_folder("mc1opt.db") == Path()
-
-
-def test_each_other_database_has_a_folder_of_its_own() -> None:
     assert files_folder("a/b.db") == Path("a/b.db.files")
-    assert files_folder("sqlite:////x/b.db") == Path("/x/b.db.files")
     assert checkpoints_folder("a/b.db") == Path("a/b.db.files/checkpoints")
+    assert models_folder("sqlite:////x/b.db", "s") == Path("/x/b.db.files/models/s")
     assert re.fullmatch(r"host-db-[0-9a-f]{8}\.files", files_folder("postgresql+psycopg://host/db").name)
 
 
@@ -83,15 +81,33 @@ def test_a_password_is_not_shown_and_a_path_stays_as_it_is(storage: str, shown: 
     assert shown_storage(storage) == shown
 
 
-@pytest.mark.parametrize("text", ["nothing://host/x", "://"])
-def test_an_unknown_url_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="SQLAlchemy"):
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("nothing://host/x", "SQLAlchemy"),
+        ("://", "SQLAlchemy"),
+        ("sqlite://", "in memory"),
+        ("sqlite://~/x.db", "sqlite:///"),
+        ("sqlite://folder/x.db", "sqlite:///"),
+    ],
+)
+def test_what_is_neither_a_file_nor_a_server_is_refused(text: str, named: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=named):
         open_storage(text, create=True)
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_database_in_memory_is_refused() -> None:
-    with pytest.raises(UsageError, match="--storage"):
-        open_storage("sqlite://", create=True)
+@pytest.mark.parametrize(
+    ("storage", "option"),
+    [
+        ("storage/mc1opt.db", ""),
+        ("sqlite:///storage/mc1opt.db", ""),
+        ("a b.db", " --storage 'a b.db'"),
+        ("postgresql+psycopg://me:secret@host/db", " --storage 'postgresql+psycopg://me:***@host/db'"),
+    ],
+)
+def test_a_command_to_copy_names_the_database_unless_it_is_the_default(storage: str, option: str) -> None:
+    assert storage_option(storage) == option
 
 
 def test_connections_to_a_server_that_has_vanished_end_and_the_url_may_say_when() -> None:
@@ -126,10 +142,3 @@ def test_a_tilde_is_the_home_folder_also_in_a_url(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     meant = meant.replace("HOME", str(tmp_path / "home")).replace("HERE", str(tmp_path))
     assert user_storage(given) == meant
-
-
-def test_a_sqlite_url_with_two_slashes_is_told_of_the_third(tmp_path: Path) -> None:
-    for url in ("sqlite://~/x.db", "sqlite://folder/x.db"):
-        with pytest.raises(UsageError, match="sqlite:///"):
-            open_storage(url, create=True)
-    assert list(tmp_path.iterdir()) == []

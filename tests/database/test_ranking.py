@@ -3,8 +3,15 @@
 from typing import Any
 
 from mc1opt.database.ranking import by_expected_accuracy, confirmed_values, distinguishable
-from mc1opt.database.records import StudyRecord, by_value
-from tests.retraining.test_comparison import study, trial
+from mc1opt.database.records import Outcome, StudyRecord, TrialRecord, by_value
+from tests.support import display
+from tests.support.display import again, study
+
+
+def trial(number: int, value: float | None, values: tuple[float, ...] = (), **fields: Any) -> TrialRecord:
+    """A trial that is complete if it has a value, and its accuracies with new seeds."""
+    outcome: Outcome = "pruned" if value is None else "complete"
+    return display.trial(number, outcome, value or 0.0, **({"confirmations": again(*values)} | fields))
 
 
 def failed(kind: str, seed: int = 9) -> dict[str, Any]:

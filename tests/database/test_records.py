@@ -24,7 +24,6 @@ from tests.support.studies import (
     counted,
     new_storage,
     own_attributes,
-    own_trial,
     run_study,
     stored,
 )
@@ -75,22 +74,6 @@ def ended(
 def test_the_outcome_of_a_trial(trial: FrozenTrial, expected: str) -> None:
     assert outcome(trial) == expected
     assert is_counted(trial) == (expected in ("complete", "pruned"))
-
-
-def test_the_best_trial_is_the_earliest_of_equal_ones_and_complete() -> None:
-    study = optuna.create_study(direction="maximize")
-    assert records.study_record(study).best is None
-    for state, value in [
-        (TrialState.COMPLETE, 0.4),
-        (TrialState.COMPLETE, 0.6),
-        (TrialState.COMPLETE, 0.6),
-        (TrialState.PRUNED, 0.9),
-    ]:
-        study.add_trial(own_trial(state, value))
-    study.add_trial(create_trial(state=TrialState.COMPLETE, value=0.99))
-    record = records.study_record(study)
-    assert record.best is not None
-    assert record.best.number == 1
 
 
 def test_a_pruned_trials_last_report_is_not_its_value() -> None:

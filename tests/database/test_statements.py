@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 import optuna
 import pytest
@@ -51,18 +50,6 @@ def test_trials_have_begun_in_every_state_but_waiting(
     assert statements.begun_trials(connection, study._study_id) == 5
 
 
-def test_states_are_changed_only_from_the_state_before(
-    connection: sqlalchemy.Connection, study: optuna.Study
-) -> None:
-    now = datetime.now(UTC).replace(tzinfo=None)
-    assert [statements.begin(connection, trial_id, now) for trial_id in ids(study)] == [
-        False, False, True, False, False, False,
-    ]  # fmt: skip
-    assert [statements.set_back(connection, trial_id) for trial_id in ids(study)] == [
-        False, True, True, False, False, True,
-    ]  # fmt: skip
-
-
 def test_the_original_of_a_config_is_neither_a_failure_nor_a_duplicate_nor_passed_over(
     connection: sqlalchemy.Connection, study: optuna.Study
 ) -> None:
@@ -94,18 +81,3 @@ def test_a_distribution_of_another_program_is_not_one_of_ours(
     assert statements.own_distribution(connection, running, "x") is None
     assert json.loads(statements.own_distribution(connection, waiting, "x") or "") == json.loads(stored)
     assert statements.own_distribution(connection, first, "y") is None
-
-
-def test_attributes_are_read_as_they_were_written_and_replaced(
-    connection: sqlalchemy.Connection, study: optuna.Study
-) -> None:
-    trial_id = ids(study)[0]
-    assert statements.read_attribute(connection, trial_id, "a") is None
-    for value in (1, {"b": [0.5, None]}):
-        statements.write_attribute(connection, trial_id, "a", value)
-        statements.write_study_attribute(connection, study._study_id, "a", value)
-        assert statements.read_attribute(connection, trial_id, "a") == value
-    assert not statements.change_owner(connection, trial_id, None, {"pid": 1})
-    statements.write_attribute(connection, trial_id, records.OWNER, None)
-    assert statements.change_owner(connection, trial_id, None, {"pid": 1})
-    assert not statements.change_owner(connection, trial_id, None, {"pid": 2})

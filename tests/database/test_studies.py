@@ -4,13 +4,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 
 from mc1opt.database.location import checkpoints_folder
 from mc1opt.database.opening import open_storage
-from mc1opt.database.ownership import is_dead
 from mc1opt.database.studies import StudyToDelete, delete_study, open_for_deletion, read_study
 from mc1opt.database.trial_files import kept_weights, study_folder
 from mc1opt.errors import StorageError, UsageError
@@ -32,7 +32,7 @@ def new_foreign_study() -> None:
 def test_a_study_of_another_program_is_listed_as_that_and_cannot_be_read() -> None:
     new_foreign_study()
     assert catalogue_lines(catalogue("s.db"))[-1] == "  theirs  1 trial, 1 complete (not one of mc1opt's)"
-    with pytest.raises(StorageError, match="'theirs' is not one of mc1opt's: it has 2 objectives"):
+    with pytest.raises(StorageError, match=r"'theirs'.* 2 objectives"):
         read_study("s.db", "theirs")
 
 
@@ -43,22 +43,18 @@ def test_a_study_is_read_with_all_trials_or_one() -> None:
     run_study(2)
     assert [trial.number for trial in read_study("s.db", "s").trials] == [0, 1]
     assert [trial.number for trial in read_study("s.db", "s", 1).trials] == [1]
-    with pytest.raises(UsageError, match=r"'s' has no trial 2; its trials are 0 to 1\."):
+    with pytest.raises(UsageError, match=r"'s'.* 2.* 0 to 1"):
         read_study("s.db", "s", 2)
 
 
-def test_an_unknown_study_names_the_known_ones() -> None:
+@pytest.mark.parametrize("act", [read_study, open_for_deletion])
+def test_an_unknown_study_names_the_known_ones_and_a_missing_database_is_not_made(act: Any) -> None:
     run_study(1)
     run_study(1, study="a")
-    for act in (read_study, open_for_deletion):
-        with pytest.raises(StorageError, match=r"no study 'b' in this database\. It has: a, s\."):
-            act("s.db", "b")
-
-
-def test_reading_and_deleting_make_no_database() -> None:
-    for act in (read_study, open_for_deletion):
-        with pytest.raises(StorageError, match="there is no study database"):
-            act("missing/s.db", "s")
+    with pytest.raises(StorageError, match=r"'b'.*: a, s\."):
+        act("s.db", "b")
+    with pytest.raises(StorageError, match=r"missing/s\.db"):
+        act("missing/s.db", "s")
     assert not Path("missing").exists()
 
 
@@ -77,12 +73,6 @@ def test_deleting_takes_trials_and_weights_and_leaves_other_studies() -> None:
     assert not folders[0].exists()
     assert kept_weights(folders[1])
     assert len(stored(name="other").trials) == 2
-
-
-def test_a_study_without_weights_can_be_deleted() -> None:
-    run_study(1)
-    delete_study(open_for_deletion("s.db", "s"))
-    assert catalogue("s.db").studies == []
 
 
 @pytest.fixture
@@ -105,30 +95,21 @@ def runner() -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.timeout(SECONDS)
-def test_a_study_whose_best_trials_are_being_trained_again_is_not_deleted(
-    runner: subprocess.Popen[str],
+@pytest.mark.parametrize("again", [False, True], ids=["trained", "trained again with a new seed"])
+def test_a_study_that_a_living_process_trains_is_not_deleted(
+    runner: subprocess.Popen[str], again: bool
 ) -> None:
     storage = open_storage("s.db", create=False)
     (trial,) = storage.get_all_trials(1)
     owner = trial.user_attrs["owner"]
     victim = StudyToDelete(storage, "s.db", "s", 1, "s")
-    storage.set_user_attributes(trial._trial_id, {"confirming": [{"seed": 1, "owner": owner}]})
-    storage.set_back_to_waiting(trial._trial_id, owner, {})
+    if again:
+        storage.set_user_attributes(trial._trial_id, {"confirming": [{"seed": 1, "owner": owner}]})
+        storage.set_back_to_waiting(trial._trial_id, owner, {})
     for look in (lambda: open_for_deletion("s.db", "s"), lambda: delete_study(victim)):
-        with pytest.raises(StorageError, match=f"is being run by process {runner.pid}"):
+        with pytest.raises(StorageError, match=f"process {runner.pid} "):
             look()
     runner.kill()
     runner.wait()
-    delete_study(open_for_deletion("s.db", "s"))
-
-
-@pytest.mark.timeout(SECONDS)
-def test_a_study_that_a_living_process_runs_is_not_deleted(runner: subprocess.Popen[str]) -> None:
-    with pytest.raises(StorageError, match=f"'s' is being run by process {runner.pid} on .*; stop it first"):
-        open_for_deletion("s.db", "s")
-    runner.kill()
-    runner.wait()
-    (trial,) = open_storage("s.db", create=False).get_all_trials(1)
-    assert is_dead(trial.user_attrs["owner"])
-    delete_study(open_for_deletion("s.db", "s"))
+    delete_study(open_for_deletion("s.db", "s"))  # it has no weights, which is no error
     assert catalogue("s.db").studies == []

@@ -10,9 +10,7 @@ from mc1opt.database import records
 from mc1opt.database.ownership import LostTrialError, this_owner
 from mc1opt.database.storage import StudyStorage
 from mc1opt.database.trial import OwnTrial, system_attributes, trial_id, trials_by_id
-from tests.support.studies import new_storage
-
-ELSEWHERE: dict[str, Any] = {**this_owner(), "host": "elsewhere.example"}
+from tests.support.studies import ELSEWHERE, new_storage
 
 
 @pytest.fixture

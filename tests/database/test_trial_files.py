@@ -7,7 +7,7 @@ from optuna.trial import TrialState
 
 from mc1opt.database import records
 from mc1opt.database.ownership import this_owner
-from mc1opt.database.records import StudyRecord
+from mc1opt.database.records import StudyRecord, by_value
 from mc1opt.database.trial_files import (
     checkpoint_path,
     confirmation_checkpoint_path,
@@ -24,9 +24,8 @@ FOLDER = Path("s.db.files/checkpoints/s")
 
 
 def best_complete(record: StudyRecord, keep: int) -> list[int]:
-    complete = [trial for trial in record.trials if trial.state == "COMPLETE"]
+    complete = by_value(record.trials)
     assert len(complete) > keep
-    complete.sort(key=lambda trial: (-(trial.value or 0.0), trial.number))
     return sorted(trial.number for trial in complete[:keep])
 
 
@@ -39,11 +38,6 @@ def test_a_search_keeps_the_weights_of_exactly_the_best_complete_trials(whole: P
 def test_so_it_does_with_four_workers() -> None:
     record = run_study(8, workers=4, keep=2, pruner="none").record
     assert list(kept_weights(FOLDER)) == best_complete(record, 2)
-
-
-def test_no_weights_are_kept_where_none_are_wanted() -> None:
-    run_study(3, keep=0)
-    assert kept_weights(FOLDER) == {}
 
 
 def trials_with(states: list[tuple[TrialState, float | None]]) -> list[optuna.trial.FrozenTrial]:
@@ -80,10 +74,11 @@ def test_a_confirmed_trial_keeps_its_weights_when_luckier_ones_come() -> None:
 
 def test_other_files_in_the_folder_are_neither_listed_nor_deleted() -> None:
     trials = trials_with([(TrialState.COMPLETE, 0.5)])
-    others = {FOLDER / name for name in ("trial-x.safetensors", "trial-7.safetensors.tmp", "notes.txt")}
+    names = ("trial-x.safetensors", "trial-7.safetensors.tmp", "notes.txt", ".hidden.1.tmp")
+    others = {FOLDER / name for name in (*names, "trial-0.checkpoint.txt", "trial-x.checkpoint")}
     for path in others:
         path.touch()
-    keep_best_weights(FOLDER, trials, 0)
+    tidy(FOLDER, trials, keep=0)
     assert kept_weights(FOLDER) == {}
     assert set(FOLDER.iterdir()) == others
 
@@ -120,18 +115,6 @@ def test_files_of_ended_trials_go_and_those_of_others_stay() -> None:
     assert numbers("trial-*.checkpoint") == [4, 5, 6]
     assert numbers("trial-*.safetensors") == [1, 4, 5, 6]
     assert numbers(".trial-*.tmp") == [5, 5, 6, 6]
-
-
-def test_other_peoples_files_stay() -> None:
-    trials = trials_with([(TrialState.PRUNED, None)])
-    others = {
-        FOLDER / name
-        for name in ("notes.txt", "trial-0.checkpoint.txt", ".hidden.1.tmp", "trial-x.checkpoint")
-    }
-    for path in others:
-        path.touch()
-    tidy(FOLDER, trials, keep=1)
-    assert set(FOLDER.iterdir()) == others
 
 
 def test_the_checkpoint_of_a_confirmation_goes_when_that_is_recorded() -> None:
@@ -186,11 +169,8 @@ def test_of_a_checkpoint_that_is_deleted_nothing_is_left() -> None:
     assert list(FOLDER.iterdir()) == [checkpoint_path(FOLDER, 4)]
 
 
-def test_a_plain_name_is_the_folders_name() -> None:
-    assert study_folder(Path("w"), "cnn-2.b_c") == Path("w/cnn-2.b_c")
-
-
 def test_every_name_has_a_folder_of_its_own_directly_below_the_parent() -> None:
+    assert study_folder(Path("w"), "cnn-2.b_c") == Path("w/cnn-2.b_c")
     # The empty name, too: what is deleted with a study must not be the folder of all.
     names = ["cnn", "a/b", "a-b", "a b", "../cnn", "..", ".", "", "/", "ä", "x" * 60, "x" * 61, "x" * 300]
     folders = [study_folder(Path("w"), name) for name in names]

@@ -1,6 +1,6 @@
 """The live view of a terminal."""
 
-import itertools
+import contextlib
 import statistics
 
 import pytest
@@ -10,7 +10,6 @@ from mc1opt.describe import describe_config
 from mc1opt.display.live import LiveProgress
 from mc1opt.text import duration
 from tests.support.display import CONFIG, Clock, Terminal, ended, epoch, started, study, trial
-from tests.support.studies import run_study, stored
 
 SUMMARY = "whitened conv 32m 64m 64 128m, 3x3 same, gelu, batch norm | nesterov 0.2, one-cycle 0.25, batch 64"
 
@@ -86,14 +85,7 @@ def test_the_counts_and_the_time_left_are_those_of_the_plain_lines() -> None:
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
-def test_nothing_is_wider_than_the_terminal(width: int) -> None:
-    view = busy_view(width)
-    view.close()
-    assert max(cell_len(line) for line in view.terminal.text.split("\n")) <= width
-
-
-@pytest.mark.parametrize("width", [60, 80, 120])
-def test_what_is_short_is_whole_on_a_narrow_terminal_and_only_configs_are_cut(width: int) -> None:
+def test_nothing_is_wider_than_the_terminal_and_only_configs_are_cut(width: int) -> None:
     view = busy_view(width)
     for number in range(100, 104):
         (line,) = (line for line in view.terminal.view if line.startswith(f"#{number}"))
@@ -101,6 +93,8 @@ def test_what_is_short_is_whole_on_a_narrow_terminal_and_only_configs_are_cut(wi
         assert line.endswith("…") or line.endswith(SUMMARY)
     words = " ".join(view.terminal.view).split()
     assert {"12", "duplicates,", "--timeout", "best", "0.750"} <= set(words)
+    view.close()
+    assert max(cell_len(line) for line in view.terminal.text.split("\n")) <= width
 
 
 def test_many_trials_leave_room_for_the_counts() -> None:
@@ -133,20 +127,16 @@ def test_names_and_messages_are_shown_as_they_are() -> None:
     assert f"last   #9 failed (crashed): {odd}" in lines
 
 
-def test_the_terminal_is_as_it_was_after_the_end() -> None:
+@pytest.mark.parametrize("raises", [False, True])
+def test_the_terminal_is_restored_at_the_end_also_when_the_search_raises(raises: bool) -> None:
     view = busy_view(80)
     assert not view.terminal.shows_cursor
-    view.close()
+    with contextlib.suppress(KeyboardInterrupt), view.live:
+        if raises:
+            raise KeyboardInterrupt
+        view.close()
     assert view.terminal.shows_cursor
     assert view.terminal.view == [""]  # the view is gone; what comes next begins on an empty line
-
-
-def test_the_terminal_is_as_it_was_when_the_search_raises() -> None:
-    view = busy_view(80)
-    with pytest.raises(KeyboardInterrupt), view.live:
-        raise KeyboardInterrupt
-    assert view.terminal.shows_cursor
-    assert view.terminal.view == [""]
 
 
 def test_a_search_that_never_began_leaves_the_terminal_alone() -> None:
@@ -154,16 +144,3 @@ def test_a_search_that_never_began_leaves_the_terminal_alone() -> None:
     with LiveProgress(terminal.console) as live:
         live.tick()
     assert terminal.raw == ""
-
-
-def test_a_real_search_is_shown_and_cleared_away() -> None:
-    terminal = Terminal(80)
-    clock = itertools.count()  # in seconds: each tick finds enough time gone to draw
-    with LiveProgress(terminal.console, lambda: float(next(clock))) as live:
-        run_study(6, workers=2, observers=(live,), confirm=1)
-    assert "6/6 trials" in terminal.text
-    assert "#0" in terminal.text
-    assert f"best {stored().best.value:.3f}" in terminal.text  # type: ignore[union-attr]
-    assert terminal.shows_cursor
-    assert terminal.view == [""]
-    assert max(cell_len(line) for line in terminal.text.split("\n")) <= 80

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mc1opt.errors import Mc1optError, ModelError, StorageError, UsageError
-from mc1opt.export import check as export_check
+from mc1opt.export import parity as export_check
 from mc1opt.export.export import FORMATS, LEFT_BEHIND, ExportCommand, ExportedFile, export
 from mc1opt.inference.export_record import recorded_hashes
 from mc1opt.measurement.store import TRAININGS

@@ -15,7 +15,7 @@ from mc1opt.data.splits import SPLIT_SEED, stratified_order
 from mc1opt.export import script_template
 from mc1opt.models.whitening import whitening_filters
 from mc1opt.seeds import derive_seed
-from mc1opt.training.evaluate import accuracy
+from mc1opt.training.accuracy import accuracy
 from mc1opt.training.optim import build_optimizer, learning_rate_factor
 from tests.support.trained import Trained, random_images
 

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,11 +13,13 @@ from typing import Any, NamedTuple
 import pytest
 
 from mc1opt.database.records import StudyRecord
+from mc1opt.database.studies import read_study
 from mc1opt.seeds import derive_seed
-from tests.faults.checker import Expected, check, processes_of
+from tests.faults.checker import STORAGE, Expected, check, processes_of
 from tests.support.command import TINY
 from tests.support.curves import TRAINER
 from tests.support.image_sets import write_binary_folder
+from tests.support.once import made_once
 from tests.support.studies import SEED, facts
 
 ROOT = Path(__file__).parents[2]
@@ -136,17 +137,15 @@ def _prepare(folder: Path) -> None:
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> StudyRecord:
     """The study `small` of TRIALS trials, trained by one worker, to which nothing has happened."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MC1OPT_DATA", str(folder / "cache"))
-        patch.delenv("MC1OPT_TEST_SWITCHES", raising=False)
+
+    def fill(folder: Path) -> None:
         _prepare(folder)
-        commands = Commands(folder)
-        commands.go_on()
-        record = check(folder, "small", Expected(TRIALS))
-    shutil.rmtree(folder)
-    return record
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("MC1OPT_TEST_SWITCHES", raising=False)
+            Commands(folder).go_on()
+        check(folder, "small", Expected(TRIALS))
+
+    return read_study(str(made_once(tmp_path_factory, "undisturbed", fill) / STORAGE), "small")
 
 
 # ---- Real images, real training --------------------------------------------------------------------------
@@ -198,14 +197,14 @@ def _start_real(commands: Commands, **options: Any) -> "subprocess.Popen[bytes]"
 @pytest.fixture(scope="session")
 def undisturbed_real(tmp_path_factory: pytest.TempPathFactory) -> StudyRecord:
     """The study `real`, to which nothing has happened."""
-    folder = tmp_path_factory.mktemp("undisturbed-real")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MC1OPT_DATA", str(folder / "cache"))
+
+    def fill(folder: Path) -> None:
         _prepare(folder)
         commands = Commands(folder)
         assert commands.finish(_start_real(commands)).code == 0
-        return check(folder, "real", Expected(REAL_TRIALS, on_curves=False))
+        check(folder, "real", Expected(REAL_TRIALS, on_curves=False))
+
+    return read_study(str(made_once(tmp_path_factory, "undisturbed-real", fill) / STORAGE), "real")
 
 
 @pytest.fixture

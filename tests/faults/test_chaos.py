@@ -22,24 +22,11 @@ from tests.support.studies import facts
 TRIALS = 30
 REAL_TRIALS = 12
 """With few kills; a study that is killed more often has TRIALS."""
-REAL = (
-    "run",
-    "--study",
-    "cnn",
-    "--confirm",
-    "0",
-    "--pruner",
-    "none",
-    "--epochs",
-    "4",
-    "--train-images",
-    "500",
-)
+REAL = "run --study cnn --confirm 0 --pruner none --epochs 4 --train-images 500 --max-macs 4000000"
 SLEEP = 0.1
 """Seconds that an epoch of a curve takes here: long enough to be killed in."""
 LONG = ("--epochs", "24")
 """So that there is something to kill in, also where most trials are pruned."""
-REAL_LIMIT = ("--max-macs", "4000000")
 
 
 @pytest.fixture
@@ -101,7 +88,7 @@ def test_a_search_that_is_killed_again_and_again_loses_and_doubles_nothing(
 
 
 def real_search(commands: Commands, trials: int, storage: str) -> "subprocess.Popen[bytes]":
-    arguments = (*REAL, *REAL_LIMIT, "--trials", str(trials), "--workers", "1", "--storage", storage)
+    arguments = (*REAL.split(), "--trials", str(trials), "--workers", "1", "--storage", storage)
     return commands.start(*arguments, changes=REAL_CHANGES)
 
 

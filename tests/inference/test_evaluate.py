@@ -26,7 +26,7 @@ from mc1opt.inference.evaluate import (
 )
 from mc1opt.inference.export_record import export_record, record_export
 from mc1opt.inference.open_model import open_model
-from mc1opt.training.evaluate import accuracy, confusion_matrix
+from mc1opt.training.accuracy import accuracy, confusion_matrix
 from mc1opt.training.model_folder import file_sha256, weights_model
 from tests.support.image_sets import change_a_bit, write_arrays_folder
 from tests.support.trained import STORAGE, Trained, write_model

@@ -25,6 +25,7 @@ from tests.support.wandb_runs import (
     fake_wandb,
     mirror,
     no_account,
+    no_server,
     read_runs,
     silent_server,
     small,
@@ -155,10 +156,12 @@ time.sleep(600)
 
 
 @pytest.fixture
-def parent(small: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["subprocess.Popen[bytes]"]:
-    """A process that mirrors to a server that never answers."""
+def parent(
+    small: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process that mirrors to a server that never answers, or is not there."""
     monkeypatch.setenv("WANDB_API_KEY", API_KEY)
-    with silent_server() as url:
+    with request.param() as url:
         monkeypatch.setenv("WANDB_BASE_URL", url)
         started = subprocess.Popen([sys.executable, "-c", PARENT])
         yield started
@@ -180,7 +183,11 @@ def uploading(parent: int) -> list[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", ["parent", "mirror"])
+@pytest.mark.parametrize(
+    ("parent", "victim"),
+    [(silent_server, "parent"), (no_server, "parent"), (silent_server, "mirror")],
+    indirect=["parent"],
+)
 def test_it_ends_with_its_parent_and_wandbs_service_with_it(
     parent: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPatch, victim: str
 ) -> None:

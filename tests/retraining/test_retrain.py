@@ -151,8 +151,8 @@ def test_as_many_trainings_at_once_as_memory_holds_of_the_largest_candidate(
 ) -> None:
     configs = [candidate.config for candidate in choose_candidates(retrainable, top=3)]
     each = max(need.host for need in memory_needs(configs, small_images(), "cpu", precision))
-    monkeypatch.setattr(resources, "available_cpus", lambda _root: 64)
-    monkeypatch.setattr(resources, "available_memory", lambda _root: 20 * each + 1)
+    monkeypatch.setattr(resources, "available_cpus", lambda *_: 64)
+    monkeypatch.setattr(resources, "available_memory", lambda *_: 20 * each + 1)
     assert 20 * each // resources.WORKER_MEMORY != 20
     assert retrained(seeds=1, workers="auto").plan.workers == 20
 

@@ -23,14 +23,15 @@ from mc1opt.database.opening import load_study, open_storage
 from mc1opt.database.trial_files import kept_weights, study_folder
 from mc1opt.display.live import display
 from mc1opt.display.tables import counts_line, end_lines
-from mc1opt.errors import StudyFileError, UsageError
+from mc1opt.errors import UsageError
 from mc1opt.search import command as command_module
 from mc1opt.search.command import search
 from mc1opt.search.observers import SearchEnded
-from mc1opt.search.settings import SearchCommand, resolve_workers
+from mc1opt.search.settings import SearchCommand
 from mc1opt.seeds import derive_seed
+from mc1opt.workers.pool import ProcessPool
 from mc1opt.workers.stop import StopFlag
-from tests.support.curves import TRAINER, Switches
+from tests.support.curves import TRAINER, CurvePool, Switches
 from tests.support.display import plain
 from tests.support.image_sets import write_arrays_folder
 from tests.support.studies import stored
@@ -39,9 +40,16 @@ WIDTH = 80
 
 
 @pytest.fixture(autouse=True)
-def _images() -> None:
-    """200 images, of which 20 are kept for validation."""
+def _images_and_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """200 images, 20 of them for validation; and no processes, but where a test asks for them."""
     write_arrays_folder(Path("images"), train_images=200, test_images=20)
+    monkeypatch.setattr(command_module, "ProcessPool", lambda size, **_: CurvePool(size))
+
+
+@pytest.fixture
+def processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real workers."""
+    monkeypatch.setattr(command_module, "ProcessPool", ProcessPool)
 
 
 def run(output: TextIO | None = None, stop: StopFlag | None = None, **options: Any) -> SearchEnded:
@@ -94,45 +102,27 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[PseudoTerminal]:
 # ---- Options ---------------------------------------------------------------------------------------------
 
 
-def test_on_mps_one_worker_trains() -> None:
-    assert resolve_workers("auto", "mps") == resolve_workers("1", "mps") == 1
-    with pytest.raises(UsageError, match="--workers 2: on mps one worker trains; give 1 or auto"):
-        resolve_workers("2", "mps")
-
-
 @pytest.mark.parametrize(
-    ("options", "error", "message"),
+    ("options", "named"),
     [
-        ({"study": "mpl"}, StudyFileError, "unknown study 'mpl'"),
-        ({"sampler": "magic"}, UsageError, "unknown sampler 'magic'"),
-        ({"pruner": "magic"}, UsageError, "unknown pruner 'magic'"),
-        ({"device": "tpu"}, UsageError, "unknown device 'tpu'"),
-        ({"workers": "none"}, UsageError, "--workers 'none'"),
+        ({"study": "mpl"}, "'mpl'"),
+        ({"sampler": "magic"}, "sampler 'magic'"),
+        ({"pruner": "magic"}, "pruner 'magic'"),
+        ({"device": "tpu"}, "'tpu'"),
+        ({"workers": "none"}, "--workers 'none'"),
+        ({"train_images": 181}, "--train-images 181 .* 200 .* 20 .* 180 "),
     ],
 )
-def test_wrong_names_are_refused_before_anything_is_made(
-    options: dict[str, str], error: type[Exception], message: str
-) -> None:
-    with pytest.raises(error, match=message):
+def test_wrong_options_are_refused_before_anything_is_made(options: dict[str, Any], named: str) -> None:
+    with pytest.raises(UsageError, match=named):
         run(**options)
     assert {path.name for path in Path().iterdir()} == {"images"}
-
-
-def test_more_images_than_there_are_are_refused_with_the_numbers() -> None:
-    with pytest.raises(
-        UsageError,
-        match=r"--train-images 181 is too many: own-\w+ has 200 training images, of which 20 are kept for "
-        r"validation, so at most 180 are left\.",
-    ):
-        run(train_images=181)
 
 
 def test_a_study_of_more_images_than_there_are_is_named() -> None:
     made = optuna.create_study(storage=open_storage("s.db", create=True), study_name="mlp")
     made.set_user_attr(records.FIDELITY, {"train_images": 360, "epochs": 2})
-    with pytest.raises(
-        UsageError, match=r"study 'mlp' trains on 360 images, which is too many: .* at most 180 "
-    ):
+    with pytest.raises(UsageError, match=r"'mlp' .* 360 .* 180 "):
         run()
 
 
@@ -144,7 +134,7 @@ def test_the_fidelity_is_the_commands_else_the_studys_else_the_definitions() -> 
     assert fidelity.train_images == 180  # the definition has 20,000, which these images are not
     run(trials=2)
     assert [len(trial.values_by_epoch) for trial in stored(name="mlp").trials] == [2, 2]
-    with pytest.raises(UsageError, match=r'stored {.*"epochs": 2}, given {.*"epochs": 3}'):
+    with pytest.raises(UsageError, match=r'"epochs": 2}.*"epochs": 3}'):
         run(trials=3, epochs=3)
 
 
@@ -199,8 +189,8 @@ def test_a_definition_with_a_grid_is_searched_whole_and_the_total_is_that_of_its
     Path("studies/mine.py").write_text(GRID_STUDY)
     output = io.StringIO()
     ended = run(output, study="mine", trials=100)
+    assert ended.reason == "finished"
     assert output.getvalue().startswith("Study mine: 3 trials to train")
-    assert "Done, after " in output.getvalue()
     assert sorted(trial.params["rate"] for trial in ended.record.trials) == [0.1, 0.2, 0.3]
     assert {trial.outcome for trial in ended.record.trials} == {"complete"}
 
@@ -218,9 +208,9 @@ def test_a_study_keeps_its_sampler_and_pruner_until_a_command_names_others() -> 
 # ---- What is printed -------------------------------------------------------------------------------------
 
 
-def test_a_file_gets_plain_lines_from_the_plan_to_the_commands_to_copy() -> None:
+def test_a_file_gets_plain_lines_from_the_plan_to_the_commands_to_copy(processes: None) -> None:
     output = io.StringIO()
-    ended = run(output, trials=4, workers="2", confirm=1)
+    ended = run(output, trials=4, workers="2", confirm=1, keep=1, pruner="none")
     lines = output.getvalue().split("\n")
     assert lines[0].startswith(
         "Study mlp: 4 trials to train, each at most 5 epochs of 180 images, 2 workers on cpu."
@@ -234,7 +224,9 @@ def test_a_file_gets_plain_lines_from_the_plan_to_the_commands_to_copy() -> None
     assert ended.record.best is not None
     assert lines[-3].endswith("--storage s.db")
     assert lines[-2:] == ["Watch in a browser:       mc1opt dashboard --study mlp --storage s.db", ""]
-    assert ended.record.best.number in kept_weights(study_folder(checkpoints_folder("s.db"), "mlp"))
+    kept = kept_weights(study_folder(checkpoints_folder("s.db"), "mlp")).keys()
+    assert ended.record.best.number in kept
+    assert len(kept) <= 2  # one by value, one by expected accuracy
 
 
 def test_too_little_memory_for_the_workers_is_said_before_they_start(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,30 +234,25 @@ def test_too_little_memory_for_the_workers_is_said_before_they_start(monkeypatch
     output = io.StringIO()
     run(output, workers="2")
     first, second, *_ = output.getvalue().split("\n")
-    assert first.startswith("Memory is free for about 1 of 2 workers.")
-    assert first.endswith("--workers 1 is safer.")
+    assert "1 of 2 workers" in first
+    assert "--workers 1 " in first
     assert second.startswith("Study mlp")
     run(enough := io.StringIO())
     assert enough.getvalue().startswith("Study mlp")
 
 
-def test_so_many_weights_are_kept_as_the_command_says() -> None:
-    run(trials=3, keep=2, pruner="none")
-    assert len(kept_weights(study_folder(checkpoints_folder("s.db"), "mlp"))) == 2
-
-
 @pytest.mark.slow
-def test_a_trial_that_takes_longer_than_the_limit_has_timed_out(switches: Switches) -> None:
+def test_a_trial_that_takes_longer_than_the_limit_has_timed_out(processes: None, switches: Switches) -> None:
     switches.add("hang", seed=derive_seed(0, 1), epoch=1)
     trials = run(trials=2, max_trial_seconds=6.0, pruner="none").record.trials
     assert [trial.outcome for trial in trials] == ["complete", "failed", "complete"]
-    assert trials[1].failure == {
-        "kind": "timed_out",
-        "message": "the training was not finished after 6 seconds",
-    }
+    assert trials[1].failure is not None
+    assert (trials[1].failure["kind"], " 6 " in trials[1].failure["message"]) == ("timed_out", True)
 
 
-def test_a_terminal_gets_the_live_view_and_is_left_in_order(terminal: PseudoTerminal) -> None:
+def test_a_terminal_gets_the_live_view_and_is_left_in_order(
+    terminal: PseudoTerminal, processes: None
+) -> None:
     run(terminal.file, trials=3, workers="2")
     terminal.close()
     view, done, end = terminal.raw.partition("Done, after ")

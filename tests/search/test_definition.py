@@ -103,42 +103,29 @@ def test_what_a_definition_prints_is_not_the_commands_output(capsys: pytest.Capt
     assert capsys.readouterr() == ("", "hello\n")
 
 
-def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(StudyFileError, match=r"unknown study 'cn'.*cnn, mlp"):
-        load_definition("cn")
-
-
-def test_a_missing_file_is_named() -> None:
-    with pytest.raises(StudyFileError, match=r"no study file nowhere/mine\.py"):
-        load_definition("nowhere/mine.py")
+@pytest.mark.parametrize(("name", "named"), [("cn", "'cn'.*cnn, mlp"), ("no/mine.py", r"no/mine\.py")])
+def test_an_unknown_name_or_file_is_named(name: str, named: str) -> None:
+    with pytest.raises(StudyFileError, match=named):
+        load_definition(name)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("def search_space(trial:\n", r"mine\.py, line 1"),
-        ("x = 1\n", "has no search space"),
+        ("x = 1\n", "search_space"),
         ("import nothing_of_that_name\n", r"ModuleNotFoundError.*\(line 1\)"),
         ("import sys\nsys.exit(3)\n", r"SystemExit: 3 \(line 2\)"),
         ("x = '\0'\n", r"mine\.py.*null bytes"),
-        (MINIMAL.replace("EPOCHS = 3", "EPOCHS = 0"), "epochs.*greater than or equal to 1"),
-        (MINIMAL + "\nGRID = {'rate': []}\n", "GRID must give each parameter a list of at least one value"),
-        (MINIMAL + "\nGRID = ['rate']\n", "GRID must give each parameter a list of at least one value"),
-        (MINIMAL + "\nGRID = {'rate': '0.1'}\n", "GRID must give each parameter a list"),
-        (
-            MINIMAL + "\nGRID = {'rate': [(1, 2)]}\n",
-            r"'rate' of GRID cannot be stored: \(1, 2\) is of type tuple",
-        ),
-        (
-            MINIMAL + "\nGRID = {'rate': [float('nan')]}\n",
-            "'rate' of GRID cannot be stored: nan is not finite",
-        ),
-        (MINIMAL + "\nSTARTING_POINTS = [{'rate': 0.1}]\n", "STARTING_POINTS must give each name a dict"),
-        (MINIMAL + "\nSTARTING_POINTS = {'a': 0.1}\n", "STARTING_POINTS must give each name a dict"),
-        (
-            MINIMAL + "\nSTARTING_POINTS = {'a': {'rate': [1]}}\n",
-            "'rate' of starting point 'a' cannot be stored",
-        ),
+        (MINIMAL.replace("EPOCHS = 3", "EPOCHS = 0"), "epochs.* 1"),
+        (MINIMAL + "\nGRID = {'rate': []}\n", "GRID"),
+        (MINIMAL + "\nGRID = ['rate']\n", "GRID"),
+        (MINIMAL + "\nGRID = {'rate': '0.1'}\n", "GRID"),
+        (MINIMAL + "\nGRID = {'rate': [(1, 2)]}\n", "'rate' of GRID.* tuple"),
+        (MINIMAL + "\nGRID = {'rate': [float('nan')]}\n", "'rate' of GRID.* nan"),
+        (MINIMAL + "\nSTARTING_POINTS = [{'rate': 0.1}]\n", "STARTING_POINTS"),
+        (MINIMAL + "\nSTARTING_POINTS = {'a': 0.1}\n", "STARTING_POINTS"),
+        (MINIMAL + "\nSTARTING_POINTS = {'a': {'rate': [1]}}\n", "'rate' of starting point 'a'"),
     ],
 )
 def test_a_file_that_cannot_be_used_says_why(text: str, message: str) -> None:
@@ -150,12 +137,12 @@ def test_a_file_that_cannot_be_used_says_why(text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("return 1 / 0", r"ZeroDivisionError: division by zero \(line 4\)"),
-        ("return 5", "returned int; it must return a Config"),
+        ("return 1 / 0", r"ZeroDivisionError.* \(line 4\)"),
+        ("return 5", "int.* Config"),
         (
             "return Config(architecture=ConvNet(blocks=(ConvBlock(width=4, kernel_size=11),) * 4), "
             "optimizer=SGD(learning_rate=0.1), batch_size=1)",
-            "block 4: kernel size 11 does not fit an image of 2x2",
+            "block 4.* 11 .*2x2",
         ),
     ],
 )
@@ -224,10 +211,8 @@ def test_a_module_beside_a_study_file_may_be_a_package_and_import_others() -> No
 @both_places
 def test_modules_with_the_names_of_installed_ones_are_not_taken_for_them(text: str, tmp_path: Path) -> None:
     """In a process of its own, which has imported nothing of them yet."""
-    with_helper(
-        ".", "[0.5]", text.replace("import RATES", "import RATES; import torch, wandb, random, optuna")
-    )
-    for name in ("random", "torch", "wandb", "numpy", "typing", "mc1opt", "optuna"):
+    with_helper(".", "[0.5]", text.replace("import RATES", "import RATES; import rich, random, optuna"))
+    for name in ("random", "rich", "numpy", "typing", "mc1opt", "optuna"):
         write(Path(f"{name}.py"), "raise RuntimeError('the neighbour')\n")
     code = (
         f"import sys; sys.path = [entry for entry in sys.path if entry not in ('', {str(tmp_path)!r})]\n"
@@ -250,12 +235,13 @@ def test_modules_with_the_names_of_installed_ones_are_not_taken_for_them(text: s
 @pytest.mark.parametrize(
     ("helper", "message"),
     [
-        ("RATES = [1 / 0]\n", r"ZeroDivisionError: division by zero \(helper\.py, line 1\)"),
+        ("RATES = [1 / 0]\n", r"ZeroDivisionError.*\(helper\.py, line 1\)"),
+        ("def rates():\n    return [1 / 0]\nRATES = rates()\n", r"ZeroDivisionError.*\(helper\.py, line 2\)"),
         ("\nRATES = [0.5\n", r"helper\.py, line 2"),
         ("import nothing_of_that_name\n", r"ModuleNotFoundError.*\(helper\.py, line 1\)"),
-        ("", r"ImportError: cannot import name 'RATES'.*\(line 7\)"),
+        ("", r"ImportError.*'RATES'.*\(line \d+\)"),
     ],
-    ids=["raises", "syntax", "import", "no such name"],
+    ids=["raises", "function raises", "syntax", "import", "no such name"],
 )
 @both_places
 def test_a_module_beside_a_study_file_that_cannot_be_used_is_named_with_the_line(
@@ -263,14 +249,7 @@ def test_a_module_beside_a_study_file_that_cannot_be_used_is_named_with_the_line
 ) -> None:
     with_helper(".", "", text)
     write(Path("helper.py"), helper)
-    with pytest.raises(StudyFileError, match=message.replace("line 7", r"line \d+")):
-        load_definition("./mine.py").config(FixedTrial({"rate": 0.5}))
-
-
-def test_a_function_of_a_module_beside_it_that_raises_is_named_with_the_line() -> None:
-    write(Path("helper.py"), "def rates():\n    return [1 / 0]\n")
-    write(Path("mine.py"), AT_THE_TOP.replace("RATES)", "rates())").replace("RATES", "rates"))
-    with pytest.raises(StudyFileError, match=r"division by zero \(helper\.py, line 2\)"):
+    with pytest.raises(StudyFileError, match=message):
         load_definition("./mine.py").config(FixedTrial({"rate": 0.5}))
 
 

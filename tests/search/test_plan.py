@@ -55,6 +55,7 @@ def test_trials_that_were_not_trained_say_nothing() -> None:
 
 def test_the_last_trial_is_not_divided_among_workers() -> None:
     assert plan(OWN, trials=6, workers=4) == pytest.approx(15.0)
+    assert plan(OWN, trials=5) == plan(OWN, trials=3) == 0.0
 
 
 @pytest.mark.parametrize(("record", "typical_epoch"), [(OWN, None), (study(), 2.0)])
@@ -68,11 +69,6 @@ def test_confirmations_are_whole_trainings_besides(record: StudyRecord, typical_
     assert six - without == pytest.approx(3 * (two - without))
     assert two > without
     assert plan(OWN, trials=5, confirmations=1) == pytest.approx(5 * statistics.mean(SECONDS))
-
-
-def test_nothing_takes_no_time() -> None:
-    assert plan(OWN, trials=5) == 0.0
-    assert plan(OWN, trials=3) == 0.0
 
 
 @pytest.mark.parametrize("count", [0, LEAST_TRIALS - 1])

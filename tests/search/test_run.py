@@ -1,9 +1,9 @@
 """A search as a whole: the same study however it is interrupted, exact totals, and every way to stop."""
 
 import math
+import re
 import sqlite3
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +16,9 @@ from optuna.trial import BaseTrial, FrozenTrial, TrialState, create_trial
 from mc1opt.config import Config
 from mc1opt.database import records
 from mc1opt.database import storage as storage_module
-from mc1opt.database.opening import load_study
 from mc1opt.database.records import TrialRecord
 from mc1opt.errors import StorageError, WorkerError
-from mc1opt.search import endings
+from mc1opt.search import stop_conditions
 from mc1opt.search.observers import Observer, SearchEnded, SearchStarted
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import EpochResult, Fidelity, Training
@@ -36,12 +35,10 @@ from tests.support.studies import (
     Clock,
     choosy_space,
     counted,
-    dead_owner,
     definition_of,
     facts,
     fail_some,
     many_starting_points,
-    new_storage,
     run_study,
     smooth_space,
     stored,
@@ -70,7 +67,7 @@ class Diary(Observer):
             self._do()
 
     def study_started(self, search: SearchStarted) -> None:
-        self._write("study started", search.counted, search.taken_up)
+        self._write("study started", search.counted)
 
     def trial_started(self, number: int, summary: str) -> None:
         self._write("started", number)
@@ -83,18 +80,6 @@ class Diary(Observer):
 
     def study_ended(self, search: SearchEnded) -> None:
         self._write("study ended", search.reason)
-
-
-def stop_at(switches: Switches, number: int, epoch: int) -> tuple[StopFlag, Diary]:
-    """A flag that is set, as by a signal, within an epoch of a trial; and the observer that sets it."""
-    switches.add("hang", seed=derive_seed(SEED, number), epoch=epoch, times=1)
-    stop = StopFlag()
-
-    def set_flag() -> None:
-        wait_until_begun(switches, number, epoch)
-        stop.set("signal", "SIGINT")
-
-    return stop, Diary(("epoch", number, epoch - 1) if epoch else ("started", number), set_flag)
 
 
 # ---- The same study, however it is interrupted -----------------------------------------------------------
@@ -126,7 +111,15 @@ def test_a_study_that_is_stopped_within_trials_is_trial_by_trial_the_same(
     sampled = counted(reference)[-1]
     places = [(0, 0), (1, 2), (2, 1), (sampled.number, len(sampled.values_by_epoch) - 1)]
     for number, epoch in places:
-        stop, diary = stop_at(switches, number, epoch)
+        # A flag that is set, as by a signal, within an epoch of a trial.
+        switches.add("hang", seed=derive_seed(SEED, number), epoch=epoch, times=1)
+        stop = StopFlag()
+
+        def set_flag(number: int = number, epoch: int = epoch, stop: StopFlag = stop) -> None:
+            wait_until_begun(switches, number, epoch)
+            stop.set("signal", "SIGINT")
+
+        diary = Diary(("epoch", number, epoch - 1) if epoch else ("started", number), set_flag)
         ended = run_study(WHOLE, keep=3, stop=stop, observers=(diary,))
         assert (ended.reason, ended.message) == ("signal", "SIGINT")
         begun = [trial for trial in ended.record.trials if trial.config is not None]
@@ -136,9 +129,12 @@ def test_a_study_that_is_stopped_within_trials_is_trial_by_trial_the_same(
     assert facts(stored()) == facts(reference)
     assert [trial.number for trial in stored().trials if trial.interrupted] == [n for n, _ in places]
     assert trained_twice(switches) == len(places)  # the epochs within which it was stopped
-    assert sorted(path.name for path in Path("s.db.files/checkpoints/s").iterdir()) == sorted(
-        path.name for path in (whole / "s.db.files/checkpoints/s").iterdir()
-    )
+    assert names(Path()) == names(whole)
+
+
+def names(folder: Path) -> set[str]:
+    """The names of the files of study s."""
+    return {path.name for path in (folder / "s.db.files/checkpoints/s").iterdir()}
 
 
 def trained_twice(switches: Switches) -> int:
@@ -149,27 +145,18 @@ def trained_twice(switches: Switches) -> int:
     return len(begun) - len(set(begun))
 
 
-def kill_and_compare(whole: Path, switches: Switches, kills: int, seed: int) -> None:
+@pytest.mark.parametrize(
+    ("kills", "seed"), [(3, 0), *(pytest.param(8, seed, marks=pytest.mark.slow) for seed in range(1, 7))]
+)
+def test_a_study_whose_process_is_killed_at_random_moments_is_trial_by_trial_the_same(
+    whole: Path, switches: Switches, kills: int, seed: int
+) -> None:
     fail_some(switches)
     fork_searches("kill", kills, seed)
     assert facts(stored()) == facts(stored(str(whole / "s.db")))
     assert any(trial.interrupted for trial in stored().trials)
     assert trained_twice(switches) <= kills
-    assert {path.suffix for path in Path("s.db.files/checkpoints/s").iterdir()} == {".safetensors"}
-
-
-def test_a_study_whose_process_is_killed_at_random_moments_is_trial_by_trial_the_same(
-    whole: Path, switches: Switches
-) -> None:
-    kill_and_compare(whole, switches, kills=3, seed=0)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(1, 7))
-def test_a_study_whose_process_is_killed_many_times_is_trial_by_trial_the_same(
-    whole: Path, switches: Switches, seed: int
-) -> None:
-    kill_and_compare(whole, switches, kills=8, seed=seed)
+    assert names(Path()) == names(whole)
 
 
 # ---- Totals ----------------------------------------------------------------------------------------------
@@ -224,9 +211,12 @@ def test_starting_points_are_trained_exactly_once_by_four_processes(switches: Sw
 # ---- Combinations that are no network --------------------------------------------------------------------
 
 
-def test_an_infeasible_trial_is_told_without_training_and_its_reason_is_kept() -> None:
-    record = run_study(12, definition_of(choosy_space)).record
-    assert len(counted(record)) == 12
+def test_infeasible_trials_are_told_without_training_also_in_a_study_made_in_parts() -> None:
+    for trials in (2, 5, 9):
+        run_study(trials, definition_of(choosy_space))
+    record = run_study(9, definition_of(choosy_space), study="whole").record
+    assert facts(stored()) == facts(record)
+    assert len(counted(record)) == 9
     infeasible = [trial for trial in record.trials if trial.outcome == "infeasible"]
     assert infeasible
     for trial in infeasible:
@@ -237,32 +227,12 @@ def test_an_infeasible_trial_is_told_without_training_and_its_reason_is_kept() -
     assert all(trial.infeasible is None for trial in counted(record))
 
 
-def test_a_study_with_infeasible_trials_is_the_same_in_parts() -> None:
-    for trials in (2, 5, 9):
-        run_study(trials, definition_of(choosy_space))
-    run_study(9, definition_of(choosy_space), study="whole")
-    assert facts(stored()) == facts(stored(name="whole"))
+@pytest.mark.parametrize("reason", [(), (3,)], ids=str)
+def test_infeasible_trials_in_a_row_end_the_study(
+    reason: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stop_conditions, "MAX_UNTRAINED", 8)
 
-
-def test_an_infeasible_trial_whose_process_died_before_it_was_told_is_told() -> None:
-    run_study(1, definition_of(choosy_space))
-    storage = new_storage(owner=dead_owner())
-    study = load_study(storage, "s")
-    trial = study.ask()
-    trial.suggest_int("width", 64, 512, log=True)
-    trial.suggest_float("learning_rate", 1e-3, 1.0, log=True)
-    study._storage.set_trial_param(
-        trial._trial_id, "batch_size", 500, optuna.distributions.IntDistribution(16, 512, log=True)
-    )
-    storage.set_own_attributes(trial._trial_id, {records.INFEASIBLE: "soon"})
-    trial.set_constraint(records.INFEASIBLE, 1.0)
-    record = run_study(2, definition_of(choosy_space)).record
-    assert record.trials[1].outcome == "infeasible"
-    assert record.trials[1].infeasible == "batches of 500 are too large"
-
-
-@pytest.mark.parametrize("reason", [(), ("no",), (3,)], ids=str)
-def test_infeasible_trials_in_a_row_end_the_study(reason: tuple[Any, ...]) -> None:
     def space(trial: BaseTrial) -> Config:
         if isinstance(trial, optuna.Trial) and trial.study.study_name == "s" and trial.number >= 2:
             raise optuna.TrialPruned(*reason)
@@ -271,7 +241,7 @@ def test_infeasible_trials_in_a_row_end_the_study(reason: tuple[Any, ...]) -> No
     ended = run_study(20, definition_of(space))
     assert ended.reason == "exhausted"
     outcomes = [trial.outcome for trial in ended.record.trials]
-    assert outcomes == ["complete"] * 2 + ["infeasible"] * 50
+    assert outcomes == ["complete"] * 2 + ["infeasible"] * 8
     assert {trial.infeasible for trial in ended.record.trials[2:]} == {"".join(map(str, reason))}
 
 
@@ -299,34 +269,37 @@ def test_infeasible_points_of_a_grid_are_done(switches: Switches) -> None:
 # ---- Trials of other programs ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("before", [0, 3])
-@pytest.mark.parametrize("workers", [1, 4])
+def stopped() -> StopFlag:
+    """A flag that was set before the search starts."""
+    stop = StopFlag()
+    stop.set("signal", "SIGTERM")
+    return stop
+
+
+def plain_study(name: str = "s") -> optuna.Study:
+    """The stored study, as other programs open it."""
+    return optuna.load_study(study_name=name, storage="sqlite:///s.db")
+
+
+@pytest.mark.parametrize(("before", "workers"), [(0, 4), (3, 1)])
 def test_trials_of_other_programs_are_passed_over(before: int, workers: int, switches: Switches) -> None:
-    definition = definition_of(smooth_space)
-    if before:
-        run_study(before, definition)
-    else:
-        stop = StopFlag()
-        stop.set("signal", "SIGINT")
-        run_study(1, definition, stop=stop)
-    study = optuna.load_study(study_name="s", storage="sqlite:///s.db")
+    run_study(before or 1, SMOOTH, stop=None if before else stopped())
+    study = plain_study()
     write_foreign_trials(study)
     study.enqueue_trial(DRAWN)
-    stored_before = [trial for trial in study.trials if trial.number in range(before, before + FOREIGN)]
-    ended = run_study(9, definition, workers=workers, confirm=2)
+    theirs = slice(before, before + FOREIGN)
+    stored_before = study.trials[theirs]
+    ended = run_study(6, SMOOTH, workers=workers, confirm=2)
     assert ended.reason == "finished"
     record = ended.record
-    assert Counter(trial.outcome for trial in record.trials)["foreign"] == FOREIGN
-    assert len([trial for trial in record.trials if trial.outcome in ("complete", "pruned")]) == 9
-    foreign = record.trials[before : before + FOREIGN]
-    assert {trial.outcome for trial in foreign} == {"foreign"}
-    assert record.best is not None
-    assert record.best.number not in range(before, before + FOREIGN)
-    assert all(not trial.confirmations and not trial.values_by_epoch for trial in foreign)
-    enqueued = record.trials[before + FOREIGN]
+    outcomes = Counter(trial.outcome for trial in record.trials)
+    assert (outcomes["foreign"], outcomes["complete"] + outcomes["pruned"]) == (FOREIGN, 6)
+    assert {trial.outcome for trial in record.trials[theirs]} == {"foreign"}
+    assert record.best not in (None, *record.trials[theirs])
+    assert all(not trial.confirmations and not trial.values_by_epoch for trial in record.trials[theirs])
+    enqueued = record.trials[theirs.stop]
     assert (enqueued.params, enqueued.outcome) == (DRAWN, "complete")
-    after = optuna.load_study(study_name="s", storage="sqlite:///s.db").trials
-    assert after[before : before + FOREIGN] == stored_before
+    assert plain_study().trials[theirs] == stored_before
 
 
 @pytest.mark.parametrize("pruner", ["narrowing", "median", "halving"])
@@ -335,13 +308,12 @@ def test_draws_and_prunings_do_not_depend_on_what_other_programs_found(pruner: s
 
     def own(name: str, foreign: list[FrozenTrial]) -> list[dict[str, Any]]:
         run_study(1, SMOOTH, study=name, pruner=pruner)
-        study = optuna.load_study(study_name=name, storage="sqlite:///s.db")
         for trial in foreign:
-            study.add_trial(trial)
-        record = run_study(14, SMOOTH, study=name, pruner=pruner).record
+            plain_study(name).add_trial(trial)
+        record = run_study(11, SMOOTH, study=name, pruner=pruner).record
         return [trial for trial in facts(record) if trial["outcome"] != "foreign"]
 
-    silent = [create_trial(state=TrialState.FAIL)] * 12
+    silent = [create_trial(state=TrialState.FAIL)] * 9
     loud = [
         create_trial(
             value=0.999,
@@ -349,26 +321,23 @@ def test_draws_and_prunings_do_not_depend_on_what_other_programs_found(pruner: s
             distributions=SMOOTH_RANGES,
             intermediate_values=dict.fromkeys(range(4), 0.999),
         )
-    ] * 12
+    ] * 9
     trials = own("silent", silent)
     assert own("loud", loud) == trials
-    assert len(trials) == 14
+    assert len(trials) == 11
 
 
 def test_a_parameter_that_another_program_drew_otherwise_refuses_none_of_ours() -> None:
-    stop = StopFlag()
-    stop.set("signal", "SIGINT")
-    run_study(1, SMOOTH, stop=stop)
-    study = optuna.load_study(study_name="s", storage="sqlite:///s.db")
+    run_study(1, SMOOTH, stop=stopped())
     choices = optuna.distributions.CategoricalDistribution(["a", "b"])
-    study.add_trial(create_trial(value=0.9, params={"width": "a"}, distributions={"width": choices}))
+    plain_study().add_trial(create_trial(value=0.9, params={"width": "a"}, distributions={"width": choices}))
     ended = run_study(4, SMOOTH)
     assert Counter(trial.outcome for trial in ended.record.trials) == {"foreign": 1, "complete": 4}
 
 
 def test_a_config_of_a_trial_that_is_passed_over_may_be_trained(switches: Switches) -> None:
     run_study(3, definition_of(tiny_space), pruner="none")
-    study = optuna.load_study(study_name="s", storage="sqlite:///s.db")
+    study = plain_study()
     connection = sqlite3.connect("s.db")
     with connection:  # as `optuna tell` would have ended it
         connection.execute("UPDATE trial_values SET value = 0.99 WHERE trial_id = 1")
@@ -385,16 +354,17 @@ def test_a_config_of_a_trial_that_is_passed_over_may_be_trained(switches: Switch
 # ---- Nothing new -----------------------------------------------------------------------------------------
 
 
-def test_fifty_untrained_trials_in_a_row_end_the_study_and_running_trials_end_well(
-    switches: Switches,
+def test_untrained_trials_in_a_row_end_the_study_and_running_trials_end_well(
+    switches: Switches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(stop_conditions, "MAX_UNTRAINED", 12)
     switches.add("sleep", seed=derive_seed(SEED, 0), epoch=2, value=2.0)
     ended = run_study(100, definition_of(tiny_space), workers=2, confirm=1, pruner="none")
     assert ended.reason == "exhausted"
-    assert "50 trials in a row" in ended.message
+    assert "12 " in ended.message
     outcomes = [trial.outcome for trial in ended.record.trials]
     assert Counter(outcomes)["complete"] == 3
-    assert outcomes[-50:] == ["duplicate"] * 50
+    assert outcomes[-12:] == ["duplicate"] * 12
     assert set(outcomes) == {"complete", "duplicate"}
     best = ended.record.best
     assert best is not None
@@ -404,7 +374,7 @@ def test_fifty_untrained_trials_in_a_row_end_the_study_and_running_trials_end_we
 def test_an_interruption_does_not_make_an_exhausted_study_begin_to_count_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(endings, "MAX_UNTRAINED", 8)
+    monkeypatch.setattr(stop_conditions, "MAX_UNTRAINED", 8)
     first = run_study(100, definition_of(tiny_space))
     again = run_study(100, definition_of(tiny_space))
     assert (first.reason, again.reason) == ("exhausted", "exhausted")
@@ -418,28 +388,10 @@ def test_failures_in_a_row_stop_the_search_and_name_the_commonest_reasons(switch
     for number in (1, 2, 4):
         switches.add("diverge", seed=derive_seed(SEED, number))
     switches.add("crash", seed=derive_seed(SEED, 3), value=3)
-    diary = Diary()
-    ended = run_study(30, SMOOTH, max_failures=4, observers=(diary,))
+    ended = run_study(30, SMOOTH, max_failures=4)
     assert ended.reason == "failures"
-    assert ended.message.startswith("4 trials in a row failed (--max-failures 4): ")
-    assert ended.message.endswith("3x the training loss is nan; 1x the worker ended with exit code 3.")
+    assert re.search("--max-failures 4.* 3x .*nan; 1x .*code 3", ended.message)
     assert len(stored().trials) == 5
-    assert diary.lines[-1] == ("study ended", "failures")
-
-
-def test_a_success_begins_the_row_of_failures_anew(switches: Switches) -> None:
-    for number in (0, 1, 3, 4):
-        switches.add("diverge", seed=derive_seed(SEED, number))
-    record = run_study(3, SMOOTH, max_failures=3).record
-    assert [trial.outcome for trial in record.trials[:5]] == ["failed"] * 2 + ["complete"] + ["failed"] * 2
-    assert len(counted(record)) == 3
-
-
-def test_the_next_start_does_not_count_failures_of_the_one_before(switches: Switches) -> None:
-    switches.add("diverge")
-    assert run_study(2, SMOOTH, max_failures=3).reason == "failures"
-    switches.clear()
-    assert run_study(2, SMOOTH, max_failures=1).reason == "finished"
 
 
 class BrokenPool(CurvePool):
@@ -460,25 +412,23 @@ class BrokenPool(CurvePool):
 def test_an_error_in_one_thread_ends_the_others_and_is_raised(switches: Switches) -> None:
     switches.add("hang")
     pool = BrokenPool(4, derive_seed(SEED, 1), switches)
-    with pytest.raises(WorkerError, match="no worker can be started"):
+    with pytest.raises(WorkerError):
         run_study(20, SMOOTH, pool=pool)
-    outcomes = [trial.outcome for trial in stored().trials]
-    assert outcomes == ["waiting"] * 4
+    assert [trial.outcome for trial in stored().trials] == ["waiting"] * 4
 
 
 # ---- The database ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("workers", [1, 4])
-def test_a_damaged_database_ends_the_search_with_the_reason(workers: int) -> None:
+def test_a_damaged_database_ends_the_search_with_the_reason() -> None:
     def damage() -> None:
         connection = sqlite3.connect("s.db", timeout=30)
         connection.execute("DROP TABLE trial_intermediate_values")
         connection.close()
 
     diary = Diary(("epoch", 0, 0), damage)
-    with pytest.raises(StorageError, match="no such table: trial_intermediate_values"):
-        run_study(200, SMOOTH, workers=workers, observers=(diary,))
+    with pytest.raises(StorageError, match="trial_intermediate_values"):
+        run_study(200, SMOOTH, workers=4, observers=(diary,))
     assert diary.lines[-1] == ("study ended", "failures")  # a display ends, whatever happens
 
 
@@ -493,7 +443,7 @@ def test_a_database_that_stays_locked_ends_the_search_and_keeps_what_is_finished
         locks.append(sqlite3.connect("s.db", timeout=30, isolation_level=None))
         locks[0].execute("BEGIN EXCLUSIVE")
 
-    with pytest.raises(StorageError, match="database is locked"):
+    with pytest.raises(StorageError, match="locked"):
         run_study(200, SMOOTH, workers=2, observers=(Diary(("ended", 1, "complete"), lock),))
     locks[0].close()
     finished = len(counted(stored()))
@@ -511,8 +461,8 @@ def test_a_trial_that_is_ended_from_outside_is_dropped_and_the_search_goes_on(
         def train(self, training: Training, on_epoch: Callable[[EpochResult], bool]) -> bool:
             def then(result: EpochResult) -> bool:
                 if (training.seed, result.epoch) == (derive_seed(SEED, 0), 2):
-                    study = optuna.load_study(study_name="s", storage="sqlite:///s.db")
-                    study.tell(0, 0.5 if state == "COMPLETE" else None, state=TrialState[state])
+                    value = 0.5 if state == "COMPLETE" else None
+                    plain_study().tell(0, value, state=TrialState[state])
                 return on_epoch(result)
 
             return super().train(training, then)
@@ -520,7 +470,7 @@ def test_a_trial_that_is_ended_from_outside_is_dropped_and_the_search_goes_on(
     record = run_study(3, SMOOTH, pool=Outside()).record
     assert record.trials[0].state == state
     assert len(counted(record)) >= 3
-    assert "trial 0 was ended from outside" in caplog.text
+    assert "trial 0 " in caplog.text
 
 
 # ---- Stopping --------------------------------------------------------------------------------------------
@@ -550,17 +500,8 @@ def test_a_timeout_sets_running_trials_back_to_waiting(
     assert len(record.trials) == 6
 
 
-def test_the_deadline_does_not_look_at_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = time.time
-    monkeypatch.setattr(time, "time", lambda: now() + 1e6)
-    diary = Diary(("started", 1), lambda: monkeypatch.setattr(time, "time", lambda: now() + 2e6))
-    assert run_study(3, SMOOTH, timeout=300.0, observers=(diary,)).reason == "finished"
-
-
 def test_a_search_that_is_stopped_before_it_starts_trains_nothing(switches: Switches) -> None:
-    stop = StopFlag()
-    stop.set("signal", "SIGTERM")
-    ended = run_study(3, SMOOTH, stop=stop, confirm=3)
+    ended = run_study(3, SMOOTH, stop=stopped(), confirm=3)
     assert (ended.reason, ended.message) == ("signal", "SIGTERM")
     assert switches.epochs() == []
     assert ended.record.trials == []
@@ -574,7 +515,7 @@ def test_observers_are_told_in_order_and_in_one_thread(switches: Switches) -> No
     diary = Diary()
     record = run_study(8, workers=4, observers=(diary,)).record
     assert diary.threads == {threading.get_ident()}
-    assert diary.lines[0] == ("study started", 0, 0)
+    assert diary.lines[0] == ("study started", 0)
     assert diary.lines[-1] == ("study ended", "finished")
     for trial in record.trials:
         trained = trial.outcome not in ("too_large", "duplicate")
@@ -583,23 +524,3 @@ def test_observers_are_told_in_order_and_in_one_thread(switches: Switches) -> No
         expected += [("ended", trial.number, trial.outcome)]
         told = [line for line in diary.lines if line[1:2] == (trial.number,) and "study" not in line[0]]
         assert told == expected
-
-
-class Broken(Observer):
-    """Raises whatever it is told."""
-
-    def __getattribute__(self, name: str) -> Any:
-        if name.startswith("__"):
-            return super().__getattribute__(name)
-        raise RuntimeError(f"no {name}")
-
-
-def test_an_observer_that_raises_becomes_a_warning_and_costs_nothing(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    diary = Diary()
-    ended = run_study(2, SMOOTH, observers=(Broken(), diary), confirm=1)
-    assert len(counted(ended.record)) == 2
-    for method in ("study_started", "trial_started", "epoch", "trial_ended", "confirmed", "study_ended"):
-        assert f"Broken.{method} failed: RuntimeError('no {method}')" in caplog.text
-    assert diary.lines[-1] == ("study ended", "finished")

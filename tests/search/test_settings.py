@@ -13,6 +13,12 @@ def test_workers_are_a_number_or_as_many_as_the_machine_has_room_for() -> None:
     assert resolve_workers("auto", "cpu") == default_workers(device="cpu")
 
 
+def test_on_mps_one_worker_trains() -> None:
+    assert resolve_workers("auto", "mps") == resolve_workers("1", "mps") == 1
+    with pytest.raises(UsageError, match=r"--workers 2.* 1 "):
+        resolve_workers("2", "mps")
+
+
 @pytest.mark.parametrize("text", ["0", "-1", "257", "two", "1.5", "", "1e2", "²"])
 def test_other_workers_are_refused_with_what_is_allowed(text: str) -> None:
     with pytest.raises(UsageError, match="1 to 256"):

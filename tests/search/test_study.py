@@ -15,7 +15,6 @@ from optuna.trial import BaseTrial
 
 from mc1opt.config import Config
 from mc1opt.database import records
-from mc1opt.database.location import DEFAULT_STORAGE
 from mc1opt.database.opening import load_study
 from mc1opt.database.storage import StudyStorage
 from mc1opt.errors import StorageError, StudyFileError, UsageError
@@ -89,33 +88,26 @@ def test_own_data_is_known_by_its_name_which_holds_its_hash() -> None:
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
-        ({"fidelity": Fidelity(train_images=1000, epochs=5)}, r'the fidelity differs: stored .*"epochs": 4'),
-        ({"seed": 1}, "the seed differs: stored 0, given 1"),
-        ({"max_macs": 7_000_000}, "--max-macs differs: stored 6000000, given 7000000"),
-        ({"data": DATA.model_copy(update={"name": "own-1"})}, "the data differs: stored"),
-        ({"definition": small_definition(name="other")}, 'definition differs: stored "small", given "other"'),
-        ({"definition": definition_of(smooth_space)}, "the search space differs"),
+        ({"fidelity": Fidelity(train_images=1000, epochs=5)}, r'fidelity.*"epochs": 4'),
+        ({"seed": 1}, r"seed.* 0\b.* 1\b"),
+        ({"max_macs": 7_000_000}, "--max-macs.* 6000000.* 7000000"),
+        ({"data": DATA.model_copy(update={"name": "own-1"})}, "data.*curves.*own-1"),
+        ({"definition": small_definition(name="other")}, 'definition.*"small".*"other"'),
+        ({"definition": definition_of(smooth_space)}, "search space"),
     ],
     ids=["fidelity", "seed", "max_macs", "data", "definition", "search space"],
 )
-def test_another_study_of_that_name_is_refused_with_both_ways_out(changes: dict[str, Any], what: str) -> None:
-    opened()
-    before = stored()
+def test_another_study_of_that_name_is_refused_with_commands_to_copy(
+    changes: dict[str, Any], what: str
+) -> None:
+    storage = new_storage("a b.db")
+    opened(storage=storage, study="my study")
+    before = stored("a b.db", "my study")
     with pytest.raises(UsageError, match=what) as caught:
-        opened(**changes)
-    assert "add:      --name s-2\n" in str(caught.value)
-    assert "run:    mc1opt studies delete s --storage s.db" in str(caught.value)
-    assert stored() == before
-
-
-def test_the_commands_to_copy_name_the_storage_where_it_is_not_the_default_and_are_quoted() -> None:
-    for path, option in ((DEFAULT_STORAGE, ""), ("a b.db", " --storage 'a b.db'")):
-        storage = new_storage(path)
-        opened(storage=storage, study="my study")
-        with pytest.raises(UsageError) as caught:
-            opened(storage=storage, study="my study", seed=1)
-        assert "--name 'my study-2'\n" in str(caught.value)
-        assert str(caught.value).endswith(f"mc1opt studies delete 'my study'{option}")
+        opened(storage=storage, study="my study", **changes)
+    assert "--name 'my study-2'\n" in str(caught.value)
+    assert str(caught.value).endswith("mc1opt studies delete 'my study' --storage 'a b.db'")
+    assert stored("a b.db", "my study") == before
 
 
 STUDY_FILE = '''"""A study."""
@@ -131,29 +123,30 @@ def search_space(trial):
 GRID_FILE = STUDY_FILE + "GRID = {'width': [16, 32], 'norm': ['none']}\n"
 
 
-def test_another_grid_is_another_search_space() -> None:
-    def fingerprint(text: str) -> str:
-        Path("study.py").write_text(text)
-        return space_fingerprint(load_definition("study.py"))
+def fingerprint(text: str = STUDY_FILE) -> str:
+    """The fingerprint of a study file with this text."""
+    Path("mine.py").write_text(text)
+    return space_fingerprint(load_definition("./mine.py"))
 
+
+def test_another_grid_is_another_search_space() -> None:
     assert fingerprint(GRID_FILE) == fingerprint(GRID_FILE)
     assert fingerprint(GRID_FILE) != fingerprint(STUDY_FILE)
     assert fingerprint(GRID_FILE) != fingerprint(GRID_FILE.replace("32]", "33]"))
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "message"),
+    ("old", "new", "point"),
     [
-        ("[16, 32]", "[16, 128]", r"point {'width': 128, 'norm': 'none'} of GRID of study.py does not fit"),
-        ("'norm': ['none']", "'norm': ['layer']", r"'layer'} of GRID of study.py does not fit"),
-        (", 'norm': ['none']", "", r"point {'width': 16} of GRID of study.py does not fit.*norm"),
+        ("[16, 32]", "[16, 128]", r"{'width': 128, 'norm': 'none'} of GRID"),
+        ("'norm': ['none']", "'norm': ['layer']", r"'layer'} of GRID"),
+        (", 'norm': ['none']", "", r"{'width': 16} of GRID.*norm"),
     ],
     ids=["out of range", "no such choice", "a parameter left out"],
 )
-def test_a_grid_that_does_not_fit_the_search_space_is_refused(old: str, new: str, message: str) -> None:
-    Path("study.py").write_text(GRID_FILE.replace(old, new))
-    with pytest.raises(StudyFileError, match=message):
-        space_fingerprint(load_definition("study.py"))
+def test_a_grid_that_does_not_fit_the_search_space_is_refused(old: str, new: str, point: str) -> None:
+    with pytest.raises(StudyFileError, match=point):
+        fingerprint(GRID_FILE.replace(old, new))
 
 
 @pytest.mark.parametrize(
@@ -172,14 +165,10 @@ def test_a_grid_that_does_not_fit_the_search_space_is_refused(old: str, new: str
     ids=["comment", "docstring", "name", "range", "order", "choice", "scale", "constant", "parameter"],
 )
 def test_what_a_search_space_gives_counts_and_not_how_it_is_written(old: str, new: str, same: bool) -> None:
-    def fingerprint(text: str) -> str:
-        Path("mine.py").write_text(text)
-        return space_fingerprint(load_definition("./mine.py"))
-
     changed = STUDY_FILE.replace("search_space", "SPACE").replace(old, new).replace("SPACE", "search_space")
     changed = changed.replace("Linearhidden", "LinearLayer").replace("hiddens=", "layers=")
     assert changed != STUDY_FILE
-    assert (fingerprint(changed) == fingerprint(STUDY_FILE)) == same
+    assert (fingerprint(changed) == fingerprint()) == same
 
 
 @pytest.mark.parametrize(
@@ -188,12 +177,14 @@ def test_what_a_search_space_gives_counts_and_not_how_it_is_written(old: str, ne
         ({"width": 65}, "65"),
         ({"width": 16, "norm": "group"}, "group"),
         ({"layers": 0}, "0"),
+        ({"sgd_step": ...}, "sgd_step"),
     ],
 )
 def test_a_starting_point_that_does_not_fit_is_refused_by_name(point: dict[str, Any], why: str) -> None:
-    points = {**STARTING_POINTS, "odd": STARTING_POINTS["narrow"] | point}
-    with pytest.raises(StudyFileError, match=f"the starting point 'odd' of .* does not fit(.|\n)*{why}"):
-        opened(small_definition(starting_points=points))
+    odd = {key: value for key, value in (STARTING_POINTS["narrow"] | point).items() if value is not ...}
+    with pytest.raises(StudyFileError, match=f"'odd'(.|\n)*{why}"):
+        opened(small_definition(starting_points={**STARTING_POINTS, "odd": odd}))
+    assert new_storage().get_all_studies() == []
 
 
 def never(trial: BaseTrial) -> Config:
@@ -203,7 +194,7 @@ def never(trial: BaseTrial) -> Config:
 
 @pytest.mark.parametrize("points", [{}, {"narrow": {"width": 1}}], ids=["none", "a starting point"])
 def test_a_space_in_which_nothing_is_feasible_is_refused_with_the_reason(points: dict[str, Any]) -> None:
-    with pytest.raises(StudyFileError, match=rf"each of {SPACE_DRAWS} random draws \(.* it never fits\)"):
+    with pytest.raises(StudyFileError, match=rf" {SPACE_DRAWS} .* it never fits\)"):
         opened(definition_of(never, starting_points=points))
 
 
@@ -247,23 +238,20 @@ def test_a_search_space_that_warns_is_searched_from_its_starting_points() -> Non
 
 
 def test_a_helper_that_changes_is_a_change_of_the_search_space() -> None:
-    def fingerprint(helper: str) -> str:
+    def with_helper(helper: str) -> str:
         Path("helper.py").write_text(helper)
-        return space_fingerprint(load_definition("./mine.py"))
+        return fingerprint("import helper\n" + STUDY_FILE.replace("16, 64", "*helper.WIDTHS"))
 
-    Path("mine.py").write_text(
-        "import helper\n" + STUDY_FILE.replace('"width", 16, 64', '"width", *helper.WIDTHS')
-    )
-    same = fingerprint("WIDTHS = (16, 64)\n")
-    assert fingerprint("# How wide.\nWIDTHS = (16, 64)\n") == same
-    assert fingerprint("WIDTHS = (16, 65)\n") != same
+    same = with_helper("WIDTHS = (16, 64)\n")
+    assert with_helper("# How wide.\nWIDTHS = (16, 64)\n") == same
+    assert with_helper("WIDTHS = (16, 65)\n") != same
 
 
 @pytest.mark.parametrize("name", ["widht", "adam_step", "a"])
 def test_a_name_in_a_starting_point_that_is_not_asked_for_is_warned_of(name: str) -> None:
     """One that no branch knows, and one that another branch asks for."""
     points = {**STARTING_POINTS, "odd": STARTING_POINTS["narrow"] | {name: 2}}
-    with pytest.warns(UserWarning, match=f"'{name}' in starting point 'odd' of .* has no effect") as seen:
+    with pytest.warns(UserWarning, match=f"'{name}' in starting point 'odd'") as seen:
         opened(small_definition(starting_points=points))
     assert len(seen) == 1
 
@@ -277,7 +265,7 @@ def test_a_name_in_a_grid_is_warned_of_where_no_point_asks_for_it() -> None:
 
     grid: dict[str, list[Any]] = {"width": [16, 32], "for the narrow": [1, 2]}
     space_fingerprint(definition_of(space, grid=grid))
-    with pytest.warns(UserWarning, match="'depht' in GRID of .* has no effect") as seen:
+    with pytest.warns(UserWarning, match="'depht' in GRID") as seen:
         space_fingerprint(definition_of(space, grid=grid | {"depht": [1, 2]}))
     assert len(seen) == 1
 
@@ -293,28 +281,15 @@ def test_choices_that_differ_from_trial_to_trial_are_refused_by_name() -> None:
     assert new_storage().get_all_studies() == []
 
 
-def test_a_starting_point_that_lacks_a_parameter_is_refused() -> None:
-    point = {key: value for key, value in STARTING_POINTS["narrow"].items() if key != "sgd_step"}
-    with pytest.raises(StudyFileError, match=r"'odd'(.|\n)*sgd_step"):
-        opened(small_definition(starting_points={"odd": point}))
-    assert new_storage().get_all_studies() == []
-
-
-@pytest.mark.parametrize("direction", ["maximize", "minimize"])
-def test_a_study_of_plain_optuna_is_refused_and_untouched(direction: str) -> None:
-    foreign = optuna.create_study(storage=new_storage(), study_name="s", direction=direction)
-    foreign.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
-    with pytest.raises(UsageError, match=r"'s' is not one of mc1opt's\. Choose another name with --name"):
+@pytest.mark.parametrize("directions", [["maximize"], ["minimize"], ["maximize", "minimize"]], ids=str)
+def test_a_study_of_plain_optuna_is_refused_and_untouched(directions: list[str]) -> None:
+    foreign = optuna.create_study(storage=new_storage(), study_name="s", directions=directions)
+    foreign.tell(foreign.ask(), [0.5] * len(directions))
+    with pytest.raises(UsageError, match=r"'s'.* --name"):
         opened()
     study = load_study(new_storage(), "s")
     assert len(study.trials) == 1
     assert study.user_attrs == {}
-
-
-def test_a_study_with_two_goals_is_refused() -> None:
-    optuna.create_study(storage=new_storage(), study_name="s", directions=["maximize", "minimize"])
-    with pytest.raises(UsageError, match="not one of mc1opt's"):
-        opened()
 
 
 def test_a_study_whose_process_died_while_it_was_made_is_begun_again() -> None:
@@ -330,14 +305,6 @@ def test_a_study_whose_process_died_while_it_was_made_is_begun_again() -> None:
         opened()
         assert stored() == expected
         optuna.delete_study(study_name="s", storage=storage)
-
-
-def test_loading_a_study_that_does_not_exist_names_those_that_do() -> None:
-    with pytest.raises(StorageError, match=r"there is no study 'x' in this database\. It has none yet"):
-        load_study(new_storage(), "x")
-    opened()
-    with pytest.raises(StorageError, match="It has: s"):
-        load_study(new_storage(), "x")
 
 
 # ---- Databases that dead processes have left -------------------------------------------------------------
@@ -383,4 +350,4 @@ def test_a_database_of_another_program_whose_writer_was_killed_stays_untouched()
 
 
 def test_a_database_whose_process_was_killed_while_it_was_made_is_made_again() -> None:
-    fork_searches("create", 8)
+    fork_searches("create", 4)

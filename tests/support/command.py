@@ -63,6 +63,12 @@ def finish(process: "subprocess.Popen[str]", seconds: float = SECONDS) -> "subpr
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
+def output_of(ended: "subprocess.CompletedProcess[str]") -> str:
+    """The output of a command that ended well and said nothing on standard error."""
+    assert (ended.returncode, ended.stderr) == (0, "")
+    return ended.stdout
+
+
 def stored_study(name: str) -> dict[str, Any]:
     """A study of the current folder's database, as `show --json` prints it."""
     study: dict[str, Any] = json.loads(json.dumps(read_study("storage/mc1opt.db", name).to_json()))

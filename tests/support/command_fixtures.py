@@ -1,7 +1,6 @@
 """Images, a search that has ended, and the command in this process for what needs no process of its own."""
 
 import io
-import os
 import shutil
 import signal
 import subprocess
@@ -14,26 +13,26 @@ import pytest
 from mc1opt.cli.main import main
 from tests.support.command import COMMAND, SECONDS, TINY, TINY_SEARCH
 from tests.support.image_sets import write_binary_folder
+from tests.support.once import made_once
 
 
 @pytest.fixture(scope="session")
 def finished_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which a search of 3 trials has ended: its database, images, output. Not to be changed."""
-    folder = tmp_path_factory.mktemp("finished")
+    return made_once(tmp_path_factory, "finished", _search)
+
+
+def _search(folder: Path) -> None:
+    _prepare(folder)
+    with Path("stdout").open("w") as stdout, Path("stderr").open("w") as stderr:
+        command = [COMMAND, *TINY_SEARCH, "--trials", "3", "--confirm", "1", "--json"]
+        subprocess.run(command, stdout=stdout, stderr=stderr, timeout=SECONDS, check=False)
+
+
+def _prepare(folder: Path) -> None:
     write_binary_folder(folder / "images")
     (folder / "studies").mkdir()
     (folder / "studies/tiny.py").write_text(TINY)
-    with (folder / "stdout").open("w") as stdout, (folder / "stderr").open("w") as stderr:
-        subprocess.run(
-            [COMMAND, *TINY_SEARCH, "--trials", "3", "--confirm", "1", "--json"],
-            cwd=folder,
-            env={**os.environ, "MC1OPT_DATA": str(folder / "cache")},
-            stdout=stdout,
-            stderr=stderr,
-            timeout=SECONDS,
-            check=False,
-        )
-    return folder
 
 
 @pytest.fixture
@@ -46,9 +45,7 @@ def finished(finished_folder: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
     """The current folder, with images and the study definition, but without a database."""
-    write_binary_folder(tmp_path / "images")
-    (tmp_path / "studies").mkdir()
-    (tmp_path / "studies/tiny.py").write_text(TINY)
+    _prepare(tmp_path)
     return tmp_path
 
 

@@ -92,7 +92,6 @@ def started(*trials: TrialRecord, **fields: Any) -> SearchStarted:
         fidelity=Fidelity(train_images=20_000, epochs=5),
         trials=100,
         counted=sum(trial.outcome in ("complete", "pruned") for trial in trials),
-        taken_up=0,
         workers=2,
         device="cpu",
         timeout=None,

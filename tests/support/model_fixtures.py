@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mc1opt.export import check as export_check
+from mc1opt.export import parity as export_check
 from mc1opt.export.export import FORMATS, ExportCommand, export
+from tests.support.once import made_once
 from tests.support.trained import STUDY, Trained, train_small, write_study
 
 
@@ -30,10 +31,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 @pytest.fixture(scope="session")
 def exported_folder(_short_timings: None, trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the best trial of a study was exported in every format: not to be changed."""
-    folder = tmp_path_factory.mktemp("exported")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MC1OPT_DATA", str(folder / "cache"))
+
+    def fill(folder: Path) -> None:
         write_study(trained)
         command = ExportCommand(
             storage="storage/mc1opt.db",
@@ -43,8 +42,9 @@ def exported_folder(_short_timings: None, trained: Trained, tmp_path_factory: py
         )
         with Path("output").open("w") as output:
             files = export(command, write=lambda line: print(line, file=output), output=output)
-    assert [file.format for file in files] == list(FORMATS)
-    return folder
+        assert [file.format for file in files] == list(FORMATS)
+
+    return made_once(tmp_path_factory, "exported", fill)
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from mc1opt.spec import DataSet, Fidelity
 from mc1opt.workers.stop import StopFlag
 from tests.support.curves import CurvePool
 from tests.support.image_sets import write_arrays_folder
+from tests.support.once import made_once
 from tests.support.studies import definition_of, run_study, smooth_space, stored
 
 STORAGE = "storage/s.db"
@@ -138,12 +139,7 @@ def retrain_plan(*candidates: Candidate, seeds: int = 3, study_seed: int = 7, **
 @pytest.fixture(scope="session")
 def retrainable_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the images, their cache and the study: not to be changed."""
-    folder = tmp_path_factory.mktemp("retrainable")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MC1OPT_DATA", str(folder / "cache"))
-        curve_study()
-    return folder
+    return made_once(tmp_path_factory, "retrainable", lambda _: curve_study())
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from optuna.trial import BaseTrial, FrozenTrial, TrialState, create_trial
 
 from mc1opt.config import MLP, SGD, Adam, Config, LinearLayer, config_id, config_to_json
-from mc1opt.database import records
+from mc1opt.database import ownership, records
 from mc1opt.database.opening import load_study, open_storage
 from mc1opt.database.ownership import this_owner
 from mc1opt.database.records import StudyRecord, TrialRecord, study_record
@@ -210,6 +211,16 @@ def settings(trials: int, **changes: Any) -> SearchSettings:
 def dead_owner() -> dict[str, Any]:
     """A process that has ended: its id belongs to another one now, which started at another time."""
     return {**this_owner(), "started": -1}
+
+
+def living_owner() -> dict[str, Any]:
+    """Another process of this machine that is alive: the parent of this one."""
+    parent = os.getppid()
+    return {**this_owner(), "pid": parent, "started": ownership._start_time(parent)}
+
+
+ELSEWHERE: dict[str, Any] = {**this_owner(), "host": "elsewhere.example"}
+"""A process on another machine."""
 
 
 def new_storage(path: str = "s.db", owner: dict[str, Any] | None = None) -> StudyStorage:

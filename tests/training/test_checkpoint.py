@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import pickle
 import resource
 import threading
 from pathlib import Path
@@ -31,7 +30,7 @@ from mc1opt.training.checkpoint import (
     state_of,
 )
 from mc1opt.training.optim import build_optimizer, optimizer_state_keys
-from mc1opt.training.tensor_file import CHECKSUM, TensorFileError, read_tensors, write_tensors
+from mc1opt.training.tensor_file import CHECKSUM, read_tensors, write_tensors
 from tests.support.images import SMALL_CONVNET, SMALL_MLP, small_training
 
 PATH = Path("weights.safetensors")
@@ -106,19 +105,6 @@ def test_weights_of_another_config_are_refused():
         load_weights(network(SMALL_CONVNET), PATH)
 
 
-def test_folders_are_made_and_nothing_else_is_left():
-    path = Path("a/b/weights.safetensors")
-    save_weights(network(), path, {})
-    assert list(path.parent.iterdir()) == [path]
-
-
-def test_an_old_file_is_replaced():
-    for seed in range(2):
-        save_weights(network(seed=seed), PATH, {"seed": str(seed)})
-    assert same(load_file(PATH), network(seed=1).state_dict())
-    assert list(Path().iterdir()) == [PATH]
-
-
 def test_whoever_reads_meanwhile_finds_the_old_weights_or_the_new_ones():
     models = [network(SMALL_MLP, seed=seed) for seed in range(2)]
     save_weights(models[0], PATH, {})
@@ -172,13 +158,6 @@ def test_a_folder_in_the_place_of_the_file_is_an_error_and_stays():
     assert (PATH / "kept").read_text() == "kept"
 
 
-def test_a_file_in_the_place_of_the_folder_is_an_error_and_stays():
-    Path("file").write_text("kept")
-    with pytest.raises(OSError, match="file"):
-        save_weights(network(), Path("file/weights.safetensors"), {})
-    assert Path("file").read_text() == "kept"
-
-
 def test_a_folder_without_permission_is_an_error_and_its_old_file_stays():
     folder = Path("folder")
     save_weights(network(), folder / PATH, {})
@@ -193,15 +172,6 @@ def test_a_folder_without_permission_is_an_error_and_its_old_file_stays():
         folder.chmod(0o700)
     assert (folder / PATH).read_bytes() == before
     assert list(folder.iterdir()) == [folder / PATH]
-
-
-def test_damaged_weights_are_refused():
-    save_weights(network(), PATH, {})
-    content = bytearray(PATH.read_bytes())
-    content[-7] ^= 1
-    PATH.write_bytes(content)
-    with pytest.raises(TensorFileError, match="checksum"):
-        load_weights(network(), PATH)
 
 
 # ---- State of a network and its optimizer ----------------------------------------------------------------
@@ -272,7 +242,7 @@ def test_a_state_of_another_network_is_refused_and_changes_nothing(what):
         name = "model.more.weight"
     else:
         state[name] = state[name].t() if what == "shape" else state[name].double()
-    with pytest.raises(ValueError, match=f"not those of this network, {name} for one"):
+    with pytest.raises(ValueError, match=name):
         set_state(model, optimizer, optimizer_state_keys(config), state)
     assert same(state_of(model, optimizer), before)
 
@@ -326,7 +296,7 @@ CHANGES = {
 def test_the_checkpoint_of_another_training_is_refused_with_what_differs(data, what):
     save_checkpoint(PATH, a_training(data), a_checkpoint())
     # With bfloat16 the CPU is named by what computes it.
-    with pytest.raises(CheckpointError, match=f"it is of a training with another (cpu, )?{what}$"):
+    with pytest.raises(CheckpointError, match=f"another (cpu, )?{what}$"):
         load_checkpoint(PATH, a_training(data, **CHANGES[what]))
 
 
@@ -342,7 +312,8 @@ def test_in_bfloat16_another_cpu_is_another_training(data, monkeypatch):
             load_checkpoint(PATH, training)
         except CheckpointError as error:
             found[precision] = str(error)
-    assert found == {"float32": None, "bfloat16": "it is of a training with another cpu"}
+    assert found["float32"] is None
+    assert found["bfloat16"].endswith(" cpu")
 
 
 @pytest.mark.parametrize("field", ["sha256", "train_images", "validation_images"])
@@ -368,7 +339,7 @@ def test_the_checkpoint_of_another_version_or_cpu_is_refused(data, what):
 @pytest.mark.parametrize("metadata", [{}, {"training": "no JSON"}, {"training": "[]"}])
 def test_tensors_that_say_nothing_of_a_training_are_refused(data, metadata):
     write_tensors(PATH, a_checkpoint().state, metadata)
-    with pytest.raises(CheckpointError, match="does not say which training"):
+    with pytest.raises(CheckpointError, match="which training"):
         load_checkpoint(PATH, a_training(data))
 
 
@@ -379,36 +350,28 @@ def test_tensors_that_say_nothing_of_a_training_are_refused(data, metadata):
 )
 def test_results_that_are_not_of_the_first_epochs_are_refused(data, results):
     save_checkpoint(PATH, a_training(data), Checkpoint(a_checkpoint().state, results))
-    with pytest.raises(CheckpointError, match="results are not those of the training's first epochs"):
+    with pytest.raises(CheckpointError, match="results"):
         load_checkpoint(PATH, a_training(data))
 
 
-def test_a_damaged_checkpoint_is_refused(data):
-    save_checkpoint(PATH, a_training(data), a_checkpoint())
+def change_a_bit() -> None:
     content = bytearray(PATH.read_bytes())
     content[-1] ^= 1
     PATH.write_bytes(content)
-    with pytest.raises(CheckpointError, match="checksum"):
-        load_checkpoint(PATH, a_training(data))
 
 
-class Bomb:
-    def __reduce__(self):
-        return Path.mkdir, (Path("exploded"),)
-
-
-def test_nothing_runs_of_a_pickle_in_the_place_of_a_checkpoint(data):
-    PATH.write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(CheckpointError, match="no safetensors file"):
-        load_checkpoint(PATH, a_training(data))
-    assert not Path("exploded").exists()
-    pickle.loads(PATH.read_bytes())
-    assert Path("exploded").exists()  # it was a real one
-
-
-def test_a_folder_in_the_place_of_a_checkpoint_is_refused(data):
+def put_a_folder() -> None:
+    PATH.unlink()
     PATH.mkdir()
-    with pytest.raises(CheckpointError, match="cannot be read: Is a directory"):
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"), [(change_a_bit, "checksum"), (put_a_folder, "Is a directory")]
+)
+def test_a_file_that_cannot_be_used_is_refused(data, damage, message):
+    save_checkpoint(PATH, a_training(data), a_checkpoint())
+    damage()
+    with pytest.raises(CheckpointError, match=message):
         load_checkpoint(PATH, a_training(data))
 
 
@@ -478,12 +441,8 @@ def test_an_interruption_writes_nothing_that_is_written(data, clock):
     assert (PATH.stat().st_mtime_ns, PATH.stat().st_ino) == before
 
 
-def test_an_interruption_before_the_first_epochs_end_writes_nothing(data, clock):
+def test_before_the_first_epochs_end_or_without_a_place_nothing_is_written(data, clock):
     InProgress(a_training(data)).writer.interrupted()
-    assert list(Path().iterdir()) == []
-
-
-def test_without_a_place_nothing_is_written(data, clock):
     mine = InProgress(a_training(data, checkpoint=None, checkpoint_seconds=0.0))
     mine.train(1.0)
     mine.writer.interrupted()
@@ -501,10 +460,8 @@ def test_a_full_disk_is_one_warning_the_old_checkpoint_stays_and_later_ones_are_
     with caplog.at_level(logging.WARNING):
         mine.train(2.0)
         mine.train(3.0)
-    assert [record.getMessage() for record in caplog.records] == [
-        f"the checkpoint {mine.training.checkpoint} cannot be written: File too large. The training goes on "
-        "without; interrupted, it starts over."
-    ]
+    (record,) = caplog.records
+    assert record.args == (PATH.absolute(), "File too large")
     assert mine.stored() == (1.0, 1)
     assert list(Path().iterdir()) == [PATH]
     mine.tensor = small

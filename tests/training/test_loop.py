@@ -33,13 +33,12 @@ from mc1opt.config import (
     config_from_json,
 )
 from mc1opt.data.images import open_training_images
-from mc1opt.errors import DataError
 from mc1opt.models.build import build_model
 from mc1opt.models.whitening import whitening_filters
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import DataSet, EpochResult, Fidelity, Fold, Training, TrainingFailed
+from mc1opt.training.accuracy import accuracy
 from mc1opt.training.checkpoint import load_weights
-from mc1opt.training.evaluate import accuracy
 from mc1opt.training.loop import Trainer, new_model, train
 from mc1opt.training.tensor_file import read_tensors, write_tensors
 from tests.support.images import (
@@ -175,16 +174,15 @@ def test_an_epoch_trained_alone_from_the_same_state_gives_the_same(data):
 
 
 @pytest.mark.parametrize(
-    "optimizer",
+    ("precision", "optimizer"),
     [
-        SGD(learning_rate=0.05, momentum=0.9, nesterov=True),
-        Adam(learning_rate=0.01),
-        AdamW(learning_rate=0.01),
+        ("float32", SGD(learning_rate=0.05, momentum=0.9, nesterov=True)),
+        ("float32", Adam(learning_rate=0.01)),
+        ("bfloat16", AdamW(learning_rate=0.01)),
     ],
-    ids=lambda optimizer: optimizer.kind,
+    ids=["sgd", "adam", "adamw in bfloat16"],
 )
 @pytest.mark.parametrize("architecture", [SMALL_MLP, SMALL_CONVNET], ids=["mlp", "convnet"])
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_easy_images_are_learnt(data, architecture, optimizer, precision):
     training = small_training(
         data, epochs=4, architecture=architecture, optimizer=optimizer, precision=precision, batch_size=32
@@ -549,27 +547,19 @@ def test_test_images_are_not_needed(data, tmp_path):
     assert equal(outcome(repeated(own, "convnet")), outcome(repeated(data, "convnet")))
 
 
-def test_too_many_images_are_an_error_with_the_numbers(data):
-    with pytest.raises(DataError, match="301 training and 100 validation images are more than the 400"):
-        next(train(small_training(data, train_images=301)))
-
-
-def test_missing_images_are_an_error_with_the_file(data):
-    gone = data.model_copy(update={"folder": str(Path("gone").absolute())})
-    with pytest.raises(DataError, match=r"gone/train_images\.npy cannot be read"):
-        next(train(small_training(gone)))
-
-
 # ---- Failing ---------------------------------------------------------------------------------------------
 
 DEEP_MLP = MLP(layers=(LinearLayer(width=64),) * 8)
 
 
 def test_a_loss_that_is_not_finite_fails_the_training_as_diverged(data):
-    training = small_training(data, architecture=DEEP_MLP, optimizer=SGD(learning_rate=100.0))
-    with pytest.raises(TrainingFailed, match=r"the training loss of epoch 0 is (nan|inf)") as caught:
+    training = small_training(
+        data, architecture=DEEP_MLP, optimizer=SGD(learning_rate=100.0), weights="w.safetensors"
+    )
+    with pytest.raises(TrainingFailed, match=r"loss of epoch 0 is (nan|inf)") as caught:
         list(train(training))
     assert caught.value.kind == "diverged"
+    assert not Path("w.safetensors").exists()
 
 
 def test_logits_that_are_not_finite_fail_the_training_as_diverged(data):
@@ -577,9 +567,7 @@ def test_logits_that_are_not_finite_fail_the_training_as_diverged(data):
     training = small_training(
         data, epochs=3, architecture=DEEP_MLP, optimizer=SGD(learning_rate=100.0), batch_size=300
     )
-    with pytest.raises(
-        TrainingFailed, match="logits on validation images are not finite in epoch 1"
-    ) as caught:
+    with pytest.raises(TrainingFailed, match=r"logits .* epoch 1") as caught:
         list(train(training))
     assert caught.value.kind == "diverged"
 
@@ -596,18 +584,9 @@ def test_without_validation_the_weights_after_the_last_step_are_looked_at(data, 
 
     monkeypatch.setattr(Trainer, "_step", last_one_too_far)
     training = small_training(everything, epochs=1, batch_size=everything.train_images)
-    with pytest.raises(TrainingFailed, match="the weights are not finite after epoch 0") as caught:
+    with pytest.raises(TrainingFailed, match=r"weights .* epoch 0") as caught:
         list(train(training))
     assert caught.value.kind == "diverged"
-
-
-def test_a_training_that_diverges_leaves_no_weights(data):
-    training = small_training(
-        data, epochs=1, architecture=DEEP_MLP, optimizer=SGD(learning_rate=100.0), weights="w.safetensors"
-    )
-    with pytest.raises(TrainingFailed):
-        list(train(training))
-    assert not Path("w.safetensors").exists()
 
 
 # ---- Results and weights ---------------------------------------------------------------------------------
@@ -616,15 +595,11 @@ def test_a_training_that_diverges_leaves_no_weights(data):
 def test_results_come_one_an_epoch_from_0_and_only_when_asked_for(data):
     epochs, drawn = [], []
     for result in train(small_training(data, epochs=3)):
+        assert result.seconds > 0
         epochs.append(result.epoch)
         drawn.append(torch.get_rng_state())  # dropout's draws: all the same if all was trained at first
     assert epochs == [0, 1, 2]
     assert not any(torch.equal(before, after) for before, after in itertools.pairwise(drawn))
-
-
-def test_seconds_are_measured(data):
-    results = list(train(small_training(data)))
-    assert all(result.seconds > 0 for result in results)
 
 
 def test_closing_ends_the_training(data):
@@ -676,9 +651,7 @@ def test_weights_that_cannot_be_written_fail_the_training_before_the_last_result
     Path("w.safetensors").mkdir()
     results = train(small_training(data, epochs=2, weights="w.safetensors"))
     next(results)
-    with pytest.raises(
-        TrainingFailed, match=r"the weights w\.safetensors cannot be written: Is a directory"
-    ) as caught:
+    with pytest.raises(TrainingFailed, match=r"w\.safetensors .*Is a directory") as caught:
         next(results)
     assert caught.value.kind == "storage"
 
@@ -728,13 +701,6 @@ def test_results_before_the_interruption_come_back_with_their_seconds(data):
     assert [result.model_copy(update={"restored": False}) for result in results] == given
 
 
-def test_a_training_that_is_interrupted_many_times_has_the_same_curve(data):
-    undisturbed = outcome(resumed(data, checkpoint=None))
-    for epochs in (1, 2, 3):
-        interrupt_after(resumed(data), epochs)
-    assert equal(outcome(resumed(data)), undisturbed)
-
-
 @pytest.mark.parametrize("between", [True, False], ids=["between two epochs", "within an epoch"])
 def test_a_keyboard_interrupt_has_the_last_epochs_end_written(data, between, monkeypatch):
     undisturbed = outcome(resumed(data, checkpoint=None))
@@ -768,43 +734,28 @@ def test_a_training_that_is_stopped_writes_no_checkpoint_more(data):
     assert list(Path().iterdir()) == []
 
 
-def damage(how: str) -> None:
-    content = CHECKPOINT.read_bytes()
-    if how == "cut off":
-        CHECKPOINT.write_bytes(content[: len(content) // 2])
-    elif how == "empty":
-        CHECKPOINT.write_bytes(b"")
-    elif how == "a bit flipped":
-        CHECKPOINT.write_bytes(content[:-9] + bytes([content[-9] ^ 4]) + content[-8:])
-    elif how == "a pickle":
-        torch.save(torch.load, CHECKPOINT)
-    elif how == "of other shapes":
-        file = read_tensors(CHECKPOINT)
-        tensors = {
-            name: tensor[..., :-1] if tensor.ndim > 1 else tensor for name, tensor in file.tensors.items()
-        }
-        write_tensors(CHECKPOINT, tensors, file.metadata)
+def cut_off() -> None:
+    CHECKPOINT.write_bytes(CHECKPOINT.read_bytes()[:-9])
 
 
-@pytest.mark.parametrize("how", ["cut off", "empty", "a bit flipped", "a pickle", "of other shapes"])
-def test_what_is_no_use_as_a_checkpoint_is_a_warning_and_the_training_starts_over(data, how, caplog):
+def reshape() -> None:
+    """A whole file that says to be of this training; its tensors are others."""
+    file = read_tensors(CHECKPOINT)
+    tensors = {name: tensor[..., :-1] if tensor.ndim > 1 else tensor for name, tensor in file.tensors.items()}
+    write_tensors(CHECKPOINT, tensors, file.metadata)
+
+
+@pytest.mark.parametrize("damage", [cut_off, reshape])
+def test_a_checkpoint_that_cannot_be_used_is_a_warning_and_the_training_starts_over(data, damage, caplog):
     undisturbed = numbers(train(resumed(data, checkpoint=None)))
     interrupt_after(resumed(data), 2)
-    damage(how)
+    damage()
     results = list(train(resumed(data)))
-    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
-        f"the checkpoint {CHECKPOINT.absolute()} is not used"
-    ]
-    assert caplog.records[0].getMessage().endswith("The training starts over.")
+    (record,) = caplog.records
+    assert record.args[0] == CHECKPOINT.absolute()
     assert not any(result.restored for result in results)
     assert numbers(results) == undisturbed
     assert all(result.restored for result in train(resumed(data)))  # from what took its place
-
-
-def test_the_checkpoint_of_another_seed_is_not_used(data, caplog):
-    interrupt_after(resumed(data, seed=5), 2)
-    assert not any(result.restored for result in train(resumed(data)))
-    assert "with another seed. The training starts over" in caplog.text
 
 
 def test_a_training_without_validation_goes_on_too(data):

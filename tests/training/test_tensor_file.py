@@ -84,7 +84,7 @@ def test_a_file_that_is_cut_off_anywhere_is_refused():
 def test_a_file_that_goes_on_after_its_end_is_refused():
     content, _ = small_file()
     PATH.write_bytes(content + b"\0")
-    with pytest.raises(TensorFileError, match="no safetensors file"):
+    with pytest.raises(TensorFileError, match="safetensors"):
         read_tensors(PATH)
 
 
@@ -92,7 +92,7 @@ def test_the_tensors_of_one_file_under_the_checksum_of_another_are_refused():
     write_tensors(PATH, TENSORS, TEXTS)
     wrong = {**read_tensors(PATH).metadata, CHECKSUM: "0" * 64}
     save_file(load_file(PATH), PATH, metadata=wrong)
-    with pytest.raises(TensorFileError, match="its checksum is not that of its content"):
+    with pytest.raises(TensorFileError, match="checksum"):
         read_tensors(PATH)
     with pytest.raises(TensorFileError, match="checksum"):
         read_tensors(PATH, checksum_required=False)
@@ -101,7 +101,7 @@ def test_the_tensors_of_one_file_under_the_checksum_of_another_are_refused():
 def test_files_of_other_programs_have_no_checksum_and_are_read_where_none_is_required():
     PATH.parent.mkdir()
     save_file({"a": torch.ones(2)}, PATH)
-    with pytest.raises(TensorFileError, match="it has no checksum"):
+    with pytest.raises(TensorFileError, match="checksum"):
         read_tensors(PATH)
     assert torch.equal(read_tensors(PATH, checksum_required=False).tensors["a"], torch.ones(2))
 
@@ -117,7 +117,7 @@ class Bomb:
 def test_nothing_runs_of_a_pickle_in_its_place(write):
     PATH.parent.mkdir()
     write(Bomb(), PATH)
-    with pytest.raises(TensorFileError, match="no safetensors file"):
+    with pytest.raises(TensorFileError, match="safetensors"):
         read_tensors(PATH)
     assert not Path("exploded").exists()
     if write is not torch.save:  # it is a real one

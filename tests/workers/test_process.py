@@ -1,17 +1,16 @@
 """The worker process by itself, spoken to over its pipes, without a pool."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from mc1opt.workers.process import load_trainer
 from mc1opt.workers.protocol import (
     INTERRUPT_SIGNAL,
     Command,
@@ -23,11 +22,11 @@ from mc1opt.workers.protocol import (
     Ready,
     Stop,
     Train,
-    Warned,
     decode_message,
     encode,
 )
-from tests.support.curves import TRAINER, curve, example_training, train
+from tests.support.command import wait_until
+from tests.support.curves import TRAINER, curve, example_training
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 30.0
@@ -93,9 +92,8 @@ def is_alive(pid: int) -> bool:
 
 
 def wait_until_gone(pid: int, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while is_alive(pid) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    with contextlib.suppress(TimeoutError):
+        wait_until(lambda: not is_alive(pid), seconds)
     return not is_alive(pid)
 
 
@@ -106,15 +104,6 @@ def test_it_sends_the_epochs_one_by_one_and_then_finished(worker):
         assert worker.hear() == EpochDone(result=result)
         worker.say(Continue())
     assert worker.hear() == Finished()
-
-
-def test_stop_ends_the_training_and_the_next_begins(worker):
-    for seed in (1, 2):
-        training = example_training(seed=seed)
-        worker.say(Train(training=training))
-        assert worker.hear() == EpochDone(result=curve(training)[0])
-        worker.say(Stop())
-        assert worker.hear() == Finished()
 
 
 def test_an_error_for_people_comes_without_a_traceback(start):
@@ -153,15 +142,6 @@ def test_signals_that_the_parent_handles_are_ignored(worker, number):
     worker.process.send_signal(number)
     worker.say(Continue())
     assert worker.hear() == Finished()
-
-
-def test_a_warning_of_our_own_code_is_sent(start):
-    worker = start("tests.support.trainers:warns")
-    worker.hear()
-    training = example_training(epochs=1)
-    worker.say(Train(training=training))
-    assert worker.hear() == Warned(message="the disk is full")
-    assert worker.hear() == EpochDone(result=curve(training)[0])
 
 
 @pytest.mark.parametrize("within", [True, False], ids=["within an epoch", "between two epochs"])
@@ -205,14 +185,7 @@ def test_where_memory_runs_out_it_is_killed_before_its_parent(worker):
 def test_a_trainer_that_raises_when_imported_ends_it_with_the_reason(start):
     worker = start("tests.support.broken_trainer:train")
     assert worker.process.wait(SECONDS) == 1
-    assert (
-        worker.process.stderr.read().decode().strip()
-        == "torch 2.0 and torchvision 0.1 do not belong together"
-    )
-
-
-def test_the_trainer_is_found_by_its_name():
-    assert load_trainer("tests.support.curves:train") is train
+    assert b"torchvision 0.1" in worker.process.stderr.read()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux' own")

@@ -24,43 +24,36 @@ RESULT = EpochResult(epoch=1, loss=0.1 + 0.2, validation_accuracy=1 / 3, seconds
 
 
 @pytest.mark.parametrize(
-    "command", [Train(training=example_training()), Continue(), Stop()], ids=lambda command: command.type
+    ("content", "decode"),
+    [
+        (Train(training=example_training()), decode_command),
+        (Continue(), decode_command),
+        (Stop(), decode_command),
+        (Ready(), decode_message),
+        (EpochDone(result=RESULT), decode_message),
+        (Finished(), decode_message),
+        (Warned(message="ä"), decode_message),
+        (Failed(kind="crashed", message="two\nlines\r\n, ä, \u2028", traceback="a\nb"), decode_message),
+    ],
+    ids=lambda value: getattr(value, "type", ""),
 )
-def test_commands_come_back_equal(command):
-    assert decode_command(encode(command)) == command
+def test_each_content_is_a_line_and_comes_back_equal(content, decode):
+    line = encode(content)
+    assert decode(line) == content
+    assert (line.count(b"\n"), line[-1:]) == (1, b"\n")
 
 
 @pytest.mark.parametrize(
-    "message",
+    ("line", "decode"),
     [
-        Ready(),
-        EpochDone(result=RESULT),
-        Finished(),
-        Warned(message="ä"),
-        Failed(kind="crashed", message="two\nlines, ä, \u2028", traceback="a\nb"),
+        *((line, decode_command) for line in (b"", b"{", b"printed", b"{}", b'{"type":"train"}')),
+        (b'{"type":"ready"}', decode_command),
+        *((line, decode_message) for line in (b"", b"1", b'{"type":"stop"}', b'{"type":"ready","more":1}')),
     ],
-    ids=lambda message: message.type,
 )
-def test_messages_come_back_equal(message):
-    assert decode_message(encode(message)) == message
-
-
-def test_a_message_is_one_line():
-    line = encode(Failed(kind="crashed", message="two\nlines\r\nand more"))
-    assert line.count(b"\n") == 1
-    assert line.endswith(b"\n")
-
-
-@pytest.mark.parametrize("line", [b"", b"{", b"printed", b"{}", b'{"type":"train"}', b'{"type":"ready"}'])
-def test_what_is_no_command_is_refused(line):
+def test_what_is_no_command_or_no_message_is_refused(line, decode):
     with pytest.raises(ValueError, match="validation error"):
-        decode_command(line)
-
-
-@pytest.mark.parametrize("line", [b"", b"1", b'{"type":"stop"}', b'{"type":"ready","more":1}'])
-def test_what_is_no_message_is_refused(line):
-    with pytest.raises(ValueError, match="validation error"):
-        decode_message(line)
+        decode(line)
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])

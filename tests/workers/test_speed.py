@@ -6,9 +6,10 @@ import pytest
 
 from mc1opt.models.cost import cost
 from mc1opt.search.definition import load_definition
-from mc1opt.search.plan import typical_config, typical_epoch_seconds
+from mc1opt.search.plan import typical_config
 from mc1opt.spec import DataSet, EpochResult, Fidelity, Training, TrainingFailed
 from mc1opt.workers.protocol import TrainingInterrupted
+from mc1opt.workers.speed import epoch_seconds
 from tests.support.curves import CurvePool
 
 CNN = load_definition("cnn")
@@ -37,12 +38,11 @@ class TimedPool(CurvePool):
 def measure(
     pool: CurvePool, interrupted: Callable[[], bool] = lambda: False, images: int = 20_000
 ) -> float | None:
-    return typical_epoch_seconds(
-        CNN,
+    return epoch_seconds(
+        typical_config(CNN, 20_000_000),
         pool,
         data=DATA,
         fidelity=Fidelity(train_images=images, epochs=4),
-        max_macs=20_000_000,
         device="cpu",
         precision="float32",
         interrupted=interrupted,

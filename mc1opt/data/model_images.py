@@ -1,4 +1,4 @@
-"""The images that belong to a model: those it was trained on."""
+"""The images that a model was trained on."""
 
 from pathlib import Path
 from typing import TextIO
@@ -10,27 +10,27 @@ from mc1opt.spec import DataSet
 
 
 def known_data(stored: object) -> dict[str, str] | None:
-    """Name and SHA-256 of a model's images as a file tells them; None if it does not."""
+    """Name and SHA-256 of a model's images from a stored value; None if they are not there."""
     if isinstance(stored, dict) and all(isinstance(stored.get(key), str) for key in ("name", "sha256")):
         return {key: stored[key] for key in ("name", "sha256")}
     return None
 
 
 def model_data(title: str, known: dict[str, str] | None, path: Path | None, output: TextIO | None) -> DataSet:
-    """The images to ask a model about: those given, else its own, else CIFAR-10.
+    """The images for a model: those given, else the ones it was trained on, else CIFAR-10.
 
     Args:
         title: what the model is called in a message.
         known: see `known_data`.
-        path: files of images that somebody gave.
+        path: files that were given; None for the model's own images.
         output: where the progress of fetching CIFAR-10 is shown.
 
     Raises:
-        DataError: they cannot be had, or have changed in the cache.
+        DataError: they cannot be obtained, or have changed in the cache.
     """
     if path is None and known is not None and known["name"] != CIFAR10:
         entry = open_entry(known["name"])
-        # A name from a file is no path: of another folder the entry has another name.
+        # The name comes from a file: it must not lead to another folder.
         if entry is None or entry.data.name != known["name"]:
             raise DataError(
                 f"{title} was trained on {known['name']}, which is not in the cache. Give its files with "

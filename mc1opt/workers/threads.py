@@ -14,15 +14,15 @@ def run_crew(
 ) -> None:
     """Runs `work` in threads, and returns when all of them have ended.
 
-    Once `stop` is set, or its time is up, the pool is interrupted; `TrainingInterrupted` ends a
-    thread quietly. Any other exception sets `stop`, and the first one is raised in the end.
+    Once `stop` is set or its limit is reached, the pool is interrupted; `TrainingInterrupted` ends a thread
+    quietly. Any other exception sets `stop`, and the first one is raised at the end.
 
     Args:
-        work: what each thread does; it looks at `stop` between two trainings.
-        pool: who trains.
-        stop: why to stop.
-        tick: called in this thread over and over; waits for something to do, for at most so many seconds.
-        size: how many threads.
+        work: runs in each thread; checks `stop` between two trainings.
+        pool: the workers.
+        stop: ends the work.
+        tick: called in this thread repeatedly; its argument is the longest that it may wait, in seconds.
+        size: number of threads.
     """
     errors: list[BaseException] = []
 
@@ -30,7 +30,7 @@ def run_crew(
         try:
             with contextlib.suppress(TrainingInterrupted):
                 work()
-        except BaseException as error:  # any thread's end is the end of all, and must be told
+        except BaseException as error:  # an error in one thread ends all, and must be raised
             errors.append(error)
             stop.set("failures", str(error))
 

@@ -1,8 +1,8 @@
-"""What a search space suggests, as the study database will give it back.
+"""Suggested values, exactly as the study database returns them.
 
-The database holds a parameter's range or choices as JSON and its value as a number. What a search space is
-given is what comes of that, from the first draw on: Python's own numbers in place of NumPy's, a choice itself
-in place of what only equals it. What the database could not give back never reaches it.
+The database stores a parameter's range or choices as JSON, and its value as a number. From the first draw on,
+a search space gets the value that this round trip returns: Python numbers instead of NumPy numbers, and the
+stored choice instead of an equal value. Values that cannot be stored are refused.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ ALLOWED_VALUES = "Allowed are None, bool, int, finite float and str."
 
 
 def as_python(value: Any) -> Any:
-    """NumPy's numbers, texts and arrays as Python's own, also within lists, tuples and dicts."""
+    """Converts NumPy numbers, strings and arrays to Python's, also within lists, tuples and dicts."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     if isinstance(value, Mapping):
@@ -33,7 +33,7 @@ def as_python(value: Any) -> Any:
 
 
 def as_stored(value: Any) -> Any:
-    """A value of a parameter as it comes back from JSON.
+    """A parameter's value as JSON returns it.
 
     Raises:
         ValueError: it is not None, bool, int, finite float or str.
@@ -46,11 +46,11 @@ def as_stored(value: Any) -> Any:
         return value
     if not isinstance(value, int | float | str):
         raise ValueError(f"{value!r} is of type {type(value).__name__}")
-    return json.loads(json.dumps(value))  # an enumeration's member becomes the text or number that it is
+    return json.loads(json.dumps(value))  # an enum member becomes its str or number
 
 
 def given_values(trial: BaseTrial) -> Mapping[str, Any]:
-    """The values that a trial was made with: those of a starting point, or of `study.enqueue_trial`."""
+    """The values given to a trial: those of a starting point, or of `study.enqueue_trial`."""
     if isinstance(trial, FixedTrial):
         return trial._params
     return trial._fixed_params if isinstance(trial, Trial) else {}
@@ -58,13 +58,13 @@ def given_values(trial: BaseTrial) -> Mapping[str, Any]:
 
 @contextlib.contextmanager
 def suggesting_as_stored(trial: BaseTrial) -> Iterator[None]:
-    """While the block runs, a trial suggests what the database will give back.
+    """Inside the block, a trial suggests values as the database returns them.
 
-    A name that is asked for twice is warned of: Optuna gives it one value.
+    Warns of a name that is suggested twice: Optuna gives both the same value.
 
     Raises:
-        StudyFileError: by a suggestion, before Optuna stores it: its choices or its range cannot be
-            stored, or do not have the value that the trial was made with.
+        StudyFileError: from a suggestion, before Optuna stores it: its choices or range cannot be stored, or
+            do not contain the given value.
     """
     suggest = trial._suggest  # type: ignore[attr-defined]  # all of Optuna's trials have it
     given = given_values(trial)
@@ -76,14 +76,14 @@ def suggesting_as_stored(trial: BaseTrial) -> Iterator[None]:
             _check_given(name, given[name], stored)
         if name in asked:
             warnings.warn(
-                f"the parameter {name!r} is asked for twice in one trial, and has one value. Where two are "
-                "meant, give each its own name.",
+                f"parameter {name!r} is asked for twice in one trial, and has the same value both times. For "
+                "two parameters, give each its own name.",
                 stacklevel=3,
             )
         asked.add(name)
         try:
             value = suggest(name, stored)
-        except ValueError as error:  # it has other choices in an earlier trial, for example
+        except ValueError as error:  # for example, other choices in an earlier trial
             raise StudyFileError(f"parameter {name!r}: {error}") from error
         return stored.to_external_repr(stored.to_internal_repr(value))
 
@@ -119,7 +119,7 @@ def _stored_choices(given: tuple[Any, ...]) -> list[Any]:
             'WIDTHS[trial.suggest_categorical("widths", ["small", "large"])].'
         ) from error
     for choice in choices:
-        # Optuna finds a value by ==, which finds the first of them.
+        # Optuna looks a value up by ==, which finds the first of equal ones.
         first = choices[choices.index(choice)]
         if type(first) is not type(choice):
             raise ValueError(f"{first!r} and {choice!r} are equal in Python. Leave one out, or give names.")

@@ -1,4 +1,4 @@
-"""What ends a search before it has its total: nothing new is left, or too many trials in a row failed."""
+"""Early ends of a search: nothing new is left, or too many trials in a row failed."""
 
 import re
 from collections import Counter
@@ -10,15 +10,15 @@ from mc1opt.database import records
 from mc1opt.text import first_line
 
 MAX_UNTRAINED = 50
-"""Trials in a row that needed no training (`records.UNTRAINED`), after which nothing new is left to try."""
+"""Untrained trials in a row (`records.UNTRAINED`) after which the search space counts as exhausted."""
 
 
-class Endings:
-    """Watches how trials end. Not safe for several threads at once.
+class StopConditions:
+    """Counts untrained and failed trials in a row. Not thread-safe.
 
     Args:
-        trials: of the study so far: untrained ones in a row of an interrupted search count, too.
-        max_failures: failed trials in a row, of this search, that end it.
+        trials: the study's trials so far; untrained ones of an interrupted search count as well.
+        max_failures: failed trials in a row, in this search, that end it.
     """
 
     def __init__(self, trials: Sequence[FrozenTrial], max_failures: int) -> None:
@@ -26,12 +26,12 @@ class Endings:
         self._untrained = records.untrained_in_a_row(trials)
         self._failures: list[str] = []  # in a row
         self.exhausted = ""
-        """Why nothing new is left to try; empty while that is not so. Trials in training still end well."""
+        """Why nothing new is left to try, or empty. Running trials are still finished."""
         self.failed = ""
-        """Why too many trials failed; empty while they have not."""
+        """Which failures end the search, or empty."""
 
     def trial_begins(self) -> None:
-        """A trial was drawn that is to be trained."""
+        """A drawn trial is about to be trained."""
         self._untrained = 0
 
     def trial_ended(self, trial: FrozenTrial) -> None:
@@ -59,6 +59,6 @@ class Endings:
 
 
 def _reason(message: str) -> str:
-    """A failure's first line, without what tells two of the same kind apart: the number of the process."""
+    """A failure's first line without the process id, so that equal failures have equal reasons."""
     first = first_line(message).removesuffix("; its last output:")
     return re.sub(r" \(process \d+\)", "", first)

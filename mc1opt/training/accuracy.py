@@ -1,4 +1,4 @@
-"""Accuracy of a network on images."""
+"""Accuracy and confusion matrix of a network on images."""
 
 import numpy as np
 import torch
@@ -13,9 +13,9 @@ from mc1opt.spec import INFERENCE_BATCH
 def accuracy(
     model: nn.Module, images: torch.Tensor, labels: torch.Tensor, *, batch_size: int = INFERENCE_BATCH
 ) -> float:
-    """The share of images (uint8, N x 3 x 32 x 32) whose greatest logit is that of their label.
+    """The share of images (uint8, N x 3 x 32 x 32) whose largest logit is that of their label.
 
-    NaN if any logit is not finite: then there is no decision to count. The model is left in evaluation mode.
+    NaN if any logit is not finite. Leaves the model in evaluation mode.
     """
     model.eval()
     correct = torch.zeros((), dtype=torch.int64, device=images.device)

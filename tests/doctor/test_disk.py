@@ -10,7 +10,7 @@ import pytest
 
 from mc1opt.data.sources import find_data
 from mc1opt.doctor.diagnosis import Check
-from mc1opt.doctor.storage import (
+from mc1opt.doctor.disk import (
     LEAST_DISK,
     LITTLE_DISK,
     check_data,

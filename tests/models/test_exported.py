@@ -6,7 +6,7 @@ from torch import nn
 
 from mc1opt.config import MLP, Architecture, LinearLayer
 from mc1opt.models.build import build_model
-from mc1opt.models.inference import Inference
+from mc1opt.models.exported import Inference
 from tests.support.images import SMALL_CONVNET
 
 SMALL_MLP = MLP(layers=(LinearLayer(width=16, norm="batch", dropout=0.5),))

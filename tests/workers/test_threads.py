@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from mc1opt.workers.crew import run_crew
 from mc1opt.workers.stop import StopFlag
+from mc1opt.workers.threads import run_crew
 from tests.support.curves import CurvePool, Switches, example_training
 
 

@@ -6,7 +6,7 @@ import re
 from mc1opt.config import config_from_json
 from mc1opt.database.records import StudyRecord
 from mc1opt.models.cost import cost
-from mc1opt.retraining.card import model_card
+from mc1opt.retraining.model_card import model_card
 from tests.support.retraining import retrain_curves, retrainable, retrainable_folder
 
 __all__ = ["retrainable", "retrainable_folder"]

@@ -143,7 +143,7 @@ def measure(point: Point, training: Training) -> dict[str, Any]:
         for epoch in range(training.fidelity.epochs):
             curve.append(trainer.train_epoch(epoch))
         with trainer.autocast():
-            unused = accuracy(trainer.model, *unused_images(training.data, training.fidelity.train_images))
+            unused = accuracy(trainer.averaged, *unused_images(training.data, training.fidelity.train_images))
         if math.isnan(unused):
             raise TrainingFailed("diverged", "logits are not finite")
     except TrainingFailed as failed:

@@ -14,6 +14,7 @@ inference, display; the features retraining, published, export, dashboard, mirro
 lists the package's files. The modules below may be imported by all of them:
 
     config       the config: its fields, JSON, identity and shape arithmetic
+    fields       what configs are made of: frozen models; fields added later
     spec         a training as data: config, fidelity, seed, images; and its results
     presets      the published models as configs
     suggest      suggestions that search spaces share

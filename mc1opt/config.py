@@ -8,14 +8,13 @@ Shape suffixes in the code: N images, C channels, H height, W width.
 """
 
 import hashlib
-import json
-import operator
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from mc1opt.errors import ConfigError
+from mc1opt.errors import ConfigError, describe_validation_error
+from mc1opt.fields import Model, as_before, canonical_json, later_field
 
 IMAGE_CHANNELS = 3
 IMAGE_SIZE = 32  # pixels, height and width
@@ -42,25 +41,10 @@ Initialisation = Literal["he", "torch"]
 Normalisation = Literal["channels", "symmetric"]
 
 
-class _Model(BaseModel):
-    """A part of a config: immutable, finite numbers, no unknown fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-def as_before() -> dict[str, Any]:
-    """Marks a field added after schema version 1, for `Field(json_schema_extra=as_before())`.
-
-    Its default must mean what configs without the field meant. The identity leaves it out at that value, so
-    that ids written before it existed stay valid.
-    """
-    return {"added_later": True}
-
-
 # ---- Architecture ----------------------------------------------------------------------------------------
 
 
-class LinearLayer(_Model):
+class LinearLayer(Model):
     """A fully connected layer: linear -> norm -> activation -> dropout."""
 
     width: int = Field(ge=1, le=16384)
@@ -71,7 +55,7 @@ class LinearLayer(_Model):
     """Probability that an output is set to zero in training."""
 
 
-class Pooling(_Model):
+class Pooling(Model):
     """A pooling without padding."""
 
     kind: Literal["max", "average"]
@@ -81,7 +65,7 @@ class Pooling(_Model):
     """Pixels."""
 
 
-class ConvBlock(_Model):
+class ConvBlock(Model):
     """A convolution with what follows it, in the order that `ConvNet.order` says."""
 
     width: int = Field(ge=1, le=4096)
@@ -97,19 +81,18 @@ class ConvBlock(_Model):
     pooling: Pooling | None = None
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Probability that a value is set to zero in training, after everything else of the block."""
-    residual: bool = Field(default=False, exclude_if=operator.not_, json_schema_extra=as_before())
+    residual: bool = later_field(False)
     """Whether a residual pair follows, before the dropout: two 3x3 convolutions with the block's width, norm
-    and activation, whose output is added to their input (He et al., 2016). Left out of the JSON where false,
-    so that other blocks are stored as before it existed."""
+    and activation, whose output is added to their input (He et al., 2016)."""
 
 
-class PlainStem(_Model):
+class PlainStem(Model):
     """No stem: the first block sees the normalised image."""
 
     kind: Literal["plain"] = "plain"
 
 
-class WhitenedStem(_Model):
+class WhitenedStem(Model):
     """A fixed first convolution whose outputs are decorrelated, followed by an activation.
 
     The filters are the eigenvectors of the training images' patches, scaled to unit variance, with both
@@ -129,7 +112,14 @@ class WhitenedStem(_Model):
         return 2 * IMAGE_CHANNELS * self.kernel_size**2
 
 
-class MLP(_Model):
+class _Classifier(Model):
+    """What all architectures have."""
+
+    logit_scale: float = later_field(1.0, gt=0.0, le=10.0)
+    """Factor of the logits; 1/9 in the CIFAR-10 speed records (Jordan, 2024)."""
+
+
+class MLP(_Classifier):
     """A multilayer perceptron on the flattened image."""
 
     kind: Literal["mlp"] = "mlp"
@@ -137,7 +127,7 @@ class MLP(_Model):
     """The hidden layers; the classifier (a linear layer to the 10 classes) comes after them."""
 
 
-class ConvNet(_Model):
+class ConvNet(_Classifier):
     """A convolutional network: stem, blocks, global pooling or flattening, linear head, classifier."""
 
     kind: Literal["convnet"] = "convnet"
@@ -150,6 +140,9 @@ class ConvNet(_Model):
     """How the last feature map is reduced to one value per channel; "none" flattens it."""
     head: tuple[LinearLayer, ...] = Field(default=(), max_length=8)
     """Linear layers between the convolutions and the classifier."""
+    identity_initialisation: bool = later_field(False)
+    """Whether convolutions begin with filters that hand their inputs on, one output channel for each input
+    channel while there are any (Jordan, 2024, section 3.3); the other filters are as drawn."""
 
     @model_validator(mode="after")
     def _fits(self) -> "ConvNet":
@@ -167,13 +160,14 @@ class BlockShape(NamedTuple):
     pooled: tuple[int, int, int]
 
 
-def conv_shapes(network: ConvNet) -> list[BlockShape]:
-    """The output shapes (C, H, W) of each block; with no pooling, `pooled` repeats `convolution`.
+def conv_shapes(network: ConvNet, size: int = IMAGE_SIZE) -> list[BlockShape]:
+    """The output shapes (C, H, W) of each block on images of size x size pixels.
+
+    With no pooling, `pooled` repeats `convolution`.
 
     Raises:
         ValueError: the image becomes smaller than a kernel; the message names the block, counted from 1.
     """
-    size = IMAGE_SIZE
     if isinstance(network.stem, WhitenedStem):
         size = size - network.stem.kernel_size + 1
     shapes = []
@@ -199,7 +193,7 @@ def conv_shapes(network: ConvNet) -> list[BlockShape]:
 # ---- Training recipe -------------------------------------------------------------------------------------
 
 
-class SGD(_Model):
+class SGD(Model):
     """Stochastic gradient descent (`torch.optim.SGD`)."""
 
     kind: Literal["sgd"] = "sgd"
@@ -217,7 +211,7 @@ class SGD(_Model):
         return self
 
 
-class Adam(_Model):
+class Adam(Model):
     """Adam (Kingma and Ba, 2015; `torch.optim.Adam`)."""
 
     kind: Literal["adam"] = "adam"
@@ -229,7 +223,7 @@ class Adam(_Model):
     """L2, added to the gradient; not on norms and biases."""
 
 
-class AdamW(_Model):
+class AdamW(Model):
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019; `torch.optim.AdamW`)."""
 
     kind: Literal["adamw"] = "adamw"
@@ -244,19 +238,19 @@ class AdamW(_Model):
 Optimizer = Annotated[SGD | Adam | AdamW, Field(discriminator="kind")]
 
 
-class Constant(_Model):
+class Constant(Model):
     """The learning rate stays at its peak."""
 
     kind: Literal["constant"] = "constant"
 
 
-class Cosine(_Model):
+class Cosine(Model):
     """From the peak to 0 along half a cosine (Loshchilov and Hutter, 2017), without restarts."""
 
     kind: Literal["cosine"] = "cosine"
 
 
-class OneCycle(_Model):
+class OneCycle(Model):
     """Linearly to the peak, then linearly down (Smith and Topin, 2018)."""
 
     kind: Literal["one_cycle"] = "one_cycle"
@@ -271,18 +265,20 @@ class OneCycle(_Model):
 Schedule = Annotated[Constant | Cosine | OneCycle, Field(discriminator="kind")]
 
 
-class Augmentation(_Model):
+class Augmentation(Model):
     """Random changes of the training images."""
 
-    flip: bool = False
-    """Mirrors an image left to right with probability 1/2."""
+    flip: bool | Literal["alternating"] = False
+    """Mirrors an image left to right with probability 1/2; "alternating" does so in the first epoch, then
+    mirrors each image in every second epoch (Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024,
+    section 3.6)."""
     crop: int = Field(default=0, ge=0, le=16)
     """Pixels by which an image is shifted at most, each way; reflection fills the border."""
     cutout: int = Field(default=0, ge=0, le=IMAGE_SIZE)
     """Pixels, side of the square that the mean colour replaces (DeVries and Taylor, 2017); 0 for none."""
 
 
-class Config(_Model):
+class Config(Model):
     """Everything about a training but its epochs, seed and data."""
 
     architecture: Architecture
@@ -291,7 +287,13 @@ class Config(_Model):
     batch_size: int = Field(ge=1, le=8192)
     """Images per step."""
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    weight_averaging: float = later_field(0.0, ge=0.0, le=1.0)
+    """Share of all steps, the last ones, after which weights enter the average that is validated and stored,
+    each step's the same (Izmailov et al., "Averaging Weights Leads to Wider Optima", 2018); 0 for none."""
     augmentation: Augmentation = Augmentation()
+    progressive_size: int = later_field(IMAGE_SIZE, ge=8, le=IMAGE_SIZE)
+    """Pixels, height and width of the training images in the first half of the epochs (progressive resizing:
+    Howard, fast.ai's DAWNBench entry, 2018; Tan and Le, "EfficientNetV2", 2021); needs global pooling."""
     initialisation: Initialisation = Field(default="he", json_schema_extra=as_before())
     """How weights are drawn: "he" is normal with variance 2 / fan-in, biases 0 (He et al., 2015); "torch" is
     PyTorch's default, uniform with variance 1 / (3 fan-in), also for biases."""
@@ -300,44 +302,21 @@ class Config(_Model):
     standard deviation; "symmetric" maps the values 0 to 255 to -1 to 1."""
 
     @model_validator(mode="after")
-    def _has_batches(self) -> "Config":
-        if self.batch_size < 2 and _norms_single_values(self.architecture):
+    def _can_be_trained(self) -> "Config":
+        network = self.architecture
+        layers = network.head if isinstance(network, ConvNet) else network.layers
+        if self.batch_size < 2 and any(layer.norm == "batch" for layer in layers):
             raise ValueError(
                 "batch norm after a linear layer needs a batch_size of at least 2: one value has no deviation"
             )
+        if self.progressive_size < IMAGE_SIZE:
+            if not isinstance(network, ConvNet) or network.global_pooling == "none":
+                raise ValueError(f"a progressive_size of {self.progressive_size} needs global_pooling")
+            conv_shapes(network, self.progressive_size)
         return self
 
 
-def _norms_single_values(architecture: Architecture) -> bool:
-    layers = architecture.head if isinstance(architecture, ConvNet) else architecture.layers
-    return any(layer.norm == "batch" for layer in layers)
-
-
 # ---- JSON and identity -----------------------------------------------------------------------------------
-
-
-def _identity(value: Any) -> Any:
-    """The config as JSON values, without the fields that `as_before` marks where they have their default."""
-    if isinstance(value, BaseModel):
-        result = {}
-        for name, field in type(value).model_fields.items():
-            item = getattr(value, name)
-            extra = field.json_schema_extra
-            added_later = isinstance(extra, dict) and extra.get("added_later")
-            if added_later and item == field.get_default(call_default_factory=True):
-                continue
-            result[name] = _identity(item)
-        return result
-    if isinstance(value, tuple):
-        return [_identity(item) for item in value]
-    if isinstance(value, float):
-        return value + 0.0  # -0.0 is 0.0
-    return value
-
-
-def canonical_json(config: BaseModel) -> str:
-    """The text that the identity is the hash of: sorted keys, no blanks."""
-    return json.dumps(_identity(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def config_id(config: Config) -> str:
@@ -373,14 +352,3 @@ def config_from_json(stored: dict[str, Any]) -> Config:
         return Config.model_validate(fields)
     except ValidationError as error:
         raise ConfigError(f"a stored config cannot be read: {describe_validation_error(error)}") from error
-
-
-def describe_validation_error(error: ValidationError) -> str:
-    """Pydantic's findings, separated by semicolons: field, rule, value of each."""
-    lines = []
-    for finding in error.errors(include_url=False):
-        place = ".".join(str(part) for part in finding["loc"])
-        message = finding["msg"].removeprefix("Value error, ")
-        value = "" if isinstance(finding["input"], dict | BaseModel) else f" (given: {finding['input']!r})"
-        lines.append(f"{place}: {message}{value}" if place else f"{message}{value}")
-    return "; ".join(lines)

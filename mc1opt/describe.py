@@ -1,6 +1,16 @@
 """A config in one line, for people."""
 
-from mc1opt.config import MLP, SGD, Config, ConvBlock, ConvNet, LinearLayer, OneCycle, WhitenedStem
+from mc1opt.config import (
+    IMAGE_SIZE,
+    MLP,
+    SGD,
+    Config,
+    ConvBlock,
+    ConvNet,
+    LinearLayer,
+    OneCycle,
+    WhitenedStem,
+)
 
 
 def describe_config(config: Config) -> str:
@@ -10,7 +20,9 @@ def describe_config(config: Config) -> str:
     residual pair. The number after an optimizer is its learning rate, the one after one-cycle its warm-up.
     Dropout has the rates of all layers where they differ by more than where it is.
     """
-    return f"{_architecture(config.architecture)} | {_recipe(config)}"
+    scale = config.architecture.logit_scale
+    scaled = "" if scale == 1.0 else f", logits x {scale:.2g}"
+    return f"{_architecture(config.architecture)}{scaled} | {_recipe(config)}"
 
 
 def _architecture(architecture: MLP | ConvNet) -> str:
@@ -32,6 +44,8 @@ def _architecture(architecture: MLP | ConvNet) -> str:
         parts.append(f"global {architecture.global_pooling}")
     if architecture.head:
         parts.append("linear " + _widths(architecture.head))
+    if architecture.identity_initialisation:
+        parts.append("identity init")
     return ", ".join(parts)
 
 
@@ -80,13 +94,17 @@ def _recipe(config: Config) -> str:
     parts.append(f"batch {config.batch_size}")
     if config.label_smoothing > 0.0:
         parts.append(f"smoothing {config.label_smoothing:.2g}")
+    if config.weight_averaging > 0.0:
+        parts.append(f"averaging {config.weight_averaging:.2g}")
     augmentation = config.augmentation
     if augmentation.flip:
-        parts.append("flip")
+        parts.append("flip" if augmentation.flip is True else f"{augmentation.flip} flip")
     if augmentation.crop:
         parts.append(f"crop {augmentation.crop}")
     if augmentation.cutout:
         parts.append(f"cutout {augmentation.cutout}")
+    if config.progressive_size < IMAGE_SIZE:
+        parts.append(f"from {config.progressive_size} pixels")
     if config.normalisation == "symmetric":
         parts.append("pixels -1 to 1")
     if config.initialisation == "torch":

@@ -14,6 +14,11 @@ Each message says what is wrong, with the value; what is allowed; and what to do
 inside a worker is not an error of the program but a result: see `mc1opt.spec.TrainingFailed`.
 """
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class Mc1optError(Exception):
     """The base of all errors that are meant for people; `exit_code` is what the command line ends with."""
@@ -53,3 +58,16 @@ class WorkerError(Mc1optError):
 
 class SearchStoppedError(Mc1optError):
     """A search that ended itself, and why."""
+
+
+def describe_validation_error(error: "ValidationError") -> str:
+    """Pydantic's findings, separated by semicolons: field, rule, value of each."""
+    from pydantic import BaseModel
+
+    lines = []
+    for finding in error.errors(include_url=False):
+        place = ".".join(str(part) for part in finding["loc"])
+        message = finding["msg"].removeprefix("Value error, ")
+        value = "" if isinstance(finding["input"], dict | BaseModel) else f" (given: {finding['input']!r})"
+        lines.append(f"{place}: {message}{value}" if place else f"{message}{value}")
+    return "; ".join(lines)

@@ -1,15 +1,32 @@
-"""Suggestions that search spaces share: residual pairs, optimizers, schedules, augmentation.
+"""Suggestions that search spaces share: residual pairs, optimizers, schedules, augmentation, switches.
 
 Study files import them.
 """
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mc1opt.config import SGD, Adam, AdamW, Augmentation, Constant, ConvBlock, Cosine, OneCycle
+from mc1opt.config import (
+    IMAGE_SIZE,
+    MLP,
+    SGD,
+    Adam,
+    AdamW,
+    Augmentation,
+    Config,
+    Constant,
+    ConvBlock,
+    ConvNet,
+    Cosine,
+    OneCycle,
+    conv_shapes,
+)
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
+
+SMALLEST_SIZE = 16
+"""Pixels: of `progressive_size`."""
 
 
 def suggest_residual(trial: "BaseTrial", blocks: Iterable[ConvBlock]) -> list[ConvBlock]:
@@ -70,3 +87,42 @@ def suggest_augmentation(trial: "BaseTrial") -> Augmentation:
         crop=trial.suggest_int("crop", 0, 4),
         cutout=trial.suggest_int("cutout", 0, 12, step=4),
     )
+
+
+def suggest_switches(trial: "BaseTrial", config: Config) -> Config:
+    """The config with or without further methods, mostly of the CIFAR-10 speed records.
+
+    - `alternating_flip`, where there is a flip, `identity_initialisation` of convolutions, and `logit_scale`:
+      Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024.
+    - `weight_averaging`: Izmailov et al., "Averaging Weights Leads to Wider Optima", 2018.
+    - `progressive_size`, where the network takes smaller images: Tan and Le, "EfficientNetV2", 2021.
+
+    In a copy of `studies/cnn.py`, whose own search space has none:
+
+        return suggest_switches(trial, Config(...))
+    """
+    network, augmentation = config.architecture, config.augmentation
+    switches: dict[str, Any] = {"logit_scale": trial.suggest_float("logit_scale", 0.05, 1.0, log=True)}
+    if isinstance(network, ConvNet):
+        switches["identity_initialisation"] = trial.suggest_categorical(
+            "identity_initialisation", [False, True]
+        )
+    changes: dict[str, Any] = {
+        "architecture": network.model_copy(update=switches),
+        "weight_averaging": trial.suggest_float("weight_averaging", 0.0, 0.5),
+    }
+    if augmentation.flip and trial.suggest_categorical("alternating_flip", [False, True]):
+        changes["augmentation"] = augmentation.model_copy(update={"flip": "alternating"})
+    if _takes_images_of(SMALLEST_SIZE, network):
+        changes["progressive_size"] = trial.suggest_int("progressive_size", SMALLEST_SIZE, IMAGE_SIZE, step=4)
+    return config.model_copy(update=changes)
+
+
+def _takes_images_of(size: int, network: MLP | ConvNet) -> bool:
+    if not isinstance(network, ConvNet) or network.global_pooling == "none":
+        return False
+    try:
+        conv_shapes(network, size)
+    except ValueError:
+        return False
+    return True

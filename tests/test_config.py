@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 import mc1opt.config as config_module
 from mc1opt.config import (
@@ -26,15 +26,13 @@ from mc1opt.config import (
     PlainStem,
     Pooling,
     WhitenedStem,
-    as_before,
-    canonical_json,
     config_from_json,
     config_id,
     config_to_json,
     conv_shapes,
-    describe_validation_error,
 )
-from mc1opt.errors import ConfigError
+from mc1opt.errors import ConfigError, describe_validation_error
+from mc1opt.fields import canonical_json
 
 # Written by schema version 1. Never edit it: studies hold such configs under such ids.
 FIXTURE_V1 = json.loads((Path(__file__).parent / "fixtures" / "config_v1.json").read_text())
@@ -150,6 +148,9 @@ CHANGES: list[tuple[Config, tuple[str | int, ...], Any]] = [
     (CONVNET, ("architecture", "order"), "norm_activation_pool"),
     (CONVNET, ("architecture", "global_pooling"), "max"),
     (CONVNET, ("architecture", "head"), ()),
+    (CONVNET, ("architecture", "logit_scale"), 0.5),
+    (SMALL, ("architecture", "logit_scale"), 0.5),
+    (CONVNET, ("architecture", "identity_initialisation"), True),
     (SMALL, ("optimizer",), ADAM.optimizer),
     (CONVNET, ("optimizer", "learning_rate"), 0.051),
     (CONVNET, ("optimizer", "momentum"), 0.95),
@@ -173,8 +174,11 @@ CHANGES: list[tuple[Config, tuple[str | int, ...], Any]] = [
     (CONVNET, ("schedule", "end"), 0.0),
     (CONVNET, ("batch_size",), 65),
     (CONVNET, ("label_smoothing",), 0.0),
+    (SMALL, ("weight_averaging",), 0.5),
+    (CONVNET, ("progressive_size",), 24),
     (SMALL, ("augmentation",), Augmentation(flip=True)),
     (CONVNET, ("augmentation", "flip"), False),
+    (CONVNET, ("augmentation", "flip"), "alternating"),
     (CONVNET, ("augmentation", "crop"), 2),
     (CONVNET, ("augmentation", "cutout"), 0),
     (SMALL, ("initialisation",), "torch"),
@@ -243,52 +247,18 @@ def test_canonical_json_is_sorted_and_has_no_blanks():
     assert text == json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"))
 
 
-class EarlierPart(BaseModel):
-    width: int = 1
+LATER = {
+    ConvBlock(width=4): {"residual": True},
+    ADAMW.architecture: {"identity_initialisation": True, "logit_scale": 0.5},
+    CONVNET: {"weight_averaging": 0.5, "progressive_size": 24},
+}
 
 
-class LaterPart(EarlierPart):
-    groups: int = Field(default=1, json_schema_extra=as_before())
-    tags: list[str] = Field(default_factory=list, json_schema_extra=as_before())
-
-
-class Earlier(BaseModel):
-    parts: tuple[EarlierPart, ...] = (EarlierPart(),)
-
-
-class Later(BaseModel):
-    parts: tuple[LaterPart, ...] = (LaterPart(),)
-    extra: LaterPart | None = Field(default=None, json_schema_extra=as_before())
-
-
-def test_a_later_field_at_its_default_leaves_the_identity_as_it_was():
-    assert canonical_json(Later()) == canonical_json(Earlier())
-
-
-@pytest.mark.parametrize(
-    "later",
-    [
-        Later(extra=LaterPart()),
-        Later(parts=(LaterPart(groups=2),)),
-        Later(parts=(LaterPart(tags=["new"]),)),
-    ],
-)
-def test_a_later_field_at_another_value_changes_the_identity(later):
-    assert canonical_json(later) != canonical_json(Earlier())
-
-
-def test_a_block_without_a_residual_pair_is_stored_as_before_there_were_any() -> None:
-    block = ConvBlock(width=4)
-    assert block.model_dump(mode="json").keys() == ConvBlock.model_fields.keys() - {"residual"}
-    with_pair = block.model_copy(update={"residual": True})
-    assert ConvBlock.model_validate_json(with_pair.model_dump_json()) == with_pair
-
-
-def test_a_field_that_is_not_marked_is_part_of_the_identity_at_its_default():
-    class Unmarked(EarlierPart):
-        groups: int = 1
-
-    assert canonical_json(Unmarked()) != canonical_json(EarlierPart())
+@pytest.mark.parametrize(("part", "fields"), LATER.items(), ids=[type(part).__name__ for part in LATER])
+def test_a_later_field_is_left_out_of_the_json_at_its_default(part: BaseModel, fields: dict) -> None:
+    assert part.model_dump(mode="json").keys() == type(part).model_fields.keys() - fields.keys()
+    later = part.model_copy(update=fields)
+    assert type(part).model_validate_json(later.model_dump_json()) == later
 
 
 # ---- Schema versions -------------------------------------------------------------------------------------
@@ -380,6 +350,20 @@ def test_batch_norm_needs_two_images_a_batch():
     )
     pixels = ConvNet(blocks=(ConvBlock(width=8, kernel_size=3, norm="batch"),))
     assert Config(architecture=pixels, optimizer=SGD(learning_rate=0.1), batch_size=1)
+
+
+@pytest.mark.parametrize("config", [SMALL, ADAMW], ids=["mlp", "flattened"])
+def test_smaller_images_need_global_pooling(config):
+    with pytest.raises(ValidationError, match=r"progressive_size.*16.*global_pooling"):
+        changed(config, ("progressive_size",), 16)
+
+
+def test_smaller_images_must_be_large_enough_for_all_blocks():
+    blocks = (ConvBlock(width=4, kernel_size=11),) * 2
+    config = changed(CONVNET, ("architecture", "blocks"), blocks)
+    assert changed(config, ("progressive_size",), 24)
+    with pytest.raises(ValidationError, match=r"block 2.* 11 "):
+        changed(config, ("progressive_size",), 20)
 
 
 @ALL

@@ -7,7 +7,7 @@ import optuna
 import pytest
 from optuna.trial import FixedTrial
 
-from mc1opt.config import MLP, SGD, Config, ConvBlock, ConvNet, LinearLayer, Pooling
+from mc1opt.config import MLP, SGD, Augmentation, Config, ConvBlock, ConvNet, LinearLayer, Pooling
 from mc1opt.describe import describe_config
 from mc1opt.presets import PRESETS
 from mc1opt.search.definition import load_definition
@@ -143,6 +143,20 @@ def test_a_residual_pair_is_named_after_its_width() -> None:
     network = ConvNet(blocks=(ConvBlock(width=8, pooling=Pooling(kind="max"), residual=True),))
     config = Config(architecture=network, optimizer=SGD(learning_rate=0.1), batch_size=10)
     assert describe_config(config).startswith("conv 8mr, 3x3 ")
+
+
+def test_switches_are_named() -> None:
+    network = ConvNet(blocks=(ConvBlock(width=4),), global_pooling="max")
+    config = Config(architecture=network, optimizer=SGD(learning_rate=0.1), batch_size=10)
+    network = network.model_copy(update={"identity_initialisation": True, "logit_scale": 1 / 9})
+    switched = {"architecture": network, "augmentation": Augmentation(flip="alternating")}
+    switched |= {"weight_averaging": 0.3, "progressive_size": 24}
+    before, after = (describe_config(each) for each in (config, config.model_copy(update=switched)))
+    network_before, recipe_before = before.split(" | ")
+    assert after == (
+        f"{network_before}, identity init, logits x 0.11 | {recipe_before}, averaging 0.3, alternating flip, "
+        "from 24 pixels"
+    )
 
 
 def test_the_stride_of_a_convolution_is_named() -> None:

@@ -3,7 +3,7 @@
 from optuna.trial import FixedTrial
 
 from mc1opt import suggest
-from mc1opt.config import SGD, AdamW, Augmentation, ConvBlock, OneCycle
+from mc1opt.config import MLP, SGD, AdamW, Augmentation, Config, ConvBlock, ConvNet, OneCycle
 
 
 def test_only_the_parameters_of_the_chosen_kind_are_asked_for() -> None:
@@ -31,3 +31,25 @@ def test_schedule_and_augmentation_are_what_was_suggested() -> None:
     assert suggest.suggest_schedule(cycle) == OneCycle(warmup=0.2)
     augmentation = suggest.suggest_augmentation(FixedTrial({"flip": True, "crop": 2, "cutout": 8}))
     assert augmentation == Augmentation(flip=True, crop=2, cutout=8)
+
+
+def test_switches_are_those_that_were_suggested_and_that_the_config_can_have() -> None:
+    network = ConvNet(blocks=(ConvBlock(width=4),), global_pooling="max")
+    sgd = SGD(learning_rate=0.1)
+    config = Config(architecture=network, optimizer=sgd, batch_size=10, augmentation=Augmentation(flip=True))
+    mlp = Config(architecture=MLP(layers=()), optimizer=sgd, batch_size=10)
+    off = {"logit_scale": 1.0, "weight_averaging": 0.0}
+    assert suggest.suggest_switches(FixedTrial(off), mlp) == mlp
+    off |= {"identity_initialisation": False, "alternating_flip": False}
+    shrinking = network.model_copy(update={"blocks": (ConvBlock(width=4, kernel_size=11),) * 2})
+    for other in (shrinking, network.model_copy(update={"global_pooling": "none"})):
+        without = config.model_copy(update={"architecture": other})
+        assert suggest.suggest_switches(FixedTrial(off), without) == without
+    assert suggest.suggest_switches(FixedTrial({**off, "progressive_size": 32}), config) == config
+    on = {"logit_scale": 0.1, "weight_averaging": 0.3, "progressive_size": 24}
+    on |= {"identity_initialisation": True, "alternating_flip": True}
+    switched = suggest.suggest_switches(FixedTrial(on), config)
+    assert (switched.weight_averaging, switched.progressive_size) == (0.3, 24)
+    assert switched.augmentation == Augmentation(flip="alternating")
+    later = {"logit_scale": 0.1, "identity_initialisation": True}
+    assert switched.architecture == network.model_copy(update=later)

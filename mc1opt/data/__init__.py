@@ -11,5 +11,5 @@ libraries     checks that torch and torchvision were built for each other
 splits        the stratified split into training and validation images, and folds
 test_log      records each time the test images are opened
 images        arrays to tensors; the one function that opens the test images
-augment       flip, crop and cutout on whole batches
+augment       flip, crop, cutout and smaller images on whole batches
 """

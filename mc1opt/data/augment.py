@@ -1,4 +1,4 @@
-"""Flip, crop and cutout on whole batches of uint8 images, on their device.
+"""Flip, crop, cutout and smaller images on whole batches of uint8 images, on their device.
 
 Flip and crop only choose which pixel goes where, so both are one gather of the batch from the data set, whose
 result is already in channels_last memory. All random draws come from a CPU generator: they are the same on
@@ -6,6 +6,7 @@ every device.
 """
 
 import torch
+import torch.nn.functional as F
 
 from mc1opt.config import Augmentation
 
@@ -16,6 +17,7 @@ def augment_batch(
     augmentation: Augmentation,
     generator: torch.Generator,
     fill: torch.Tensor,
+    flips: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """A batch of the images with these indices, augmented at random.
 
@@ -25,6 +27,7 @@ def augment_batch(
         augmentation: what to apply.
         generator: on the CPU.
         fill: colour of the cutout, uint8, 3.
+        flips: which of all images an alternating flip mirrors, bool on the CPU, N; see `alternating_flips`.
 
     Returns:
         uint8, B x 3 x H x W, in channels_last memory.
@@ -36,15 +39,44 @@ def augment_batch(
     shifts = torch.zeros(count, 2, dtype=torch.int64)
     if augmentation.crop:
         shifts = torch.randint(-augmentation.crop, augmentation.crop + 1, (count, 2), generator=generator)
-    flips = torch.zeros(count, dtype=torch.bool)
-    if augmentation.flip:
-        flips = torch.rand(count, generator=generator) < 0.5
-    batch = flip_and_crop(images_NCHW, indices.to(device), shifts.to(device), flips.to(device))
+    flipped = torch.zeros(count, dtype=torch.bool)
+    if flips is not None:
+        flipped = flips[indices]
+    elif augmentation.flip:
+        flipped = torch.rand(count, generator=generator) < 0.5
+    batch = flip_and_crop(images_NCHW, indices.to(device), shifts.to(device), flipped.to(device))
     if augmentation.cutout:
         limits = torch.tensor([height, width])
         centres = (torch.rand(count, 2, generator=generator) * limits).long()
         batch = cut_out(batch, centres.to(device), augmentation.cutout, fill.to(device))
     return batch
+
+
+def alternating_flips(count: int, seed: int, epoch: int) -> torch.Tensor:
+    """Which images an epoch flips: in the first at random, then all the others, then again the first ones.
+
+    From Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024, section 3.6.
+
+    Args:
+        count: of images.
+        seed: of the training's first flips.
+        epoch: counted from 0.
+
+    Returns:
+        bool on the CPU, `count` values.
+    """
+    first = torch.rand(count, generator=torch.Generator().manual_seed(seed)) < 0.5
+    return first ^ (epoch % 2 == 1)
+
+
+def shrink(batch_NCHW: torch.Tensor, size: int) -> torch.Tensor:  # noqa: N803  (shape suffix)
+    """Images of size x size pixels by bilinear interpolation with antialiasing, float32.
+
+    Args:
+        batch_NCHW: B x C x H x W, uint8.
+        size: pixels.
+    """
+    return F.interpolate(batch_NCHW.float(), (size, size), mode="bilinear", antialias=True)
 
 
 def flip_and_crop(

@@ -51,23 +51,30 @@ def training_script(source: ExportSource, data: DataSet, file_name: str) -> str:
         "BFLOAT16": _bfloat16_devices(source),
     }
     for part in (config, config.optimizer, config.schedule, config.augmentation):
-        values |= {name.upper(): repr(value) for name, value in part}
+        values |= {name.upper(): _literal(value) for name, value in part}
     # The functions that the template calls, and those that take their place.
     functions = {
         "sgd": config.optimizer.kind,
         "one_cycle": config.schedule.kind,
         "channels": config.normalisation,
+        "random_flips": f"{'alternating' if config.augmentation.flip == 'alternating' else 'random'}_flips",
         "load_cifar10": "load_cifar10" if _own_images(source) is None else "load_arrays",
     }
     body = _with_layers(body, config)
+    if config.progressive_size == IMAGE_SIZE:
+        body = body.replace("            batch = shrink(batch, epoch)\n", "")
+    if not config.weight_averaging:
+        body = re.sub(r"^ +(averaged = |update_average\().*\n", "", body, flags=re.MULTILINE)
+        body = re.sub(r"\baveraged\b", "network", body)
     for name, function in functions.items():
         body = re.sub(rf"(?<!def )\b{name}\(", f"{function}(", body)
     body = _without_unused(body)
     lines = [
         _set(line, values) for line in constants.splitlines() if re.search(rf"\b{line.split()[0]}\b", body)
     ]
-    if "math." not in body:
-        imports = imports.replace("import math\n", "")
+    for module in ("copy", "math"):
+        if f"{module}." not in body:
+            imports = imports.replace(f"import {module}\n", "")
     return "\n\n".join([_header(source, file_name), imports, "\n".join(lines), "\n" + body])
 
 
@@ -151,6 +158,11 @@ def _without_unused(body: str) -> str:
     return body
 
 
+def _literal(value: object) -> str:
+    """As Python's formatters write it: texts in double quotes."""
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
 def _set(line: str, values: dict[str, str]) -> str:
     """A line "NAME = value  # comment" with another value."""
     name, _, rest = line.partition(" = ")
@@ -172,6 +184,8 @@ def _with_layers(body: str, config: Config) -> str:
     after = after[after.index("    )\n") :]
     if config.initialisation == "torch":
         after = after.replace("    initialise(network)\n", "")
+    if not (isinstance(architecture, ConvNet) and architecture.identity_initialisation):
+        after = after.replace("    make_identity(network)\n", "")
     return before + first + "".join(f"        {line}\n" for line in lines) + after
 
 
@@ -201,4 +215,5 @@ def _layer(layer: Layer) -> str:
     if layer.kind == "FixedConvolution":
         return f"FixedConvolution(whitening_filters(normalise(images), {layer.arguments[-1]})),"
     options = [f"{name}={value!r}" for name, value in layer.options.items()]
-    return f"nn.{layer.kind}({', '.join([*map(repr, layer.arguments), *options])}),"
+    module = "" if layer.kind == "Scale" else "nn."
+    return f"{module}{layer.kind}({', '.join([*map(repr, layer.arguments), *options])}),"

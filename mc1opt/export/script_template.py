@@ -6,6 +6,7 @@ does not import it: it needs torch. Lines are at most 88 wide, as in most people
 """
 
 import argparse
+import copy
 import hashlib
 import math
 import time
@@ -30,7 +31,9 @@ BETA1 = 0.9
 BETA2 = 0.999
 WEIGHT_DECAY = 0.0005  # not on norms and biases
 LABEL_SMOOTHING = 0.1
+WEIGHT_AVERAGING = 0.5  # share of all steps, the last ones
 FLIP = True
+PROGRESSIVE_SIZE = 24  # pixels, in the first half of the epochs
 CROP = 2  # pixels of shift each way
 CUTOUT = 0  # pixels, side of the square
 SPLIT_SEED = 20230504  # decides which images validate
@@ -79,7 +82,19 @@ def reflect(positions):
     return 31 - (31 - positions.abs()).abs()
 
 
-def augment(images, chosen, generator, fill):
+def random_flips(_images, chosen, generator, _epoch):
+    """Which of the chosen images are flipped: each with probability 1/2."""
+    return torch.rand(len(chosen), generator=generator) < 0.5
+
+
+def alternating_flips(images, chosen, _generator, epoch):
+    """At random in the first epoch, then each in every second one (Jordan, 2024)."""
+    generator = torch.Generator().manual_seed(seed_of(SEED, "flip"))
+    first = torch.rand(len(images), generator=generator) < 0.5
+    return first[chosen] ^ (epoch % 2 == 1)
+
+
+def augment(images, chosen, generator, fill, epoch):
     """A batch, randomly shifted, flipped and cut out; `fill` colours the square."""
     count = len(chosen)
     rows = columns = torch.arange(32).expand(count, 32)
@@ -87,7 +102,7 @@ def augment(images, chosen, generator, fill):
         shifts = torch.randint(-CROP, CROP + 1, (count, 2), generator=generator)
         rows, columns = reflect(rows + shifts[:, :1]), reflect(columns + shifts[:, 1:])
     if FLIP:
-        flips = torch.rand(count, generator=generator) < 0.5
+        flips = random_flips(images, chosen, generator, epoch)
         columns = torch.where(flips[:, None], columns.flip(1), columns)
     rows, columns = rows.to(images.device), columns.to(images.device)
     chosen = chosen.to(images.device)
@@ -99,6 +114,14 @@ def augment(images, chosen, generator, fill):
         square = inside[:, 0, :, None] & inside[:, 1, None, :]
         batch = torch.where(square[..., None], fill, batch)
     return batch.permute(0, 3, 1, 2)
+
+
+def shrink(batch, epoch):
+    """Smaller images in the first half of the epochs (Tan and Le, 2021)."""
+    if 2 * (epoch + 1) > EPOCHS:
+        return batch
+    size = (PROGRESSIVE_SIZE, PROGRESSIVE_SIZE)
+    return F.interpolate(batch.float(), size, mode="bilinear", antialias=True)
 
 
 def channels(images):
@@ -164,6 +187,18 @@ class Residual(nn.Sequential):
         return images + super().forward(images)
 
 
+class Scale(nn.Module):
+    """Multiplies by a constant."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, values):
+        """The products."""
+        return values * self.factor
+
+
 def initialise(network):
     """He et al. (2015): normal with variance 2 / fan-in; biases are 0."""
     for layer in network.modules():
@@ -171,6 +206,13 @@ def initialise(network):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def make_identity(network):
+    """The first filters of convolutions hand their inputs on (Jordan, 2024)."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.dirac_(layer.weight.detach()[: layer.in_channels])
 
 
 def build_network(images):
@@ -202,6 +244,7 @@ def build_network(images):
         nn.Linear(7200, 10),
     )
     initialise(network)
+    make_identity(network)
     return network
 
 
@@ -254,6 +297,16 @@ def constant(_step, _steps):
     return 1.0
 
 
+@torch.no_grad()
+def update_average(averaged, network, step, steps):
+    """The mean of the weights after the last steps (Izmailov et al., 2018)."""
+    number = max(0, step - math.ceil(steps * (1.0 - WEIGHT_AVERAGING)))
+    values = network.state_dict()
+    for name, mean in averaged.state_dict().items():
+        if mean.is_floating_point():
+            mean.lerp_(values[name], 1 / (number + 1))
+
+
 @torch.inference_mode()
 def accuracy(network, images, labels):
     """The share of images whose greatest logit is that of their label."""
@@ -271,6 +324,7 @@ def train(images, labels, device, validation=None):
     torch.manual_seed(seed_of(SEED, "initialisation"))
     network = build_network(images[:5000].permute(0, 3, 1, 2).float())
     network = network.to(device, memory_format=torch.channels_last)
+    averaged = copy.deepcopy(network)
     optimizer = sgd(parameter_groups(network))
     images, labels = images.to(device), labels.to(device)
     batch_size = min(BATCH_SIZE, len(images))
@@ -290,7 +344,8 @@ def train(images, labels, device, validation=None):
             for group in optimizer.param_groups:
                 group["lr"] = LEARNING_RATE * share
             chosen = order[step * batch_size : (step + 1) * batch_size]
-            batch = augment(images, chosen, generator, fill)
+            batch = augment(images, chosen, generator, fill, epoch)
+            batch = shrink(batch, epoch)
             with precision:
                 logits = network(batch)
                 target = labels[chosen.to(device)]
@@ -298,13 +353,14 @@ def train(images, labels, device, validation=None):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            update_average(averaged, network, epoch * steps + step, EPOCHS * steps)
             total += loss.detach()
         line = f"epoch {epoch + 1:>3}  loss {total.item() / steps:.6f}"
         if validation is not None:
             with precision:
-                line += f"  validation {accuracy(network, *validation):.4f}"
+                line += f"  validation {accuracy(averaged, *validation):.4f}"
         print(f"{line}  {time.perf_counter() - started:.1f} s", flush=True)
-    return network
+    return averaged
 
 
 def main():

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, NonNegativeInt, ValidationError, field_validator
 
-from mc1opt.config import CLASS_NAMES, Config, describe_validation_error
+from mc1opt.config import CLASS_NAMES, Config
 from mc1opt.data.test_log import OPENINGS, past_openings
-from mc1opt.errors import ModelError, StorageError
+from mc1opt.errors import ModelError, StorageError, describe_validation_error
 from mc1opt.files import append_line, read_lines
 from mc1opt.measurement.plan import Job
 from mc1opt.measurement.store import StoredTraining

@@ -10,8 +10,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mc1opt.config import config_id, describe_validation_error
-from mc1opt.errors import StorageError
+from mc1opt.config import config_id
+from mc1opt.errors import StorageError, describe_validation_error
 from mc1opt.files import append_line, read_lines, remove_checkpoint
 from mc1opt.spec import Device, EpochResult, FailureKind, Fidelity, Fold, Precision, Training
 from mc1opt.training.model_folder import file_sha256

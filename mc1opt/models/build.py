@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mc1opt.config import IMAGE_CHANNELS, IMAGE_SIZE, MLP, ConvNet, Initialisation
+from mc1opt.config import IMAGE_CHANNELS, MLP, ConvNet, Initialisation
 from mc1opt.models.layers import walk
 
 
@@ -37,11 +37,12 @@ class Normalisation(nn.Module):
     def forward(self, images_NCHW: Tensor) -> Tensor:  # noqa: N803  (a shape suffix)
         """The normalised images in the buffers' type; the input is uint8 or float with values 0 to 255."""
         values = images_NCHW.to(self.mean.dtype, memory_format=self.memory_format)
-        return (values - self._image_of(self.mean)) / self._image_of(self.std)
+        size = values.shape[2:]
+        return (values - self._image_of(self.mean, size)) / self._image_of(self.std, size)
 
-    def _image_of(self, values: Tensor) -> Tensor:
+    def _image_of(self, values: Tensor, size: torch.Size) -> Tensor:
         """An image of one colour: broadcast along the batch in memory order, unlike three values."""
-        image = values.view(1, -1, 1, 1).expand(1, IMAGE_CHANNELS, IMAGE_SIZE, IMAGE_SIZE)
+        image = values.view(1, -1, 1, 1).expand(1, IMAGE_CHANNELS, *size)
         return image.contiguous(memory_format=self.memory_format)
 
 
@@ -75,7 +76,27 @@ class Residual(nn.Sequential):
         return images_NCHW + output
 
 
-OWN_KINDS: dict[str, type[nn.Module]] = {"FixedConvolution": FixedConvolution, "Residual": Residual}
+class Scale(nn.Module):
+    """Multiplies by a constant."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, values: Tensor) -> Tensor:
+        """The products, in the shape of the values."""
+        return values * self.factor
+
+    def extra_repr(self) -> str:
+        """What `print(model)` shows."""
+        return str(self.factor)
+
+
+OWN_KINDS: dict[str, type[nn.Module]] = {
+    "FixedConvolution": FixedConvolution,
+    "Residual": Residual,
+    "Scale": Scale,
+}
 """Classes of layers that `torch.nn` does not have."""
 
 
@@ -109,6 +130,17 @@ def initialise(network: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def make_identity(network: nn.Module) -> None:
+    """Makes the first filters of each convolution the identity, as many as it has input channels, or outputs.
+
+    A pixel of 1 in the middle of the input channel with the filter's own number (`torch.nn.init.dirac_`), as
+    in Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024, section 3.3. Biases stay.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.dirac_(module.weight.detach()[: module.in_channels])
 
 
 def build_model(
@@ -147,6 +179,8 @@ def build_model(
         _set_whitening(network, whitening)
     if initialisation == "he":
         initialise(network)
+    if isinstance(architecture, ConvNet) and architecture.identity_initialisation:
+        make_identity(network)
     # Of the tensors only those with four dimensions have a memory format to change.
     return network.to(memory_format=memory_format) if convolutional else network
 

@@ -27,6 +27,6 @@ def cost(architecture: MLP | ConvNet) -> Cost:
 
 
 def layers(architecture: MLP | ConvNet) -> list[Layer]:
-    """The layers but for activations, flattening and additions, which cost no parameters and no MACs."""
-    unlisted = {*ACTIVATIONS.values(), "Flatten", "Residual"}
+    """The layers but for activations, flattening, sums and scales, which cost no parameters and no MACs."""
+    unlisted = {*ACTIVATIONS.values(), "Flatten", "Residual", "Scale"}
     return [layer for layer in walk(architecture) if layer.kind not in unlisted]

@@ -68,6 +68,8 @@ def walk(architecture: MLP | ConvNet) -> Iterator[Layer]:
         yield from _linear_layer(f"{stack}.{number}", inputs, layer)
         inputs = layer.width
     yield _linear("classifier", inputs, CLASSES)
+    if architecture.logit_scale != 1.0:
+        yield Layer("scale", "Scale", (CLASSES,), (architecture.logit_scale,))
 
 
 def _convolutions(network: ConvNet) -> Generator[Layer, None, Shape]:

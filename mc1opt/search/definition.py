@@ -32,8 +32,8 @@ from optuna import TrialPruned
 from optuna.trial import BaseTrial
 from pydantic import ValidationError
 
-from mc1opt.config import Config, describe_validation_error
-from mc1opt.errors import StudyFileError
+from mc1opt.config import Config
+from mc1opt.errors import StudyFileError, describe_validation_error
 from mc1opt.paths import user_path
 from mc1opt.search.json_values import ALLOWED_VALUES, as_python, as_stored, suggesting_as_stored
 from mc1opt.spec import Fidelity

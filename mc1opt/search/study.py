@@ -12,12 +12,12 @@ import optuna
 from optuna.exceptions import DuplicatedStudyError
 from optuna.trial import FixedTrial
 
-from mc1opt.config import canonical_json
 from mc1opt.database import records
 from mc1opt.database.identity import keep_folder, name_folder
 from mc1opt.database.location import sqlite_path, storage_option
 from mc1opt.database.storage import StudyStorage
 from mc1opt.errors import StudyFileError, UsageError
+from mc1opt.fields import canonical_json
 from mc1opt.program import program
 from mc1opt.search.definition import StudyDefinition
 from mc1opt.search.sampling import make_pruner, make_sampler

@@ -1,7 +1,7 @@
 """The training loop, and trained networks on disk.
 
 loop          PyTorch's training loop: takes a training, yields one result per epoch
-optim         optimizers and learning rate schedules
+optim         optimizers, learning rate schedules, averaged weights
 accuracy      accuracy and confusion matrix of a network on images
 checkpoint    writes checkpoints and weights, and resumes from them
 model_folder  writes, checks and loads a model in a folder

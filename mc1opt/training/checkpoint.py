@@ -32,6 +32,7 @@ CHECKPOINT_FORMAT = 1
 _BELONGS_TO = "training"
 _RESULTS = "results"
 _WEIGHTS = "model."
+_AVERAGED = "averaged."
 _OPTIMIZER = "optimizer."
 _CURVE: TypeAdapter[list[EpochResult]] = TypeAdapter(list[EpochResult])
 
@@ -72,16 +73,32 @@ def load_weights(model: nn.Module, path: Path) -> None:
 # ---- State of a network and its optimizer ----------------------------------------------------------------
 
 
-def state_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
-    """Weights, buffers and optimizer state by name: the tensors themselves, not copies."""
-    state = {f"{_WEIGHTS}{name}": tensor for name, tensor in model.state_dict().items()}
+def state_of(model: nn.Module, optimizer: torch.optim.Optimizer, averaged: nn.Module | None = None) -> State:
+    """Weights, buffers and optimizer state by name: the tensors themselves, not copies.
+
+    Includes the averaged network unless it is the model itself.
+    """
+    state = _weights(model, averaged)
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             state[f"{_OPTIMIZER}{key}.{name}"] = value
     return state
 
 
-def set_state(model: nn.Module, optimizer: torch.optim.Optimizer, keys: Sequence[str], state: State) -> None:
+def _weights(model: nn.Module, averaged: nn.Module | None) -> State:
+    state = {f"{_WEIGHTS}{name}": tensor for name, tensor in model.state_dict().items()}
+    if averaged is not None and averaged is not model:
+        state |= {f"{_AVERAGED}{name}": tensor for name, tensor in averaged.state_dict().items()}
+    return state
+
+
+def set_state(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    keys: Sequence[str],
+    state: State,
+    averaged: nn.Module | None = None,
+) -> None:
     """Copies a state, as from `state_of` for the same config, into a network and its optimizer.
 
     Args:
@@ -89,13 +106,14 @@ def set_state(model: nn.Module, optimizer: torch.optim.Optimizer, keys: Sequence
         optimizer: of that model.
         keys: state that the optimizer keeps for each parameter, e.g. "momentum_buffer".
         state: what to copy.
+        averaged: the averaged network, if there is one.
 
     Raises:
         ValueError: names, shapes or types do not match the network; nothing has changed then.
     """
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    weights = model.state_dict()
-    expected = {f"{_WEIGHTS}{name}": _kind(tensor) for name, tensor in weights.items()}
+    weights = _weights(model, averaged)
+    expected = {name: _kind(tensor) for name, tensor in weights.items()}
     for name, parameter in trainable.items():
         for key in keys:
             # The number of steps, a float32 scalar, is the only state not shaped like its parameter.
@@ -108,7 +126,7 @@ def set_state(model: nn.Module, optimizer: torch.optim.Optimizer, keys: Sequence
         raise ValueError(f"its tensors do not match this network: {first}, for one")
     with torch.no_grad():
         for name, tensor in weights.items():
-            tensor.copy_(state[f"{_WEIGHTS}{name}"])
+            tensor.copy_(state[name])
     names_of = {parameter: name for name, parameter in trainable.items()}
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     by_index = {

@@ -3,6 +3,7 @@
 It does not know trials: searches, presets and retrainings all call `train`.
 """
 
+import copy
 import functools
 import json
 import logging
@@ -15,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mc1opt.config import IMAGE_CHANNELS, ConvNet, WhitenedStem, config_to_json
-from mc1opt.data.augment import augment_batch
+from mc1opt.config import IMAGE_CHANNELS, IMAGE_SIZE, ConvNet, WhitenedStem, config_to_json
+from mc1opt.data.augment import alternating_flips, augment_batch, shrink
 from mc1opt.data.images import ImageSplit, open_training_images
 from mc1opt.models.build import build_model
 from mc1opt.models.whitening import whitening_filters
@@ -37,6 +38,7 @@ from mc1opt.training.optim import (
     learning_rate_factor,
     optimizer_state_keys,
     set_learning_rate,
+    update_average,
 )
 
 logger = logging.getLogger(__name__)
@@ -71,6 +73,8 @@ class Trainer:
         )
         torch.manual_seed(derive_seed(training.seed, "initialisation"))
         self.model = new_model(training, self.images).to(self.device).to(memory_format=torch.channels_last)
+        # What is validated and stored.
+        self.averaged = copy.deepcopy(self.model) if config.weight_averaging else self.model
         self.optimizer = build_optimizer(self.model, config.optimizer)
         self.batch_size = min(config.batch_size, training.fidelity.train_images)
         # The last, smaller batch is dropped (other images in every epoch): a single image has no batch
@@ -89,15 +93,24 @@ class Trainer:
         torch.manual_seed(seed)  # dropout
         generator = torch.Generator().manual_seed(seed)  # order and augmentation, on the CPU for every device
         config = self.training.config
-        order = torch.randperm(self.training.fidelity.train_images, generator=generator)
+        images = self.training.fidelity.train_images
+        order = torch.randperm(images, generator=generator)
+        flips = None
+        if config.augmentation.flip == "alternating":
+            flips = alternating_flips(images, derive_seed(self.training.seed, "flip"), epoch)
+        first_half = 2 * (epoch + 1) <= self.training.fidelity.epochs
+        size = config.progressive_size if first_half else IMAGE_SIZE
         total_steps = self.steps_an_epoch * self.training.fidelity.epochs
         loss_sum = torch.zeros((), device=self.device)
         self.model.train()
         for step in range(self.steps_an_epoch):
             batch = order[step * self.batch_size : (step + 1) * self.batch_size]
-            factor = learning_rate_factor(config.schedule, epoch * self.steps_an_epoch + step, total_steps)
+            number = epoch * self.steps_an_epoch + step
+            factor = learning_rate_factor(config.schedule, number, total_steps)
             set_learning_rate(self.optimizer, config.optimizer.learning_rate * factor)
-            loss_sum += self._step(batch, generator)
+            loss_sum += self._step(batch, generator, flips, size)
+            if config.weight_averaging:
+                update_average(self.averaged, self.model, config.weight_averaging, number, total_steps)
         loss = loss_sum.item() / self.steps_an_epoch
         if not math.isfinite(loss):
             raise TrainingFailed("diverged", f"the training loss of epoch {epoch} is {loss}")
@@ -110,7 +123,7 @@ class Trainer:
 
     def state(self) -> State:
         """Everything that the next epoch depends on but its number: the tensors themselves, not copies."""
-        return state_of(self.model, self.optimizer)
+        return state_of(self.model, self.optimizer, self.averaged)
 
     def set_state(self, state: State) -> None:
         """Restores a state.
@@ -119,13 +132,13 @@ class Trainer:
             ValueError: it belongs to another network; nothing has changed then.
         """
         keys = optimizer_state_keys(self.training.config.optimizer)
-        set_state(self.model, self.optimizer, keys, state)
+        set_state(self.model, self.optimizer, keys, state, self.averaged)
 
     def _validate(self, epoch: int) -> float | None:
         """The validation accuracy; None if there are no validation images."""
         if not len(self.images.validation_images):
             # Losses are measured before each step: nothing else would notice what the last step did.
-            tensors = (tensor for tensor in self.model.state_dict().values() if tensor.is_floating_point())
+            tensors = (tensor for tensor in self.averaged.state_dict().values() if tensor.is_floating_point())
             if not torch.stack([tensor.isfinite().all() for tensor in tensors]).all():
                 raise TrainingFailed("diverged", f"the weights are not finite after epoch {epoch}")
             return None
@@ -134,7 +147,7 @@ class Trainer:
         count = None if last or not self.training.unused_images else self.training.data.validation_images
         with self.autocast():
             value = accuracy(
-                self.model,
+                self.averaged,
                 self.images.validation_images[:count],
                 self.images.validation_labels[:count],
                 batch_size=math.ceil(INFERENCE_BATCH / self.training.accumulation),
@@ -143,7 +156,13 @@ class Trainer:
             raise TrainingFailed("diverged", f"logits on validation images are not finite in epoch {epoch}")
         return value
 
-    def _step(self, batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def _step(
+        self,
+        batch: torch.Tensor,
+        generator: torch.Generator,
+        flips: torch.Tensor | None = None,
+        size: int = IMAGE_SIZE,
+    ) -> torch.Tensor:
         """One optimizer step on the images with these indices; returns the loss, still on the device.
 
         Gradient accumulation adds up the gradients of the micro-batches, each weighted with its share of the
@@ -151,8 +170,10 @@ class Trainer:
         """
         config = self.training.config
         images_NCHW = augment_batch(  # noqa: N806  (shape suffix)
-            self.images.train_images, batch, config.augmentation, generator, self.fill
+            self.images.train_images, batch, config.augmentation, generator, self.fill, flips
         )
+        if size < IMAGE_SIZE:
+            images_NCHW = shrink(images_NCHW, size)  # noqa: N806  (shape suffix)
         labels = self.images.train_labels[batch.to(self.device)]
         self.optimizer.zero_grad(set_to_none=True)
         parts = self.training.accumulation
@@ -251,7 +272,7 @@ def _save_weights(trainer: Trainer) -> None:
         return
     metadata = {"config": json.dumps(config_to_json(training.config)), "seed": str(training.seed)}
     try:
-        save_weights(trainer.model, Path(training.weights), metadata)
+        save_weights(trainer.averaged, Path(training.weights), metadata)
     except OSError as error:
         reason = error.strerror or str(error)
         raise TrainingFailed(

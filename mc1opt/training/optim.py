@@ -1,4 +1,4 @@
-"""Optimizers and learning rates: config -> `torch.optim`, schedule -> one factor per step."""
+"""Optimizers, learning rates, averages: config -> `torch.optim`, schedule -> one factor per step."""
 
 import math
 
@@ -55,3 +55,17 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
     """Sets the learning rate of all parameter groups."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
+
+
+def update_average(averaged: nn.Module, model: nn.Module, share: float, step: int, total_steps: int) -> None:
+    """Takes a network as it is after a step (counted from 0) into the average over the last share of steps.
+
+    Stochastic weight averaging (Izmailov et al., 2018) over steps instead of epochs. The statistics of batch
+    norm are averaged as weights are. Before the average begins it is the network itself.
+    """
+    averages, values = (
+        [tensor for tensor in each.state_dict().values() if tensor.is_floating_point()]
+        for each in (averaged, model)
+    )
+    number = max(0, step - math.ceil(total_steps * (1.0 - share)))
+    torch._foreach_lerp_(averages, values, 1 / (number + 1))

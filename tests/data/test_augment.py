@@ -7,7 +7,7 @@ import torch
 from torchvision.transforms import functional
 
 from mc1opt.config import Augmentation
-from mc1opt.data.augment import augment_batch, cut_out, flip_and_crop
+from mc1opt.data.augment import alternating_flips, augment_batch, cut_out, flip_and_crop, shrink
 
 FILL = torch.tensor([125, 123, 114], dtype=torch.uint8)
 EVERYTHING = Augmentation(flip=True, crop=4, cutout=8)
@@ -70,6 +70,13 @@ def test_cutout_is_torchvisions_erase_cut_off_at_the_border(side: int) -> None:
         bottom, right = (min(32, place - side // 2 + side) for place in centre)
         expected = functional.erase(before, top, left, bottom - top, right - left, FILL[:, None, None])
         assert torch.equal(image, expected)
+
+
+@pytest.mark.parametrize("size", [16, 24, 31])
+def test_smaller_images_are_torchvisions_resized_ones(size: int) -> None:
+    images = random_images(4)
+    expected = functional.resize(images.float(), [size, size], antialias=True)
+    torch.testing.assert_close(shrink(images, size), expected)
 
 
 # ---- The whole batch -------------------------------------------------------------------------------------
@@ -139,6 +146,19 @@ def test_half_of_the_images_are_flipped() -> None:
     assert not down.any()
     assert not right.any()
     assert_equally_likely(torch.bincount(flips.long(), minlength=2))
+
+
+def test_an_alternating_flip_mirrors_half_of_the_images_then_all_others_and_these_in_turn() -> None:
+    first, second, third = (alternating_flips(COUNT, 1, epoch) for epoch in range(3))
+    assert_equally_likely(torch.bincount(first.long(), minlength=2))
+    assert torch.equal(second, ~first)
+    assert torch.equal(third, first)
+    assert not torch.equal(alternating_flips(COUNT, 2, 0), first)
+    indices = torch.randperm(COUNT)[:100]
+    batch = augment_batch(
+        maps(COUNT), indices, Augmentation(flip="alternating"), torch.Generator(), FILL, second
+    )
+    assert torch.equal(shifts_and_flips(batch)[2], second[indices])
 
 
 @pytest.mark.parametrize("crop", [1, 4])

@@ -61,10 +61,12 @@ EVERYTHING = ConvNet(
     order="norm_activation_pool",
     global_pooling="max",
     head=(LinearLayer(width=7, norm="batch", dropout=0.5), LinearLayer(width=6, activation="gelu")),
+    logit_scale=0.3,
 )
 ARCHITECTURES: dict[str, Architecture] = {
     "small convnet": SMALL_CONVNET,
     "everything": EVERYTHING,
+    "identity": EVERYTHING.model_copy(update={"identity_initialisation": True}),
     "everything, flat": EVERYTHING.model_copy(update={"global_pooling": "none", "head": ()}),
     "no hidden layer": MLP(layers=()),
     **{name: PRESETS[name].config.architecture for name in ("mlp-128-64", "cnn-32-128-pool-dropout")},
@@ -77,14 +79,16 @@ CONFIGS = {
         schedule=OneCycle(warmup=0.3),
         batch_size=64,
         label_smoothing=0.1,
+        progressive_size=24,
         augmentation=Augmentation(flip=True, crop=2, cutout=6),
     ),
     "cosine": Config(
         architecture=MLP(layers=(LinearLayer(width=8),)),
         optimizer=AdamW(learning_rate=1e-05),
+        weight_averaging=0.5,
         schedule=Cosine(),
         batch_size=64,
-        augmentation=Augmentation(cutout=5),
+        augmentation=Augmentation(flip="alternating", cutout=5),
     ),
     **{name: preset.config for name, preset in PRESETS.items()},
 }
@@ -171,6 +175,9 @@ VARIANTS = {
     "adamw, cosine": {"optimizer": AdamW(learning_rate=1e-3), "schedule": Cosine(), "flip": True},
     "drawn as PyTorch does": {"initialisation": "torch"},
     "values from -1 to 1": {"normalisation": "symmetric"},
+    "alternating flip": {"flip": "alternating", "epochs": 3},
+    "smaller images": {"progressive_size": 20, "epochs": 3},
+    "averaged weights": {"weight_averaging": 0.6, "epochs": 3},
     "in bfloat16": {"precision": "bfloat16"},
 }
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mc1opt.config import SGD, Adam, AdamW, Augmentation, Constant, Cosine, OneCycle
-from mc1opt.data.augment import augment_batch
+from mc1opt.data.augment import alternating_flips, augment_batch
 from mc1opt.data.images import open_training_images
 from mc1opt.data.splits import SPLIT_SEED, stratified_order
 from mc1opt.export import script_template
@@ -66,6 +66,7 @@ def test_without_arrays_the_images_are_those_of_torchvision(monkeypatch: pytest.
         Augmentation(cutout=7),
         Augmentation(flip=True, cutout=6),
         Augmentation(flip=True, crop=16, cutout=32),
+        Augmentation(flip="alternating", crop=2),
     ],
     ids=lambda augmentation: augmentation.model_dump_json(exclude_defaults=True),
 )
@@ -75,10 +76,15 @@ def test_the_augmentation_is_that_of_mc1opt(
     for name, value in augmentation:
         monkeypatch.setattr(script_template, name.upper(), value)
     chosen, fill = torch.arange(0, 60, 2).flip(0), torch.tensor([1, 2, 3], dtype=torch.uint8)
+    flips = None
+    if augmentation.flip == "alternating":
+        monkeypatch.setattr(script_template, "random_flips", script_template.alternating_flips)
     for seed in range(3):
-        ours = augment_batch(IMAGES, chosen, augmentation, torch.Generator().manual_seed(seed), fill)
+        if augmentation.flip == "alternating":
+            flips = alternating_flips(60, derive_seed(script_template.SEED, "flip"), epoch=seed)
+        ours = augment_batch(IMAGES, chosen, augmentation, torch.Generator().manual_seed(seed), fill, flips)
         theirs = script_template.augment(
-            IMAGES.permute(0, 2, 3, 1), chosen, torch.Generator().manual_seed(seed), fill
+            IMAGES.permute(0, 2, 3, 1), chosen, torch.Generator().manual_seed(seed), fill, epoch=seed
         )
         assert torch.equal(theirs, ours)
 

@@ -28,6 +28,11 @@ def images_of(dtype: torch.dtype = torch.uint8) -> torch.Tensor:
     return torch.randint(0, 256, (4, 3, 32, 32), generator=generator, dtype=torch.uint8).to(dtype)
 
 
+def build_drawn(architecture, initialisation: str) -> nn.Module:
+    torch.manual_seed(3)
+    return build_model(architecture, initialisation=initialisation)
+
+
 @ARCHITECTURES
 def test_logits_are_n_by_10(architecture):
     assert build_model(architecture, mean=MEAN, std=STD)(images_of()).shape == (4, 10)
@@ -142,6 +147,26 @@ def test_pytorchs_own_initialisation_is_that_of_layers_that_nobody_touches(archi
             continue
         assert torch.equal(module.weight, untouched.weight)
         assert module.bias is None or torch.equal(module.bias, untouched.bias)
+
+
+@pytest.mark.parametrize("initialisation", ["he", "torch"])
+def test_the_first_filters_of_an_identity_initialisation_hand_their_inputs_on(initialisation):
+    wide, narrow = (
+        build_drawn(SMALL_CONVNET.model_copy(update={"identity_initialisation": identity}), initialisation)
+        for identity in (True, False)
+    )
+    for name, module in wide.named_modules():
+        if isinstance(module, nn.Conv2d):
+            images = torch.randn(2, module.in_channels, 7, 7)
+            count = min(module.in_channels, module.out_channels)
+            size = module.kernel_size[0]
+            inner = images[:, :count, size // 2 : 8 - (size + 1) // 2, size // 2 : 8 - (size + 1) // 2]
+            outputs = F.conv2d(images, module.weight)
+            assert torch.equal(outputs[:, :count], inner), name
+            assert torch.equal(module.weight[count:], narrow.get_submodule(name).weight[count:])
+    for name, parameter in wide.named_parameters():
+        if parameter.ndim != 4:
+            assert torch.equal(parameter, narrow.get_parameter(name)), name
 
 
 @ARCHITECTURES
@@ -267,6 +292,12 @@ def test_global_pooling_reduces_each_channel_to_one_value(kind):
     features = model.blocks(images)
     pooled = features.amax((2, 3)) if kind == "max" else features.mean((2, 3))
     torch.testing.assert_close(model(images), model.classifier(pooled))
+
+
+@ARCHITECTURES
+def test_scaled_logits_are_the_logits_times_the_scale(architecture):
+    scaled = build_drawn(architecture.model_copy(update={"logit_scale": 1 / 9}), "he").eval()
+    torch.testing.assert_close(scaled(images_of()), build_drawn(architecture, "he").eval()(images_of()) / 9)
 
 
 def test_flattening_goes_through_channels_first():

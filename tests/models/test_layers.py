@@ -13,7 +13,7 @@ from mc1opt.models.layers import Layer, walk
 
 ORDERS = ("pool_norm_activation", "norm_activation_pool")
 KINDS = {"Conv2d", "FixedConvolution", "Linear", "BatchNorm1d", "BatchNorm2d", "MaxPool2d", "AvgPool2d"}
-KINDS |= {"AdaptiveMaxPool2d", "AdaptiveAvgPool2d", "Dropout", "Flatten", "ReLU", "GELU", "SiLU"}
+KINDS |= {"Scale", "AdaptiveMaxPool2d", "AdaptiveAvgPool2d", "Dropout", "Flatten", "ReLU", "GELU", "SiLU"}
 
 
 def random_linear(draw: random.Random) -> LinearLayer:
@@ -45,8 +45,9 @@ def random_block(draw: random.Random) -> ConvBlock:
 def random_architecture(seed: int) -> MLP | ConvNet:
     draw = random.Random(seed)
     head = tuple(random_linear(draw) for _ in range(draw.randint(0, 3)))
+    scale = 0.5 if seed % 3 == 0 else 1.0
     if seed % 5 == 0:
-        return MLP(layers=head)
+        return MLP(layers=head, logit_scale=scale)
     while True:
         try:
             return ConvNet(
@@ -55,6 +56,7 @@ def random_architecture(seed: int) -> MLP | ConvNet:
                 order=draw.choice(ORDERS),
                 global_pooling=draw.choice(["none", "max", "average"]),
                 head=head,
+                logit_scale=scale,
             )
         except ValidationError:  # shrinks too much: draw another one
             continue

@@ -23,6 +23,7 @@ from mc1opt.config import (
     SGD,
     Adam,
     AdamW,
+    Augmentation,
     Constant,
     ConvBlock,
     ConvNet,
@@ -95,14 +96,16 @@ def trained_inputs(trainer: Trainer) -> list[Tensor]:
 REPEATED = {
     "mlp": {"optimizer": AdamW(learning_rate=0.01)},
     "convnet": {"architecture": SMALL_CONVNET},
+    "averaged convnet": {"architecture": SMALL_CONVNET, "weight_averaging": 0.6},
+    "smaller images": {"architecture": SMALL_CONVNET, "progressive_size": 20},
+    "alternating flip": {"augmentation": Augmentation(flip="alternating", crop=2)},
     "convnet in bfloat16": {"architecture": SMALL_CONVNET, "precision": "bfloat16"},
 }
 
 
 def repeated(data: DataSet, name: str, **changes: object) -> Training:
-    return small_training(
-        data, augmentation=ALL_AUGMENTATION, schedule=OneCycle(), **REPEATED[name], **changes
-    )
+    fields = {"augmentation": ALL_AUGMENTATION, "schedule": OneCycle(), **REPEATED[name]}
+    return small_training(data, **fields, **changes)
 
 
 @pytest.mark.parametrize("name", REPEATED)
@@ -261,6 +264,29 @@ def test_a_training_is_what_plain_pytorch_makes_of_it(data, architecture):
         torch.testing.assert_close(weights[name], tensor.contiguous(), rtol=1e-3, atol=1e-4)
 
 
+def test_averaged_weights_are_the_mean_over_the_last_steps_and_what_is_validated_and_stored(data):
+    fields = {"architecture": SMALL_CONVNET, "epochs": 4, "schedule": OneCycle()}
+    curve, weights = outcome(small_training(data, weight_averaging=0.6, **fields))
+    trainer = Trainer(small_training(data, **fields))
+    states = []
+    trainer.optimizer.register_step_post_hook(
+        lambda *_: states.append(copy.deepcopy(trainer.model.state_dict()))
+    )
+    plain = [trainer.train_epoch(epoch) for epoch in range(4)]
+    assert len(states) == 16
+    last = states[7:]  # the first after 0.4 of the steps, 6.4, counted from 0
+    mean = {name: torch.stack([s[name] for s in last]).double().mean(0) for name in last[0]}
+    for name, tensor in weights.items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(tensor, mean[name].float(), rtol=1e-4, atol=1e-5)
+    assert [loss for _, loss, _ in curve] == [result.loss for result in plain]
+    assert curve[0] == numbers(plain)[0]
+    load_weights(trainer.model, Path("outcome.safetensors"))
+    images = trainer.images
+    assert curve[-1][2] == accuracy(trainer.model, images.validation_images, images.validation_labels)
+    assert not torch.equal(weights["classifier.weight"], states[-1]["classifier.weight"])
+
+
 def is_matrix_or_filter(model: nn.Module, name: str) -> bool:
     """Whether a parameter is the weight of a linear layer or a convolution."""
     owner, _, kind = name.rpartition(".")
@@ -303,6 +329,33 @@ def test_each_step_has_the_learning_rate_of_the_schedule(data, schedule):
         scheduler.step()
     assert all(len(groups) == 1 for groups in rates)
     assert [rate for groups in rates for rate in groups] == pytest.approx(expected, rel=1e-9)
+
+
+def test_an_alternating_flip_shows_each_image_in_turn_as_it_is_and_mirrored(data):
+    training = small_training(data, epochs=3, batch_size=300, augmentation=Augmentation(flip="alternating"))
+    trainer = Trainer(training)
+    batches = trained_inputs(trainer)
+    for epoch in range(3):
+        trainer.train_epoch(epoch)
+    first, second, third = ({image.numpy().tobytes() for image in batch.contiguous()} for batch in batches)
+    images = {image.numpy().tobytes() for image in trainer.images.train_images.contiguous()}
+    assert second == {image.numpy().tobytes() for image in batches[0].flip(3).contiguous()}
+    assert third == first
+    assert 120 < len(first & images) < 180
+
+
+def test_images_are_smaller_in_the_first_half_of_the_epochs_of_training_alone(data):
+    trainer = Trainer(small_training(data, epochs=5, architecture=SMALL_CONVNET, progressive_size=20))
+    sizes = []
+    trainer.model.register_forward_pre_hook(
+        lambda module, inputs: sizes.append((module.training, inputs[0].shape[-1]))
+    )
+    seen = []
+    for epoch in range(5):
+        sizes.clear()
+        trainer.train_epoch(epoch)
+        seen.append(set(sizes))
+    assert seen == [{(True, 20), (False, 32)}] * 2 + [{(True, 32), (False, 32)}] * 3
 
 
 def test_bfloat16_computes_in_it_and_keeps_weights_and_loss_in_float32(data):
@@ -523,8 +576,8 @@ def test_without_validation_the_weights_after_the_last_step_are_looked_at(data, 
     everything = data.model_copy(update={"validation_images": 0})
     step = Trainer._step
 
-    def last_one_too_far(self, batch, generator):
-        loss = step(self, batch, generator)
+    def last_one_too_far(self, *arguments):
+        loss = step(self, *arguments)
         with torch.no_grad():
             next(self.model.parameters()).view(-1)[0] = math.inf
         return loss
@@ -582,7 +635,7 @@ def test_stored_weights_give_the_logits_of_the_trained_network(data, name):
     loaded = build_model(training.config.architecture)
     load_weights(loaded, Path("outcome.safetensors"))
     images = trainer.images.validation_images
-    assert torch.equal(loaded.eval()(images), trainer.model.eval()(images))
+    assert torch.equal(loaded.eval()(images), trainer.averaged.eval()(images))
 
 
 def test_stored_weights_say_their_config_and_seed(data):
@@ -626,7 +679,8 @@ def interrupt_after(training: Training, epochs: int) -> list[EpochResult]:
 
 @pytest.mark.parametrize(
     ("name", "epochs"),
-    [("mlp", 3), ("convnet", 1), ("convnet", 4), ("convnet in bfloat16", 2), ("plain sgd", 2)],
+    [("mlp", 3), ("convnet", 1), ("convnet", 4), ("convnet in bfloat16", 2), ("plain sgd", 2)]
+    + [("averaged convnet", epochs) for epochs in (1, 3)],
 )
 def test_a_training_goes_on_to_the_very_curve_and_weights_that_it_would_have_had(data, name, epochs):
     undisturbed = outcome(resumed(data, name, checkpoint=None))

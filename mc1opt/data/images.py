@@ -40,13 +40,8 @@ def open_training_images(
 ) -> ImageSplit:
     """Opens the training images: splits off the validation images and takes `train_images` of the rest.
 
-<<<<<<< HEAD
     The validation images are those of the fold, or that many unused ones, if either is given. Copies only the
     chosen images, from files that all workers of a machine share in memory.
-=======
-    With a fold or a number of unused images, those are the validation images. Copies only the chosen images,
-    from files that all workers of a machine share in memory.
->>>>>>> cfd73c09ff77d64284664580f5457a8ae9839455
 
     Raises:
         DataError: files are missing or damaged, or there are too few images.

@@ -38,15 +38,9 @@ def split(
 
     Args:
         labels: of all training images, N.
-<<<<<<< HEAD
         validation_images: number of held-out images.
         train_images: number of training images among the rest.
         unused_images: number of images after those that validate instead of the held-out ones.
-=======
-        validation_images: number of validation images.
-        train_images: number of training images among the rest.
-        unused_images: number of images after these that validate instead of the validation images.
->>>>>>> cfd73c09ff77d64284664580f5457a8ae9839455
 
     Raises:
         ValueError: there are fewer images.

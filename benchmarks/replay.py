@@ -7,11 +7,11 @@ At the top of the repository:
     python -m benchmarks.replay --error            how wrong the model is on configs that it has not seen
 
 The model is fitted to `benchmarks/results/curves.jsonl`, which `benchmarks/curves.py` records: extremely
-randomised trees (Geurts, Ernst and Wehenkel, 2006) from a config's parameters and cost to its accuracies after
-each epoch, with the seed noise of the configs that were trained thrice. A replay asks the real sampler and the
-real pruner, has two workers whose epochs take what their multiply-accumulates take, and ends after 100 trials
-or 30 minutes of their clock. What is reported is the noise-free accuracy of the config that the search would
-name as its best. Not here: real trainings; what a replay chooses is to be confirmed by them.
+randomised trees (Geurts, Ernst and Wehenkel, 2006) from a config's parameters and cost to its accuracies
+after each epoch, with the seed noise of the configs that were trained thrice. A replay asks the real sampler
+and the real pruner, has two workers whose epochs take what their multiply-accumulates take, and ends after
+100 trials or 30 minutes of their clock. What is reported is the noise-free accuracy of the config that the
+search would name as its best. Not here: real trainings; what a replay chooses is to be confirmed by them.
 """
 
 import argparse
@@ -163,7 +163,7 @@ ARMS: dict[str, Arm] = {
     "random, Hyperband": Arm(
         lambda seed: make_sampler("random", seed), lambda: HyperbandPruner(1, EPOCHS[0], 2)
     ),
-    "Optuna's TPE, median": Arm(lambda seed: TPESampler(seed=seed), lambda: MedianPruner()),
+    "Optuna's TPE, median": Arm(lambda seed: TPESampler(seed=seed), MedianPruner),
     "tpe, narrowing (today)": Arm(lambda seed: make_sampler("tpe", seed), lambda: make_pruner("narrowing")),
     "local, narrowing": Arm(
         lambda seed: SeededSampler(LocalSampler, seed, 16), lambda: make_pruner("narrowing")
@@ -230,7 +230,7 @@ def replay(arm: Arm, surrogate: Surrogate, seed: int) -> Replay:
 
 
 def begin(study: optuna.Study, surrogate: Surrogate, seen: set[str]) -> Any:
-    """The next trial that is neither too large nor a duplicate, with its curve and the seconds of an epoch."""
+    """The next trial to train, with its curve and the seconds of an epoch."""
     while True:
         trial = study.ask()
         config = DEFINITION.config(trial)
@@ -281,7 +281,8 @@ def main() -> None:
         rmse = math.sqrt(float(np.mean((pairs[:, 0] - pairs[:, 1]) ** 2)))
         ranks = np.argsort(np.argsort(pairs, 0), 0)
         print(
-            f"{len(pairs)} trainings left out: error {rmse:.4f}, rank correlation {np.corrcoef(ranks.T)[0, 1]:.2f}"
+            f"{len(pairs)} trainings left out: error {rmse:.4f}, "
+            f"rank correlation {np.corrcoef(ranks.T)[0, 1]:.2f}"
         )
         return
     rows = []

@@ -1,0 +1,68 @@
+"""Replays of whole searches on recorded curves: the model, and that a replay is a search."""
+
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import replay as benchmark
+from benchmarks.curves import EPOCHS, points
+from benchmarks.replay import ARMS, Surrogate, replay
+from mc1opt.config import config_id
+from mc1opt.models.cost import cost
+
+
+def lines(count: int) -> list[dict[str, Any]]:
+    """Trainings as `benchmarks.curves` records them: the more multiply-accumulates, the better."""
+    recorded = []
+    for point in islice(points(), count):
+        macs = cost(point.config.architecture).macs
+        for seed in range(3 if point.index == 0 else 1):
+            for epochs in EPOCHS:
+                values = [0.1 + 0.6 * macs / 2e7 * (epoch + 1) / 5 + seed / 100 for epoch in range(epochs)]
+                recorded.append(
+                    {
+                        "config_id": config_id(point.config),
+                        "seed": seed,
+                        "epochs": epochs,
+                        "params": point.params,
+                        "macs": macs,
+                        "values_by_epoch": values,
+                        "epoch_seconds": [1e-6 * (macs + 2e6)] * epochs,
+                    }
+                )
+    return recorded
+
+
+@pytest.fixture(scope="module")
+def surrogate() -> Surrogate:
+    return Surrogate(lines(30))
+
+
+def test_the_model_gives_the_recorded_curves_and_says_how_wrong_it_is(surrogate: Surrogate) -> None:
+    for point in islice(points(), 5):
+        curve = surrogate.curve(point.params, point.config, 5)
+        expected = 0.1 + 0.6 * cost(point.config.architecture).macs / 2e7 * np.arange(1, 6) / 5
+        np.testing.assert_allclose(curve, expected, atol=0.03)
+    errors = np.array(surrogate.errors())
+    assert len(errors) == 32  # the first config with each of its seeds
+    assert 0.0 < np.abs(errors[:, 0] - errors[:, 1]).mean() < 0.15
+    assert surrogate.seed_noise == pytest.approx(0.0083, abs=0.001)  # 0.01, less that of 5,000 images
+    assert surrogate.epoch_seconds(1e7) == pytest.approx(12.0)
+
+
+def test_curves_without_all_schedules_are_left_out() -> None:
+    assert len(Surrogate(lines(10)[:-1]).params) == 11
+
+
+@pytest.mark.parametrize("arm", ["random, narrowing", "local, none"])
+def test_a_replay_is_the_same_again_and_finds_what_is_there(
+    arm: str, surrogate: Surrogate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark, "TRIALS", 20)
+    first = replay(ARMS[arm], surrogate, 1)
+    assert replay(ARMS[arm], surrogate, 1) == first
+    assert first.trained == 20
+    assert 0.1 < first.truth < 0.7
+    assert 60.0 < first.seconds < benchmark.SECONDS

@@ -2,9 +2,7 @@
 
 import sys
 
-import typer
-
-from mc1opt.cli.options import Data, Json, print_json
+from mc1opt.cli.options import Data, Json, print_result
 
 
 def data(data: Data = None, as_json: Json = False) -> None:
@@ -20,8 +18,4 @@ def data(data: Data = None, as_json: Json = False) -> None:
     from mc1opt.data.sources import describe_data
 
     report = describe_data(data, output=sys.stderr if as_json else sys.stdout)
-    if as_json:
-        print_json(report.to_json())
-    else:
-        for line in report.lines():
-            typer.echo(line)
+    print_result(report.to_json(), report.lines(), as_json)

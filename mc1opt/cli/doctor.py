@@ -2,7 +2,7 @@
 
 import typer
 
-from mc1opt.cli.options import DEFAULT_STORAGE, Data, Json, Storage, print_json
+from mc1opt.cli.options import DEFAULT_STORAGE, Data, Json, Storage, print_result
 
 
 def doctor(storage: Storage = DEFAULT_STORAGE, data: Data = None, as_json: Json = False) -> None:
@@ -19,10 +19,6 @@ def doctor(storage: Storage = DEFAULT_STORAGE, data: Data = None, as_json: Json 
     from mc1opt.doctor.checks import examine
 
     diagnosis = examine(storage, data)
-    if as_json:
-        print_json(diagnosis.to_json())
-    else:
-        for line in diagnosis.lines():
-            typer.echo(line)
+    print_result(diagnosis.to_json(), diagnosis.lines(), as_json)
     if diagnosis.has_problem:
         raise typer.Exit(1)

@@ -2,17 +2,12 @@
 
 import sys
 
-import typer
-
-from mc1opt.cli.options import DEFAULT_STORAGE, Data, Json, Storage, print_json
+from mc1opt.cli.options import DEFAULT_STORAGE, Data, Json, Storage, print_result
 from mc1opt.cli.predict import Model
 
 
 def evaluate(
-    model: Model,
-    data: Data = None,
-    storage: Storage = DEFAULT_STORAGE,
-    as_json: Json = False,
+    model: Model, data: Data = None, storage: Storage = DEFAULT_STORAGE, as_json: Json = False
 ) -> None:
     """Measure a model on the test images, which is recorded.
 
@@ -28,8 +23,4 @@ def evaluate(
     from mc1opt.inference.evaluate import evaluation_lines
 
     result = evaluate_model(model, data, storage=storage, output=sys.stderr if as_json else sys.stdout)
-    if as_json:
-        print_json(result.to_json())
-        return
-    for line in evaluation_lines(result):
-        typer.echo(line)
+    print_result(result.to_json(), evaluation_lines(result), as_json)

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,6 +55,24 @@ Wandb = Annotated[
 ]
 
 DEFAULT_STORAGE = "storage/mc1opt.db"
+
+Seeds = Annotated[int, typer.Option(help="Trainings of each model, with different seeds.")]
+
+
+def given_storage(context: typer.Context, storage: str) -> str:
+    """The database of a subcommand; its option may stand before the subcommand, too."""
+    if context.parent is not None and storage == DEFAULT_STORAGE:
+        return str(context.parent.params["storage"])
+    return storage
+
+
+def print_result(content: Any, lines: Iterable[str], as_json: bool) -> None:
+    """Prints a command's result: as JSON, or as lines of text."""
+    if as_json:
+        print_json(content)
+        return
+    for line in lines:
+        typer.echo(line)
 
 
 def print_json(value: Any) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mc1opt.cli.options import DEFAULT_STORAGE, Json, Storage, print_json
+from mc1opt.cli.options import DEFAULT_STORAGE, Json, Storage, print_result
 from mc1opt.cli.values import at_least
 from mc1opt.paths import user_path
 
@@ -43,9 +43,5 @@ def predict(
     from mc1opt.inference.predict import predict as predict_images
 
     predictions = predict_images(model, images, top=top, storage=storage)
-    if as_json:
-        print_json(predictions.to_json())
-    else:
-        for line in predictions.lines():
-            typer.echo(line)
+    print_result(predictions.to_json(), predictions.lines(), as_json)
     predictions.raise_unreadable()

@@ -5,7 +5,19 @@ from typing import Annotated
 
 import typer
 
-from mc1opt.cli.options import DEFAULT_STORAGE, Data, DeviceName, Json, Storage, Timeout, Workers, print_json
+from mc1opt.cli.options import (
+    DEFAULT_STORAGE,
+    Data,
+    DeviceName,
+    Json,
+    Seeds,
+    Storage,
+    Timeout,
+    Workers,
+    given_storage,
+    print_json,
+    print_result,
+)
 from mc1opt.cli.signals import Signals, resume_command
 from mc1opt.cli.values import at_least, parse_duration
 
@@ -31,11 +43,8 @@ def presets(context: typer.Context, storage: Storage = DEFAULT_STORAGE, as_json:
 
     every = list(PRESETS.values())
     results = stored_results(presets_folder(storage), every)
-    if as_json:
-        print_json([preset_json(preset, results[preset.name]) for preset in every])
-        return
-    for line in list_lines(results):
-        typer.echo(line)
+    content = [preset_json(preset, results[preset.name]) for preset in every]
+    print_result(content, list_lines(results), as_json)
 
 
 @app.command("show")
@@ -57,12 +66,8 @@ def show(
     from mc1opt.published.results import presets_folder, stored_results
 
     preset = get_preset(name)
-    results = stored_results(presets_folder(_storage(context, storage)), [preset])[preset.name]
-    if _json(context, as_json):
-        print_json(preset_json(preset, results))
-        return
-    for line in show_lines(preset, results):
-        typer.echo(line)
+    results = stored_results(presets_folder(given_storage(context, storage)), [preset])[preset.name]
+    print_result(preset_json(preset, results), show_lines(preset, results), _json(context, as_json))
 
 
 @app.command("run")
@@ -71,7 +76,7 @@ def run(
     names: Annotated[list[str] | None, typer.Argument(help="Names of presets.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All presets.")] = False,
     recipe: Annotated[str, typer.Option(help="Recipe of the trainings: published or mc1opt.")] = "published",
-    seeds: Annotated[int, typer.Option(help="Trainings of each, with different seeds.")] = 3,
+    seeds: Seeds = 3,
     folds: Annotated[
         int | None, typer.Option(help="Stratified folds of a cross-validation of each [default: none].")
     ] = None,
@@ -116,7 +121,7 @@ def run(
         results = run_presets(
             PresetsOptions(
                 names=tuple(names or ()),
-                storage=_storage(context, storage),
+                storage=given_storage(context, storage),
                 everything=everything,
                 recipe=chosen,
                 seeds=seeds,
@@ -135,21 +140,11 @@ def run(
         typer.echo(line, file=output)
     if as_json:
         print_json(
-            [
-                preset_json(PRESETS[entry.name], {chosen: measured} if measured else {})
-                for entry, measured in results
-            ]
+            [preset_json(PRESETS[arm.name], {chosen: found} if found else {}) for arm, found in results]
         )
     if stop.is_set():
         typer.echo(f"Go on with:   {resume_command()}", file=output)
         raise typer.Exit(signals.exit_code)
-
-
-def _storage(context: typer.Context, storage: str) -> str:
-    """The database; its option may stand before the subcommand."""
-    if context.parent is not None and storage == DEFAULT_STORAGE:
-        return str(context.parent.params["storage"])
-    return storage
 
 
 def _json(context: typer.Context, as_json: bool) -> bool:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mc1opt.cli.options import DEFAULT_STORAGE, Data, Json, Storage, StoredStudy, print_json
+from mc1opt.cli.options import DEFAULT_STORAGE, Data, Json, Storage, StoredStudy, print_result
 from mc1opt.cli.values import at_least
 
 
@@ -30,9 +30,6 @@ def replay(
     from mc1opt.retraining.replay import replay as run_replay
 
     result = run_replay(storage, study, trial, data=data, output=sys.stderr if as_json else sys.stdout)
-    if as_json:
-        print_json(result.to_json())
-    else:
-        typer.echo(result.line())
+    print_result(result.to_json(), [result.line()], as_json)
     if not result.equal:
         raise typer.Exit(1)

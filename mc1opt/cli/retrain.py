@@ -10,6 +10,7 @@ from mc1opt.cli.options import (
     Data,
     DeviceName,
     Json,
+    Seeds,
     Storage,
     StoredStudy,
     Timeout,
@@ -26,7 +27,7 @@ def retrain(
     study: StoredStudy,
     top: Annotated[int | None, typer.Option(help="Best distinct configs that compete [default: 3].")] = None,
     trial: Annotated[int | None, typer.Option(help="Only this trial's config, instead of --top.")] = None,
-    seeds: Annotated[int, typer.Option(help="Trainings of each config, with different seeds.")] = 3,
+    seeds: Seeds = 3,
     folds: Annotated[
         int | None, typer.Option(help="Stratified folds of a cross-validation of the winner [default: none].")
     ] = None,

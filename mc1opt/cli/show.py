@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mc1opt.cli.options import DEFAULT_STORAGE, Json, Storage, StoredStudy, print_json
+from mc1opt.cli.options import DEFAULT_STORAGE, Json, Storage, StoredStudy, print_result
 
 
 def show(
@@ -25,8 +25,5 @@ def show(
     from mc1opt.display.tables import study_lines, trial_lines
 
     record = read_study(storage, study, trial)
-    if as_json:
-        print_json(record.to_json())
-        return
-    for line in study_lines(record) if trial is None else trial_lines(record.trials[0]):
-        typer.echo(line)
+    lines = study_lines(record) if trial is None else trial_lines(record.trials[0])
+    print_result(record.to_json(), lines, as_json)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mc1opt.cli.options import DEFAULT_STORAGE, Json, Storage, print_json
+from mc1opt.cli.options import DEFAULT_STORAGE, Json, Storage, given_storage, print_result
 
 app = typer.Typer(name="studies", rich_markup_mode=None)
 
@@ -24,11 +24,7 @@ def studies(context: typer.Context, storage: Storage = DEFAULT_STORAGE, as_json:
     from mc1opt.search.catalogue import catalogue, catalogue_lines
 
     found = catalogue(storage)
-    if as_json:
-        print_json(found.to_json())
-    else:
-        for line in catalogue_lines(found):
-            typer.echo(line)
+    print_result(found.to_json(), catalogue_lines(found), as_json)
 
 
 @app.command("delete")
@@ -48,9 +44,7 @@ def delete(
     from mc1opt.database.location import models_folder
     from mc1opt.database.studies import delete_study, open_for_deletion
 
-    if context.parent is not None and storage == DEFAULT_STORAGE:
-        # `studies --storage PATH delete NAME` must not delete from another database than it names.
-        storage = context.parent.params["storage"]
+    storage = given_storage(context, storage)
     victim = open_for_deletion(storage, name)
     if not yes and not typer.confirm(f"Delete study {name!r} with its {victim.trials} trials?"):
         typer.echo("Nothing was deleted.", err=True)

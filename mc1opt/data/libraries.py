@@ -9,15 +9,13 @@ import re
 from collections.abc import Iterator
 from importlib.metadata import requires
 
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.requirements import Requirement
 from packaging.version import InvalidVersion, Version
 
 from mc1opt.errors import Mc1optError
 from mc1opt.program import installed
 from mc1opt.text import first_line
 
-MINOR_APART = 15
-"""torch 2.N and torchvision 0.(N + 15) are released together."""
 PATCHES = 10
 """More patch releases than a minor release has ever had; they are built alike."""
 _BUILD = re.compile(r"cpu|xpu|cu\d+|rocm[\d.]+")
@@ -36,7 +34,7 @@ def check_libraries() -> None:
         torch, torchvision = (Version(installed(name) or "missing") for name in ("torch", "torchvision"))
     except InvalidVersion:
         return
-    if not (_same_release(torch, torchvision) and _same_build(torch, torchvision)):
+    if not (_same_release(torch) and _same_build(torch, torchvision)):
         raise _error("do not match")
 
 
@@ -53,29 +51,19 @@ def importing_torchvision() -> Iterator[None]:
         raise _error(f"cannot be used together ({type(error).__name__}: {first_line(error)})") from error
 
 
-def _same_release(torch: Version, torchvision: Version) -> bool:
-    """By torchvision's requirement; without one, by its number."""
-    for requirement in _requirements():
-        if requirement.name == "torch" and requirement.specifier:
-            patches = [f"{torch.major}.{torch.minor}.{patch}" for patch in range(PATCHES)]
-            return any(
-                requirement.specifier.contains(candidate, prereleases=True)
-                for candidate in (str(torch), *patches)
-            )
-    if torch.major != 2 or torchvision.major != 0:
-        return True
-    return torch.minor + MINOR_APART == torchvision.minor
+def _same_release(torch: Version) -> bool:
+    """Whether torchvision requires this torch, or another patch release of it."""
+    patches = [f"{torch.major}.{torch.minor}.{patch}" for patch in range(PATCHES)]
+    return all(
+        any(requirement.specifier.contains(version, prereleases=True) for version in (str(torch), *patches))
+        for requirement in map(Requirement, requires("torchvision") or [])
+        if requirement.name == "torch"
+    )
 
 
 def _same_build(torch: Version, torchvision: Version) -> bool:
     builds = [package.local for package in (torch, torchvision) if _BUILD.fullmatch(package.local or "")]
     return len(set(builds)) < 2
-
-
-def _requirements() -> Iterator[Requirement]:
-    for text in requires("torchvision") or []:
-        with contextlib.suppress(InvalidRequirement):
-            yield Requirement(text)
 
 
 def _error(what: str) -> Mc1optError:

@@ -3,7 +3,8 @@
 Every source yields the same arrays, which are checked. Not here: formats, downloading, the cache's layout.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -24,51 +25,45 @@ from mc1opt.data.fetch import (
     IMPATIENT,
     PATIENT,
     OnProgress,
-    Patience,
     Source,
     SourceFailed,
     fetch_from,
     sources,
 )
-from mc1opt.data.formats import read_files
+from mc1opt.data.formats import Arrays, read_files
 from mc1opt.errors import DataError
 from mc1opt.spec import DataSet
 
 
-def find_data(
-    path: Path | None = None,
-    *,
-    output: TextIO | None = None,
-    from_sources: list[Source] | None = None,
-    patience: Patience = IMPATIENT,
-) -> DataSet:
+def find_data(path: Path | None = None, *, output: TextIO | None = None) -> DataSet:
     """The images: from the cache, from `path`, or downloaded. See `verify` for when hashes are compared.
 
     Args:
         path: files of CIFAR-10, or other images in its formats; None for CIFAR-10.
         output: where progress is shown; None for nowhere.
-        from_sources: where to download from; None for CIFAR-10's sources.
-        patience: when to give a source up while another one is left.
 
     Raises:
         DataError: no source works, or the images are wrong or have changed.
     """
-    entry = _find(path, output, from_sources, patience)
+    entry = _find(path, output)
     verify(entry)
     return entry.data
 
 
-def _find(
-    path: Path | None, output: TextIO | None, from_sources: list[Source] | None, patience: Patience
-) -> CacheEntry:
-    if path is not None:
-        return _from_path(path)
-    entry = open_entry(CIFAR10)
-    if entry is not None:
+def _find(path: Path | None, output: TextIO | None) -> CacheEntry:
+    arrays = None if path is None else read_files(path)
+    name = CIFAR10 if arrays is None else _name(arrays, path)
+    if entry := open_entry(name):
         return entry
     with fetch_lock():
-        # Another process may have fetched it while this one waited for the lock.
-        return open_entry(CIFAR10) or _fetch(from_sources or sources(), patience, output)
+        # Another process may have written it while this one waited for the lock.
+        if entry := open_entry(name):
+            return entry
+        return _fetch(output) if arrays is None else write_entry(arrays, str(path), must_be_cifar10=False)
+
+
+def _name(arrays: Arrays, path: Path | None) -> str:
+    return entry_name(check_arrays(arrays, str(path), must_be_cifar10=False))
 
 
 def look_at_files(path: Path) -> tuple[str, int, int]:
@@ -78,22 +73,12 @@ def look_at_files(path: Path) -> tuple[str, int, int]:
         DataError: they cannot be read, or are not images in CIFAR-10's formats.
     """
     arrays = read_files(path)
-    name = entry_name(check_arrays(arrays, str(path), must_be_cifar10=False))
-    return name, len(arrays.train_labels), len(arrays.test_labels)
+    return _name(arrays, path), len(arrays.train_labels), len(arrays.test_labels)
 
 
-def _from_path(path: Path) -> CacheEntry:
-    arrays = read_files(path)
-    name = entry_name(check_arrays(arrays, str(path), must_be_cifar10=False))
-    entry = open_entry(name)
-    if entry is not None:
-        return entry
-    with fetch_lock():
-        return open_entry(name) or write_entry(arrays, str(path), must_be_cifar10=False)
-
-
-def _fetch(candidates: list[Source], patience: Patience, output: TextIO | None) -> CacheEntry:
+def _fetch(output: TextIO | None) -> CacheEntry:
     failures = []
+    candidates = sources()
     for number, source in enumerate(candidates, start=1):
         last = number == len(candidates)
         try:
@@ -102,7 +87,7 @@ def _fetch(candidates: list[Source], patience: Patience, output: TextIO | None) 
                 temporary_folder() as folder,
                 _progress_bar(source, output) as on_progress,
             ):
-                arrays = fetch_from(source, folder, PATIENT if last else patience, on_progress)
+                arrays = fetch_from(source, folder, PATIENT if last else IMPATIENT, on_progress)
                 try:
                     check_arrays(arrays, "what arrived", must_be_cifar10=True)
                 except DataError as error:
@@ -120,36 +105,22 @@ def _fetch(candidates: list[Source], patience: Patience, output: TextIO | None) 
     )
 
 
-class _progress_bar:  # noqa: N801  (used like a function)
-    """A bar on a terminal, else one line at the start. `with` gives the function to call."""
-
-    def __init__(self, source: Source, output: TextIO | None) -> None:
-        self._source = source
-        self._output = output
-        self._bar: Any = None
-
-    def __enter__(self) -> OnProgress:
-        output = self._output
-        if output is None:
-            return lambda _name, _done, _total: None
-        megabytes = self._source.total_bytes / 1e6
-        if not output.isatty():
-            text = f"Fetching CIFAR-10 from {self._source.name}, about {megabytes:.0f} MB."
+@contextlib.contextmanager
+def _progress_bar(source: Source, output: TextIO | None) -> Iterator[OnProgress]:
+    """A bar on a terminal, else one line at the start."""
+    if output is None or not output.isatty():
+        if output is not None:
+            text = f"Fetching CIFAR-10 from {source.name}, about {source.total_bytes / 1e6:.0f} MB."
             print(text, file=output, flush=True)
-            return lambda _name, _done, _total: None
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+        yield lambda _size: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-        self._bar = Progress(*columns, console=Console(file=output))
-        self._bar.start()
-        task = self._bar.add_task(f"CIFAR-10 from {self._source.name}", total=self._source.total_bytes)
-        update: Callable[..., None] = self._bar.update
-        return lambda _name, done, total: update(task, completed=min(done, total))
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(file=output)) as bar:
+        task = bar.add_task(f"CIFAR-10 from {source.name}", total=source.total_bytes)
+        yield lambda size: bar.update(task, completed=min(size, source.total_bytes))
 
 
 @dataclass(frozen=True)
@@ -190,7 +161,7 @@ def describe_data(path: Path | None = None, *, output: TextIO | None = None) -> 
     Raises:
         DataError: they cannot be obtained, or are damaged.
     """
-    entry = _find(path, output, None, IMPATIENT)
+    entry = _find(path, output)
     verify(entry, anew=True)
     return DataReport(
         name=entry.data.name,

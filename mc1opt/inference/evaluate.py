@@ -126,9 +126,7 @@ def wilson_interval(correct: int, count: int) -> tuple[float, float]:
     return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
 
 
-def expected_calibration_error(
-    probabilities: NDArray[np.float32], labels: NDArray[np.int64], *, bins: int = BINS
-) -> float:
+def expected_calibration_error(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
     """The expected calibration error: 0 is perfect, 1 the worst.
 
     Images are put into bins of equal width by the probability of their decision; |accuracy - mean confidence|
@@ -138,13 +136,12 @@ def expected_calibration_error(
     Args:
         probabilities: N x 10.
         labels: N.
-        bins: of confidence.
     """
     confidence = probabilities.max(axis=1).astype(np.float64)
     correct = probabilities.argmax(axis=1) == labels
     # Integers rather than comparisons with bounds, so that each image is in exactly one bin.
-    place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    gaps = np.bincount(place, correct - confidence, minlength=bins)
+    place = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
+    gaps = np.bincount(place, correct - confidence, minlength=BINS)
     return float(np.abs(gaps).sum() / len(labels))
 
 

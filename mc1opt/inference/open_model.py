@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mc1opt.config import CLASS_NAMES, CLASSES, IMAGE_CHANNELS, IMAGE_SIZE
+from mc1opt.config import CLASSES, IMAGE_CHANNELS, IMAGE_SIZE
 from mc1opt.data.model_images import known_data
 from mc1opt.errors import Mc1optError, ModelError
 from mc1opt.inference.export_record import recorded_hashes
@@ -52,11 +52,6 @@ class OpenModel:
     """Name and SHA-256 of the images that it was trained on; None if unknown."""
     run: Callable[[Images], Outputs]
     """Images (uint8, N x 3 x 32 x 32, RGB) to logits and probabilities (float32, N x 10)."""
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The names of the classes, in the order of the logits."""
-        return CLASS_NAMES
 
     def probabilities(self, images: Images) -> NDArray[np.float32]:
         """The probabilities (N x 10) of images (uint8, N x 3 x 32 x 32, RGB, at least one).

@@ -9,7 +9,7 @@ and training itself (`loop.py`).
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -232,14 +232,14 @@ def _check_identity(text: str | None, training: Training) -> None:
     if not isinstance(stored, dict):
         raise CheckpointError("it does not say which training it belongs to")
     expected = _identity(training)
-    different = [name for name in sorted(expected.keys() | stored.keys()) if _differ(name, expected, stored)]
+    missing = object()
+    different = [
+        name
+        for name in sorted(expected.keys() | stored.keys())
+        if expected.get(name, missing) != stored.get(name, missing)
+    ]
     if different:
         raise CheckpointError(f"it belongs to a training with another {', '.join(different)}")
-
-
-def _differ(name: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
-    missing = object()
-    return bool(first.get(name, missing) != second.get(name, missing))
 
 
 class CheckpointWriter:
@@ -268,16 +268,13 @@ class CheckpointWriter:
             return
         self._unwritten = Checkpoint(self._state(), tuple(results))
         if time.monotonic() - self._last >= self._training.checkpoint_seconds:
-            self._write()
+            self.write()
         else:
             copies = {name: tensor.detach().clone() for name, tensor in self._unwritten.state.items()}
             self._unwritten = Checkpoint(copies, self._unwritten.results)
 
-    def interrupted(self) -> None:
+    def write(self) -> None:
         """Writes the state at the last epoch's end, unless it is on disk already."""
-        self._write()
-
-    def _write(self) -> None:
         if self._unwritten is None or self._training.checkpoint is None:
             return
         path = Path(self._training.checkpoint)

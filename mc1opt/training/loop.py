@@ -125,15 +125,6 @@ class Trainer:
         """Everything that the next epoch depends on but its number: the tensors themselves, not copies."""
         return state_of(self.model, self.optimizer, self.averaged)
 
-    def set_state(self, state: State) -> None:
-        """Restores a state.
-
-        Raises:
-            ValueError: it belongs to another network; nothing has changed then.
-        """
-        keys = optimizer_state_keys(self.training.config.optimizer)
-        set_state(self.model, self.optimizer, keys, state, self.averaged)
-
     def _validate(self, epoch: int) -> float | None:
         """The validation accuracy; None if there are no validation images."""
         if not len(self.images.validation_images):
@@ -246,7 +237,7 @@ def train(training: Training) -> Iterator[EpochResult]:
                 _save_weights(trainer)
             yield results[-1]
     except KeyboardInterrupt:
-        checkpoints.interrupted()
+        checkpoints.write()
         raise
 
 
@@ -259,7 +250,8 @@ def _restore(trainer: Trainer) -> list[EpochResult]:
         checkpoint = load_checkpoint(path, trainer.training)
         if checkpoint is None:
             return []
-        trainer.set_state(checkpoint.state)
+        keys = optimizer_state_keys(trainer.training.config.optimizer)
+        set_state(trainer.model, trainer.optimizer, keys, checkpoint.state, trainer.averaged)
     except (CheckpointError, ValueError) as error:
         logger.warning("the checkpoint %s is not used: %s. The training starts over.", path, error)
         return []

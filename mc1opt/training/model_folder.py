@@ -43,7 +43,6 @@ class ModelFolder:
 
     path: Path
     config: Config
-    labels: tuple[str, ...]
     metrics: dict[str, Any]
     weights_sha256: str
 
@@ -141,7 +140,7 @@ def read_model_folder(folder: Path) -> ModelFolder:
             f"{folder / WEIGHTS} is damaged or of another model: its SHA-256 is {digest[:12]}..., not that "
             f"of {CONFIG}. Make the model again."
         )
-    return ModelFolder(folder, config, CLASS_NAMES, metrics, digest)
+    return ModelFolder(folder, config, metrics, digest)
 
 
 def stored_config(what: str, content: Any, identity: Any) -> Config:

@@ -83,17 +83,13 @@ def test_smaller_images_are_torchvisions_resized_ones(size: int) -> None:
 
 
 @AUGMENTATIONS
-def test_a_batch_is_uint8_in_channels_last_memory(augmentation: Augmentation) -> None:
-    batch = augmented(random_images(), augmentation)
+def test_a_batch_is_a_uint8_copy_in_channels_last_memory(augmentation: Augmentation) -> None:
+    images = random_images()
+    batch = augmented(images, augmentation)
     assert batch.dtype == torch.uint8
     assert batch.shape == (64, 3, 32, 32)
     assert batch.is_contiguous(memory_format=torch.channels_last)
-
-
-@AUGMENTATIONS
-def test_the_data_set_itself_is_not_changed(augmentation: Augmentation) -> None:
-    images = random_images()
-    augmented(images, augmentation).fill_(0)
+    batch.fill_(0)
     assert torch.equal(images, random_images())
 
 
@@ -181,16 +177,6 @@ def test_the_centre_of_the_cutout_is_anywhere_in_the_image() -> None:
     cut = (batch[:, 2] == FILL[2]).flatten(1)
     assert (cut.sum(1) == 1).all()
     assert_equally_likely(cut.sum(0))
-
-
-def test_the_cutout_is_a_square_cut_off_at_the_border() -> None:
-    batch = augmented(maps(COUNT), Augmentation(cutout=8))
-    cut = batch[:, 2] == FILL[2]
-    heights, widths = cut.any(2).sum(1), cut.any(1).sum(1)
-    assert torch.equal(cut.sum((1, 2)), heights * widths)
-    # A centre in row 0 leaves 4 rows of the square, one in row 31 leaves 5.
-    assert set(heights.tolist()) == set(widths.tolist()) == {4, 5, 6, 7, 8}
-    assert (batch.permute(0, 2, 3, 1)[cut] == FILL).all()
 
 
 def test_the_cutout_comes_last() -> None:

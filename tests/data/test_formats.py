@@ -72,14 +72,6 @@ def test_every_format_gives_the_same_arrays(write: Callable[[Path], Arrays], nam
     assert_same(read, make_arrays())
 
 
-def test_a_png_file_may_have_transparency() -> None:
-    arrays = write_npm_folder(Path("images"))
-    opaque = np.full((1, 50, 1024), 255, np.uint8)
-    pixels = arrays.test_images.transpose(1, 0, 2, 3).reshape(3, 50, 1024)
-    Path("images/test_batch.png").write_bytes(png(np.concatenate([pixels, opaque])))
-    assert_same(read_files(Path("images")), arrays)
-
-
 # ---- Damage ----------------------------------------------------------------------------------------------
 
 

@@ -47,21 +47,6 @@ def test_the_central_square_is_resized(height: int, width: int) -> None:
     np.testing.assert_array_equal(read_image(save(Image.fromarray(original))), expected.transpose(2, 0, 1))
 
 
-def test_shrinking_averages_over_all_pixels() -> None:
-    stripes = np.zeros((320, 320, 3), dtype=np.uint8)
-    stripes[:, ::2] = 200
-    assert np.abs(read_image(save(Image.fromarray(stripes))).astype(int) - 100).max() <= 4
-
-
-def test_a_photograph_is_turned_as_its_exif_orientation_says() -> None:
-    original = Image.fromarray(pixels(48, 48))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned: the image must be turned by 90 degrees clockwise
-    turned = read_image(save(original, exif=exif))
-    expected = original.transpose(Image.Transpose.ROTATE_270).resize((32, 32), Image.Resampling.BICUBIC)
-    np.testing.assert_array_equal(turned, np.asarray(expected).transpose(2, 0, 1))
-
-
 @pytest.mark.parametrize("picture", PICTURES.values(), ids=PICTURES)
 def test_a_picture_is_what_a_viewer_shows_on_white(picture: Picture) -> None:
     """Also compared with a browser, in tests/browser: the same files, and the same pixels."""

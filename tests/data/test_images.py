@@ -35,45 +35,25 @@ def data() -> DataSet:
 # ---- Training and validation -----------------------------------------------------------------------------
 
 
-def test_training_and_validation_images_are_those_of_the_split(data: DataSet) -> None:
-    opened = open_training_images(data, 100, "cpu")
-    train, validation = split(ARRAYS.train_labels, 20, 100)
-    np.testing.assert_array_equal(opened.train_images, ARRAYS.train_images[train])
-    np.testing.assert_array_equal(opened.train_labels, ARRAYS.train_labels[train])
-    np.testing.assert_array_equal(opened.validation_images, ARRAYS.train_images[validation])
-    np.testing.assert_array_equal(opened.validation_labels, ARRAYS.train_labels[validation])
+FOLD = Fold(index=1, count=4)
 
 
-def test_images_are_uint8_in_channels_last_memory_and_labels_int64(data: DataSet) -> None:
-    opened = open_training_images(data, 180, "cpu")
-    for images, labels, count in (
-        (opened.train_images, opened.train_labels, 180),
-        (opened.validation_images, opened.validation_labels, 20),
+@pytest.mark.parametrize("fold", [None, FOLD], ids=["split", "fold"])
+def test_training_and_validation_images_are_those_of_the_split(data: DataSet, fold: Fold | None) -> None:
+    opened = open_training_images(data, 100, "cpu", fold)
+    every = ARRAYS.train_labels
+    train, validation = split(every, 20, 100) if fold is None else fold_split(every, fold, 100)
+    for images, labels, chosen in (
+        (opened.train_images, opened.train_labels, train),
+        (opened.validation_images, opened.validation_labels, validation),
     ):
-        assert images.shape == (count, 3, 32, 32)
-        assert images.dtype == torch.uint8
+        np.testing.assert_array_equal(images, ARRAYS.train_images[chosen])
+        np.testing.assert_array_equal(labels, every[chosen])
+        assert (images.dtype, labels.dtype) == (torch.uint8, torch.int64)
         assert images.is_contiguous(memory_format=torch.channels_last)
-        assert labels.shape == (count,)
-        assert labels.dtype == torch.int64
-
-
-def test_the_mean_colour_is_that_of_the_training_images(data: DataSet) -> None:
-    opened = open_training_images(data, 100, "cpu")
-    train, _ = split(ARRAYS.train_labels, 20, 100)
     expected = ARRAYS.train_images[train].mean(axis=(0, 2, 3)).round()
     assert opened.mean_colour.tolist() == expected.tolist()
     assert opened.mean_colour.dtype == torch.uint8
-
-
-def test_the_validation_images_of_a_fold_are_those_of_the_fold(data: DataSet) -> None:
-    fold = Fold(index=1, count=4)
-    opened = open_training_images(data, 150, "cpu", fold)
-    train, validation = fold_split(ARRAYS.train_labels, fold, 150)
-    np.testing.assert_array_equal(opened.train_images, ARRAYS.train_images[train])
-    np.testing.assert_array_equal(opened.validation_images, ARRAYS.train_images[validation])
-    np.testing.assert_array_equal(opened.validation_labels, ARRAYS.train_labels[validation])
-    with pytest.raises(DataError, match=r"151 .* 150 .* 1 of 4"):
-        open_training_images(data, 151, "cpu", fold)
 
 
 def test_where_no_image_validates_all_of_them_train(data: DataSet) -> None:
@@ -85,9 +65,14 @@ def test_where_no_image_validates_all_of_them_train(data: DataSet) -> None:
     assert opened.validation_labels.shape == (0,)
 
 
-def test_more_training_images_than_validation_leaves_are_refused(data: DataSet) -> None:
-    with pytest.raises(DataError, match=f"{data.name}: 181 .* 20 "):
-        open_training_images(data, 181, "cpu")
+@pytest.mark.parametrize(
+    ("fold", "count", "message"), [(None, 181, "181 .* 20 "), (FOLD, 151, "151 .* 150 .* 1 of 4")]
+)
+def test_more_training_images_than_validation_leaves_are_refused(
+    data: DataSet, fold: Fold | None, count: int, message: str
+) -> None:
+    with pytest.raises(DataError, match=f"{data.name}: {message}"):
+        open_training_images(data, count, "cpu", fold)
 
 
 def test_training_images_do_not_need_the_test_images(data: DataSet) -> None:

@@ -37,16 +37,13 @@ def test_the_installed_pair_matches() -> None:
     ("torch", "torchvision", "requires"),
     [
         ("2.10.0", "0.25.0", None),
-        ("2.14.1", "0.29.0", None),
         ("2.10.0+cpu", "0.25.0+cpu", None),
         ("2.10.0+cpu", "0.25.0", None),
         ("2.10.0+cu130", "0.25.0+cu130", "torch==2.10.0"),
         ("2.10.1", "0.25.0", "torch==2.10.0"),
         ("2.11.0", "0.25.0", "torch>=2.10.0"),
         ("2.11.0", "0.25.0", "torch (>=2.10.0)"),
-        ("2.14.0a0+git1a2b", "0.29.0a0+98f8", None),
         ("2.12.0.dev20260101+cpu", "0.27.0.dev20260102+cpu", "torch==2.12.0.dev20260101"),
-        ("3.0.0", "1.0.0", None),
         ("unheard-of", "0.25.0", None),
     ],
 )
@@ -61,8 +58,6 @@ def test_a_pair_that_matches_is_let_through(
 @pytest.mark.parametrize(
     ("torch", "torchvision", "requires"),
     [
-        ("2.10.0", "0.24.0", None),
-        ("2.10.0", "0.26.0", None),
         ("2.10.0+cpu", "0.25.0+cu130", None),
         ("2.10.0+cu126", "0.25.0+cu130", "torch==2.10.0"),
         ("2.11.0", "0.25.0", "torch==2.10.0"),
@@ -118,7 +113,7 @@ def test_other_errors_go_through() -> None:
 
 def test_the_command_refuses_before_anything_is_made(packages: Path) -> None:
     install(packages, "torch", "2.10.0")
-    install(packages, "torchvision", "0.24.0")
+    install(packages, "torchvision", "0.24.0", requires="torch==2.9.0")
     code = (
         f"import sys; sys.path.insert(0, {str(packages)!r}); sys.argv = ['mc1opt', 'run', '--study', 'mlp']\n"
         "from mc1opt.cli.main import main\n"

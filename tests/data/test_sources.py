@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mc1opt.data import sources
 from mc1opt.data.cache import cache_folder, fetch_lock
 from mc1opt.data.fetch import Patience, Source
 from mc1opt.data.formats import ARRAY_FILES, Arrays
@@ -21,7 +22,6 @@ from mc1opt.spec import DataSet
 from tests.support.image_sets import (
     change_a_bit,
     make_arrays,
-    write_arrays,
     write_arrays_folder,
     write_binary_folder,
 )
@@ -36,8 +36,16 @@ SECONDS = 30.0
 pytestmark = pytest.mark.usefixtures("own_cifar10")
 
 
-def find(*candidates: Source, patience: Patience = LONG, output: io.StringIO | None = None) -> DataSet:
-    return find_data(from_sources=list(candidates), patience=patience, output=output)
+def find(
+    *candidates: Source,
+    patience: Patience = LONG,
+    output: io.StringIO | None = None,
+    path: Path | None = None,
+) -> DataSet:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "sources", lambda: candidates)
+        patch.setattr(sources, "IMPATIENT", patience)
+        return find_data(path, output=output)
 
 
 def assert_whole(data: DataSet) -> None:
@@ -54,13 +62,9 @@ def assert_nothing_left(*entries: str) -> None:
 # ---- Fetching --------------------------------------------------------------------------------------------
 
 
-def test_the_first_source_that_works_is_the_only_one_asked(make: ShellSources) -> None:
-    assert_whole(find(make.good(), make.broken()))
-    assert make.asked() == ["good"]
-
-
-def test_what_is_in_the_cache_is_not_fetched(make: ShellSources) -> None:
-    data = find(make.good())
+def test_the_first_source_that_works_is_the_only_one_asked_and_asked_once(make: ShellSources) -> None:
+    data = find(make.good(), make.broken())
+    assert_whole(data)
     assert find(make.broken()) == data
     assert make.asked() == ["good"]
 
@@ -129,8 +133,7 @@ def test_a_terminal_shows_a_bar_that_names_the_source(make: ShellSources) -> Non
 DRIVER = """
 import resource, sys
 from pathlib import Path
-from mc1opt.data import cache
-from mc1opt.data.sources import find_data
+from mc1opt.data import cache, sources
 from mc1opt.errors import DataError
 from tests.support.shell_sources import ShellSources
 
@@ -139,8 +142,9 @@ make = ShellSources(folder)
 cache.CIFAR10_SHA256.update(cache.check_arrays(make.arrays, "", must_be_cifar10=False))
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+sources.sources = lambda: [make.silent() if kind == "silent" else make.good(seconds=1)]
 try:
-    print(find_data(from_sources=[make.silent() if kind == "silent" else make.good(seconds=1)]).name)
+    print(sources.find_data().name)
 except DataError as error:
     print(error)
 """
@@ -181,10 +185,7 @@ def test_an_interrupt_while_fetching_leaves_no_process_and_no_files() -> None:
 
 @pytest.mark.parametrize(
     ("limit", "message"),
-    [
-        (60_000, "\n  good: "),
-        (300_000, "MC1OPT_DATA"),
-    ],
+    [(60_000, "\n  good: "), (300_000, "MC1OPT_DATA")],
     ids=["while it arrives", "while it is stored"],
 )
 def test_a_full_disk_is_an_error_and_leaves_nothing_half_written(limit: int, message: str) -> None:
@@ -213,7 +214,7 @@ def test_a_cache_that_cannot_be_written_is_an_error_before_anything_is_fetched(
 
 def test_given_images_go_into_the_cache_under_their_own_name(make: ShellSources) -> None:
     arrays = write_arrays_folder(Path("own"), train_images=40, test_images=10)
-    data = find_data(Path("own"), from_sources=[make.broken()])
+    data = find(make.broken(), path=Path("own"))
     assert data.name.startswith("own-")
     assert (data.train_images, data.validation_images) == (40, 4)
     np.testing.assert_array_equal(np.load(Path(data.folder) / "test_images.npy"), arrays.test_images)
@@ -231,27 +232,11 @@ def test_given_images_are_stored_once() -> None:
     assert file.stat().st_ino == before
 
 
-def test_the_same_images_with_other_labels_are_other_data() -> None:
-    arrays = write_arrays_folder(Path("own"), train_images=40)
-    first = find_data(Path("own"))
-    corrected = Arrays(
-        arrays.train_images, (arrays.train_labels + 1) % 10, arrays.test_images, arrays.test_labels
-    )
-    write_arrays(Path("own"), corrected)
-    second = find_data(Path("own"))
-    assert first.name != second.name
-    np.testing.assert_array_equal(np.load(Path(second.folder) / "train_labels.npy"), corrected.train_labels)
-
-
-def test_given_files_of_cifar10_are_cifar10(make: ShellSources) -> None:
+def test_given_files_of_cifar10_are_cifar10_and_given_images_win_over_the_cache(make: ShellSources) -> None:
     write_binary_folder(Path("files"))
     data = find_data(Path("files"))
     assert_whole(data)
     assert find(make.broken()) == data
-
-
-def test_given_images_win_over_the_cache(make: ShellSources) -> None:
-    find(make.good())
     write_arrays_folder(Path("own"), train_images=40)
     assert find_data(Path("own")).name.startswith("own-")
 

@@ -182,19 +182,14 @@ def test_openings_of_other_images_are_not_counted(trained: Trained) -> None:
     assert [result.opened_before for result in results] == [0, 0, 1]
 
 
-def test_a_model_that_cannot_be_opened_leaves_the_test_images_shut(trained: Trained) -> None:
-    model = write_model(Path("storage/models/s"), trained)
-    (model / "model.safetensors").write_bytes(b"damaged")
-    with pytest.raises(ModelError, match="damaged"):
-        evaluate(model, Path(trained.data.folder), storage=STORAGE, output=None)
-    assert not (model / "test_openings.jsonl").exists()
-
-
-def test_test_images_that_changed_in_the_cache_stay_shut(trained: Trained) -> None:
+@pytest.mark.parametrize(("what", "error"), [("model", ModelError), ("test_images", DataError)])
+def test_the_test_images_stay_shut_where_they_or_the_model_are_damaged(
+    trained: Trained, what: str, error: type[Exception]
+) -> None:
     model = write_model(Path("storage/models/s"), trained)
     data = find_data(Path(trained.data.folder))
-    change_a_bit(Path(data.folder) / "test_images.npy")
-    with pytest.raises(DataError, match="test_images changed"):
+    change_a_bit(model / "model.safetensors" if what == "model" else Path(data.folder) / f"{what}.npy")
+    with pytest.raises(error, match=what):
         evaluate(model, Path(trained.data.folder), storage=STORAGE, output=None)
     assert not (model / "test_openings.jsonl").exists()
 

@@ -26,13 +26,10 @@ def test_each_export_is_a_line_with_its_hash_path_and_format() -> None:
 
 
 def test_a_file_that_is_exported_again_leaves_both_hashes_known() -> None:
+    assert recorded_hashes(RECORD, "pt2") == {}
     for content in ("one", "two"):
         record_export(RECORD, Path("a.pt2"), "pt2", sha256=content, config_id="c", weights_sha256="w")
     assert len(recorded_hashes(RECORD, "pt2")) == 2
-
-
-def test_no_record_knows_nothing() -> None:
-    assert recorded_hashes(RECORD, "pt2") == {}
 
 
 def test_exports_lie_with_the_files_of_the_database() -> None:

@@ -31,7 +31,7 @@ def test_every_format_gives_the_logits_of_the_trained_network(
 ) -> None:
     write_model(EXPORTS / "models/m", trained)
     opened = open_model(EXPORTS / name, RECORD)
-    assert (opened.study, len(opened.labels)) == ("s", 10)
+    assert opened.study == "s"
     network = weights_model(trained.weights, trained.config)
     for count in (1, 3, 64):
         images = random_images(count)
@@ -43,19 +43,12 @@ def test_every_format_gives_the_logits_of_the_trained_network(
 # ---- Nothing is executed ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["model.pt", "model.pth", "model.pkl", "model"])
-def test_a_pickle_is_not_opened(name: str) -> None:
-    Path(name).write_bytes(pickle.dumps(Trap()))
-    with pytest.raises(ModelError, match=rf"{name}.*Pickles"):
-        open_model(Path(name), RECORD)
-    assert not Path("executed").exists()
-
-
-@pytest.mark.parametrize("name", ["model.onnx", "model.safetensors", "model.pt2"])
-def test_a_pickle_under_another_name_is_not_executed(name: str) -> None:
-    Path(name).write_bytes(pickle.dumps(Trap()))
-    with pytest.raises(ModelError, match=name):
-        open_model(Path(name), RECORD)
+@pytest.mark.parametrize("ending", ["", ".pt", ".pth", ".pkl", ".onnx", ".safetensors", ".pt2"])
+def test_a_pickle_is_not_executed_whatever_it_is_called(ending: str) -> None:
+    path = Path(f"model{ending}")
+    path.write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(ModelError, match=str(path)):
+        open_model(path, RECORD)
     assert not Path("executed").exists()
 
 

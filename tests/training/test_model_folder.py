@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import mc1opt
-from mc1opt.config import CLASS_NAMES, MLP, Config, LinearLayer, config_id
+from mc1opt.config import MLP, Config, LinearLayer, config_id
 from mc1opt.errors import ModelError, UsageError
 from mc1opt.models.build import build_model
 from mc1opt.training.checkpoint import load_weights
@@ -46,7 +46,7 @@ def test_what_is_written_is_read_back(trained: Trained) -> None:
     written = write_model_folder(MODEL, trained.weights, trained.config, METRICS, "# A card\n")
     read = read_model_folder(MODEL)
     assert read == written
-    assert (read.config, read.labels, read.metrics) == (trained.config, CLASS_NAMES, METRICS)
+    assert (read.config, read.metrics) == (trained.config, METRICS)
     assert read.weights.read_bytes() == trained.weights.read_bytes()
     assert read.weights_sha256 == file_sha256(trained.weights)
     assert (MODEL / "model_card.md").read_text() == "# A card\n"

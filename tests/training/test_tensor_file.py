@@ -41,17 +41,6 @@ def test_tensors_and_texts_come_back_equal():
     assert same(read_tensors(PATH), TENSORS, TEXTS)
 
 
-def test_nothing_is_left_beside_the_file():
-    for _ in range(2):
-        write_tensors(PATH, TENSORS, TEXTS)
-    assert list(PATH.parent.iterdir()) == [PATH]
-
-
-def test_other_programs_read_it():
-    write_tensors(PATH, TENSORS, TEXTS)
-    assert torch.equal(load_file(PATH)["filters"], TENSORS["filters"])
-
-
 def small_file() -> tuple[bytes, TensorFile]:
     write_tensors(PATH, {"a": torch.arange(3.0), "b": torch.tensor(2)}, {"text": "12"})
     return PATH.read_bytes(), read_tensors(PATH)

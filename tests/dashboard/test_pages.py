@@ -163,32 +163,22 @@ def copy(name: str) -> None:
     optuna.copy_study(from_study_name="s", from_storage=url, to_storage=url, to_study_name=name)
 
 
-def test_a_copy_gets_a_page_of_its_own_and_the_originals_stays(updated: StudyRecord) -> None:
-    before = Pages().study()
-    copy("copy")
-    update_dashboard("s.db", "copy")
-    pages = Pages()
-    found = pages.study("copy")
-    assert with_files(found) == with_notes(found) == set(ranking(updated)[:5])
-    assert pages.study() == before
-    for detail in (before, found):
-        for number in with_files(detail):
-            assert set(pages.artifacts(detail["trials"][number])) == FILES
-
-
 @pytest.mark.parametrize("left", ["s", "copy"])
-def test_deleting_one_of_a_copy_and_its_original_leaves_the_files_of_the_other(
+def test_a_copy_has_a_page_of_its_own_and_deleting_one_of_both_leaves_that_of_the_other(
     updated: StudyRecord, left: str
 ) -> None:
+    best, before = set(ranking(updated)[:5]), Pages().study()
     copy("copy")
     update_dashboard("s.db", "copy")
+    assert Pages().study() == before
     delete_study(open_for_deletion("s.db", "copy" if left == "s" else "s"))
     pages = Pages()
-    trials = pages.study(left)["trials"]
-    assert [set(pages.artifacts(trials[number])) for number in ranking(updated)[:5]] == [FILES] * 5
+    found = pages.study(left)
+    assert with_files(found) == with_notes(found) == best
+    assert [set(pages.artifacts(found["trials"][number])) for number in best] == [FILES] * 5
     assert len(list(artifacts_folder("s.db").iterdir())) == 5 * len(FILES)
     update_dashboard("s.db", left)
-    assert with_notes(Pages().study(left)) == set(ranking(updated)[:5])
+    assert Pages().study(left) == found
 
 
 def test_a_renamed_study_has_notes_on_its_best_trials_alone(updated: StudyRecord) -> None:

@@ -8,7 +8,6 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mc1opt.database.records import StudyRecord, TrialRecord, by_value
@@ -16,10 +15,11 @@ from mc1opt.display.tables import pruning_line
 from mc1opt.presets import PRESETS
 
 if TYPE_CHECKING:
-    from plotly.graph_objects import Figure, Scatter
+    from plotly.graph_objects import Figure
 
 T = TypeVar("T")
 Point = tuple[float, float]
+Trace = dict[str, Any]
 
 NAMED_CURVES = 8
 """Best trials whose learning curves have their own name and colour."""
@@ -73,37 +73,34 @@ def accuracy_and_parameters(record: StudyRecord) -> "Figure":
     Published accuracies are of full trainings on the test images, the trials' are at the study's fidelity on
     the validation images: the figure says so.
     """
-    from plotly.graph_objects import Scatter
-
     ranked = [trial for trial in by_value(record.trials) if trial.parameters]
     trials = [*ranked[: TRIALS // 4], *_thin(ranked[TRIALS // 4 :], TRIALS - TRIALS // 4)]
-    sampled = [trial for trial in trials if not trial.starting_point]
-    given = [trial for trial in trials if trial.starting_point]
-    front = _front((trial.parameters or 0, trial.value or 0.0) for trial in ranked)
-    published = list(PRESETS.values())
-    traces = [
-        _scatter("trials (validation)", sampled, COLOURS[0], "circle"),
-        _scatter("starting points (validation)", given, COLOURS[2], "square"),
-        Scatter(
-            name="best for their size",
-            x=[x for x, _ in front],
-            y=[_rounded(y) for _, y in front],
-            mode="lines",
-            line={"color": COLOURS[0], "width": 1, "dash": "dot", "shape": "hv"},
-            hoverinfo="skip",
-        ),
-        Scatter(
-            name="published models (test)",
-            x=[preset.parameters for preset in published],
-            y=[preset.published_accuracy for preset in published],
-            text=[preset.name for preset in published],
-            mode="markers",
-            marker={"color": COLOURS[1], "symbol": "diamond", "size": 9},
-            hovertemplate="%{text}: %{y:.4f}, %{x:,} parameters<extra></extra>",
-        ),
-    ]
+    traces = []
+    for name, given, colour, symbol in (
+        ("trials (validation)", False, COLOURS[0], "circle"),
+        ("starting points (validation)", True, COLOURS[2], "square"),
+    ):
+        shown = [trial for trial in trials if bool(trial.starting_point) == given]
+        marker = {"color": colour, "symbol": symbol, "size": 7}
+        traces.append(
+            _trials(name, [trial.parameters for trial in shown], shown, marker, ", %{x:,} parameters")
+        )
+    front = _staircase(
+        "best for their size",
+        _front((trial.parameters or 0, trial.value or 0.0) for trial in ranked),
+        {"width": 1, "dash": "dot"},
+    )
+    published = {
+        "name": "published models (test)",
+        "x": [preset.parameters for preset in PRESETS.values()],
+        "y": [preset.published_accuracy for preset in PRESETS.values()],
+        "text": list(PRESETS),
+        "mode": "markers",
+        "marker": {"color": COLOURS[1], "symbol": "diamond", "size": 9},
+        "hovertemplate": "%{text}: %{y:.4f}, %{x:,} parameters<extra></extra>",
+    }
     return _figure(
-        traces,
+        [*traces, front | {"hoverinfo": "skip"}, published],
         title="Accuracy and parameters, beside the published models",
         x={"title": "trained parameters", "type": "log"},
         y={"title": "accuracy"},
@@ -112,11 +109,10 @@ def accuracy_and_parameters(record: StudyRecord) -> "Figure":
 
 def best_over_time(record: StudyRecord) -> "Figure":
     """The best accuracy so far against training time, without the pauses between trials."""
-    from plotly.graph_objects import Scatter
-
     minutes = training_minutes(record.trials)
     ended = sorted(
-        (trial for trial in by_value(record.trials) if trial.number in minutes), key=_minutes_of(minutes)
+        (trial for trial in by_value(record.trials) if trial.number in minutes),
+        key=lambda trial: minutes[trial.number],
     )
     unit, scale = ("hours", 60.0) if max(minutes.values(), default=0.0) > 180.0 else ("minutes", 1.0)
     steps: list[Point] = []
@@ -127,23 +123,10 @@ def best_over_time(record: StudyRecord) -> "Figure":
         steps.append((max(minutes.values()) / scale, steps[-1][1]))
     shown = _thin(ended, TRIALS)
     given = [trial.value or 0.0 for trial in ended if trial.starting_point]
+    times = [_rounded(minutes[trial.number] / scale) for trial in shown]
     traces = [
-        Scatter(
-            name="complete trials",
-            x=[_rounded(minutes[trial.number] / scale) for trial in shown],
-            y=[_rounded(trial.value or 0.0) for trial in shown],
-            text=[_label(trial) for trial in shown],
-            mode="markers",
-            marker={"color": FAINT, "size": 6},
-            hovertemplate="%{text}<extra></extra>",
-        ),
-        Scatter(
-            name="best so far",
-            x=[_rounded(x) for x, _ in _thin(steps, TRIALS)],
-            y=[_rounded(y) for _, y in _thin(steps, TRIALS)],
-            mode="lines",
-            line={"color": COLOURS[0], "width": 2.5, "shape": "hv"},
-        ),
+        _trials("complete trials", times, shown, {"color": FAINT, "size": 6}),
+        _staircase("best so far", _thin(steps, TRIALS), {"width": 2.5}),
     ]
     figure = _figure(
         traces,
@@ -163,8 +146,6 @@ def best_over_time(record: StudyRecord) -> "Figure":
 
 def epochs_before_pruning(record: StudyRecord) -> "Figure":
     """Number of trials that ended after each epoch: pruned, failed or complete."""
-    from plotly.graph_objects import Bar
-
     epochs = list(range(1, _epochs(record) + 1))
     colours = {"pruned": "#8c8c8c", "failed": COLOURS[3], "complete": COLOURS[0]}
     traces = []
@@ -177,13 +158,14 @@ def epochs_before_pruning(record: StudyRecord) -> "Figure":
         if counts:
             heights = [counts[epoch] for epoch in epochs]
             traces.append(
-                Bar(
-                    name=outcome,
-                    x=epochs,
-                    y=heights,
-                    text=[str(height) if height else "" for height in heights],
-                    marker={"color": colour},
-                )
+                {
+                    "type": "bar",
+                    "name": outcome,
+                    "x": epochs,
+                    "y": heights,
+                    "text": [str(height or "") for height in heights],
+                    "marker": {"color": colour},
+                }
             )
     saved = pruning_line(record)
     figure = _figure(
@@ -196,14 +178,12 @@ def epochs_before_pruning(record: StudyRecord) -> "Figure":
     return figure
 
 
-FIGURES: Mapping[str, Callable[[StudyRecord], "Figure"]] = MappingProxyType(
-    {
-        "learning-curves": learning_curves,
-        "accuracy-and-parameters": accuracy_and_parameters,
-        "best-over-time": best_over_time,
-        "epochs-before-pruning": epochs_before_pruning,
-    }
-)
+FIGURES: dict[str, Callable[[StudyRecord], "Figure"]] = {
+    "learning-curves": learning_curves,
+    "accuracy-and-parameters": accuracy_and_parameters,
+    "best-over-time": best_over_time,
+    "epochs-before-pruning": epochs_before_pruning,
+}
 """By id on the page: letters and hyphens."""
 
 
@@ -239,14 +219,10 @@ def _timestamp(time: str) -> float:
     return datetime.fromisoformat(time).timestamp()
 
 
-def _minutes_of(minutes: Mapping[int, float]) -> Callable[[TrialRecord], float]:
-    return lambda trial: minutes[trial.number]
-
-
 # ---- Parts -----------------------------------------------------------------------------------------------
 
 
-def _figure(traces: Sequence[Any], *, title: str, x: Mapping[str, Any], y: Mapping[str, Any]) -> "Figure":
+def _figure(traces: list[Trace], *, title: str, x: Mapping[str, Any], y: Mapping[str, Any]) -> "Figure":
     """A figure without background and without Plotly's template, which takes 7 kB of JSON."""
     from plotly.graph_objects import Figure, Layout, layout
 
@@ -257,7 +233,7 @@ def _figure(traces: Sequence[Any], *, title: str, x: Mapping[str, Any], y: Mappi
         "automargin": True,
     }
     return Figure(
-        list(traces),
+        traces,
         Layout(
             template=layout.Template(),
             # Below the buttons at the top of each figure.
@@ -281,36 +257,32 @@ def _epochs(record: StudyRecord) -> int:
     return max(longest, record.fidelity.epochs if record.fidelity else 1)
 
 
-def _group(name: str, trials: Sequence[TrialRecord], colour: str, *, dash: str = "solid") -> "Scatter | None":
+def _group(name: str, trials: Sequence[TrialRecord], colour: str, *, dash: str = "solid") -> Trace | None:
     """Many curves as one trace; None without any."""
     curves = [curve for trial in trials if (curve := _curve(trial))]
     if not curves:
         return None
     points = sum(len(curve) + 1 for curve in curves)
     kept = _thin(curves, max(1, len(curves) * POINTS_A_GROUP // max(points, POINTS_A_GROUP)))
-    label = (
-        f"{name} ({len(curves)})" if len(kept) == len(curves) else f"{name} ({len(kept)} of {len(curves)})"
-    )
-    return _lines(label, kept, colour, dash=dash)
+    some = "" if len(kept) == len(curves) else f"{len(kept)} of "
+    return _lines(f"{name} ({some}{len(curves)})", kept, colour, dash=dash)
 
 
 def _lines(
     name: str, curves: Sequence[Sequence[Point]], colour: str, *, width: float = 1.0, dash: str = "solid"
-) -> "Scatter":
+) -> Trace:
     """Curves as one trace with gaps between them; a single point is a marker."""
-    from plotly.graph_objects import Scatter
-
     gaps: list[tuple[float | None, float | None]] = list(
         itertools.chain.from_iterable([(None, None), *curve] for curve in curves)
     )[1:]
-    return Scatter(
-        name=name,
-        x=[x for x, _ in gaps],
-        y=[None if y is None else _rounded(y) for _, y in gaps],
-        mode="lines+markers",
-        marker={"size": 4},
-        line={"color": colour, "width": width, "dash": dash},
-    )
+    return {
+        "name": name,
+        "x": [x for x, _ in gaps],
+        "y": [None if y is None else _rounded(y) for _, y in gaps],
+        "mode": "lines+markers",
+        "marker": {"size": 4},
+        "line": {"color": colour, "width": width, "dash": dash},
+    }
 
 
 def _curve(trial: TrialRecord) -> list[Point]:
@@ -318,23 +290,32 @@ def _curve(trial: TrialRecord) -> list[Point]:
     return _thin([(epoch + 1, value) for epoch, value in enumerate(trial.values_by_epoch)], POINTS_A_CURVE)
 
 
-def _scatter(name: str, trials: Sequence[TrialRecord], colour: str, symbol: str) -> "Scatter":
-    from plotly.graph_objects import Scatter
+def _trials(
+    name: str, x: Sequence[float | None], trials: Sequence[TrialRecord], marker: Trace, more: str = ""
+) -> Trace:
+    """A marker for each trial at its value; `more` is shown behind its number and value."""
+    starts = (f", {trial.starting_point}" if trial.starting_point else "" for trial in trials)
+    return {
+        "name": name,
+        "x": x,
+        "y": [_rounded(trial.value or 0.0) for trial in trials],
+        "text": [
+            f"#{trial.number}: {trial.value:.4f}{start}" for trial, start in zip(trials, starts, strict=True)
+        ],
+        "mode": "markers",
+        "marker": marker,
+        "hovertemplate": f"%{{text}}{more}<extra></extra>",
+    }
 
-    return Scatter(
-        name=name,
-        x=[trial.parameters for trial in trials],
-        y=[_rounded(trial.value or 0.0) for trial in trials],
-        text=[_label(trial) for trial in trials],
-        mode="markers",
-        marker={"color": colour, "symbol": symbol, "size": 7},
-        hovertemplate="%{text}, %{x:,} parameters<extra></extra>",
-    )
 
-
-def _label(trial: TrialRecord) -> str:
-    start = f", {trial.starting_point}" if trial.starting_point else ""
-    return f"#{trial.number}: {trial.value:.4f}{start}"
+def _staircase(name: str, points: Sequence[Point], line: Trace) -> Trace:
+    return {
+        "name": name,
+        "x": [_rounded(x) for x, _ in points],
+        "y": [_rounded(y) for _, y in points],
+        "mode": "lines",
+        "line": {"color": COLOURS[0], "shape": "hv", **line},
+    }
 
 
 def _front(points: Iterable[Point]) -> list[Point]:
@@ -350,9 +331,7 @@ def _thin(items: Sequence[T], most: int) -> list[T]:
     """At most `most` items, evenly spread, including the first and the last."""
     if len(items) <= most:
         return list(items)
-    if most == 1:
-        return [items[0]]
-    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
+    return [items[round(i * (len(items) - 1) / max(1, most - 1))] for i in range(most)]
 
 
 def _rounded(value: float) -> float:

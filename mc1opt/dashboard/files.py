@@ -105,13 +105,11 @@ def keep_files(study: optuna.Study, folder: Path, wanted: Mapping[int, Sequence[
     """
     stored = artifact_names(study)
     for trial_id, files in wanted.items():
-        there = stored.pop(trial_id, {})
         for file in files:
             artifact = _artifact_id(study.study_name, trial_id, file)
-            if there.pop(artifact, None) is None or not (folder / artifact).is_file():
+            known = stored.get(trial_id, {}).pop(artifact, None)
+            if known is None or not (folder / artifact).is_file():
                 put_artifact(study, folder, trial_id, artifact, file.name, file.make())
-        for artifact in there:
-            remove_artifact(study, folder, trial_id, artifact)
     for trial_id, others in stored.items():
         for artifact in others:
             remove_artifact(study, folder, trial_id, artifact)

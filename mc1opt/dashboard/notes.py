@@ -4,11 +4,13 @@ Each note ends with a line that says who wrote it. What people write below that 
 note without it belongs to a person and is never changed.
 """
 
+import contextlib
 import shlex
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from pydantic import AliasPath, BaseModel, ConfigDict, Field, ValidationError
 
 from mc1opt.config import config_from_json
 from mc1opt.database.location import storage_option
@@ -31,44 +33,33 @@ space, not trained), `duplicate` (the config was trained already), `failed` (see
 programs are `foreign` and do not count."""
 
 
-@dataclass(frozen=True)
-class Retrained:
-    """The result of a retraining of the study."""
+class Retrained(BaseModel):
+    """The result of a retraining of the study, as a model folder's metrics have it."""
 
-    trial: int
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+    trial: int = Field(validation_alias=AliasPath("winner", "trial"))
     """The winner's number."""
-    config_id: str
-    seeds: int
+    config_id: str = Field(validation_alias=AliasPath("winner", "config_id"))
+    seeds: int = Field(validation_alias=AliasPath("test", "n"))
     epochs: int
-    validation: float
+    validation: float = Field(validation_alias=AliasPath("winner", "mean"))
     """Mean over the seeds."""
-    test: float
+    test: float = Field(validation_alias=AliasPath("test", "mean"))
     """Mean over the seeds."""
-    interval: tuple[float, float] | None
+    interval: tuple[float, float] | None = Field(validation_alias=AliasPath("test", "interval"))
     """95 % confidence interval of that mean; None for one seed."""
     model: str
     """The model's folder."""
-    data: str
+    data: str = Field(validation_alias=AliasPath("data", "name"))
     """Name of the images that it was trained on."""
 
 
 def retrained(metrics: Mapping[str, Any]) -> Retrained | None:
     """The result in a model folder's metrics; None if they are not of a retraining."""
-    try:
-        interval = metrics["test"]["interval"]
-        return Retrained(
-            trial=int(metrics["winner"]["trial"]),
-            config_id=str(metrics["winner"]["config_id"]),
-            seeds=int(metrics["test"]["n"]),
-            epochs=int(metrics["epochs"]),
-            validation=float(metrics["winner"]["mean"]),
-            test=float(metrics["test"]["mean"]),
-            interval=None if interval is None else (float(interval[0]), float(interval[1])),
-            model=str(metrics["model"]),
-            data=str(metrics["data"]["name"]),
-        )
-    except (KeyError, TypeError, ValueError):
-        return None
+    with contextlib.suppress(ValidationError):
+        return Retrained.model_validate(metrics)
+    return None
 
 
 def best_trials(record: StudyRecord) -> list[TrialRecord]:

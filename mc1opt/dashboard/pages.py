@@ -9,14 +9,14 @@ import contextlib
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import optuna
 from optuna.trial import FrozenTrial
 
 from mc1opt.config import config_from_json
 from mc1opt.dashboard.figures import study_figures
-from mc1opt.dashboard.files import TrialFile, keep_files, retraining_files, trial_files
+from mc1opt.dashboard.files import keep_files, retraining_files, trial_files
 from mc1opt.dashboard.notes import Retrained, best_trials, merged_note, retrained, study_note, trial_note
 from mc1opt.database import records
 from mc1opt.database.artifacts import artifacts_folder
@@ -100,18 +100,16 @@ def update_study(study: optuna.Study, database: StudyStorage, storage: str) -> N
 
     record = study_record(study)
     ids = {trial.number: trial_id(trial) for trial in study.get_trials(deepcopy=False)}
-    model = _model_folder(storage, record.folder)
-    found = None if model is None else retrained(model.metrics)
+    found, model = _retraining(storage, record)
     shown = {trial.number: trial for trial in best_trials(record)}
-    winner = _winner(record, found)
-    if winner is None:
-        found = None
-    else:
-        shown.setdefault(winner.number, winner)
+    shown |= {trial.number: trial for trial in record.trials if found and trial.number == found.trial}
     with database.writing_study_attributes_together():
         for name, figure in study_figures(record).items():
             save_plotly_graph_object(study, figure, graph_object_id=name)
-        files = {ids[number]: _files(trial, found, model) for number, trial in shown.items()}
+        files = {ids[number]: trial_files(trial) for number, trial in shown.items()}
+        if found and model:
+            wrong = misclassified_path(model.path, model.weights_sha256)
+            files[ids[found.trial]] += retraining_files(model.metrics, wrong)
         keep_files(study, artifacts_folder(storage), files)
     # Last and apart: a person must have no time to change a note between its reading and its writing.
     with database.writing_study_attributes_together():
@@ -125,28 +123,16 @@ def update_study(study: optuna.Study, database: StudyStorage, storage: str) -> N
         )
 
 
-def _winner(record: StudyRecord, found: Retrained | None) -> TrialRecord | None:
-    """The retrained trial; None if the model belongs to an earlier study of this name."""
-    if found is None or found.data != (record.data or {}).get("name"):
-        return None
-    for trial in record.trials:
-        if (trial.number, trial.config_id) == (found.trial, found.config_id):
-            return trial if trial.value is not None else None
-    return None
-
-
-def _model_folder(storage: str, folder: str) -> ModelFolder | None:
-    """The retrained model of a study, if there is a complete one."""
+def _retraining(storage: str, record: StudyRecord) -> tuple[Retrained | None, ModelFolder | None]:
+    """The study's retraining; None without a complete one, and for that of an earlier study of this name."""
     with contextlib.suppress(Mc1optError):
-        return read_model_folder(models_folder(storage, folder))
-    return None
-
-
-def _files(trial: TrialRecord, found: Retrained | None, model: ModelFolder | None) -> Sequence[TrialFile]:
-    files = trial_files(trial)
-    if model is not None and found is not None and found.trial == trial.number:
-        files += retraining_files(model.metrics, misclassified_path(model.path, model.weights_sha256))
-    return files
+        model = read_model_folder(models_folder(storage, record.folder))
+        found = retrained(model.metrics)
+        if found and found.data == (record.data or {}).get("name"):
+            winner = (found.trial, found.config_id)
+            if any((t.number, t.config_id) == winner and t.value is not None for t in record.trials):
+                return found, model
+    return None, None
 
 
 def _write_trial_notes(study: optuna.Study, notes: Mapping[int, str]) -> None:
@@ -171,33 +157,6 @@ def _write_note(owner: optuna.Study | optuna.Trial, note: str) -> None:
 # ---- During a search -------------------------------------------------------------------------------------
 
 
-class StudyPages:
-    """Brings a study up to date repeatedly over one connection.
-
-    Args:
-        storage: the study database.
-        study: the name of the study.
-    """
-
-    def __init__(self, storage: str, study: str) -> None:
-        self._storage = storage
-        self._name = study
-        self._database: StudyStorage | None = None
-        self._study: optuna.Study | None = None
-
-    def update(self, *, anew: bool) -> None:
-        """As `update_dashboard`.
-
-        Args:
-            anew: whether to read finished trials again, which may have been confirmed since.
-        """
-        if self._database is None:
-            self._database = open_storage(self._storage, create=False)
-        if self._study is None or anew:
-            self._study = load_study(self._database, self._name)
-        update_study(self._study, self._database, self._storage)
-
-
 class DashboardWriter(Observer):
     """Keeps a study's pages up to date during a search.
 
@@ -208,7 +167,6 @@ class DashboardWriter(Observer):
         storage: the study database, a path or a URL.
         now: monotonic clock, in seconds.
         busy: CPU seconds of the calling thread. While it waits, the trainings go on.
-        new_pages: makes the writer; for tests.
     """
 
     def __init__(
@@ -216,13 +174,13 @@ class DashboardWriter(Observer):
         storage: str,
         now: Callable[[], float] = time.monotonic,
         busy: Callable[[], float] = time.thread_time,
-        new_pages: Callable[[str, str], StudyPages] = StudyPages,
     ) -> None:
         self._storage = storage
         self._now = now
         self._busy = busy
-        self._new_pages = new_pages
-        self._pages: StudyPages | None = None
+        self._name = ""
+        self._database: StudyStorage | None = None
+        self._study: optuna.Study | None = None
         self._started = now()
         self._spent = 0.0
         self._writes = 0
@@ -234,7 +192,7 @@ class DashboardWriter(Observer):
 
     def study_started(self, search: SearchStarted) -> None:
         """See `Observer`."""
-        self._pages = self._new_pages(self._storage, search.study)
+        self._name = search.study
         self._started = self._now()
         self._best = None if search.record.best is None else search.record.best.value
 
@@ -261,6 +219,18 @@ class DashboardWriter(Observer):
         self._wait(deadline)
         self._raise_error()
 
+    def update(self, *, anew: bool) -> None:
+        """As `update_dashboard`, over one connection for all updates.
+
+        Args:
+            anew: whether to read finished trials again, which may have been confirmed since.
+        """
+        if self._database is None:
+            self._database = open_storage(self._storage, create=False)
+        if self._study is None or anew:
+            self._study = load_study(self._database, self._name)
+        update_study(self._study, self._database, self._storage)
+
     def _is_due(self) -> bool:
         seconds = self._now() - self._started
         if seconds < LEAST_SECONDS or (self._thread is not None and self._thread.is_alive()):
@@ -278,10 +248,9 @@ class DashboardWriter(Observer):
         self._thread.start()
 
     def _write(self, anew: bool) -> None:
-        assert self._pages is not None
         before = self._busy()
         try:
-            self._pages.update(anew=anew)
+            self.update(anew=anew)
         except Exception as error:  # becomes a warning in the thread of the observers
             self._error = error
         self._spent += self._busy() - before

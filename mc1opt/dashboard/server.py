@@ -23,7 +23,6 @@ from mc1opt.database import records
 from mc1opt.database.artifacts import artifacts_folder
 from mc1opt.database.identity import keep_folder
 from mc1opt.database.opening import load_study, open_storage
-from mc1opt.database.storage import StudyStorage
 from mc1opt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -90,9 +89,17 @@ def serve_dashboard(
                     f"Warning: the dashboard has no login. Anyone who reaches {host} can see, change and "
                     "delete all studies; --host 127.0.0.1 limits it to this machine."
                 )
-            ours = _ours(database)
+            # Studies of other programs are shown as they are.
+            ours = [
+                each.study_name
+                for each in database.get_all_studies()
+                if records.STUDY_DEFINITION in each.user_attrs
+            ]
             for name in ours:
-                _keep_folder(database, name, warn)
+                try:  # a study's page can rename it
+                    keep_folder(load_study(database, name))
+                except StorageInternalError as error:  # a read-only database can still be shown
+                    warn(f"Warning: study {name!r} would lose its files if it were renamed: {error}")
             for name in ours if study is None else [study]:
                 update_or_warn(storage, name, warn)
                 # Read here, so that the first page does not have to wait.
@@ -132,23 +139,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _ours(database: StudyStorage) -> list[str]:
-    """Names of mc1opt's studies; those of other programs are shown as they are."""
-    return [
-        study.study_name
-        for study in database.get_all_studies()
-        if records.STUDY_DEFINITION in study.user_attrs
-    ]
-
-
-def _keep_folder(database: StudyStorage, name: str, warn: Callable[[str], None]) -> None:
-    """Stores the folder of a study's files, because its page can rename it."""
-    try:
-        keep_folder(load_study(database, name))
-    except StorageInternalError as error:  # a read-only database can still be shown
-        warn(f"Warning: study {name!r} would lose its files if it were renamed: {error}")
 
 
 class _ReadableTrials:

@@ -112,42 +112,26 @@ def export(command: ExportCommand, *, write: Callable[[str], None], output: Text
             f"{', '.join(there)} {verb} already; --force replaces {what}, --output names another folder."
         )
     with tempfile.TemporaryDirectory(prefix="mc1opt-") as temporary:
-        return _export(command, _with_own_weights(source, Path(temporary)), paths, write, output)
-
-
-def _with_own_weights(source: ExportSource, folder: Path) -> ExportSource:
-    """The model with a copy of its weights, which a running search deletes when other trials are better.
-
-    Raises:
-        ModelError: they are already gone.
-    """
-    copy = folder / source.weights.name
-    try:
-        shutil.copyfile(source.weights, copy)
-    except OSError as error:
-        raise ModelError(f"the weights {source.weights} cannot be read: {error.strerror}.") from error
-    return replace(source, weights=copy)
-
-
-def _export(
-    command: ExportCommand,
-    source: ExportSource,
-    paths: dict[str, Path],
-    write: Callable[[str], None],
-    output: TextIO,
-) -> list[ExportedFile]:
-    write(f"Exporting {source.title}: {source.quality}")
-    data = model_data(source.title, source.data, command.data, output)
-    if "python" in paths and source.data is not None and data.name != source.data["name"]:
-        raise UsageError(
-            f"{source.title} was trained on {source.data['name']}, and {command.data} holds other images: a "
-            "script for those would not be of this training. Leave out --data, or --format python."
-        )
-    exporter = Exporter(source, data, _exports_folder(command) / RECORD)
-    return [
-        exporter.export(name, path, half=command.half, force=command.force, write=write)
-        for name, path in paths.items()
-    ]
+        # A running search deletes weights when other trials are better.
+        weights = Path(temporary) / source.weights.name
+        try:
+            shutil.copyfile(source.weights, weights)
+        except OSError as error:
+            raise ModelError(f"the weights {source.weights} cannot be read: {error.strerror}.") from error
+        source = replace(source, weights=weights)
+        write(f"Exporting {source.title}: {source.quality}")
+        data = model_data(source.title, source.data, command.data, output)
+        if "python" in paths and source.data is not None and data.name != source.data["name"]:
+            raise UsageError(
+                f"{source.title} was trained on {source.data['name']}, and {command.data} holds other "
+                "images: a script for those would not be of this training. Leave out --data, or --format "
+                "python."
+            )
+        exporter = Exporter(source, data, _exports_folder(command) / RECORD)
+        return [
+            exporter.export(name, path, half=command.half, force=command.force, write=write)
+            for name, path in paths.items()
+        ]
 
 
 class Exporter:
@@ -218,12 +202,10 @@ class Exporter:
             format=name,
             path=str(path),
             bytes=path.stat().st_size,
-            max_logit_difference=check.max_logit_difference,
-            different_decisions=check.different_decisions,
-            images=check.images,
             latency=milliseconds,
+            **asdict(check),
         )
-        for line in _lines(exported, check, half=half):
+        for line in _lines(exported, half=half):
             write(line)
         return exported
 
@@ -247,14 +229,12 @@ class Exporter:
 
     def _check(self, name: str, path: Path) -> tuple[Check, dict[str, float]]:
         """Opens the file with its own runtime, as its users will."""
-        if name == "onnx":
-            run = open_onnx(path).run
+        if name == "python":
+            run = torch_runner(run_script_network(path, self._source))
         elif name == "pt2":
             run = open_pt2(path, known={file_sha256(path)}).run
-        elif name == "safetensors":
-            run = open_safetensors(path).run
         else:
-            run = torch_runner(run_script_network(path, self._source))
+            run = {"onnx": open_onnx, "safetensors": open_safetensors}[name](path).run
         return compare(run, self._images, self._expected), latency(run, self._images)
 
 
@@ -314,10 +294,10 @@ def _place(temporary: Path, path: Path, *, replace: bool) -> None:
         temporary.replace(path)
 
 
-def _lines(exported: ExportedFile, check: Check, *, half: bool) -> list[str]:
-    different = f"{exported.different_decisions} of {check.images:,} decisions differ"
+def _lines(exported: ExportedFile, *, half: bool) -> list[str]:
+    different = f"{exported.different_decisions} of {exported.images:,} decisions differ"
     if half:
-        different += f" ({exported.different_decisions / check.images:.2%})"
+        different += f" ({exported.different_decisions / exported.images:.2%})"
     times = [f"{value:.3g} ms for {name.split('_')[1]}" for name, value in exported.latency.items()]
     return [
         f"{exported.format:<12} {exported.path} ({exported.bytes:,} bytes)",

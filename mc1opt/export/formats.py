@@ -86,13 +86,9 @@ def write_safetensors(
 
     model = weights_model(weights, config)
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    if half:
-        tensors = {
-            name: tensor.half()
-            if tensor.is_floating_point() and not name.startswith("normalisation.")
-            else tensor
-            for name, tensor in tensors.items()
-        }
+    for name, tensor in tensors.items():
+        if half and tensor.is_floating_point() and not name.startswith("normalisation."):
+            tensors[name] = tensor.half()
     # `save_file` would make the file readable for its owner alone.
     path.write_bytes(save(tensors, metadata={**metadata, "memory_format": "channels_last"}))
 

@@ -61,16 +61,20 @@ def all_logits(run: Run, images: Images) -> NDArray[np.float32]:
     Raises:
         ModelError: the outputs have other shapes, or the probabilities are not the softmax of the logits.
     """
-    parts, first = [], 0
-    for size in _sizes(len(images)):
-        logits, probabilities = run(images[first : first + size])
-        if logits.shape != probabilities.shape or len(logits) != size:
-            raise ModelError(f"{size} images gave outputs {logits.shape} and {probabilities.shape}.")
+    import torch
+
+    few = np.cumsum(BATCH_SIZES)
+    ends = [*few, *range(few[-1] + LAST_BATCH, len(images), LAST_BATCH)]
+    parts = []
+    for batch in np.split(images, [end for end in ends if end < len(images)]):
+        logits, probabilities = run(batch)
+        if logits.shape != probabilities.shape or len(logits) != len(batch):
+            raise ModelError(f"{len(batch)} images gave outputs {logits.shape} and {probabilities.shape}.")
         # Logits that are not finite have no softmax; `compare` sees to them.
-        if np.isfinite(logits).all() and not np.allclose(probabilities, _softmax(logits), atol=1e-5):
+        softmax = torch.from_numpy(logits).softmax(1).numpy()
+        if np.isfinite(logits).all() and not np.allclose(probabilities, softmax, atol=1e-5):
             raise ModelError("the probabilities are not the softmax of the logits.")
         parts.append(logits)
-        first += size
     return np.concatenate(parts)
 
 
@@ -99,16 +103,3 @@ def latency(run: Run, images: Images) -> dict[str, float]:
             times.append(time.perf_counter() - started)
         milliseconds[f"batch_{size}_ms"] = round(1000 * statistics.median(times), 4)
     return milliseconds
-
-
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    softmax: NDArray[np.float32] = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return softmax
-
-
-def _sizes(count: int) -> list[int]:
-    sizes: list[int] = []
-    for size in (*BATCH_SIZES, *[LAST_BATCH] * (count // LAST_BATCH + 1)):
-        sizes.append(min(size, count - sum(sizes)))
-    return [size for size in sizes if size > 0]

@@ -106,19 +106,14 @@ def _own_images(source: ExportSource) -> str | None:
 
 def _header(source: ExportSource, file_name: str) -> str:
     origin = f"study {_harmless(source.study)}, " if source.study else ""
-    usage = [
-        ("", "train; the accuracy on the validation images"),
-        (" --test", "train on all images; the accuracy on the test images"),
-        (" --data DIR", "the folder of the images; ./data if not given"),
-    ]
-    width = max(len(option) for option, _ in usage) + 3
-    lines = [f"    python {file_name}{option:<{width}}{what}" for option, what in usage]
     own = _own_images(source)
     images = "CIFAR-10" if own is None else f"the images {_harmless(own)}"
     needed = "torch and torchvision" if own is None else "torch and numpy"
     return f'''"""A network for {images} and its training. It needs {needed}.
 
-{chr(10).join(lines)}
+    python {file_name}              train; the accuracy on the validation images
+    python {file_name} --test       train on all images; the accuracy on the test images
+    python {file_name} --data DIR   the folder of the images; ./data if not given
 
 Found by mc1opt {__version__}: {origin}config {config_id(source.config)}.
 Known of it: {source.quality}.

@@ -95,7 +95,11 @@ def trial_source(
             reason = _where_weights_are(weights, record, trial, storage)
         raise UsageError(f"trial {trial.number} of study {study!r} has no kept weights: {reason}")
     config = config_from_json(trial.config)
-    _refuse_other_weights(kept[trial.number], trial.number, config, trial.seed)
+    if _training_of(kept[trial.number]) != (config_id(config), trial.seed):  # whose accuracy is stated
+        raise ModelError(
+            f"{kept[trial.number]} does not hold the weights of trial {trial.number}: their config or seed "
+            "is another. Nothing was exported."
+        )
     return ExportSource(
         title=f"trial {trial.number} of study {study}",
         quality=_trial_quality(trial),
@@ -131,15 +135,6 @@ def _where_weights_are(folder: Path, record: StudyRecord, trial: TrialRecord, st
         "unless that was with --keep 0. If this is another place, copy them into that folder. To train the "
         f"config again:\n  {program()} retrain {study}"
     )
-
-
-def _refuse_other_weights(path: Path, number: int, config: Config, seed: int | None) -> None:
-    """Raises if the kept weights are of another config or seed than the trial, whose accuracy is stated."""
-    if _training_of(path) != (config_id(config), seed):
-        raise ModelError(
-            f"{path} does not hold the weights of trial {number}: their config or seed is another. Nothing "
-            "was exported."
-        )
 
 
 def _training_of(path: Path) -> tuple[str, int] | None:

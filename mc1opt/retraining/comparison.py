@@ -59,7 +59,13 @@ def choose_candidates(record: StudyRecord, *, top: int, trial: int | None = None
         UsageError: the study has no finished trial, or `trial` is not one.
     """
     if trial is not None:
-        return [_candidate(_finished(record, trial))]
+        named = record.own_trial(trial)
+        if named.value is None:
+            raise UsageError(
+                f"trial {trial} of study {record.study!r} was not trained to its end ({ending(named)}). "
+                "Choose another with --trial, or the best with --top."
+            )
+        return [_candidate(named)]
     ranked = by_expected_accuracy(record.trials)
     if not ranked:
         raise UsageError(
@@ -69,16 +75,6 @@ def choose_candidates(record: StudyRecord, *, top: int, trial: int | None = None
     for entry in ranked:
         distinct.setdefault(entry.config_id, entry)
     return [_candidate(entry) for entry in list(distinct.values())[:top]]
-
-
-def _finished(record: StudyRecord, number: int) -> TrialRecord:
-    found = record.own_trial(number)
-    if found.value is None:
-        raise UsageError(
-            f"trial {number} of study {record.study!r} was not trained to its end ({ending(found)}). Choose "
-            "another with --trial, or the best with --top."
-        )
-    return found
 
 
 def _candidate(entry: TrialRecord) -> Candidate:
@@ -244,8 +240,7 @@ class Comparison:
         common = sorted(leader.counted().keys() & other.counted().keys())
         if leader is other or len(common) < LEAST_SEEDS:
             return None
-        pairs = [[standing.values[index] for index in common] for standing in (leader, other)]
-        return self._test(pairs[0], pairs[1])
+        return self._test(*([standing.values[index] for index in common] for standing in (leader, other)))
 
     def _test(self, first: Sequence[float], second: Sequence[float]) -> PairedTest:
         return paired_test(first, second, least_std=self._step, comparisons=self._comparisons)
@@ -257,9 +252,7 @@ class Comparison:
             return []
         leader = max(active, key=lambda standing: standing.mean(seeds))
         out = []
-        for other in active:
-            if other is leader:
-                continue
+        for other in (standing for standing in active if standing is not leader):
             test = self._test(leader.first(seeds), other.first(seeds))
             if test.p < LEVEL:
                 other.stopped_after, other.stopped_by = seeds, (leader.candidate.trial, test)

@@ -211,11 +211,8 @@ def _first_difference(stored: Sequence[Numbers], replayed: Sequence[Numbers]) ->
 def _what_else(trial: TrialRecord, failure: str | None) -> str | None:
     """What else is not as it was, where curves differ."""
     then = trial.versions
-    changed = [
-        f"{name} was {then.get(name)}, is {value}"
-        for name, value in _versions_here(trial).items()
-        if then.get(name) != value
-    ]
+    now = _versions_here(trial).items()
+    changed = [f"{key} was {then.get(key)}, is {value}" for key, value in now if then.get(key) != value]
     if trial.device != "cpu":
         changed.append(f"on {trial.device} equal curves are not promised")
     if failure is not None:

@@ -85,7 +85,15 @@ class Retraining:
                 "validation_retrained": self.retrained.mean,
                 "test": self.test.spread.mean,
             },
-            "folds": self._folds_json(),
+            "folds": None
+            if self.over_folds is None
+            else {
+                "validation": self.fold_values,
+                **self.over_folds.to_json(),
+                "seed": plan.seeds[0],
+                "train_images": plan.fold_images,
+                "std_over_seeds": self.retrained.std,
+            },
             "model": str(plan.folder),
             "kept_seed": plan.seeds[0],
             "epochs": plan.epochs,
@@ -119,17 +127,6 @@ class Retraining:
             **(spread(list(values.values())).to_json() if values else {}),
             "stopped": stopped,
             "failures": {str(self.plan.seeds[i]): message for i, message in standing.failures.items()},
-        }
-
-    def _folds_json(self) -> dict[str, Any] | None:
-        if self.over_folds is None:
-            return None
-        return {
-            "validation": self.fold_values,
-            **self.over_folds.to_json(),
-            "seed": self.plan.seeds[0],
-            "train_images": self.plan.fold_images,
-            "std_over_seeds": self.retrained.std,
         }
 
 
@@ -184,7 +181,7 @@ def standing_line(standing: Standing) -> str:
 def result_lines(result: Retraining) -> list[str]:
     """What a retraining says at its end."""
     test, plan = result.test, result.plan
-    winner, validation = result.winner.candidate, result.retrained
+    winner = result.winner.candidate
     lines = [
         "",
         *candidate_lines(result.comparison, result.winner, plan.data.validation_images),
@@ -193,12 +190,13 @@ def result_lines(result: Retraining) -> list[str]:
         f"images, {plural(len(plan.seeds), 'seed')}, {plural(plan.epochs, 'epoch')}.",
         f"Test accuracy: {test.spread.line()}",
         "  by seed      " + " ".join(f"{value:.4f}" for value in test.by_seed.values()),
-        "  by class     " + ", ".join(_class(name, share) for name, share in test.by_class.items()),
+        "  by class     "
+        + ", ".join(f"{name} {'-' if s is None else f'{s:.3f}'}" for name, s in test.by_class.items()),
         optimism_line(result),
         *smaller_steps_lines(result),
     ]
     if result.over_folds is not None:
-        lines.append(folds_line(result.over_folds, validation))
+        lines.append(folds_line(result.over_folds, result.retrained))
     lines += ["", "The kept model:", *confusion_lines(test.kept)]
     planned = "" if result.planned_seconds is None else f" (planned: {duration(result.planned_seconds)})"
     return [
@@ -293,7 +291,3 @@ def _failure(standing: Standing) -> str:
 def _mean(standing: Standing) -> float:
     values = list(standing.counted().values())
     return spread(values).mean if values else 0.0
-
-
-def _class(name: str, share: float | None) -> str:
-    return f"{name} -" if share is None else f"{name} {share:.3f}"

@@ -1,9 +1,10 @@
 """Retraining: the finalists over several seeds, the winner on all images, one look at the test images."""
 
 import contextlib
+import functools
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -93,7 +94,8 @@ def retrain(
         on_start()
         if options.epochs is None:
             remember_epochs(plan)
-        return _Retraining(options, plan, stop, write, new_pool, measure).run()
+        stop.limit(options.timeout)
+        return _run(options, plan, stop, write, functools.partial(new_pool, plan.workers), measure)
 
 
 def _plan(options: RetrainOptions, record: StudyRecord, output: TextIO) -> RetrainPlan:
@@ -145,89 +147,81 @@ def _refuse_another_model(plan: RetrainPlan, force: bool) -> None:
         )
 
 
-@dataclass
-class _Retraining:
-    options: RetrainOptions
-    plan: RetrainPlan
-    stop: StopFlag
-    write: Callable[[str], None]
-    new_pool: Callable[[int], Pool]
-    measure: Measure | None
+def _run(
+    options: RetrainOptions,
+    plan: RetrainPlan,
+    stop: StopFlag,
+    write: Callable[[str], None],
+    new_pool: Callable[[], Pool],
+    measure: Measure | None,
+) -> Retraining | None:
+    """Both stages and the test; None where they are stopped."""
+    store = TrainingStore(plan.folder / TRAININGS)
+    progress = plan.progress(store)
+    write(plan_line(options.study, plan, progress))
+    with StoredTrainings(store, new_pool, stop, write, plan.trainings) as trainings:
+        comparison = plan.comparison()
+        winner = _compare(plan, trainings, comparison, write)
+        if winner is None or not trainings.train(plan.winner_jobs(winner), _refuse_failure):
+            write(f"{trainings.stopped_line()} The test images stay closed.")
+            return None
+    jobs = [*plan.candidate_jobs(), *plan.winner_jobs(winner)]
+    found = {job.label: store.find(job.training) for job in jobs}
+    stored = {label: each for label, each in found.items() if each is not None}
+    finals = [(job, stored[job.label]) for job in plan.winner_jobs(winner)[: len(plan.seeds)]]
+    test = run_final_test(
+        finals,
+        data=plan.data,
+        reason=f"retrain of study {options.study}: config {winner.config_id}, {len(finals)} seeds",
+        folder=plan.folder,
+        device=plan.device,
+        write=write,
+        measure=measure,
+    )
+    result = Retraining(
+        options=options,
+        plan=plan,
+        comparison=comparison,
+        winner=comparison.standings[winner.trial],
+        test=test,
+        trainings=stored,
+        kept=finals[0][1],
+        planned_seconds=progress.seconds,
+        seconds=trainings.seconds,
+    )
+    _write_model(result, Path(finals[0][0].training.weights or ""))
+    for line in result_lines(result):
+        write(line)
+    return result
 
-    def run(self) -> Retraining | None:
-        """Both stages and the test; None where they are stopped."""
-        plan = self.plan
-        store = TrainingStore(plan.folder / TRAININGS)
-        self.stop.limit(self.options.timeout)
-        progress = plan.progress(store)
-        self.write(plan_line(self.options.study, plan, progress))
-        with StoredTrainings(
-            store,
-            lambda: self.new_pool(plan.workers),
-            self.stop,
-            self.write,
-            plan.trainings,
-        ) as trainings:
-            comparison = plan.comparison()
-            winner = self._compare(trainings, comparison)
-            if winner is None or not trainings.train(plan.winner_jobs(winner), _refuse_failure):
-                self.write(f"{trainings.stopped_line()} The test images stay closed.")
-                return None
-        jobs = [*plan.candidate_jobs(), *plan.winner_jobs(winner)]
-        found = {job.label: store.find(job.training) for job in jobs}
-        stored = {label: each for label, each in found.items() if each is not None}
-        finals = [(job, stored[job.label]) for job in plan.winner_jobs(winner)[: len(plan.seeds)]]
-        test = run_final_test(
-            finals,
-            data=plan.data,
-            reason=f"retrain of study {self.options.study}: config {winner.config_id}, {len(finals)} seeds",
-            folder=plan.folder,
-            device=plan.device,
-            write=self.write,
-            measure=self.measure,
+
+def _compare(
+    plan: RetrainPlan, trainings: StoredTrainings, comparison: Comparison, write: Callable[[str], None]
+) -> Candidate | None:
+    """Stage 1: the winner; None if it was stopped."""
+    trials = plan.trials
+
+    def on_result(job: Job, stored: StoredTraining) -> None:
+        for changed in comparison.add(trials[job.name], job.seed, stored.value, stored.failure_message):
+            write(standing_line(changed))
+
+    def wanted(job: Job) -> bool:
+        return comparison.wanted(trials[job.name], job.seed)
+
+    jobs = plan.candidate_jobs()
+    while jobs:
+        if not trainings.train(jobs, on_result, wanted):
+            return None
+        # Of those that were not wanted, some are if a leader has failed since.
+        jobs = [job for job in jobs if not comparison.has(trials[job.name], job.seed) and wanted(job)]
+        trainings.total += len(jobs)  # they were left out of it
+    winner = comparison.winner()
+    if winner is None:
+        raise Mc1optError(
+            "no candidate is left: a training of each failed. Choose others with --trial, or more with --top."
         )
-        result = Retraining(
-            options=self.options,
-            plan=plan,
-            comparison=comparison,
-            winner=comparison.standings[winner.trial],
-            test=test,
-            trainings=stored,
-            kept=finals[0][1],
-            planned_seconds=progress.seconds,
-            seconds=trainings.seconds,
-        )
-        _write_model(result, Path(finals[0][0].training.weights or ""))
-        for line in result_lines(result):
-            self.write(line)
-        return result
-
-    def _compare(self, trainings: StoredTrainings, comparison: Comparison) -> Candidate | None:
-        """Stage 1: the winner; None if it was stopped."""
-        trials = self.plan.trials
-
-        def on_result(job: Job, stored: StoredTraining) -> None:
-            for changed in comparison.add(trials[job.name], job.seed, stored.value, stored.failure_message):
-                self.write(standing_line(changed))
-
-        def wanted(job: Job) -> bool:
-            return comparison.wanted(trials[job.name], job.seed)
-
-        jobs = self.plan.candidate_jobs()
-        while jobs:
-            if not trainings.train(jobs, on_result, wanted):
-                return None
-            # Of those that were not wanted, some are if a leader has failed since.
-            jobs = [job for job in jobs if not comparison.has(trials[job.name], job.seed) and wanted(job)]
-            trainings.total += len(jobs)  # they were left out of it
-        winner = comparison.winner()
-        if winner is None:
-            raise Mc1optError(
-                "no candidate is left: a training of each failed. Choose others with --trial, or more with "
-                "--top."
-            )
-        self.write(f"Winner: {winner.candidate.name}. Now it is trained on all images; then comes the test.")
-        return winner.candidate
+    write(f"Winner: {winner.candidate.name}. Now it is trained on all images; then comes the test.")
+    return winner.candidate
 
 
 def _refuse_failure(job: Job, stored: StoredTraining) -> None:

@@ -89,18 +89,15 @@ def test_pruned_curves_are_grey_and_the_best_have_names_and_colours() -> None:
     record = study(trial(0, value=0.61), pruned, trial(2, value=0.7), trial(3, "pruned", 0.1))
     shown = traces(learning_curves(record))
     assert list(shown) == ["pruned (2)", "#2  0.7000", "#0  0.6100"]
-    failed = traces(learning_curves(study(*record.trials, trial(4, "failed", values_by_epoch=[0.3]))))
-    assert list(failed) == ["pruned (2)", "failed (1)", "#2  0.7000", "#0  0.6100"]
+    others = [trial(4, "failed", values_by_epoch=[0.3]), trial(5, "running", values_by_epoch=[0.3, 0.4])]
+    more = traces(learning_curves(study(*record.trials, *others)))
+    assert list(more) == ["pruned (2)", "failed (1)", "in training (1)", "#2  0.7000", "#0  0.6100"]
+    assert more["in training (1)"]["y"] == [0.3, 0.4]
     assert shown["pruned (2)"]["line"]["color"].startswith("rgba(128, 128, 128")
     assert shown["pruned (2)"]["x"] == [1, 2, None, 1, 2, 3]
     assert shown["pruned (2)"]["y"] == [0.2, 0.25, None, 0.1, 0.1, 0.1]
     assert shown["#2  0.7000"]["y"] == [0.7] * 5
     assert shown["#2  0.7000"]["line"]["color"] != shown["#0  0.6100"]["line"]["color"]
-
-
-def test_a_trial_in_training_is_shown_as_far_as_it_is() -> None:
-    running = trial(4, "running", values_by_epoch=[0.3, 0.4])
-    assert traces(learning_curves(study(running)))["in training (1)"]["y"] == [0.3, 0.4]
 
 
 def test_complete_trials_behind_the_best_share_a_colour() -> None:
@@ -169,21 +166,20 @@ def test_the_best_so_far_rises_when_a_better_trial_ends_and_lasts_to_the_end() -
     assert shown["complete trials"]["x"] == [10, 20, 30]
 
 
-def test_minutes_of_training_run_on_while_trials_overlap_and_stand_still_in_pauses() -> None:
-    trials = [
-        timed(0, 0, 10),
-        timed(1, 5, 15),
-        timed(2, 7, 8),
-        # Ended a day later, where the search was taken up again.
-        timed(3, 1500, 1510),
-        timed(4, 1505, 1520),
-    ]
-    assert training_minutes(trials) == pytest.approx({0: 10, 1: 15, 2: 8, 3: 25, 4: 35})
-
-
-def test_a_clock_that_was_set_back_takes_no_time_away() -> None:
-    trials = [timed(0, 0, 10), timed(1, 100, 50), timed(2, 50, 60)]
-    assert training_minutes(trials) == pytest.approx({0: 10, 1: 20, 2: 20})
+@pytest.mark.parametrize(
+    ("times", "minutes"),
+    [
+        # The fourth was ended a day later, where the search was taken up again.
+        ([(0, 10), (5, 15), (7, 8), (1500, 1510), (1505, 1520)], [10, 15, 8, 25, 35]),
+        # The clock was set back.
+        ([(0, 10), (100, 50), (50, 60)], [10, 20, 20]),
+    ],
+)
+def test_minutes_of_training_run_on_while_trials_overlap_and_stand_still_in_pauses(
+    times: list[tuple[float, float]], minutes: list[float]
+) -> None:
+    trials = [timed(number, *time) for number, time in enumerate(times)]
+    assert training_minutes(trials) == pytest.approx(dict(enumerate(minutes)))
 
 
 def test_a_long_search_is_shown_in_hours() -> None:

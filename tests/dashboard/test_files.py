@@ -80,7 +80,7 @@ def test_a_retraining_gives_confusions_and_the_wrong_images_if_they_were_kept() 
 # ---- Keeping them ----------------------------------------------------------------------------------------
 
 
-def test_a_file_is_made_once_and_made_anew_only_from_something_else(study: optuna.Study) -> None:
+def test_a_file_is_made_anew_only_from_something_else_or_where_it_was_lost(study: optuna.Study) -> None:
     made = []
 
     def file(source: str) -> TrialFile:
@@ -89,16 +89,10 @@ def test_a_file_is_made_once_and_made_anew_only_from_something_else(study: optun
     for source in ("one", "one", "two", "two"):
         keep_files(study, FOLDER, {1: [file(source)]})
     assert made == ["one", "two"]
+    next(FOLDER.iterdir()).unlink()  # lost
+    keep_files(study, FOLDER, {1: [file("two")]})
     assert names(study, 1) == ["curve.png"]
     assert contents() == {b"two"}
-
-
-def test_a_file_that_was_lost_is_made_again(study: optuna.Study) -> None:
-    wanted = {1: [text_file("a.csv", "a")]}
-    keep_files(study, FOLDER, wanted)
-    next(FOLDER.iterdir()).unlink()
-    keep_files(study, FOLDER, wanted)
-    assert contents() == {b"a"}
 
 
 def test_a_trial_that_is_not_wanted_any_more_loses_its_files(study: optuna.Study) -> None:

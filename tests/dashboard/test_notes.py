@@ -1,7 +1,6 @@
 """The notes on a study and on its best trials: what they say, to whom, and what they leave to people."""
 
 import re
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +9,6 @@ from mc1opt.dashboard.notes import (
     BEST,
     END,
     Retrained,
-    best_trials,
     merged_note,
     retrained,
     study_note,
@@ -19,7 +17,6 @@ from mc1opt.dashboard.notes import (
 from mc1opt.database.records import StudyRecord
 from mc1opt.describe import describe_config
 from tests.support.display import CONFIG, again, study, trial
-from tests.support.studies import run_study
 
 STORAGE = "my folder/s.db"
 PAGE = "/dashboard/studies/7"
@@ -74,19 +71,15 @@ def test_the_table_has_the_best_trials_in_order_and_no_cell_too_many() -> None:
 
 
 def test_the_ranking_says_what_seed_noise_leaves_of_it() -> None:
-    close = study(
-        trial(0, value=0.81, confirmations=again(0.80, 0.79)),
-        trial(1, value=0.80, confirmations=again(0.79, 0.81)),
-    )
-    assert "#1 (0.8000), #0 (0.7950)" in note(close)
-    apart = study(
-        trial(0, value=0.81, confirmations=again(0.800, 0.801)),
-        trial(1, value=0.80, confirmations=again(0.600, 0.601)),
-    )
-    assert "#0 is ahead (0.8005)" in note(apart)
-    alone = study(trial(0, value=0.81, confirmations=again(0.800, 0.801)), trial(1, value=0.8))
-    assert "ahead" not in note(alone)
-    assert "#0 (0.8005)" in note(alone)
+    def ranked(*values: float, others: tuple[float, ...]) -> str:
+        second = trial(1, value=0.80, confirmations=again(*others))
+        return note(study(trial(0, value=0.81, confirmations=again(*values)), second))
+
+    assert "#1 (0.8000), #0 (0.7950)" in ranked(0.80, 0.79, others=(0.79, 0.81))
+    assert "#0 is ahead (0.8005)" in ranked(0.800, 0.801, others=(0.600, 0.601))
+    alone = ranked(0.800, 0.801, others=())
+    assert "ahead" not in alone
+    assert "#0 (0.8005)" in alone
 
 
 def test_the_commands_name_study_and_database_and_quote_both() -> None:
@@ -100,9 +93,6 @@ def test_the_commands_name_study_and_database_and_quote_both() -> None:
     ]
     assert text.startswith("# ``my `study`; rm -rf``\n")
     assert "--storage" not in note(study(trial(0)), storage="storage/mc1opt.db")
-
-
-def test_a_password_is_not_shown() -> None:
     assert "secret" not in note(study(trial(0)), storage="postgresql+psycopg://me:secret@host/db")
 
 
@@ -111,7 +101,9 @@ def test_a_retraining_is_said_with_its_test_accuracy_and_its_model() -> None:
     assert "0.9200" in text
     assert "0.9150 to 0.9250" in text
     assert any(command.startswith("mc1opt predict storage/models/cnn IMAGE") for command in commands(text))
-    assert "interval" not in note(study(trial(1)), found=replace(FOUND, seeds=1, interval=None))
+    assert "interval" not in note(
+        study(trial(1)), found=FOUND.model_copy(update={"seeds": 1, "interval": None})
+    )
 
 
 def test_a_config_of_a_newer_mc1opt_is_left_out_and_nothing_else() -> None:
@@ -119,14 +111,6 @@ def test_a_config_of_a_newer_mc1opt_is_left_out_and_nothing_else() -> None:
     record = study(trial(0, value=0.8, config=newer))
     assert "0.8000" in note(record)
     assert "0.8000" in trial_note(record, record.trials[0], storage=STORAGE)
-
-
-def test_notes_of_a_real_search_name_its_best_trial() -> None:
-    record = run_study(6, confirm=2).record
-    best = best_trials(record)
-    assert best[0] == record.best
-    text = note(record)
-    assert f"{best[0].value:.4f}, trial [#{best[0].number}]" in text
 
 
 # ---- On a trial ------------------------------------------------------------------------------------------
@@ -152,12 +136,9 @@ def test_only_the_winner_is_said_to_be_retrained() -> None:
     assert "mc1opt retrain" not in note(record, found=FOUND)
 
 
-# ---- What a retraining says ------------------------------------------------------------------------------
-
-
-def test_metrics_of_another_origin_are_no_retraining() -> None:
-    for metrics in ({}, {"test": {"mean": 0.5}}, {"test": None}, {"winner": {"trial": "x"}}):
-        assert retrained(metrics) is None
+@pytest.mark.parametrize("metrics", [{}, {"test": {"mean": 0.5}}, {"test": None}, {"winner": {"trial": "x"}}])
+def test_metrics_of_another_origin_are_no_retraining(metrics: dict[str, Any]) -> None:
+    assert retrained(metrics) is None
 
 
 # ---- Over an older note ----------------------------------------------------------------------------------

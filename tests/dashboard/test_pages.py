@@ -5,7 +5,6 @@ import logging
 import shutil
 import sqlite3
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,12 @@ from mc1opt.dashboard.notes import END
 from mc1opt.dashboard.pages import (
     LEAST_SECONDS,
     DashboardWriter,
-    StudyPages,
     update_dashboard,
     update_or_warn,
 )
 from mc1opt.database.artifacts import artifacts_folder
 from mc1opt.database.opening import load_study
-from mc1opt.database.records import StudyRecord
+from mc1opt.database.records import StudyRecord, TrialRecord
 from mc1opt.database.studies import delete_study, open_for_deletion
 from mc1opt.errors import StorageError
 from tests.support.display import Clock, ended, started, study, trial
@@ -101,15 +99,6 @@ def test_the_page_of_a_study_has_all_figures_its_note_and_the_files_of_the_best(
         assert files["learning_curve.png"].startswith(PNG)
 
 
-def test_the_page_is_filled_from_the_first_finished_trial() -> None:
-    run_study(1)
-    update_dashboard("s.db", "s")
-    detail = Pages().study()
-    assert with_files(detail) == {0}
-    assert "Best so far" in detail["note"]["body"]
-    assert len(detail["plotly_graph_objects"]) == len(FIGURES)
-
-
 def test_an_update_of_what_is_up_to_date_writes_nothing(updated: StudyRecord) -> None:
     statements: list[str] = []
 
@@ -152,12 +141,6 @@ def test_trials_that_leave_the_best_lose_note_and_files_but_not_what_a_person_wr
     assert len(list(artifacts_folder("s.db").iterdir())) == 5 * len(FILES)
 
 
-def test_a_note_that_a_person_has_written_stays(updated: StudyRecord) -> None:
-    save_note(opened(), "Mine.")
-    update_dashboard("s.db", "s")
-    assert Pages().study()["note"]["body"] == "Mine."
-
-
 def test_a_note_that_a_person_saves_while_files_are_made_stays(
     updated: StudyRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,38 +163,22 @@ def copy(name: str) -> None:
     optuna.copy_study(from_study_name="s", from_storage=url, to_storage=url, to_study_name=name)
 
 
-def test_a_copy_gets_a_page_of_its_own_and_the_originals_stays(updated: StudyRecord) -> None:
-    before = Pages().study()
-    copy("copy")
-    update_dashboard("s.db", "copy")
-    pages = Pages()
-    found = pages.study("copy")
-    assert with_files(found) == with_notes(found) == set(ranking(updated)[:5])
-    assert pages.study() == before
-    for detail in (before, found):
-        for number in with_files(detail):
-            assert set(pages.artifacts(detail["trials"][number])) == FILES
-
-
 @pytest.mark.parametrize("left", ["s", "copy"])
-def test_deleting_one_of_a_copy_and_its_original_leaves_the_files_of_the_other(
+def test_a_copy_has_a_page_of_its_own_and_deleting_one_of_both_leaves_that_of_the_other(
     updated: StudyRecord, left: str
 ) -> None:
+    best, before = set(ranking(updated)[:5]), Pages().study()
     copy("copy")
     update_dashboard("s.db", "copy")
+    assert Pages().study() == before
     delete_study(open_for_deletion("s.db", "copy" if left == "s" else "s"))
     pages = Pages()
-    trials = pages.study(left)["trials"]
-    assert [set(pages.artifacts(trials[number])) for number in ranking(updated)[:5]] == [FILES] * 5
+    found = pages.study(left)
+    assert with_files(found) == with_notes(found) == best
+    assert [set(pages.artifacts(found["trials"][number])) for number in best] == [FILES] * 5
     assert len(list(artifacts_folder("s.db").iterdir())) == 5 * len(FILES)
-
-
-def test_a_copy_whose_original_is_gone_gets_its_page(updated: StudyRecord) -> None:
-    copy("copy")
-    optuna.delete_study(study_name="s", storage="sqlite:///s.db")
-    update_dashboard("s.db", "copy")
-    found = Pages().study("copy")
-    assert with_files(found) == with_notes(found) == set(ranking(updated)[:5])
+    update_dashboard("s.db", left)
+    assert Pages().study(left) == found
 
 
 def test_a_renamed_study_has_notes_on_its_best_trials_alone(updated: StudyRecord) -> None:
@@ -300,20 +267,27 @@ def test_the_model_of_an_earlier_study_of_that_name_is_not_taken_for_this_ones(
 # ---- During a search -------------------------------------------------------------------------------------
 
 
-class CountedPages(StudyPages):
-    """Counts what it is asked for; it takes as long as the test says, by the clock of the test."""
+class CountedWriter(DashboardWriter):
+    """Counts its updates, whose seconds are those of the test's clock; its search began long enough ago."""
 
-    def __init__(self, clock: Clock, seconds: float = 0.0) -> None:
-        super().__init__("", "")
+    def __init__(self, clock: Clock, seconds: float = 0.0, error: Exception | None = None) -> None:
+        super().__init__("s.db", clock, clock)
         self.updates: list[bool] = []
-        self.clock, self.seconds = clock, seconds
-        self.error: Exception | None = None
+        self.clock, self.seconds, self.error = clock, seconds, error
+        self.study_started(started())
+        clock.seconds += LEAST_SECONDS
 
     def update(self, *, anew: bool) -> None:
         self.clock.seconds += self.seconds
         self.updates.append(anew)
         if self.error is not None:
             raise self.error
+
+    def end_trials(self, *trials: TrialRecord) -> None:
+        for entry in trials:
+            self.trial_ended(entry)
+            self.tick()
+            settle()
 
 
 def settle() -> None:
@@ -329,101 +303,59 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture
-def writer_of(clock: Clock) -> Callable[[CountedPages], DashboardWriter]:
-    """Makes a writer on an empty study whose search has begun long enough ago."""
-
-    def make(pages: CountedPages) -> DashboardWriter:
-        writer = DashboardWriter("s.db", clock, clock, lambda storage, name: pages)
-        writer.study_started(started())
-        clock.seconds += LEAST_SECONDS
-        return writer
-
-    return make
-
-
-def end_trials(writer: DashboardWriter, *trials: Any) -> None:
-    for entry in trials:
-        writer.trial_ended(entry)
-        writer.tick()
-        settle()
+def test_the_first_counted_trial_every_fifth_and_each_new_best_are_written(clock: Clock) -> None:
+    writer = CountedWriter(clock)
+    written = []
+    for trials in (
+        [trial(0, "too_large"), trial(1, "duplicate"), trial(2, "failed")],
+        [trial(3, "pruned")],
+        [trial(4, value=0.5)],
+        [trial(number, value=0.4) for number in range(5, 9)],
+        [trial(9, value=0.4)],
+        [trial(10, value=0.6)],
+    ):
+        writer.end_trials(*trials)
+        written.append(len(writer.updates))
+    assert written == [0, 1, 2, 2, 3, 4]
 
 
-def test_the_first_trial_that_counts_is_written_at_once_and_nothing_before(clock: Clock, writer_of) -> None:
-    pages = CountedPages(clock)
-    writer = writer_of(pages)
-    end_trials(writer, trial(0, "too_large"), trial(1, "duplicate"), trial(2, "failed"))
-    assert pages.updates == []
-    end_trials(writer, trial(3, "pruned"))
-    assert pages.updates == [False]
-
-
-def test_then_every_fifth_one_and_each_new_best_is_written(clock: Clock, writer_of) -> None:
-    pages = CountedPages(clock)
-    writer = writer_of(pages)
-    end_trials(writer, trial(0, value=0.5))
-    end_trials(writer, *(trial(number, value=0.4) for number in range(1, 5)))
-    assert len(pages.updates) == 1
-    end_trials(writer, trial(5, value=0.4))
-    assert len(pages.updates) == 2
-    end_trials(writer, trial(6, value=0.6))
-    assert len(pages.updates) == 3
-
-
-def test_writing_takes_a_hundredth_of_the_time_at_most_and_what_waited_is_written_later(
-    clock: Clock, writer_of
-) -> None:
-    pages = CountedPages(clock, seconds=2.0)
-    writer = writer_of(pages)
-    end_trials(writer, trial(0, value=0.5))
+def test_writing_takes_a_hundredth_of_the_time_at_most_and_what_waited_is_written_later(clock: Clock) -> None:
+    writer = CountedWriter(clock, seconds=2.0)
+    writer.end_trials(trial(0, value=0.5))
     clock.seconds += 190.0 - LEAST_SECONDS
-    end_trials(writer, *(trial(number, value=0.5 + number / 100) for number in range(1, 12)))
-    assert len(pages.updates) == 1
+    writer.end_trials(*(trial(number, value=0.5 + number / 100) for number in range(1, 12)))
+    assert len(writer.updates) == 1
     clock.seconds += 10.0
-    writer.tick()
-    settle()
-    assert len(pages.updates) == 2
+    writer.end_trials(trial(12, "failed"))
+    assert len(writer.updates) == 2
 
 
-def test_the_end_is_always_written_with_all_that_trials_have_gained_since(clock: Clock, writer_of) -> None:
-    pages = CountedPages(clock, seconds=1000.0)
-    writer = writer_of(pages)
-    end_trials(writer, trial(0))
+@pytest.mark.parametrize(("seconds", "updates"), [(0.0, [False, True]), (-1.0, [])])
+def test_the_end_is_written_with_all_that_trials_have_gained_but_for_searches_of_seconds(
+    clock: Clock, seconds: float, updates: list[bool]
+) -> None:
+    writer = CountedWriter(clock, seconds=1000.0)
+    clock.seconds += seconds
+    writer.end_trials(trial(0))
     writer.study_ended(ended(study(trial(0))))
-    assert pages.updates == [False, True]
+    assert writer.updates == updates
 
 
-def test_a_search_of_a_few_seconds_writes_nothing(clock: Clock, writer_of) -> None:
-    pages = CountedPages(clock)
-    writer = writer_of(pages)
-    clock.seconds -= 1.0
-    end_trials(writer, trial(0))
-    writer.study_ended(ended(study(trial(0))))
-    assert pages.updates == []
-
-
-def test_an_error_is_raised_once_where_observers_are_told(clock: Clock, writer_of) -> None:
-    pages = CountedPages(clock)
-    pages.error = OSError("disk full")
-    writer = writer_of(pages)
-    writer.trial_ended(trial(0))
-    writer.tick()
-    settle()
+def test_an_error_is_raised_once_where_observers_are_told(clock: Clock) -> None:
+    writer = CountedWriter(clock, error=OSError("disk full"))
+    writer.end_trials(trial(0))
     with pytest.raises(OSError, match="disk full"):
         writer.tick()
     writer.tick()
 
 
-def test_the_end_does_not_wait_for_ever(clock: Clock, writer_of, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_does_not_wait_for_ever(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dashboard, "LAST_SECONDS", 0.05)
     release = threading.Event()
-
-    class Stuck(CountedPages):
-        def update(self, *, anew: bool) -> None:
-            release.wait(60.0)
-
+    writer = CountedWriter(clock)
+    monkeypatch.setattr(writer, "update", lambda **_: release.wait(60.0))
     with pytest.raises(TimeoutError, match="mc1opt dashboard"):
-        writer_of(Stuck(clock)).study_ended(ended(study()))
+        writer.study_ended(ended(study()))
     release.set()
     settle()
 

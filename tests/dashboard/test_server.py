@@ -14,7 +14,7 @@ from mc1opt.config import Config
 from mc1opt.dashboard.server import LEFT_OUT, LONGEST, is_loopback, serve_dashboard
 from mc1opt.database import records
 from mc1opt.database.location import checkpoints_folder
-from mc1opt.database.opening import load_study, open_storage
+from mc1opt.database.opening import load_study
 from mc1opt.database.trial_files import kept_weights
 from mc1opt.errors import StorageError, UsageError
 from tests.support.command import wait_until
@@ -55,36 +55,18 @@ def test_the_table_of_trials_has_short_columns_and_those_of_numbers_are_sortable
         assert not any(" " in value for value in attributes.values())  # at which a line would be broken
 
 
-def test_what_the_pages_leave_out_stays_stored(database: str) -> None:
-    before = [trial.user_attrs for trial in load_study(open_storage(database, create=False), "s").trials]
-    Pages(database).study()
-    study = load_study(open_storage(database, create=False), "s")
-    assert [trial.user_attrs for trial in study.trials] == before
-    assert all({records.CONFIG, records.VERSIONS, records.OWNER} <= set(trial) for trial in before)
-
-
-def test_too_large_duplicate_and_pruned_trials_are_told_apart_by_a_column(database: str) -> None:
-    shown = {
-        trial["number"]: {entry["key"]: entry["value"] for entry in trial["user_attrs"]}[records.OUTCOME]
-        for trial in Pages(database).study()["trials"]
-    }
-    assert shown == {trial.number: trial.outcome for trial in stored(database).trials}
-    assert {"complete", "pruned", "too_large", "duplicate"} <= set(shown.values())
-
-
-def test_trials_that_violate_a_constraint_can_be_filtered_out(database: str) -> None:
-    shown = {trial["number"]: trial["constraints"] for trial in Pages(database).study()["trials"]}
-    violated = {
-        trial.number for trial in stored(database).trials if max([0.0, *trial.constraints.values()]) > 0
-    }
-    assert {number for number, constraints in shown.items() if any(c > 0 for c in constraints)} == violated
-    assert 0 < len(violated) < len(shown)
-
-
-def test_intermediate_values_of_every_epoch_are_shown(database: str) -> None:
-    trials = Pages(database).study()["trials"]
-    for record, trial in zip(stored(database).trials, trials, strict=True):
-        assert [point["value"] for point in trial["intermediate_values"]] == record.values_by_epoch
+def test_outcomes_violated_constraints_and_values_of_all_epochs_are_shown(database: str) -> None:
+    shown = Pages(database).study()["trials"]
+    trials = stored(database).trials
+    columns = [{entry["key"]: entry["value"] for entry in trial["user_attrs"]} for trial in shown]
+    outcomes = [trial.outcome for trial in trials]
+    assert [column[records.OUTCOME] for column in columns] == outcomes
+    assert {"complete", "pruned", "too_large", "duplicate"} <= set(outcomes)
+    violated = [any(value > 0 for value in trial.constraints.values()) for trial in trials]
+    assert [any(c > 0 for c in trial["constraints"]) for trial in shown] == violated
+    assert 0 < sum(violated) < len(shown)
+    values = [[point["value"] for point in trial["intermediate_values"]] for trial in shown]
+    assert values == [trial.values_by_epoch for trial in trials]
 
 
 def test_trials_that_begin_and_end_while_it_serves_are_shown() -> None:
@@ -171,21 +153,24 @@ def test_the_api_answers_for_a_range_at_the_end_of_what_floats_hold(plot: str) -
 # ---- Where it is reached ---------------------------------------------------------------------------------
 
 
+def test_only_this_machine_reaches_a_loopback_address() -> None:
+    local = ["127.0.0.1", "127.8.8.8", "::1", "localhost"]
+    others = ["0.0.0.0", "::", "192.168.1.5", "localhost.example"]
+    assert [host for host in [*local, *others] if is_loopback(host)] == local
+
+
 @pytest.mark.parametrize(
-    ("host", "loopback"),
+    ("options", "message"),
     [
-        ("127.0.0.1", True),
-        ("127.8.8.8", True),
-        ("::1", True),
-        ("localhost", True),
-        ("0.0.0.0", False),
-        ("::", False),
-        ("192.168.1.5", False),
-        ("localhost.example", False),
+        ({"port": -1}, "--port -1 "),
+        ({"port": 65536}, "--port 65536 "),
+        ({"host": "192.0.2.1"}, "--host"),  # of documentation (RFC 5737): no machine has it
     ],
 )
-def test_only_this_machine_reaches_a_loopback_address(host: str, loopback: bool) -> None:
-    assert is_loopback(host) is loopback
+def test_what_is_no_port_or_no_host_of_this_machine_is_refused(options: dict[str, Any], message: str) -> None:
+    new_storage()
+    with pytest.raises(UsageError, match=message):
+        serve(**options)
 
 
 def test_a_port_that_is_taken_is_said_with_what_to_do() -> None:
@@ -194,19 +179,6 @@ def test_a_port_that_is_taken_is_said_with_what_to_do() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(UsageError, match=rf"{port} of 127\.0\.0\.1 .*--port"):
             serve(port=port)
-
-
-@pytest.mark.parametrize("port", [-1, 65536])
-def test_a_number_that_is_no_port_is_refused(port: int) -> None:
-    new_storage()
-    with pytest.raises(UsageError, match=f"--port {port} "):
-        serve(port=port)
-
-
-def test_a_host_of_another_machine_is_refused() -> None:
-    new_storage()
-    with pytest.raises(UsageError, match="--host"):
-        serve(host="192.0.2.1")  # of documentation (RFC 5737): no machine has it
 
 
 def test_a_missing_database_or_study_is_an_error_and_nothing_is_made() -> None:

@@ -6,8 +6,8 @@ import json
 import os
 import re
 import shutil
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,21 +25,21 @@ from tests.support.trained import STORAGE, STUDY, Trained, write_model
 EXPORTS = Path("storage/exports/s")
 
 
-def run(trained: Trained, lines: list[str] | None = None, **options: object) -> list[ExportedFile]:
-    """An export of the study, of the trained network's images; `options` change it."""
-    fields = {"storage": STORAGE, "study": STUDY, "data": Path(trained.data.folder)}
-    command = ExportCommand(**(fields | options))
-    said = lines if lines is not None else []
+def run(
+    trained: Trained, write: Callable[[str], object] = lambda _line: None, **options: object
+) -> list[ExportedFile]:
+    """An export of the study as safetensors, of the trained network's images; `options` change it."""
+    fields = {
+        "storage": STORAGE,
+        "study": STUDY,
+        "data": Path(trained.data.folder),
+        "formats": ("safetensors",),
+    }
     with Path("progress").open("a") as output:
-        return export(command, write=said.append, output=output)
+        return export(ExportCommand(**(fields | options)), write=write, output=output)
 
 
 # ---- What is written -------------------------------------------------------------------------------------
-
-
-def test_every_format_is_one_file_beside_the_database(exported_folder: Path) -> None:
-    names = {path.name for path in (exported_folder / EXPORTS).iterdir()}
-    assert names == {f"trial-1{ending}" for ending in FORMATS.values()}
 
 
 def test_the_output_says_the_quality_and_how_each_file_compares(exported_folder: Path) -> None:
@@ -52,16 +52,19 @@ def test_the_output_says_the_quality_and_how_each_file_compares(exported_folder:
     assert all(re.search(r" ms for 1, .* ms for 256 ", line) for line in lines[2::3])
 
 
-def test_each_file_is_in_the_record_of_exports(exported_folder: Path) -> None:
+def test_every_format_is_one_recorded_file_beside_the_database(exported_folder: Path) -> None:
+    names = {path.name for path in (exported_folder / EXPORTS).iterdir()}
+    assert names == {f"trial-1{ending}" for ending in FORMATS.values()}
     lines = (exported_folder / "storage/exports/exports.jsonl").read_text().splitlines()
     recorded = [json.loads(line) for line in lines]
     assert [entry["format"] for entry in recorded] == list(FORMATS)
     for entry in recorded:
-        assert hashlib.sha256(Path(entry["path"]).read_bytes()).hexdigest() == entry["sha256"]
+        file = exported_folder / EXPORTS / Path(entry["path"]).name  # the folder was moved since
+        assert hashlib.sha256(file.read_bytes()).hexdigest() == entry["sha256"]
 
 
 def test_what_is_returned_is_true_of_the_file(exported: Path, trained: Trained) -> None:
-    (file,) = run(trained, formats=("safetensors",), output=Path("there"), trial=0)
+    (file,) = run(trained, output=Path("there"), trial=0)
     assert file.path == "there/trial-0.safetensors"
     assert file.bytes == Path(file.path).stat().st_size
     assert (file.max_logit_difference, file.different_decisions) == (0.0, 0)
@@ -71,7 +74,7 @@ def test_what_is_returned_is_true_of_the_file(exported: Path, trained: Trained) 
 
 def test_in_half_the_share_of_other_decisions_is_said(exported: Path, trained: Trained) -> None:
     lines: list[str] = []
-    (file,) = run(trained, lines, formats=("safetensors",), half=True)
+    (file,) = run(trained, lines.append, half=True)
     assert Path(file.path).samefile(exported / EXPORTS / "trial-1-half.safetensors")
     assert 0 < file.max_logit_difference < 0.1
     share = file.different_decisions / 1040
@@ -85,7 +88,7 @@ def test_a_model_folder_is_exported_under_its_own_name(exported: Path, trained: 
     lines: list[str] = []
     model = write_model(Path("storage/models/m"), trained)
     for study in (None, STUDY):  # its study may be named as well, as `retrain` does
-        (file,) = run(trained, lines, study=study, model=model, formats=("safetensors",), force=True)
+        (file,) = run(trained, lines.append, study=study, model=model, force=True)
         assert Path(file.path).samefile("storage/exports/m/model.safetensors")
     assert re.search("storage/models/m.*0.6250.*2 seeds 0.5000", lines[0])
     with pytest.raises(UsageError, match=f"'{STUDY}'.*'another'"):
@@ -100,7 +103,7 @@ def test_the_model_of_a_retraining_is_exported_beside_it_whatever_the_storage(
 ) -> None:
     model = write_model(Path("runs/b.db.files/models/m"), trained)
     (model / TRAININGS).touch()
-    (file,) = run(trained, study=None, model=model, formats=("safetensors",))
+    (file,) = run(trained, study=None, model=model)
     assert file.path == "runs/b.db.files/exports/m/model.safetensors"
     assert file_sha256(Path(file.path)) in recorded_hashes(
         Path("runs/b.db.files/exports/exports.jsonl"), "safetensors"
@@ -109,18 +112,10 @@ def test_the_model_of_a_retraining_is_exported_beside_it_whatever_the_storage(
 
 def test_weights_that_a_search_deletes_meanwhile_are_exported_still(exported: Path, trained: Trained) -> None:
     def another_trial_is_better(line: str) -> None:
-        if not line.startswith("Exporting"):
-            return
-        shutil.rmtree("storage/checkpoints", ignore_errors=True)
+        if line.startswith("Exporting"):
+            shutil.rmtree("storage/checkpoints")
 
-    command = ExportCommand(
-        storage=STORAGE,
-        study=STUDY,
-        data=Path(trained.data.folder),
-        output=Path("new"),
-        formats=("safetensors",),
-    )
-    (file,) = export(command, write=another_trial_is_better, output=sys.stderr)
+    (file,) = run(trained, another_trial_is_better, output=Path("new"))
     assert file.different_decisions == 0
 
 
@@ -129,11 +124,11 @@ def test_a_file_that_exists_is_replaced_only_by_force(exported: Path, trained: T
     path.write_text("mine")
     before = files_below(exported / "storage")
     with pytest.raises(UsageError, match=r"trial-1\.safetensors .*--force"):
-        run(trained, formats=("safetensors",), output=EXPORTS)
+        run(trained, output=EXPORTS)
     with pytest.raises(UsageError, match=r"trial-1\.safetensors, .*trial-1\.pt2 .*--force"):
         run(trained, formats=("safetensors", "pt2"), output=EXPORTS)
     assert files_below(exported / "storage") == before
-    run(trained, formats=("safetensors",), output=EXPORTS, force=True)
+    run(trained, output=EXPORTS, force=True)
     assert path.read_bytes() != b"mine"
 
 
@@ -146,7 +141,7 @@ def test_a_file_that_is_another_model_is_not_written_and_replaces_nothing(
         run(trained, formats=("onnx",), force=True)
     assert files_below(exported / "storage") == before
     with pytest.raises(ModelError, match="was not written"):
-        run(trained, formats=("safetensors",), output=Path("new"))
+        run(trained, output=Path("new"))
     assert files_below(Path("new")) == {}
 
 
@@ -170,14 +165,21 @@ def test_wrong_options_are_refused_before_anything_is_made(
     assert files_below(exported / "storage") == before
 
 
-def test_without_a_record_nothing_is_written(exported: Path, trained: Trained) -> None:
+@pytest.mark.parametrize(
+    ("file", "error"), [("storage/exports/exports.jsonl", StorageError), ("new", ModelError)]
+)
+def test_without_a_record_or_a_folder_nothing_is_written(
+    exported: Path, trained: Trained, file: str, error: type[Mc1optError]
+) -> None:
     """A pt2 file that the record does not know is not opened."""
-    record = Path("storage/exports/exports.jsonl")
-    record.unlink()
-    record.mkdir()
-    with pytest.raises(StorageError, match=r"exports\.jsonl"):
-        run(trained, formats=("safetensors",), output=Path("new"))
-    assert files_below(Path("new")) == {}
+    if Path(file).is_file():
+        Path(file).unlink()
+        Path(file).mkdir()
+    else:
+        Path(file).touch()
+    with pytest.raises(error, match=re.escape(file)):
+        run(trained, output=Path("new"))
+    assert not Path("new").is_dir() or files_below(Path("new")) == {}
 
 
 def test_what_a_killed_export_left_is_removed_and_that_of_a_living_one_stays(
@@ -189,7 +191,7 @@ def test_what_a_killed_export_left_is_removed_and_that_of_a_living_one_stays(
     for name in (*old, *others):
         Path("new", name).touch()
         os.utime(Path("new", name), (0, time.time() - (0 if name.startswith(".2.") else 2 * LEFT_BEHIND)))
-    run(trained, formats=("safetensors",), output=Path("new"))
+    run(trained, output=Path("new"))
     assert {path.name for path in Path("new").iterdir()} == {"trial-1.safetensors", *others}
 
 
@@ -203,24 +205,16 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     def another_export(line: str) -> None:  # it ends between the look for files and the end of this one
-        if not line.startswith("Exporting"):
-            return
-        path.parent.mkdir(exist_ok=True)
-        path.write_text("of another")
+        if line.startswith("Exporting"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("of another")
 
     if not links:  # as on a FAT file system
         monkeypatch.setattr(os, "link", no_links)
-        run(trained, formats=("safetensors",), output=Path("free"))
+        run(trained, output=Path("free"))
         assert {file.name for file in Path("free").iterdir()} == {path.name}
-    command = ExportCommand(
-        storage=STORAGE,
-        study=STUDY,
-        data=Path(trained.data.folder),
-        formats=("safetensors",),
-        output=path.parent,
-    )
     with pytest.raises(UsageError, match=r"trial-1\.safetensors .*--force"):
-        export(command, write=another_export, output=sys.stderr)
+        run(trained, another_export, output=path.parent)
     assert {file.name: file.read_text() for file in path.parent.iterdir()} == {path.name: "of another"}
 
 
@@ -230,10 +224,4 @@ def test_a_script_is_for_the_images_that_the_model_was_trained_on(exported: Path
     with pytest.raises(UsageError, match=rf"{trained.data.name}.* others .*--data.*--format python"):
         run(trained, formats=("python",), data=others, output=Path("new"))
     assert not Path("new").exists()
-    run(trained, formats=("safetensors",), data=others, output=Path("new"))  # weights are of all images
-
-
-def test_a_folder_that_cannot_be_made_is_an_error_of_its_own(exported: Path, trained: Trained) -> None:
-    Path("file").touch()
-    with pytest.raises(ModelError, match=r"file/trial-1\.safetensors"):
-        run(trained, formats=("safetensors",), output=Path("file"))
+    run(trained, data=others, output=Path("new"))  # weights are of all images

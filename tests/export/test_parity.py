@@ -8,6 +8,7 @@ from mc1opt.export.parity import (
     RANDOM_IMAGES,
     Images,
     Outputs,
+    Run,
     all_logits,
     compare,
     images_to_compare,
@@ -74,18 +75,19 @@ def test_all_images_are_asked_in_order_and_one_of_them_alone() -> None:
         return run(images)
 
     np.testing.assert_array_equal(all_logits(counting, VALIDATION), run(VALIDATION)[0])
-    assert sizes[:2] == [1, 2]
-    assert sum(sizes) == 700
+    assert sizes == [1, 2, 61, 256, 380]
 
 
-def test_probabilities_that_are_not_the_softmax_are_an_error() -> None:
-    with pytest.raises(ModelError, match="not the softmax"):
-        all_logits(lambda images: (run(images)[0], run(images)[0]), VALIDATION)
-
-
-def test_too_few_answers_are_an_error() -> None:
-    with pytest.raises(ModelError, match="gave outputs"):
-        all_logits(lambda images: run(images[:1]), VALIDATION)
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda images: (run(images)[0], run(images)[0]), "softmax"),
+        (lambda images: run(images[:1]), "outputs"),
+    ],
+)
+def test_outputs_of_no_softmax_or_for_too_few_images_are_an_error(wrong: Run, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        all_logits(wrong, VALIDATION)
 
 
 def test_noise_is_compared_besides_the_validation_images_and_always_the_same() -> None:

@@ -36,24 +36,19 @@ def test_without_a_number_it_is_the_best_trial_and_its_kept_weights(trained: Tra
     assert source.weights.read_bytes() == trained.weights.read_bytes()
     assert source.fidelity == trained.training.fidelity
     assert source.seed == trained.training.seed
+    another = trial_source(STORAGE, STUDY, 0)
+    assert another.stem == "trial-0"
+    assert another.quality == "validation 0.5000, one seed, not tested"
 
 
-def test_new_trainings_say_which_trial_is_the_best(trained: Trained) -> None:
-    again = {0: [0.49, 0.48], 1: [0.44, 0.45]}
+@pytest.mark.parametrize(
+    ("again", "best"),
+    [({0: [0.49, 0.48], 1: [0.44, 0.45]}, 0), ({2: [0.9, 0.9]}, BEST)],
+    ids=["by new trainings", "of those with kept weights"],
+)
+def test_the_best_is_chosen(trained: Trained, again: dict[int, list[float]], best: int) -> None:
     write_study(trained, again=again)
-    assert trial_source(STORAGE, STUDY, None).stem == "trial-0"
-
-
-def test_the_best_is_one_with_kept_weights(trained: Trained) -> None:
-    write_study(trained, again={2: [0.9, 0.9]})
-    assert trial_source(STORAGE, STUDY, None).stem == f"trial-{BEST}"
-
-
-@pytest.mark.usefixtures("study")
-def test_another_trial_can_be_chosen() -> None:
-    source = trial_source(STORAGE, STUDY, 0)
-    assert source.stem == "trial-0"
-    assert source.quality == "validation 0.5000, one seed, not tested"
+    assert trial_source(STORAGE, STUDY, None).stem == f"trial-{best}"
 
 
 @pytest.mark.usefixtures("study")
@@ -72,16 +67,9 @@ def test_a_trial_without_kept_weights_is_refused_with_those_that_have_them(numbe
         trial_source(STORAGE, STUDY, number)
 
 
-@pytest.mark.usefixtures("study")
-def test_a_study_that_does_not_exist_is_named() -> None:
+def test_a_study_that_does_not_exist_or_has_no_finished_trial_is_named(study: None) -> None:
     with pytest.raises(StorageError, match=r"'other'.*: s\."):
         trial_source(STORAGE, "other", None)
-
-
-def test_a_study_without_finished_trials_has_nothing_to_export(trained: Trained) -> None:
-    from mc1opt.database.ownership import this_owner
-
-    open_storage(STORAGE, create=True, owner=this_owner(), threads=1)
     optuna.create_study(study_name="empty", storage=open_storage(STORAGE, create=False), direction="maximize")
     with pytest.raises(UsageError, match=r"'empty'.*mc1opt run"):
         trial_source(STORAGE, "empty", None)
@@ -95,9 +83,10 @@ def test_studies_of_one_name_in_two_databases_of_a_folder_have_their_own_weights
 ) -> None:
     (tmp_path / "other").mkdir()
     other = train_small(tmp_path / "other", seed=trained.training.seed + 1)
-    for storage, training in (("runs/a.db", trained), ("runs/b.db", other), ("runs/mc1opt.db", trained)):
+    trainings = {"runs/a.db": trained, "runs/b.db": other, "runs/mc1opt.db": trained}
+    for storage, training in trainings.items():
         write_study(training, storage=storage)
-    for storage, training in (("runs/a.db", trained), ("runs/b.db", other), ("runs/mc1opt.db", trained)):
+    for storage, training in trainings.items():
         assert trial_source(storage, STUDY, None).weights.read_bytes() == training.weights.read_bytes()
     delete_study(open_for_deletion("runs/a.db", STUDY))
     delete_study(open_for_deletion("runs/mc1opt.db", STUDY))
@@ -119,18 +108,13 @@ def test_weights_of_another_training_are_refused(trained: Trained, change: dict[
 
 
 @pytest.mark.usefixtures("study")
-def test_damaged_weights_are_refused() -> None:
+def test_damaged_or_unreadable_weights_are_refused() -> None:
     path = kept_weights(study_folder(checkpoints_folder(STORAGE), STUDY))[BEST]
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(ModelError, match="checksum"):
         trial_source(STORAGE, STUDY, None)
-
-
-@pytest.mark.usefixtures("study")
-def test_weights_that_cannot_be_read_are_named() -> None:
-    path = kept_weights(study_folder(checkpoints_folder(STORAGE), STUDY))[BEST]
     path.unlink()
     path.mkdir()  # the superuser may read everything else
     with pytest.raises(ModelError, match=r"trial-00001.safetensors .*Is a directory"):
@@ -148,13 +132,11 @@ def test_a_model_folder_says_how_it_was_trained_and_tested(trained: Trained) -> 
     assert source.data == {"name": trained.data.name, "sha256": trained.data.sha256}
 
 
-def test_a_model_folder_without_measurements_is_not_tested(trained: Trained) -> None:
+def test_a_model_folder_without_measurements_is_not_tested_and_a_damaged_one_refused(
+    trained: Trained,
+) -> None:
     source = folder_source(write_model(Path("models/m"), trained, test=None, epochs=None, study=None))
     assert (source.quality, source.fidelity, source.study) == ("not tested", None, "")
-
-
-def test_a_damaged_model_folder_is_refused(trained: Trained) -> None:
-    write_model(Path("models/m"), trained)
     Path("models/m/model.safetensors").write_bytes(b"x")
     with pytest.raises(ModelError, match="is damaged"):
         folder_source(Path("models/m"))
@@ -163,15 +145,15 @@ def test_a_damaged_model_folder_is_refused(trained: Trained) -> None:
 # ---- Renamed, copied, moved ------------------------------------------------------------------------------
 
 
-def in_database(storage: str = STORAGE) -> str:
-    return f"sqlite:///{storage}"
+def copy(to_study: str, to_storage: str = STORAGE) -> None:
+    urls = {"from_storage": f"sqlite:///{STORAGE}", "to_storage": f"sqlite:///{to_storage}"}
+    optuna.copy_study(from_study_name=STUDY, to_study_name=to_study, **urls)
 
 
 def test_a_copy_exports_the_originals_weights_into_its_folder(trained: Trained) -> None:
     write_study(trained)
     claim_study(STORAGE, STUDY)
-    place = in_database()
-    optuna.copy_study(from_study_name=STUDY, from_storage=place, to_storage=place, to_study_name="copy")
+    copy("copy")
     source = trial_source(STORAGE, "copy", None)
     assert source.weights == trial_source(STORAGE, STUDY, None).weights
     assert (source.study, source.study_folder) == ("copy", STUDY)
@@ -179,8 +161,7 @@ def test_a_copy_exports_the_originals_weights_into_its_folder(trained: Trained) 
 
 def test_a_study_copied_before_it_kept_its_folder_is_told_where_its_weights_are(trained: Trained) -> None:
     write_study(trained)
-    place = in_database()
-    optuna.copy_study(from_study_name=STUDY, from_storage=place, to_storage=place, to_study_name="a copy")
+    copy("a copy")
     with pytest.raises(UsageError, match="has weights of the same config and seed") as caught:
         trial_source(STORAGE, "a copy", None)
     weights = checkpoints_folder(STORAGE)
@@ -202,7 +183,7 @@ def test_weights_of_others_are_not_taken_for_those_of_a_copy(trained: Trained, t
 def test_a_copy_in_another_database_is_told_where_its_weights_would_be(trained: Trained) -> None:
     write_study(trained)
     claim_study(STORAGE, STUDY)
-    optuna.copy_study(from_study_name=STUDY, from_storage=in_database(), to_storage=in_database("away.db"))
+    copy(STUDY, "away.db")
     with pytest.raises(UsageError) as caught:
         trial_source("away.db", STUDY, None)
     message, command = str(caught.value).splitlines()

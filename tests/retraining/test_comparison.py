@@ -8,7 +8,6 @@ import pytest
 from scipy import stats
 
 from mc1opt.config import config_id, config_to_json
-from mc1opt.data.sources import find_data
 from mc1opt.database.records import TrialRecord
 from mc1opt.errors import DataError, UsageError
 from mc1opt.retraining.comparison import LEVEL, Comparison, choose_candidates, study_data
@@ -48,6 +47,8 @@ def test_the_best_come_first_by_confirmed_mean_or_else_by_value() -> None:
     assert [c.trial for c in choose_candidates(record, top=10)] == [2, 4, 0, 1]
     assert [c.trial for c in choose_candidates(record, top=2)] == [2, 4]
     assert choose_candidates(record, top=1)[0].in_search == 0.80
+    (named,) = choose_candidates(record, top=3, trial=0)
+    assert (named.trial, named.config) == (0, small_config(1))
 
 
 def test_configs_are_distinct_and_equals_are_taken_in_the_order_of_their_numbers() -> None:
@@ -55,12 +56,6 @@ def test_configs_are_distinct_and_equals_are_taken_in_the_order_of_their_numbers
     record = record_of(trial(0, 0.7), trial(1, 0.8, **same), trial(2, 0.7))
     assert [c.trial for c in choose_candidates(record, top=3)] == [1, 2]
     assert [c.trial for c in choose_candidates(record_of(trial(5, 0.5), trial(6, 0.5)), top=2)] == [5, 6]
-
-
-def test_a_trial_that_is_named_competes_alone() -> None:
-    record = record_of(trial(0, 0.7), trial(1, 0.8))
-    (chosen,) = choose_candidates(record, top=3, trial=0)
-    assert (chosen.trial, chosen.config) == (0, small_config(1))
 
 
 @pytest.mark.parametrize(
@@ -90,15 +85,11 @@ def test_the_studys_own_images_are_found_in_the_cache_or_by_their_path(known: bo
     assert study_data(record, None, None) == study_data(record, Path("images"), None) == data
 
 
-def test_other_images_are_refused() -> None:
+def test_other_images_are_refused_and_those_that_cannot_be_found_asked_for() -> None:
     data = small_images()
     write_arrays_folder(Path("others"), train_images=100)
     with pytest.raises(DataError, match=rf"{data.name}\b.* own-"):
         study_data(record_of(data={"name": data.name, "sha256": data.sha256}), Path("others"), None)
-    assert find_data(Path("others")).sha256 != data.sha256
-
-
-def test_images_that_cannot_be_found_are_asked_for() -> None:
     with pytest.raises(DataError, match=r"own-0123456789ab\b.*--data"):
         study_data(record_of(data={"name": "own-0123456789ab", "sha256": "0" * 64}), None, None)
     with pytest.raises(UsageError, match="study 's'"):
@@ -178,8 +169,7 @@ def test_a_candidate_whose_training_fails_is_out_and_the_others_go_on() -> None:
     result.add(1, 0, 0.9)
     (out,) = result.add(2, 0, None, "the loss is nan")
     assert (out.candidate.trial, out.failures) == (2, {0: "the loss is nan"})
-    assert not result.wanted(2, 1)
-    assert result.winner() is None
+    assert (result.wanted(2, 1), result.winner()) == (False, None)
     result.add(1, 1, 0.9)
     assert result.winner().candidate.trial == 1
 

@@ -81,21 +81,20 @@ def test_progress_follows_what_is_stored() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "same_request", "same_identity"),
     [
-        {"seeds": 2},
-        {"epochs": 11},
-        {"study_seed": 8},
-        {"precision": "bfloat16"},
-        {"candidates": (candidate(1),)},
+        ({"seeds": 2}, False, False),
+        ({"epochs": 11}, True, False),
+        ({"study_seed": 8}, False, False),
+        ({"precision": "bfloat16"}, False, False),
+        ({"candidates": (candidate(1),)}, False, False),
+        ({"folds": 5}, True, True),
+        ({"workers": 1}, True, True),
     ],
-    ids=lambda changes: next(iter(changes)),
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_another_retraining_has_another_identity(changes: dict[str, object]) -> None:
-    assert retrain_plan(**changes).identity != retrain_plan().identity
-    assert (retrain_plan(**changes).request == retrain_plan().request) == ("epochs" in changes)
-
-
-@pytest.mark.parametrize("changes", [{"folds": 5}, {"workers": 1}], ids=str)
-def test_folds_and_workers_make_no_other_retraining(changes: dict[str, object]) -> None:
-    assert retrain_plan(**changes).identity == retrain_plan().identity
+def test_what_is_trained_makes_another_retraining_and_folds_and_workers_none(
+    changes: dict[str, object], same_request: bool, same_identity: bool
+) -> None:
+    plan, other = retrain_plan(), retrain_plan(**changes)
+    assert (other.request == plan.request, other.identity == plan.identity) == (same_request, same_identity)

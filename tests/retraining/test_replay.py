@@ -31,6 +31,10 @@ def replayed(number: int, **changes: Any) -> Replay:
     return replay(STORAGE, STUDY, number, **(fields | changes))
 
 
+def attributes(number: int) -> dict[str, Any]:
+    return load_study(open_storage(STORAGE, create=False), STUDY).get_trials()[number].user_attrs
+
+
 def change(number: int, key: str, value: Any) -> None:
     """Changes an attribute of a stored trial, as if it had been trained otherwise."""
     storage = open_storage(STORAGE, create=False)
@@ -38,9 +42,8 @@ def change(number: int, key: str, value: Any) -> None:
     storage.set_user_attributes(trial._trial_id, {key: value})
 
 
-def change_version(number: int, name: str, value: Any) -> None:
-    trial = load_study(open_storage(STORAGE, create=False), STUDY).get_trials()[number]
-    change(number, records.VERSIONS, trial.user_attrs[records.VERSIONS] | {name: value})
+def change_versions(number: int, **versions: Any) -> None:
+    change(number, records.VERSIONS, attributes(number)[records.VERSIONS] | versions)
 
 
 @pytest.fixture(scope="session")
@@ -90,8 +93,8 @@ def test_a_trial_that_diverged_must_diverge_in_the_same_epoch(
     switches.add("diverge", seed=derive_seed(SEED, 4), epoch=2)
     assert replayed(4) == Replay(STUDY, 4, True, 2, None, None, diverged=True)
     switches.clear()
-    went_well = replayed(4)
-    assert (went_well.equal, went_well.difference.epoch, went_well.difference.stored) == (False, 3, None)
+    well = replayed(4)
+    assert (well.equal, well.difference.epoch, well.difference.stored) == (False, 3, None)
     switches.add("diverge", seed=derive_seed(SEED, 4), epoch=1)
     sooner = replayed(4)
     assert (sooner.equal, sooner.difference.epoch, sooner.difference.replayed) == (False, 2, None)
@@ -107,8 +110,7 @@ def test_of_a_trial_that_diverged_at_once_no_curve_is_called_equal(epochs: int) 
 
 def test_the_first_epoch_that_differs_is_named_with_both_values(on_cpu: StudyRecord) -> None:
     number = first_with(on_cpu, "complete")
-    trial = load_study(open_storage(STORAGE, create=False), STUDY).get_trials()[number]
-    losses = list(trial.user_attrs[records.LOSSES])
+    losses = list(attributes(number)[records.LOSSES])
     losses[2] += 1e-15
     change(number, records.LOSSES, losses)
     result = replayed(number)
@@ -123,7 +125,7 @@ def test_the_first_epoch_that_differs_is_named_with_both_values(on_cpu: StudyRec
 def test_another_seed_is_noticed_in_the_first_epoch_with_what_else_changed(on_cpu: StudyRecord) -> None:
     number = first_with(on_cpu, "complete")
     change(number, records.SEED, 1)
-    change_version(number, "mc1opt", "0.0.1")
+    change_versions(number, mc1opt="0.0.1")
     result = replayed(number)
     assert result.difference.epoch == 1
     assert "mc1opt was 0.0.1" in result.line()
@@ -131,9 +133,8 @@ def test_another_seed_is_noticed_in_the_first_epoch_with_what_else_changed(on_cp
 
 def test_the_stored_precision_and_threads_are_used(on_cpu: StudyRecord) -> None:
     number = first_with(on_cpu, "complete")
-    change_version(number, "precision", "bfloat16")
-    change_version(number, "threads", 3)
-    change_version(number, "cpu", cpu_capability() + bfloat16_instructions("cpu", "bfloat16"))
+    cpu = cpu_capability() + bfloat16_instructions("cpu", "bfloat16")
+    change_versions(number, precision="bfloat16", threads=3, cpu=cpu)
     seen = []
 
     class Pool(CurvePool):
@@ -157,7 +158,7 @@ def test_on_another_torch_or_cpu_it_says_so_instead_of_training(
     on_cpu: StudyRecord, switches: Switches, name: str, value: str
 ) -> None:
     number = first_with(on_cpu, "complete")
-    change_version(number, name, value)
+    change_versions(number, **{name: value})
     result = replayed(number)
     assert result.equal is None
     assert value in result.line()
@@ -168,7 +169,7 @@ def test_on_another_gpu_it_says_so(on_cpu: StudyRecord, monkeypatch: pytest.Monk
     """There is none here: that there is one, and which, is told by others."""
     number = first_with(on_cpu, "complete")
     change(number, records.DEVICE, "cuda")
-    change_version(number, "gpu", "NVIDIA A100")
+    change_versions(number, gpu="NVIDIA A100")
     monkeypatch.setattr(replay_module, "resolve_device", lambda name: name)
     monkeypatch.setattr(environment, "gpu_model", lambda: "NVIDIA H100")
     result = replayed(number)

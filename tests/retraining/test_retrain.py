@@ -13,7 +13,7 @@ import optuna
 import pytest
 from safetensors.numpy import load_file
 
-from mc1opt.config import config_id
+from mc1opt.config import Config, config_id
 from mc1opt.data import images as images_module
 from mc1opt.database.records import StudyRecord
 from mc1opt.database.studies import claim_study
@@ -63,6 +63,12 @@ def ranking(record: StudyRecord) -> list[int]:
     return sorted(range(TRIALS), key=lambda number: -(record.trials[number].value or 0.0))
 
 
+def accuracy(config: Config, images: int, seed: int, fold: Fold | None = None) -> float:
+    """What a training ends with."""
+    fidelity, data = Fidelity(train_images=images, epochs=3), small_images()
+    return curve(Training(config=config, fidelity=fidelity, seed=seed, data=data, fold=fold))[-1].accuracy
+
+
 def facts(result: Retraining) -> dict[str, Any]:
     """What a retraining found, without times and what depends on how it was started."""
     printed = result.to_json()
@@ -96,20 +102,9 @@ def test_the_best_configs_compete_at_full_fidelity_and_the_best_mean_wins(retrai
     result = retrained()
     printed = result.to_json()
     assert [entry["trial"] for entry in printed["candidates"]] == ranking(retrainable)[:3]
-    data = small_images()
     means = {}
     for entry, candidate in zip(printed["candidates"], result.plan.candidates, strict=True):
-        expected = {
-            str(seed): curve(
-                Training(
-                    config=candidate.config,
-                    fidelity=Fidelity(train_images=180, epochs=3),
-                    seed=seed,
-                    data=data,
-                )
-            )[-1].accuracy
-            for seed in SEEDS
-        }
+        expected = {str(seed): accuracy(candidate.config, 180, seed) for seed in SEEDS}
         assert entry["validation"] == expected
         means[entry["trial"]] = statistics.fmean(expected.values())
     assert printed["winner"]["trial"] == max(means, key=lambda number: means[number])
@@ -157,32 +152,14 @@ def test_as_many_trainings_at_once_as_memory_holds_of_the_largest_candidate(
     assert retrained(seeds=1, workers="auto").plan.workers == 20
 
 
-def test_a_trial_that_is_named_is_retrained_alone(retrainable: StudyRecord) -> None:
-    worst = ranking(retrainable)[-1]
-    result = retrained(trial=worst, seeds=1)
-    printed = result.to_json()
-    assert [entry["trial"] for entry in printed["candidates"]] == [worst]
-    assert (printed["test"]["n"], printed["test"]["interval"]) == (1, None)
-
-
 def test_folds_are_added_to_a_finished_retraining_and_stay_with_its_model(
     retrainable: StudyRecord, switches: Switches
 ) -> None:
     first = retrained()
     count = len(switches.epochs())
     second = retrained(folds=4)
-    expected = [
-        curve(
-            Training(
-                config=first.winner.candidate.config,
-                fidelity=Fidelity(train_images=150, epochs=3),
-                seed=SEEDS[0],
-                data=small_images(),
-                fold=Fold(index=index, count=4),
-            )
-        )[-1].accuracy
-        for index in range(4)
-    ]
+    config = first.winner.candidate.config
+    expected = [accuracy(config, 150, SEEDS[0], Fold(index=index, count=4)) for index in range(4)]
     folds = second.to_json()["folds"]
     assert folds["validation"] == expected
     assert folds["std"] == pytest.approx(statistics.stdev(expected))
@@ -261,6 +238,8 @@ def test_asking_again_for_what_is_finished_changes_nothing(
     output = io.StringIO()
     again = retrained(workers="2", command="mc1opt retrain --json", output=output)
     assert facts(again) == facts(first)
+    seconds = sum(training.seconds for training in TrainingStore(MODELS / TRAININGS))
+    assert again.training_seconds == first.training_seconds == pytest.approx(seconds)
     assert (files_below(MODELS), len(switches.epochs())) == (before, count)
     assert "stay closed" in output.getvalue()
     assert "stored already: 12." in output.getvalue()
@@ -270,6 +249,8 @@ def test_asking_again_for_what_is_finished_changes_nothing(
         assert (MODELS / name).is_file(), name
     fewer = retrained(seeds=2, force=True)  # with the same training of the first seed
     assert (fewer.kept.versions, fewer.kept.commit) == (first.kept.versions, first.kept.commit)
+    assert len(retrained(epochs=2, force=True).test.opened_before) == 1
+    assert "Earlier openings" in (MODELS / "model_card.md").read_text()
 
 
 def test_trainings_in_smaller_steps_are_named(retrainable: StudyRecord, switches: Switches) -> None:
@@ -285,12 +266,6 @@ def test_trainings_in_smaller_steps_are_named(retrainable: StudyRecord, switches
     assert f"{name} in {steps}." in (MODELS / "model_card.md").read_text()
     assert read_model_folder(MODELS).metrics["smaller_steps"] == {name: steps}
     assert read_model_folder(MODELS).metrics["accumulation"] == 1
-
-
-def test_earlier_openings_for_the_study_are_named(retrainable: StudyRecord) -> None:
-    retrained()
-    assert len(retrained(epochs=2, force=True).test.opened_before) == 1
-    assert "Earlier openings" in (MODELS / "model_card.md").read_text()
 
 
 def test_a_copys_retraining_leaves_the_originals_model_and_needs_no_training_twice(
@@ -413,13 +388,6 @@ def test_where_the_leader_diverges_late_what_it_had_put_out_is_trained_on(switch
     again = io.StringIO()
     assert facts(retrained(top=TRIALS, seeds=5, output=again, workers="2")) == facts(result)
     assert "nothing is left" in again.getvalue()
-
-
-def test_seconds_are_those_of_all_trainings_whenever_it_is_asked(retrainable: StudyRecord) -> None:
-    first = retrained(top=TRIALS, seeds=5, workers="4")
-    stored = TrainingStore(MODELS / TRAININGS)
-    assert first.training_seconds == pytest.approx(sum(training.seconds for training in stored))
-    assert retrained(top=TRIALS, seeds=5).training_seconds == pytest.approx(first.training_seconds)
 
 
 def test_a_database_with_an_at_sign_in_its_path_has_its_model(retrainable: StudyRecord) -> None:

@@ -1,5 +1,6 @@
 """The training loop: what repeats bit for bit, what is learnt, how it fails, and what it leaves behind."""
 
+import copy
 import dataclasses
 import itertools
 import json

@@ -35,7 +35,9 @@ def check_database(storage: str) -> list[Check]:
             if connection.dialect.name == "sqlite":
                 damage = str(connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar_one())
                 if damage != "ok":
-                    raise StorageError(f"{shown} is damaged: {first_line(damage)}. Go on with a copy of it.")
+                    raise StorageError(
+                        f"{shown} is damaged: {first_line(damage)}. Go on with a copy of it: --storage COPY."
+                    )
             studies, trials = (
                 connection.exec_driver_sql(f"SELECT COUNT(*) FROM {table}").scalar_one()
                 for table in ("studies", "trials")

@@ -50,7 +50,7 @@ def test_json_says_what_was_searched(shown) -> None:
         "study": "tiny",
         "definition": "tiny",
         "direction": "maximize",
-        "fidelity": {"train_images": 100, "epochs": 2},
+        "fidelity": {"train_images": 100, "epochs": 2, "validation": "unused"},
         "seed": 0,
     }
     assert set(shown["data"]) == {"name", "sha256"}

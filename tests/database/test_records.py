@@ -126,7 +126,8 @@ def test_a_trial_has_all_that_is_needed_to_train_it_again(whole: Path) -> None:
         kept = attributes[trial.number]
         assert kept[records.FIDELITY] == {"train_images": 1000, "epochs": EPOCHS}
         assert kept[records.DATA] == {"name": DATA.name, "sha256": DATA.sha256}
-        assert kept[records.OWNER] == this_owner()
+        # Another process of the tests may have trained them.
+        assert kept[records.OWNER].keys() == this_owner().keys()
         assert kept[records.DEVICE] == "cuda"
         assert kept[records.VERSIONS]["optuna"] == optuna.__version__
         assert records.COMMIT in kept

@@ -115,7 +115,7 @@ def test_requirements_that_are_missing_or_of_another_version_are_named_with_the_
     assert check.status == "problem"
     for found in ("rich", "1.10.2", "6.0.0"):
         assert found in check.found
-    assert check.what_to_do == "pip install 'optuna<6,>=5' 'rich' 'pydantic>=2'"
+    assert check.what_to_do == "pip install 'optuna<6,>=5' 'rich' 'pydantic>=2.12'"
 
 
 def test_a_package_that_is_not_installed_is_a_warning() -> None:

@@ -14,9 +14,9 @@ from mc1opt.measurement.store import Failure, TrainingKey
 from mc1opt.mirror.runs import AttachedFile, MirroredRun, Retrained, flat, mirrored_runs
 from mc1opt.seeds import retrain_seed
 from mc1opt.spec import Fold
-from tests.measurement.test_store import finished
 from tests.support.curves import curve, example_training
 from tests.support.display import CONFIG, again, study, trial
+from tests.support.measuring import stored_training
 
 IDENTITY = "0123456789abcdef" * 2
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
@@ -34,7 +34,7 @@ def retrained_like(record: StudyRecord, number: int = 0, **changes: object) -> R
     """A training of a trial's config."""
     key = TrainingKey.of(example_training(**changes))
     identity = record.trials[number].config_id
-    stored = finished(example_training(**changes))
+    stored = stored_training(example_training(**changes))
     return Retrained(stored.model_copy(update={"key": key.model_copy(update={"config_id": identity})}))
 
 
@@ -275,7 +275,7 @@ def test_each_training_of_a_retraining_has_a_run() -> None:
 def test_trainings_of_other_configs_or_on_other_images_are_left_out() -> None:
     """A study that had this name before may have left them."""
     record = study(trial(0, config_id="a" * 12))
-    runs = runs_of(record, retrained=[Retrained(finished(example_training()))])
+    runs = runs_of(record, retrained=[Retrained(stored_training(example_training()))])
     assert [run.job_type for run in runs] == ["study", "trial"]
     images = {"name": "own", "sha256": "1" * 64}
     record = study(trial(0, config_id="a" * 12), data=images)

@@ -56,7 +56,9 @@ TORCH_FREE_FILES = {"models/cost.py", "models/layers.py", "spec.py", "workers/po
 OPTUNA = {"database", "search", "dashboard"}
 OPTUNA_TYPES = {"suggest.py"}
 """Files that name its types, and no more."""
-PRIVATE = re.compile(r"optuna(\.\w+)*\._|(?<!self)\._storage\b|\._(trial_id|study_id|cached_frozen_trial)\b")
+PRIVATE = re.compile(
+    r"optuna(\.\w+)*\._|(?<!self)\._storage\b|\._(trial_id|study_id|cached_frozen_trial|contains)\b"
+)
 """Optuna's private members."""
 DRAWING = {"matplotlib", "plotly", "optuna_dashboard", "bottle"}
 """Imported where something is drawn or served, so that a search does not wait for them."""

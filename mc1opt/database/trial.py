@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from mc1opt.database import records
@@ -99,6 +100,11 @@ def study_id(study: optuna.Study) -> int:
 def frozen(trial: optuna.Trial) -> FrozenTrial:
     """A trial as stored."""
     return trial.study._storage.get_trial(trial._trial_id)
+
+
+def contains(distribution: BaseDistribution, value: Any) -> bool:
+    """Whether a distribution can give a value."""
+    return bool(distribution._contains(distribution.to_internal_repr(value)))
 
 
 def trials_by_id(study: optuna.Study, ids: Iterable[int]) -> dict[int, optuna.Trial]:

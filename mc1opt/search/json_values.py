@@ -16,6 +16,7 @@ import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import BaseTrial, FixedTrial, Trial
 
+from mc1opt.database.trial import contains
 from mc1opt.errors import StudyFileError
 
 ALLOWED_VALUES = "Allowed are None, bool, int, finite float and str."
@@ -129,7 +130,7 @@ def _stored_choices(given: tuple[Any, ...]) -> list[Any]:
 def _check_given(name: str, value: Any, distribution: BaseDistribution) -> None:
     text_for_a_number = isinstance(value, str) and not isinstance(distribution, CategoricalDistribution)
     try:
-        if not text_for_a_number and distribution._contains(distribution.to_internal_repr(value)):
+        if not text_for_a_number and contains(distribution, value):
             return
     except (ValueError, OverflowError):  # not a number, or none of the choices
         pass

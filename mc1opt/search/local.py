@@ -22,6 +22,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from mc1opt.database.trial import contains
+
 GLOBAL_SHARE = 0.15
 """Share of the draws that cover the whole search space, whatever is known."""
 PARENTS = 5
@@ -32,8 +34,6 @@ MOST_CHANGES = 4
 """Parameters in which a neighbour differs, at most."""
 STEP = 0.2
 """Standard deviation of a small change of a number, as a share of its range."""
-STRATA = 8
-"""Parts of a number's range; of as many draws in a row, each part gets one."""
 SCALES = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Distances, in changed parameters, over which values are alike: the likeliest one is taken."""
 NOISES = (0.003, 0.03, 0.3)
@@ -78,14 +78,13 @@ class LocalSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """A parameter that the proposal lacks: as the best trial has it, else spread evenly."""
-        trials = _complete(study)
+        """A parameter that the proposal lacks: as the best trial has it, else at random."""
         if trial.system_attrs.get(PROPOSED):
-            known = [each for each in trials if param_name in each.params]
+            known = [each for each in _complete(study) if param_name in each.params]
             for each in sorted(known, key=lambda each: -(each.value or 0.0)):
-                if param_distribution._contains(param_distribution.to_internal_repr(each.params[param_name])):
+                if contains(param_distribution, each.params[param_name]):
                     return each.params[param_name]
-        return spread(trials, param_name, param_distribution, self._generator)
+        return value_at(param_distribution, float(self._generator.random()))
 
     def _propose(self, trials: Sequence[FrozenTrial]) -> tuple[Values, dict[str, BaseDistribution]]:
         if len(trials) < 2 or self._generator.random() < GLOBAL_SHARE:
@@ -200,19 +199,6 @@ class Encoding:
         apart[neither] = 0.0
         total: Array = apart.sum(-1)
         return total
-
-
-def spread(
-    trials: Sequence[FrozenTrial], name: str, distribution: BaseDistribution, generator: np.random.Generator
-) -> Any:
-    """A draw that covers a range evenly: of each block of draws, one lies in each part of the range.
-
-    A Latin hypercube (McKay, Beckman and Conover, 1979), block by block, for each parameter on its own.
-    """
-    drawn = sum(name in trial.params for trial in trials)
-    parts = len(distribution.choices) if isinstance(distribution, CategoricalDistribution) else STRATA
-    order = np.random.default_rng([*name.encode(), drawn // parts]).permutation(parts)
-    return value_at(distribution, (order[drawn % parts] + generator.random()) / parts)
 
 
 def place_of(distribution: Any, value: float) -> float:

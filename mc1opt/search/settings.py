@@ -92,7 +92,7 @@ def search_settings(
     elif command.train_images is None:
         most = min(fidelity.train_images, data.train_images - data.validation_images)
         fidelity = fidelity.model_copy(update={"train_images": most})
-    if not stored and _unused(fidelity, data) >= data.validation_images:
+    if not stored and data.train_images - fidelity.train_images >= 2 * data.validation_images:
         fidelity = fidelity.model_copy(update={"validation": "unused"})
     sampler = command.sampler or stored.get(records.STUDY_SAMPLER) or definition.sampler
     trials = command.trials
@@ -113,10 +113,6 @@ def search_settings(
         confirm=command.confirm,
         keep=command.keep,
     )
-
-
-def _unused(fidelity: Fidelity, data: DataSet) -> int:
-    return data.train_images - data.validation_images - fidelity.train_images
 
 
 def check_train_images(what: str, wanted: int, data: DataSet) -> None:

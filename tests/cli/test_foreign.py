@@ -131,6 +131,7 @@ def test_studies_and_doctor_count_them_apart(mixed: dict[str, Any], mc1opt_here)
 
 def test_a_study_with_them_is_deleted(mixed: dict[str, Any], mc1opt_here) -> None:
     output_of(mc1opt_here("studies", "delete", "tiny", "--yes"))
+    assert json.loads(output_of(mc1opt_here("studies", "--json")))["studies"] == []
 
 
 @pytest.mark.filterwarnings("ignore:Some regimes")
@@ -167,5 +168,5 @@ def test_a_parameter_of_another_kind_leaves_the_dashboard_working(finished: Path
     connection.close()
     pages = Pages(DEFAULT_STORAGE)
     study_id = pages.study("tiny")["trials"][0]["study_id"]
-    pages.json(f"/api/studies/{study_id}/param_importances")
+    assert pages.json(f"/api/studies/{study_id}/param_importances")
     output_of(mc1opt_here(*TINY_SEARCH, "--trials", "4", "--confirm", "0"))

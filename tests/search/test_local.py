@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.samplers import RandomSampler
 
-from mc1opt.search.local import LocalSampler, Model, place_of, spread, value_at
+from mc1opt.search.local import LocalSampler, Model, place_of, value_at
 from mc1opt.search.sampling import SeededSampler
 from tests.support.studies import own_attributes
 
@@ -66,22 +66,6 @@ def test_a_place_and_its_value_are_each_others(distribution: Any) -> None:
         value = value_at(distribution, place)
         assert distribution._contains(distribution.to_internal_repr(value))
         assert value_at(distribution, place_of(distribution, value)) == pytest.approx(value, rel=0.05)
-
-
-@pytest.mark.parametrize("distribution", [FloatDistribution(0.0, 1.0), CategoricalDistribution("abcde")])
-def test_draws_that_spread_take_each_part_of_a_range_once(distribution: Any) -> None:
-    study = optuna.create_study()
-    generator = np.random.default_rng(0)
-    for _ in range(8):
-        value = spread(study.trials, "x", distribution, generator)
-        study.add_trial(
-            optuna.trial.create_trial(value=0.0, params={"x": value}, distributions={"x": distribution})
-        )
-    values = [trial.params["x"] for trial in study.trials]
-    if isinstance(distribution, CategoricalDistribution):
-        assert set(values[:5]) == set("abcde")
-    else:
-        assert sorted(int(8 * value) for value in values) == list(range(8))
 
 
 def test_most_draws_differ_in_one_to_four_parameters_from_one_of_the_best() -> None:

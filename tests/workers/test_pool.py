@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
 from mc1opt.config import config_id
@@ -392,8 +393,13 @@ def test_closing_within_on_epoch_ends_the_training(monkeypatch):
     assert not pool._taken
 
 
-def test_closing_at_once_after_starting_is_fine():
-    ProcessPool(2, trainer=TRAINER).close()
+def test_closing_at_once_after_starting_leaves_no_process():
+    pool = ProcessPool(2, trainer=TRAINER)
+    started = list(pool._free)
+    pool.close()
+    assert not pool._free
+    for slot in started:
+        assert slot.cancelled() or not psutil.pid_exists(slot.result().pid)
 
 
 def test_signals_to_workers_that_are_just_starting_are_ignored(pool):

@@ -253,8 +253,10 @@ def measure(options: argparse.Namespace, data: str) -> int:
     signals = Signals(stop)
     signals.leave_to_the_work()
     failed = [piece.name for piece, code in run_missing(options, data, stop) if code and not stop.is_set()]
-    print(f"\n{overview(pieces(options, data))}")
-    if stop.is_set():
+    found = pieces(options, data)
+    print(f"\n{overview(found)}")
+    # Also where the time was too short for what was left to begin.
+    if stop.is_set() or not (failed or all(piece.done for piece in found)):
         print("Stopped; the same command goes on.")
     if failed:
         print(f"Error: failed, see above: {', '.join(failed)}.", file=sys.stderr)

@@ -243,6 +243,9 @@ def train(training: Training) -> Iterator[EpochResult]:
 def _train(training: Training, process: _Process) -> Iterator[EpochResult]:
     done = _epochs_in_checkpoint(training)
     results = curve(training)
+    if training.weights is not None and done == len(results):
+        # As in a real training: one that was killed after its last checkpoint has no weights yet.
+        _save_weights(Path(training.weights), results[-1])
     yield from [result.model_copy(update={"restored": True}) for result in results[:done]]
     try:
         for result in _new_epochs(training, process, results[done:]):

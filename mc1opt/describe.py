@@ -1,4 +1,4 @@
-"""A config in one line, for people."""
+"""A config or a fidelity in one line, for people."""
 
 from mc1opt.config import (
     IMAGE_SIZE,
@@ -11,6 +11,8 @@ from mc1opt.config import (
     OneCycle,
     WhitenedStem,
 )
+from mc1opt.spec import Fidelity
+from mc1opt.text import plural
 
 
 def describe_config(config: Config) -> str:
@@ -23,6 +25,12 @@ def describe_config(config: Config) -> str:
     scale = config.architecture.logit_scale
     scaled = "" if scale == 1.0 else f", logits x {scale:.2g}"
     return f"{_architecture(config.architecture)}{scaled} | {_recipe(config)}"
+
+
+def describe_fidelity(fidelity: Fidelity) -> str:
+    """The most that a training is: "5 epochs of 18,000 images"; with a short schedule, "1 + 5 epochs"."""
+    short = f"{fidelity.short_epochs} + " if fidelity.short_epochs else ""
+    return f"{short}{plural(fidelity.epochs, 'epoch')} of {plural(fidelity.train_images, 'image')}"
 
 
 def _architecture(architecture: MLP | ConvNet) -> str:

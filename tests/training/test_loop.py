@@ -37,6 +37,7 @@ from mc1opt.models.build import build_model
 from mc1opt.models.whitening import whitening_filters
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import DataSet, EpochResult, Fidelity, Fold, Training, TrainingFailed
+from mc1opt.training import loop
 from mc1opt.training.accuracy import accuracy
 from mc1opt.training.checkpoint import load_weights
 from mc1opt.training.loop import Trainer, new_model, train
@@ -647,6 +648,35 @@ def test_a_training_goes_on_to_the_very_curve_and_weights_that_it_would_have_had
     again = outcome(resumed(data, name))  # from a second checkpoint, with the weights
     assert equal(again, undisturbed)
     assert numbers(results) == undisturbed[0]
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_a_short_schedule_comes_first_and_the_long_one_begins_anew(data, epochs, monkeypatch):
+    def training(**fields: object) -> Training:
+        made = resumed(data, epochs=3, **fields)
+        return made.model_copy(update={"fidelity": made.fidelity.model_copy(update={"short_epochs": 1})})
+
+    factors = []
+    monkeypatch.setattr(
+        loop, "learning_rate_factor", lambda *given: factors.append(learning_rate_factor(*given)) or 1.0
+    )
+    undisturbed = outcome(training(checkpoint=None))
+    monkeypatch.undo()
+    steps = len(factors) // 4
+    schedules = [(step, steps) for step in range(steps)] + [(step, 3 * steps) for step in range(3 * steps)]
+    assert factors == [learning_rate_factor(OneCycle(), *place) for place in schedules]
+
+    undisturbed = outcome(training(checkpoint=None))
+    assert undisturbed[0][:1] == numbers(train(resumed(data, epochs=1, checkpoint=None)))
+    begun = Trainer(training(checkpoint=None))
+    first = copy.deepcopy(begun.model.state_dict())
+    begun.train_epoch(0)
+    monkeypatch.setattr(begun, "_step", lambda *_: torch.zeros(()))
+    begun.train_epoch(1)
+    assert all(torch.equal(tensor, first[name]) for name, tensor in begun.model.state_dict().items())
+
+    interrupt_after(training(), epochs)
+    assert equal(outcome(training()), undisturbed)
 
 
 @pytest.mark.parametrize("between", [True, False], ids=["between two epochs", "within an epoch"])

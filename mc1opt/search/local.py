@@ -1,11 +1,12 @@
 """A sampler that makes few changes at a time to the best configs known.
 
 Near a good config most changes are worth less than a point, and a draw that changes ten parameters at once
-loses all of them. So a draw takes one of the best trials and changes one to four of its parameters: of many
-such proposals, the one with the greatest expected improvement under a model of the trained trials. Local
-search with few changes is ahead of TPE on spaces like these (White, Nolen and Savani, 2020, "Local Search
-is State of the Art for Neural Architecture Search Benchmarks"); a model chooses among neighbours of the best
-in SMAC (Hutter, Hoos and Leyton-Brown, 2011) and BANANAS (White, Neiswanger and Savani, 2021), too.
+loses all of them. So, after some random draws, a draw takes one of the best trials and changes one to four
+of its parameters: of many such proposals, the one with the greatest expected improvement under a model of the
+trained trials. Local search with few changes is ahead of TPE on spaces like these (White, Nolen and Savani,
+2020, "Local Search is State of the Art for Neural Architecture Search Benchmarks"); a model chooses among
+neighbours of the best in SMAC (Hutter, Hoos and Leyton-Brown, 2011) and BANANAS (White, Neiswanger and
+Savani, 2021), too.
 
 A search space may be conditional: a parameter that only one of two trials has counts as half a change, and a
 parameter that a proposal lacks is taken from the best trial that has it.
@@ -25,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 from mc1opt.database.trial import contains
 from mc1opt.text import plural
 
-GLOBAL_SHARE = 0.15
+GLOBAL_SHARE = 0.08
 """Share of the draws that cover the whole search space, whatever is known."""
 PARENTS = 5
 """Best trials whose neighbours are proposed."""
@@ -41,7 +42,9 @@ NOISES = (0.003, 0.03, 0.3)
 """Variances of the noise as a share of that of the values, likewise."""
 
 SLOPE_WEIGHT = 0.2
+"""How firmly a slope of 1 is believed in: as if trials of this sum of squared deviations, in logits, had it."""
 PRUNED_DOUBT = 4.0
+"""How much greater the variance of the noise is where a value is expected from an earlier epoch's."""
 
 NUMBER = "number"
 """Of a finished trial, as a user attribute: its number in the study, of which a sampler sees a part."""

@@ -14,13 +14,15 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvin
 from optuna.samplers import BaseSampler, GridSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from mc1opt.database.records import foreign, is_counted, outcome, own_trials, values_by_epoch
+from mc1opt.database.records import STARTING_POINT, foreign, is_counted, outcome, own_trials, values_by_epoch
 from mc1opt.database.trial import frozen, set_system_attributes
 from mc1opt.errors import UsageError
 from mc1opt.search.incumbents import incumbents
 from mc1opt.search.local import NUMBER, LocalSampler
 from mc1opt.seeds import derive_seed
 
+STARTING_POINT_WORTH = 4
+"""Random draws that a starting point stands for, where neighbours of the best are drawn."""
 STARTUP = {"tpe": 8, "local": 16, "random": 0}
 """Trained trials, starting points among them, before a sampler models anything; until then draws are random.
 Optuna would also count untrained trials, and then model what it has never seen."""
@@ -33,8 +35,11 @@ KEPT_BY_EPOCH = (0.3, 0.2, 0.3)
 last value holds for all later ones. Strict enough for a hundred trials in half an hour on 2 cores, and mild
 enough to keep the best (`benchmarks/LOG.md`)."""
 
-KEPT_AFTER_SHORT = 0.35
+KEPT_AFTER_SHORT = 0.25
+"""Top share that continues after a short schedule. Only there it is fair to compare: beginnings of schedules
+of different shapes rank configs near a good one by chance."""
 LATEST = 16
+"""Trials that have reached the end of the short schedule last, and are compared with."""
 
 PRUNER_STARTUP_TRIALS = 4
 """Completed trials before the pruner ends any: a rank among fewer is luck."""
@@ -105,6 +110,10 @@ class SeededSampler(BaseSampler):
         sampler = self._sampler(view, param_name)
         return sampler.sample_independent(view.study, view.trial, param_name, param_distribution)
 
+    def _worth(self, trial: FrozenTrial) -> int:
+        """How many random draws a trial stands for at the start."""
+        return STARTING_POINT_WORTH if self.repeats and STARTING_POINT in trial.user_attrs else 1
+
     @property
     def parent(self) -> int | None:
         """Number of the trial whose neighbour was drawn last, if the sampler draws such."""
@@ -126,7 +135,7 @@ class SeededSampler(BaseSampler):
             seen.add_trial(self._seen[other.number][1])
         return _View(
             number=trial.number,
-            trained=sum(is_counted(other) for other in trials),
+            trained=sum(is_counted(other) * self._worth(other) for other in trials),
             study=seen,
             trial=frozen(seen.ask()),
         )
@@ -257,7 +266,7 @@ def grid_trials(grid: Grid, starting_points: Iterable[Mapping[str, Any]]) -> int
 
 
 def make_sampler(name: str, study_seed: int, grid: Grid | None = None) -> BaseSampler:
-    """The sampler of `--sampler`: tpe, local, random or grid.
+    """The sampler of `--sampler`: local, tpe, random or grid.
 
     Args:
         name: the sampler's name.
@@ -268,8 +277,8 @@ def make_sampler(name: str, study_seed: int, grid: Grid | None = None) -> BaseSa
         UsageError: there is no such sampler, or no grid for it.
     """
     makers: dict[str, Callable[[int], BaseSampler]] = {
-        "tpe": _tpe,
         "local": LocalSampler,
+        "tpe": _tpe,
         "random": RandomSampler,
     }
     if name == GRID_SAMPLER:

@@ -150,7 +150,7 @@ def test_only_trained_trials_end_the_start_up() -> None:
 
 
 def test_unknown_names_are_refused_with_the_allowed_ones() -> None:
-    with pytest.raises(UsageError, match=r"'cma'.* tpe, local, random, grid\."):
+    with pytest.raises(UsageError, match=r"'cma'.* local, tpe, random, grid\."):
         make_sampler("cma", 0)
     with pytest.raises(UsageError, match=r"'x'.* narrowing, median, halving, none\."):
         make_pruner("x")

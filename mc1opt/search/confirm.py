@@ -43,7 +43,7 @@ def missing_repetitions(objective: Objective, trials: Sequence[FrozenTrial], bes
     """
     ranked = records.by_value(map(records.trial_record, trials))
     if getattr(objective.study.sampler, "repeats", False):
-        worth = incumbents(trials, objective.settings.seed).values
+        worth = incumbents(objective.study, objective.settings.seed).values
         ranked.sort(key=lambda trial: -worth[trial.number])
     given = [trial for trial in ranked if trial.starting_point][:1] if best else []
     chosen = [trials[number] for number in {trial.number: None for trial in [*ranked[:best], *given]}]
@@ -55,15 +55,12 @@ def missing_repetitions(objective: Objective, trials: Sequence[FrozenTrial], bes
     ]
 
 
-def missing_repetition(
-    objective: Objective, trials: Sequence[FrozenTrial], tried: set[int]
-) -> Repetition | None:
+def missing_repetition(objective: Objective, tried: set[int]) -> Repetition | None:
     """The training still missing of a trial that is just ahead of all before it; not of those in `tried`."""
-    unrepeated = incumbents(trials, objective.settings.seed).unrepeated
-    by_number = {trial.number: trial for trial in trials}
-    return next(
-        (_missing(objective, by_number[number], 0) for number in unrepeated if number not in tried), None
-    )
+    unrepeated = incumbents(objective.study, objective.settings.seed).unrepeated
+    trials = objective.study.get_trials(deepcopy=False)
+    left = (_missing(objective, trials[number], 0) for number in unrepeated if number not in tried)
+    return next(left, None)
 
 
 def _missing(objective: Objective, trial: FrozenTrial, index: int) -> Repetition | None:

@@ -7,12 +7,14 @@ alone decide, in the order of the trials' numbers, so that interruptions change 
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from mc1opt.database import records
+from mc1opt.database.records import own_trials
+from mc1opt.database.trial import as_stored
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import CAUSED_BY_CONFIG
 
@@ -35,16 +37,16 @@ def confirmation_seed(study_seed: int, number: int, index: int) -> int:
     return derive_seed(study_seed, number, "confirm", index)
 
 
-def incumbents(trials: Iterable[FrozenTrial], study_seed: int) -> Incumbents:
+def incumbents(study: optuna.Study, study_seed: int) -> Incumbents:
     """Goes through a study's own trials in the order of their numbers."""
     found = Incumbents()
     best = -math.inf
-    for trial in trials:
+    for trial in own_trials(study):
         if trial.state != TrialState.COMPLETE or trial.value is None:
             continue
         value = trial.value
         if best < value <= best + BEYOND_LUCK:
-            again = _again(trial, confirmation_seed(study_seed, trial.number, 0))
+            again = _again(as_stored(study, trial), confirmation_seed(study_seed, trial.number, 0))
             if again is None:
                 found.unrepeated.append(trial.number)
             else:

@@ -42,7 +42,7 @@ NOISES = (0.003, 0.03, 0.3)
 """Variances of the noise as a share of that of the values, likewise."""
 
 SLOPE_WEIGHT = 0.2
-"""How firmly a slope of 1 is believed in: as if trials of this sum of squared deviations, in logits, had it."""
+"""How firmly a slope of 1 is believed in: as if trials of this sum of squares, in logits, had it."""
 PRUNED_DOUBT = 4.0
 """How much greater the variance of the noise is where a value is expected from an earlier epoch's."""
 

@@ -241,7 +241,7 @@ class _Search:
                 no_more = isinstance(sampler, GridSampler) and sampler.is_exhausted(self.study)
                 trials = self.study.get_trials(deepcopy=False)
                 if getattr(sampler, "repeats", False):
-                    again = missing_repetition(self.objective, records.own_trials(self.study), self.repeated)
+                    again = missing_repetition(self.objective, self.repeated)
                     if again is not None:
                         self.repeated.add(again.number)
                         return again

@@ -127,7 +127,7 @@ class SeededSampler(BaseSampler):
     def _new_view(self, study: optuna.Study, trial: FrozenTrial) -> "_View":
         seen = optuna.create_study(direction="maximize")
         trials = own_trials(study, (TrialState.COMPLETE, TrialState.PRUNED))
-        means = incumbents(trials, self._study_seed).values if self.repeats else {}
+        means = incumbents(study, self._study_seed).values if self.repeats else {}
         for other in trials:
             value = means.get(other.number, other.value)
             if other.number not in self._seen or self._seen[other.number][0] != value:

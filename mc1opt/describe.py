@@ -8,6 +8,7 @@ from mc1opt.config import (
     ConvBlock,
     ConvNet,
     LinearLayer,
+    Muon,
     OneCycle,
     WhitenedStem,
 )
@@ -92,7 +93,9 @@ def _recipe(config: Config) -> str:
     optimizer = config.optimizer
     kind = "nesterov" if isinstance(optimizer, SGD) and optimizer.nesterov else optimizer.kind
     parts = [f"{kind} {optimizer.learning_rate:.2g}"]
-    if isinstance(optimizer, SGD) and optimizer.momentum > 0.0:
+    if isinstance(optimizer, Muon):
+        parts[-1] += f" and nesterov {optimizer.sgd_learning_rate:.2g}"
+    if isinstance(optimizer, SGD | Muon) and optimizer.momentum > 0.0:
         parts[-1] += f" momentum {optimizer.momentum:.2g}"
     if optimizer.weight_decay > 0.0:
         parts.append(f"decay {optimizer.weight_decay:.2g}")

@@ -118,6 +118,7 @@ class Objective:
         size = cost(config.architecture)
         identity = config_id(config)
         attributes |= {
+            records.VERSIONS: versions(1, settings.precision, settings.device, config),
             records.CONFIG: config_to_json(config),
             records.CONFIG_ID: identity,
             records.PARAMETERS: size.parameters,

@@ -220,7 +220,7 @@ def _identity(training: Training) -> dict[str, Any]:
         "mc1opt": __version__,
         "torch": torch.__version__,
         "cpu": torch.backends.cpu.get_cpu_capability()
-        + bfloat16_instructions(training.device, training.precision),
+        + bfloat16_instructions(training.device, training.precision, training.config),
     }
 
 

@@ -115,7 +115,7 @@ class Trainer:
             batch = order[step * self.batch_size : (step + 1) * self.batch_size]
             number = place * self.steps_an_epoch + step
             factor = learning_rate_factor(config.schedule, number, total_steps)
-            set_learning_rate(self.optimizer, config.optimizer.learning_rate * factor)
+            set_learning_rate(self.optimizer, factor)
             loss_sum += self._step(batch, generator, flips, size)
             if config.weight_averaging:
                 update_average(self.averaged, self.model, config.weight_averaging, number, total_steps)

@@ -29,6 +29,7 @@ from mc1opt.config import (
     ConvNet,
     Cosine,
     LinearLayer,
+    Muon,
     OneCycle,
     config_from_json,
 )
@@ -94,6 +95,7 @@ def trained_inputs(trainer: Trainer) -> list[Tensor]:
 
 # ---- The same training twice -----------------------------------------------------------------------------
 
+MUON = Muon(learning_rate=0.02, sgd_learning_rate=0.05, weight_decay=0.01)
 # Each with dropout and augmentation.
 REPEATED = {
     "mlp": {"optimizer": AdamW(learning_rate=0.01)},
@@ -102,6 +104,7 @@ REPEATED = {
     "smaller images": {"architecture": SMALL_CONVNET, "progressive_size": 20},
     "alternating flip": {"augmentation": Augmentation(flip="alternating", crop=2)},
     "convnet in bfloat16": {"architecture": SMALL_CONVNET, "precision": "bfloat16"},
+    "convnet with muon": {"architecture": SMALL_CONVNET, "optimizer": MUON},
 }
 
 
@@ -163,8 +166,10 @@ def test_another_process_gives_the_same_curve_and_weights(data):
         ("float32", SGD(learning_rate=0.05, momentum=0.9, nesterov=True)),
         ("float32", Adam(learning_rate=0.01)),
         ("bfloat16", AdamW(learning_rate=0.01)),
+        ("float32", MUON),
+        ("bfloat16", MUON),
     ],
-    ids=["sgd", "adam", "adamw in bfloat16"],
+    ids=["sgd", "adam", "adamw in bfloat16", "muon", "muon in bfloat16"],
 )
 @pytest.mark.parametrize("architecture", [SMALL_MLP, SMALL_CONVNET], ids=["mlp", "convnet"])
 def test_easy_images_are_learnt(data, architecture, optimizer, precision):
@@ -633,6 +638,7 @@ def interrupt_after(training: Training, epochs: int) -> list[EpochResult]:
 @pytest.mark.parametrize(
     ("name", "epochs"),
     [("mlp", 3), ("convnet", 1), ("convnet", 4), ("convnet in bfloat16", 2), ("plain sgd", 2)]
+    + [("convnet with muon", 2)]
     + [("averaged convnet", epochs) for epochs in (1, 3)],
 )
 def test_a_training_goes_on_to_the_very_curve_and_weights_that_it_would_have_had(data, name, epochs):

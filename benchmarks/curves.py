@@ -5,6 +5,7 @@ At the top of the repository:
     python -m benchmarks.curves                    trains what is missing, one training after the other
     python -m benchmarks.curves --part 2/2         every second one, beside a process with --part 1/2
     python -m benchmarks.curves --count            how far it is
+    python -m benchmarks.curves --study NAME --storage FILE    adds the trainings of a search, a fourth family
 
 Three families of configs in turn: random draws from the search space; some whose parameters differ from the
 best starting point's in one to five; some that differ in eight to twelve. Too large ones and duplicates are
@@ -38,6 +39,10 @@ from benchmarks.common import add_results_option, append_result, machine_facts, 
 from mc1opt.config import Config, config_id
 from mc1opt.data.images import open_training_images
 from mc1opt.data.sources import find_data
+from mc1opt.database.records import StudyRecord
+from mc1opt.database.studies import read_study
+from mc1opt.describe import describe_fidelity
+from mc1opt.errors import UsageError
 from mc1opt.files import read_lines
 from mc1opt.machine.devices import resolve_precision
 from mc1opt.models.cost import cost
@@ -188,6 +193,54 @@ def _key(line: dict[str, Any]) -> tuple[str, int, int]:
     return line["config_id"], line["epochs"], line["seed"]
 
 
+def of_search(record: StudyRecord) -> Iterator[dict[str, Any]]:
+    """The trainings of a search as lines: the short schedule of each trial, and the long one of whole trials.
+
+    Raises:
+        UsageError: the study has another price, so that its curves mean something else.
+    """
+    fidelity, data = record.fidelity, record.data
+    wanted = Fidelity(train_images=DEFINITION.fidelity.train_images, epochs=EPOCHS[0])
+    if (
+        fidelity is None
+        or data is None
+        or fidelity != wanted.model_copy(update={"short_epochs": EPOCHS[-1], "validation": "unused"})
+    ):
+        raise UsageError(f"study {record.study!r} is not a search of {describe_fidelity(wanted)}.")
+    for trial in record.trials:
+        short, long = trial.values_by_epoch[: EPOCHS[-1]], trial.values_by_epoch[EPOCHS[-1] :]
+        for values in (short, long if trial.outcome == "complete" else []):
+            if values:
+                first = 0 if values is short else len(short)
+                yield {
+                    "family": "search",
+                    "index": trial.number,
+                    "changes": None,
+                    "config_id": trial.config_id,
+                    "params": trial.params,
+                    "parameters": trial.parameters,
+                    "macs": trial.macs,
+                    "train_images": fidelity.train_images,
+                    "epochs": len(values),
+                    "seed": trial.seed,
+                    "data": data["name"],
+                    "values_by_epoch": values,
+                    "losses": trial.losses[first : first + len(values)],
+                    "unused_accuracy": None if values is short else trial.value,
+                    "epoch_seconds": [round(trial.epoch_seconds or 0.0, 2)] * len(values),
+                    "seconds": round(len(values) * (trial.epoch_seconds or 0.0), 2),
+                    "failure": None,
+                }
+
+
+def add_search(options: argparse.Namespace) -> None:
+    """Adds what the file of results lacks of a search."""
+    known = {_key(line) for line in read_lines(options.results)}
+    for line in of_search(read_study(options.storage, options.study)):
+        if _key(line) not in known:
+            append_result(options.results, machine_facts(), line)
+
+
 def train_missing(options: argparse.Namespace) -> None:
     """Trains what is missing, each into the file of results."""
     data, precision, machine = (
@@ -220,7 +273,7 @@ def count_table(lines: Sequence[dict[str, Any]], wanted: int) -> str:
             *(str(done[family, epochs]) for epochs in EPOCHS),
             str(sum(done[family, epochs] for epochs in EPOCHS)),
         ]
-        for family in FAMILIES
+        for family in (*FAMILIES, "search")
     ]
     hours = sum(line["seconds"] for line in lines) / 3600
     failed = sum(line["failure"] is not None for line in lines)
@@ -250,6 +303,8 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--trainings", type=int, default=TRAININGS, help=f"in all [default: {TRAININGS}]")
     parser.add_argument("--part", type=parse_part, default=(1, 1), help="such as 1/2: each second one")
     parser.add_argument("--data", type=user_path, help="other images than CIFAR-10, to try this out")
+    parser.add_argument("--study", help="add the trainings of this search")
+    parser.add_argument("--storage", default="storage/mc1opt.db", help="where it is stored")
     add_results_option(parser, "curves")
     return parser.parse_args(arguments)
 
@@ -258,7 +313,9 @@ def main() -> None:
     """Trains what is missing, and says how far it is."""
     options = parse_options()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    if not options.count:
+    if options.study:
+        add_search(options)
+    elif not options.count:
         train_missing(options)
     print(count_table(read_lines(options.results), options.trainings))
 

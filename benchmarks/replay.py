@@ -49,7 +49,7 @@ TRIALS = 100
 SECONDS = 1800.0
 REPETITIONS = 20
 FINALISTS = 3
-IMAGES = DEFINITION.fidelity.train_images
+SCHEDULES = LONG, SHORT = EPOCHS[0], EPOCHS[-1]
 
 
 def logit(share: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -58,25 +58,38 @@ def logit(share: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.log(share / (1.0 - share))
 
 
+def share_of(value: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The other way round."""
+    share: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-value))
+    return share
+
+
 class Surrogate:
-    """Accuracies after each epoch of each schedule, by parameters.
+    """Accuracies after each epoch of the long and of the short schedule, by parameters.
 
     Args:
-        lines: of the file of results; configs that lack one of the schedules are left out.
+        lines: of the file of results. Of a config that was pruned after its short schedule, those of the long
+            one are what lines through the others give; one without the short schedule is left out.
     """
 
-    COLUMNS = tuple((epochs, epoch) for epochs in EPOCHS for epoch in range(epochs))
+    COLUMNS = tuple((epochs, epoch) for epochs in SCHEDULES for epoch in range(epochs))
 
     def __init__(self, lines: Sequence[dict[str, Any]]) -> None:
         groups: dict[tuple[str, int], dict[int, dict[str, Any]]] = {}
         for line in lines:
             groups.setdefault((line["config_id"], line["seed"]), {})[line["epochs"]] = line
-        whole = {key: group for key, group in groups.items() if len(group) == len(EPOCHS)}
-        self.names = [name for name, _ in whole]
-        firsts = [group[EPOCHS[0]] for group in whole.values()]
-        self.params = [line["params"] for line in firsts]
-        self.macs = np.array([line["macs"] for line in firsts], dtype=float)
-        self.values = np.array([[_value(group[e], i) for e, i in self.COLUMNS] for group in whole.values()])
+        found = {key: group for key, group in groups.items() if SHORT in group}
+        self.names = [name for name, _ in found]
+        self.whole = np.array([LONG in group for group in found.values()])
+        self.params = [group[SHORT]["params"] for group in found.values()]
+        self.macs = np.array([group[SHORT]["macs"] for group in found.values()], dtype=float)
+        self.values = np.array(
+            [[_value(group.get(e), i) for e, i in self.COLUMNS] for group in found.values()]
+        )
+        short = logit(self.values[:, self.COLUMNS.index((SHORT, SHORT - 1))])
+        for column in range(LONG):
+            line = np.polyfit(short[self.whole], logit(self.values[self.whole, column]), 1)
+            self.values[~self.whole, column] = share_of(np.polyval(line, short[~self.whole]))
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
         for _ in range(200):
             DEFINITION.search_space(study.ask())
@@ -85,23 +98,25 @@ class Surrogate:
         self._trees = self._fit(np.arange(len(self.params)))
         self.seed_noise = self._seed_noise()
         self.epoch_seconds = self._epoch_seconds(
-            [line for group in whole.values() for line in group.values()]
+            [line for group in found.values() for line in group.values()]
         )
 
     def curve(self, params: dict[str, Any], config: Config, epochs: int) -> NDArray[np.float64]:
         """The expected accuracy after each epoch of a schedule of so many epochs, without noise."""
         features = self._features([params], np.array([cost(config.architecture).macs], dtype=float))
-        predicted = 1.0 / (1.0 + np.exp(-self._trees.predict(features)[0]))
+        predicted = share_of(self._trees.predict(features)[0])
         return np.array([predicted[i] for i, (whole, _) in enumerate(self.COLUMNS) if whole == epochs])
 
     def errors(self, folds: int = 10) -> list[tuple[float, float]]:
         """True and predicted accuracy at the end of the longest schedule, of configs that are left out."""
-        last = self.COLUMNS.index((EPOCHS[0], EPOCHS[0] - 1))
+        last = self.COLUMNS.index((LONG, LONG - 1))
         pairs = []
         splits = GroupKFold(min(folds, len(set(self.names)))).split(self.features, groups=self.names)
         for train, test in splits:
-            predicted = self._fit(train).predict(self.features[test])[:, last]
-            pairs += list(zip(self.values[test, last], 1.0 / (1.0 + np.exp(-predicted)), strict=True))
+            measured = test[self.whole[test]]
+            if len(measured):
+                predicted = share_of(self._fit(train).predict(self.features[measured])[:, last])
+                pairs += list(zip(self.values[measured, last], predicted, strict=True))
         return [(float(a), float(b)) for a, b in pairs]
 
     def _features(self, params: Sequence[dict[str, Any]], macs: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -122,10 +137,11 @@ class Surrogate:
 
     def _seed_noise(self) -> float:
         """The standard deviation of the final accuracy over seeds, without that of 5,000 images."""
-        last = self.COLUMNS.index((EPOCHS[0], EPOCHS[0] - 1))
+        last = self.COLUMNS.index((LONG, LONG - 1))
         groups: dict[str, list[float]] = {}
-        for name, value in zip(self.names, self.values[:, last], strict=True):
-            groups.setdefault(name, []).append(value)
+        for name, value, whole in zip(self.names, self.values[:, last], self.whole, strict=True):
+            if whole:
+                groups.setdefault(name, []).append(value)
         variances = [statistics.variance(group) for group in groups.values() if len(group) > 1]
         if not variances:
             return 0.003
@@ -141,8 +157,8 @@ class Surrogate:
         return lambda each: slope * (each + 2e6)
 
 
-def _value(line: dict[str, Any], epoch: int) -> float:
-    values = line["values_by_epoch"]
+def _value(line: dict[str, Any] | None, epoch: int) -> float:
+    values = [] if line is None else line["values_by_epoch"]
     return float(values[epoch]) if epoch < len(values) else 0.1  # diverged: as good as chance
 
 
@@ -162,9 +178,7 @@ ARMS: dict[str, Arm] = {
     "random": Arm(lambda seed: make_sampler("random", seed), lambda: make_pruner("none")),
     "random, narrowing": Arm(lambda seed: make_sampler("random", seed), lambda: make_pruner("narrowing")),
     "random, ASHA": Arm(lambda seed: make_sampler("random", seed), lambda: SuccessiveHalvingPruner(1, 2)),
-    "random, Hyperband": Arm(
-        lambda seed: make_sampler("random", seed), lambda: HyperbandPruner(1, EPOCHS[0], 2)
-    ),
+    "random, Hyperband": Arm(lambda seed: make_sampler("random", seed), lambda: HyperbandPruner(1, LONG, 2)),
     "Optuna's TPE, median": Arm(lambda seed: TPESampler(seed=seed), MedianPruner),
     "tpe, narrowing (today)": Arm(lambda seed: make_sampler("tpe", seed), lambda: make_pruner("narrowing")),
     "local, narrowing": Arm(
@@ -225,7 +239,7 @@ def replay(arm: Arm, surrogate: Surrogate, seed: int) -> Replay:
                 continue
         if len(running) == 3:
             trial, curve, seconds = running
-            deviations = generator.normal(0.0, surrogate.seed_noise, 2).repeat((arm.short, EPOCHS[0]))
+            deviations = generator.normal(0.0, surrogate.seed_noise, 2).repeat((arm.short, LONG))
             running = (trial, curve, np.clip(curve + deviations, 0.0, 1.0), 0, seconds)
         heapq.heappush(events, (clock + running[4], next(serial), running))
     return Replay(winner(study, truths, surrogate, generator), clock, trained)
@@ -251,7 +265,7 @@ def begin(study: optuna.Study, surrogate: Surrogate, seen: set[str], short: int)
             study.tell(trial, state=TrialState.PRUNED)
         else:
             seen.add(identity)
-            schedules = [surrogate.curve(trial.params, config, epochs) for epochs in (short, EPOCHS[0])]
+            schedules = [surrogate.curve(trial.params, config, epochs) for epochs in (short, LONG)]
             return trial, np.concatenate(schedules), surrogate.epoch_seconds(macs)
 
 

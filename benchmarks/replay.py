@@ -154,6 +154,8 @@ class Arm:
     pruner: Callable[[], BasePruner]
     validation: int = 5_000
     starting_points: bool = False
+    short: int = 0
+    """Epochs of the short schedule."""
 
 
 ARMS: dict[str, Arm] = {
@@ -202,13 +204,12 @@ def replay(arm: Arm, surrogate: Surrogate, seed: int) -> Replay:
         if running is None:
             if trained >= TRIALS or clock >= SECONDS:
                 continue
-            running = begin(study, surrogate, seen)
+            running = begin(study, surrogate, seen, arm.short)
             trained += 1
         else:
-            trial, curve, deviation, epoch, _ = running
+            trial, curve, means, epoch, seconds = running
             noise = arm.validation if epoch == len(curve) - 1 else 5_000
-            mean = float(np.clip(curve[epoch] + deviation, 0.0, 1.0))
-            value = generator.binomial(noise, mean) / noise
+            value = generator.binomial(noise, means[epoch]) / noise
             trial.report(value, epoch)
             if epoch == len(curve) - 1:
                 study.tell(trial, value)
@@ -218,18 +219,19 @@ def replay(arm: Arm, surrogate: Surrogate, seed: int) -> Replay:
                 study.tell(trial, state=TrialState.PRUNED)
                 running = None
             else:
-                running = (trial, curve, deviation, epoch + 1, running[4])
+                running = (trial, curve, means, epoch + 1, seconds)
             if running is None:
                 heapq.heappush(events, (clock, next(serial), None))
                 continue
         if len(running) == 3:
             trial, curve, seconds = running
-            running = (trial, curve, generator.normal(0.0, surrogate.seed_noise), 0, seconds)
+            deviations = generator.normal(0.0, surrogate.seed_noise, 2).repeat((arm.short, EPOCHS[0]))
+            running = (trial, curve, np.clip(curve + deviations, 0.0, 1.0), 0, seconds)
         heapq.heappush(events, (clock + running[4], next(serial), running))
     return Replay(winner(study, truths, surrogate, generator), clock, trained)
 
 
-def begin(study: optuna.Study, surrogate: Surrogate, seen: set[str]) -> Any:
+def begin(study: optuna.Study, surrogate: Surrogate, seen: set[str], short: int) -> Any:
     """The next trial to train, with its curve and the seconds of an epoch."""
     while True:
         trial = study.ask()
@@ -249,7 +251,8 @@ def begin(study: optuna.Study, surrogate: Surrogate, seen: set[str]) -> Any:
             study.tell(trial, state=TrialState.PRUNED)
         else:
             seen.add(identity)
-            return trial, surrogate.curve(trial.params, config, EPOCHS[0]), surrogate.epoch_seconds(macs)
+            schedules = [surrogate.curve(trial.params, config, epochs) for epochs in (short, EPOCHS[0])]
+            return trial, np.concatenate(schedules), surrogate.epoch_seconds(macs)
 
 
 def winner(

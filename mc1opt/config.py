@@ -235,7 +235,27 @@ class AdamW(Model):
     """Share of a weight that a step subtracts, times the learning rate; not on norms and biases."""
 
 
-Optimizer = Annotated[SGD | Adam | AdamW, Field(discriminator="kind")]
+class Muon(Model):
+    """Muon for filters and for matrices but the classifier's, Nesterov SGD for everything else.
+
+    Muon makes each step of a matrix about orthogonal (Jordan et al., "Muon: An optimizer for hidden layers in
+    neural networks", 2024; `torch.optim.Muon` with its defaults, which computes that in bfloat16). The
+    filters of a convolution are a matrix of output channels x all other dimensions. Jordan's record on
+    CIFAR-10, `airbench94_muon.py`, divides the work in the same way.
+    """
+
+    kind: Literal["muon"] = "muon"
+    learning_rate: float = Field(gt=0.0, le=10.0)
+    """The peak of the schedule for what Muon trains."""
+    sgd_learning_rate: float = Field(gt=0.0, le=100.0)
+    """The peak of the same schedule for the classifier, norms and biases."""
+    momentum: float = Field(default=0.95, gt=0.0, lt=1.0)
+    """Of both."""
+    weight_decay: float = Field(default=0.0, ge=0.0, le=10.0)
+    """Share of a weight that a step subtracts, times the learning rate; only of what Muon trains."""
+
+
+Optimizer = Annotated[SGD | Adam | AdamW | Muon, Field(discriminator="kind")]
 
 
 class Constant(Model):
@@ -309,6 +329,8 @@ class Config(Model):
             raise ValueError(
                 "batch norm after a linear layer needs a batch_size of at least 2: one value has no deviation"
             )
+        if isinstance(self.optimizer, Muon) and isinstance(network, MLP) and not layers:
+            raise ValueError("muon trains hidden layers, and there are none; use another optimizer")
         if self.progressive_size < IMAGE_SIZE:
             if not isinstance(network, ConvNet) or network.global_pooling == "none":
                 raise ValueError(f"a progressive_size of {self.progressive_size} needs global_pooling")

@@ -1,4 +1,4 @@
-"""A config in one line, for people."""
+"""A config or a fidelity in one line, for people."""
 
 from mc1opt.config import (
     IMAGE_SIZE,
@@ -8,9 +8,12 @@ from mc1opt.config import (
     ConvBlock,
     ConvNet,
     LinearLayer,
+    Muon,
     OneCycle,
     WhitenedStem,
 )
+from mc1opt.spec import Fidelity
+from mc1opt.text import plural
 
 
 def describe_config(config: Config) -> str:
@@ -23,6 +26,12 @@ def describe_config(config: Config) -> str:
     scale = config.architecture.logit_scale
     scaled = "" if scale == 1.0 else f", logits x {scale:.2g}"
     return f"{_architecture(config.architecture)}{scaled} | {_recipe(config)}"
+
+
+def describe_fidelity(fidelity: Fidelity) -> str:
+    """The most that a training is: "5 epochs of 18,000 images"; with a short schedule, "1 + 5 epochs"."""
+    short = f"{fidelity.short_epochs} + " if fidelity.short_epochs else ""
+    return f"{short}{plural(fidelity.epochs, 'epoch')} of {plural(fidelity.train_images, 'image')}"
 
 
 def _architecture(architecture: MLP | ConvNet) -> str:
@@ -84,7 +93,9 @@ def _recipe(config: Config) -> str:
     optimizer = config.optimizer
     kind = "nesterov" if isinstance(optimizer, SGD) and optimizer.nesterov else optimizer.kind
     parts = [f"{kind} {optimizer.learning_rate:.2g}"]
-    if isinstance(optimizer, SGD) and optimizer.momentum > 0.0:
+    if isinstance(optimizer, Muon):
+        parts[-1] += f" and nesterov {optimizer.sgd_learning_rate:.2g}"
+    if isinstance(optimizer, SGD | Muon) and optimizer.momentum > 0.0:
         parts[-1] += f" momentum {optimizer.momentum:.2g}"
     if optimizer.weight_decay > 0.0:
         parts.append(f"decay {optimizer.weight_decay:.2g}")

@@ -52,11 +52,27 @@ class Fidelity(_Model):
     """Images that validate: those held out of all trainings, or training images that this one does not use,
     which are more of them, and leave the held-out ones for choosing among finalists."""
 
+    short_epochs: int = Field(default=0, ge=0)
+    """Epochs of a whole schedule before that of `epochs`, from the same initialisation: its end ranks configs
+    as the long one does, which the beginning of the long one does not. 0 for none."""
+
+    @property
+    def all_epochs(self) -> int:
+        """Epochs of both schedules."""
+        return self.short_epochs + self.epochs
+
+    def within_schedule(self, epoch: int) -> tuple[int, int]:
+        """Where epoch `epoch` lies within its schedule (from 0), and how many epochs that schedule has."""
+        if epoch < self.short_epochs:
+            return epoch, self.short_epochs
+        return epoch - self.short_epochs, self.epochs
+
     @model_serializer(mode="wrap")
     def _as_before(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without `validation` where it is what there was before the field: stored identities last."""
+        """Without what is as it was before there was a field for it: stored identities last."""
+        before = {"validation": "held_out", "short_epochs": 0}
         content: dict[str, Any] = serialise(self)
-        return {key: value for key, value in content.items() if (key, value) != ("validation", "held_out")}
+        return {key: value for key, value in content.items() if before.get(key) != value}
 
 
 class DataSet(_Model):
@@ -143,7 +159,7 @@ class EpochResult(_Model):
     """What one epoch gave. A NaN loss or accuracy never gets here: see `TrainingFailed`."""
 
     epoch: int = Field(ge=0)
-    """Counted from 0."""
+    """Counted from 0, over both schedules."""
     loss: float = Field(allow_inf_nan=False)
     """Mean training loss over the epoch, label smoothing included."""
     validation_accuracy: float | None = Field(ge=0.0, le=1.0)

@@ -18,6 +18,7 @@ from mc1opt.config import (
     ConvBlock,
     ConvNet,
     Cosine,
+    Muon,
     OneCycle,
     conv_shapes,
 )
@@ -44,9 +45,19 @@ def suggest_residual(trial: "BaseTrial", blocks: Iterable[ConvBlock]) -> list[Co
     ]
 
 
-def suggest_optimizer(trial: "BaseTrial") -> SGD | Adam | AdamW:
-    """SGD, Adam or AdamW, each with its own learning rate and the parameters that only it has."""
-    kind = trial.suggest_categorical("optimizer", ["sgd", "adam", "adamw"])
+def suggest_optimizer(trial: "BaseTrial", *, muon: bool = False) -> SGD | Adam | AdamW | Muon:
+    """SGD, Adam or AdamW, each with its own learning rate and the parameters that only it has.
+
+    With `muon` also Muon (Jordan et al., 2024), which no shipped search space has.
+    """
+    kind = trial.suggest_categorical("optimizer", ["sgd", "adam", "adamw"] + ["muon"] * muon)
+    if kind == "muon":
+        return Muon(
+            learning_rate=trial.suggest_float("muon_learning_rate", 0.002, 0.2, log=True),
+            sgd_learning_rate=trial.suggest_float("muon_sgd_learning_rate", 0.003, 0.3, log=True),
+            momentum=trial.suggest_float("muon_momentum", 0.5, 0.98),
+            weight_decay=_suggest_weight_decay(trial, "muon", 1e-3, 0.5),
+        )
     if kind == "sgd":
         momentum_kind = trial.suggest_categorical("sgd_momentum_kind", ["none", "classical", "nesterov"])
         return SGD(

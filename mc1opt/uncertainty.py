@@ -158,18 +158,22 @@ def seed_noise(values: Mapping[int, Sequence[float]]) -> float | None:
 
 def indistinguishable(values: Mapping[int, Sequence[float]]) -> list[int]:
     """The numbers of the best config and of those within seed noise of it, the best first."""
-    pooled = _pooled(values)
     means = {number: statistics.mean(group) for number, group in values.items() if group}
     ranked = sorted(means, key=lambda number: -means[number])
-    if pooled is None:
+    if _pooled(values) is None:
         return ranked
     best = ranked[0]
     return [
         number
         for number in ranked
-        if means[best] - means[number]
-        <= pooled * math.sqrt(1.0 / len(values[best]) + 1.0 / len(values[number]))
+        if means[best] - means[number] <= (least_difference(values, best, number) or 0.0)
     ]
+
+
+def least_difference(values: Mapping[int, Sequence[float]], one: int, other: int) -> float | None:
+    """The least difference of two configs' means that seeds alone don't explain; see `seed_noise`."""
+    pooled = _pooled(values)
+    return None if pooled is None else pooled * math.sqrt(1 / len(values[one]) + 1 / len(values[other]))
 
 
 def _pooled(values: Mapping[int, Sequence[float]]) -> float | None:

@@ -22,6 +22,7 @@ from mc1opt.config import (
     ConvNet,
     Cosine,
     LinearLayer,
+    Muon,
     OneCycle,
     PlainStem,
     Pooling,
@@ -62,7 +63,8 @@ ADAM = Config(
 ADAMW = Config(
     architecture=ConvNet(blocks=(ConvBlock(width=8),)), optimizer=AdamW(learning_rate=0.002), batch_size=100
 )
-CONFIGS = {"small": SMALL, "convnet": CONVNET, "adam": ADAM, "adamw": ADAMW}
+MUON = SMALL.model_copy(update={"optimizer": Muon(learning_rate=0.02, sgd_learning_rate=0.1)})
+CONFIGS = {"small": SMALL, "convnet": CONVNET, "adam": ADAM, "adamw": ADAMW, "muon": MUON}
 ALL = pytest.mark.parametrize("config", CONFIGS.values(), ids=list(CONFIGS))
 
 
@@ -166,6 +168,11 @@ CHANGES: list[tuple[Config, tuple[str | int, ...], Any]] = [
     (ADAMW, ("optimizer", "beta1"), 0.8),
     (ADAMW, ("optimizer", "beta2"), 0.99),
     (ADAMW, ("optimizer", "weight_decay"), 0.02),
+    (SMALL, ("optimizer",), MUON.optimizer),
+    (MUON, ("optimizer", "learning_rate"), 0.03),
+    (MUON, ("optimizer", "sgd_learning_rate"), 0.2),
+    (MUON, ("optimizer", "momentum"), 0.9),
+    (MUON, ("optimizer", "weight_decay"), 0.01),
     (SMALL, ("schedule",), Cosine()),
     (SMALL, ("schedule", "kind"), "cosine"),
     (ADAM, ("schedule", "kind"), "constant"),
@@ -338,6 +345,12 @@ def test_values_out_of_range_are_refused_by_the_fields_name(path, value):
 def test_nesterov_without_momentum_is_refused():
     with pytest.raises(ValidationError, match=r"nesterov.*momentum"):
         SGD(learning_rate=0.1, nesterov=True)
+
+
+def test_muon_needs_a_hidden_layer():
+    with pytest.raises(ValidationError, match="muon trains hidden layers"):
+        changed(MUON, ("architecture", "layers"), ())
+    assert changed(MUON, ("architecture",), ADAMW.architecture)
 
 
 def test_batch_norm_needs_two_images_a_batch():

@@ -7,7 +7,7 @@ import optuna
 import pytest
 from optuna.trial import FixedTrial
 
-from mc1opt.config import MLP, SGD, Augmentation, Config, ConvBlock, ConvNet, LinearLayer, Pooling
+from mc1opt.config import MLP, SGD, Augmentation, Config, ConvBlock, ConvNet, LinearLayer, Muon, Pooling
 from mc1opt.describe import describe_config
 from mc1opt.presets import PRESETS
 from mc1opt.search.definition import load_definition
@@ -157,6 +157,14 @@ def test_switches_are_named() -> None:
         f"{network_before}, identity init, logits x 0.11 | {recipe_before}, averaging 0.3, alternating flip, "
         "from 24 pixels"
     )
+
+
+def test_muon_is_named_with_what_trains_everything_else() -> None:
+    muon = Muon(learning_rate=0.02, sgd_learning_rate=0.1, momentum=0.9, weight_decay=0.01)
+    network = ConvNet(blocks=(ConvBlock(width=8),))
+    config = Config(architecture=network, optimizer=muon, batch_size=10)
+    recipe = describe_config(config).split(" | ")[1]
+    assert recipe == "muon 0.02 and nesterov 0.1 momentum 0.9, decay 0.01, constant, batch 10"
 
 
 def test_the_stride_of_a_convolution_is_named() -> None:

@@ -1,9 +1,10 @@
 """Suggestions that search spaces share: which parameters they ask for, and where study files find them."""
 
+import pytest
 from optuna.trial import FixedTrial
 
 from mc1opt import suggest
-from mc1opt.config import MLP, SGD, AdamW, Augmentation, Config, ConvBlock, ConvNet, OneCycle
+from mc1opt.config import MLP, SGD, AdamW, Augmentation, Config, ConvBlock, ConvNet, Muon, OneCycle
 
 
 def test_only_the_parameters_of_the_chosen_kind_are_asked_for() -> None:
@@ -17,6 +18,21 @@ def test_only_the_parameters_of_the_chosen_kind_are_asked_for() -> None:
     adamw = {"optimizer": "adamw", "adam_learning_rate": 0.001, "adam_beta2": 0.95, "use_weight_decay": True}
     expected = AdamW(learning_rate=0.001, beta2=0.95, weight_decay=0.1)
     assert suggest.suggest_optimizer(FixedTrial({**adamw, "adamw_weight_decay": 0.1})) == expected
+
+
+def test_muon_is_suggested_only_where_it_is_asked_for() -> None:
+    muon = {"optimizer": "muon", "muon_learning_rate": 0.02, "muon_sgd_learning_rate": 0.1}
+    trial = FixedTrial(muon | {"muon_momentum": 0.9, "use_weight_decay": True, "muon_weight_decay": 0.01})
+    expected = Muon(learning_rate=0.02, sgd_learning_rate=0.1, momentum=0.9, weight_decay=0.01)
+    assert suggest.suggest_optimizer(trial, muon=True) == expected
+    with pytest.raises(ValueError, match="muon"):
+        suggest.suggest_optimizer(trial)
+    adam = {"optimizer": "adam", "adam_learning_rate": 0.01, "adam_beta2": 0.9, "use_weight_decay": False}
+    trials = [FixedTrial(adam) for _ in range(2)]
+    suggest.suggest_optimizer(trials[0])
+    suggest.suggest_optimizer(trials[1], muon=True)
+    choices = [trial.distributions["optimizer"].choices for trial in trials]
+    assert choices == [("sgd", "adam", "adamw"), ("sgd", "adam", "adamw", "muon")]
 
 
 def test_each_block_has_its_own_choice_of_a_residual_pair() -> None:

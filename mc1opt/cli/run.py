@@ -39,7 +39,7 @@ def run(
     workers: Workers = "auto",
     device: DeviceName = "auto",
     sampler: Annotated[
-        str | None, typer.Option(help="tpe, local, random or grid [default: the study's, else tpe].")
+        str | None, typer.Option(help="local, tpe, random or grid [default: the study's, else local].")
     ] = None,
     pruner: Annotated[
         str | None,

@@ -254,7 +254,7 @@ def _figure(traces: list[Trace], *, title: str, x: Mapping[str, Any], y: Mapping
 
 def _epochs(record: StudyRecord) -> int:
     longest = max((len(trial.values_by_epoch) for trial in record.trials), default=1)
-    return max(longest, record.fidelity.epochs if record.fidelity else 1)
+    return max(longest, record.fidelity.all_epochs if record.fidelity else 1)
 
 
 def _group(name: str, trials: Sequence[TrialRecord], colour: str, *, dash: str = "solid") -> Trace | None:

@@ -16,7 +16,7 @@ from mc1opt.config import config_from_json
 from mc1opt.database.location import storage_option
 from mc1opt.database.ranking import by_expected_accuracy, confirmed_values, distinguishable
 from mc1opt.database.records import StudyRecord, TrialRecord, by_value
-from mc1opt.describe import describe_config
+from mc1opt.describe import describe_config, describe_fidelity
 from mc1opt.display.progress import passed_over_lines
 from mc1opt.display.tables import counts_line, pruning_line, starting_point_line
 from mc1opt.errors import ConfigError
@@ -98,8 +98,8 @@ def _what(record: StudyRecord) -> str:
     lines = [f"A search for an image classifier{data}: architecture and training together{definition}."]
     if record.fidelity is not None:
         lines.append(
-            f"Each trial trains at most {record.fidelity.epochs} epochs of {record.fidelity.train_images:,} "
-            "images. Its value is the validation accuracy of its last epoch; the test images stay closed."
+            f"Each trial trains at most {describe_fidelity(record.fidelity)}. Its value "
+            "is the validation accuracy of its last epoch; the test images stay closed."
         )
     passed_over = passed_over_lines(record.trials)
     return "\n".join([*lines, "", f"Trials: {counts_line(record.trials)}.", *passed_over])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mc1opt.database.records import StudyRecord, TrialRecord, by_value
 from mc1opt.spec import CAUSED_BY_CONFIG
-from mc1opt.uncertainty import indistinguishable, seed_noise
+from mc1opt.uncertainty import indistinguishable, least_difference, seed_noise
 
 
 def confirmed_values(trials: Iterable[TrialRecord]) -> dict[int, list[float]]:
@@ -66,6 +66,35 @@ def distinguishable(record: StudyRecord) -> Distinguishable | None:
         return None
     equal = indistinguishable(values)
     return Distinguishable(noise, equal, len(values) - len(equal))
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What a search has added to its best starting point, by trainings with new seeds."""
+
+    sampled: int
+    """The best sampled trial."""
+    given: int
+    """The best starting point."""
+    points: float
+    """The difference of their means, as a share of 1."""
+    interval: tuple[float, float]
+    """Its 95 % interval, with the noise of all confirmed trials."""
+
+
+def gain(record: StudyRecord) -> Gain | None:
+    """What a search has added; None if not both kinds of trials are confirmed, or nothing tells the noise."""
+    again = confirmed_values(record.trials)
+    ranked = [trial for trial in by_expected_accuracy(record.trials) if trial.number in again]
+    given = next((trial.number for trial in ranked if trial.starting_point), None)
+    sampled = next((trial.number for trial in ranked if not trial.starting_point), None)
+    if given is None or sampled is None:
+        return None
+    half = least_difference(again, sampled, given)
+    if half is None:
+        return None
+    points = statistics.fmean(again[sampled]) - statistics.fmean(again[given])
+    return Gain(sampled, given, points, (points - half, points + half))
 
 
 def _again(trial: TrialRecord) -> list[float]:

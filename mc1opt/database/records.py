@@ -59,6 +59,8 @@ DUPLICATE_OF = "duplicate_of"
 """The number of the trial that trains or trained the same config at this fidelity."""
 STARTING_POINT = "starting_point"
 """The name of the trial's starting point."""
+DRAWN = "drawn"
+"""How the sampler came to the parameters: "1 change from #41: batch_size 64 -> 96"."""
 CONFIRMATIONS = "confirmations"
 """[{"seed": ..., "value": ...}, ...]: trainings of the config with new seeds; complete ones also have
 "accumulation", except older ones, whose accumulation is the trial's."""
@@ -69,8 +71,7 @@ CONFIRMING_STEPS = "confirming_steps"
 SUMMARY = "summary"
 """The config in one line, for people: see `mc1opt.describe`."""
 INFEASIBLE = "infeasible"
-"""The search space's reason, or "", why the parameters are infeasible; also the name of the violated
-constraint."""
+"""The search space's reason, or "", why the parameters are infeasible; also the constraint's name."""
 OUTCOME = "outcome"
 """The trial's outcome, for people who use other programs. Written before the trial is told, so an unfinished
 trial may have it; the function `outcome` decides."""
@@ -241,6 +242,7 @@ class TrialRecord:
     """See `mc1opt.machine.environment.versions`."""
     accumulation: int = 1
     """Number of micro-batches per batch; 1 for whole batches."""
+    drawn: str | None = None
     infeasible: str | None = None
     """Why the parameters are infeasible; empty if the search space gives no reason."""
     foreign: str = ""
@@ -278,6 +280,7 @@ def trial_record(trial: FrozenTrial) -> TrialRecord:
         device=attributes.get(DEVICE),
         versions=attributes.get(VERSIONS, {}),
         accumulation=attributes.get(ACCUMULATION, 1),
+        drawn=attributes.get(DRAWN),
         infeasible=attributes.get(INFEASIBLE),
         foreign=passed_over,
     )

@@ -12,6 +12,12 @@ from mc1opt.database.ownership import LostTrialError
 from mc1opt.database.storage import StudyStorage
 
 
+def as_stored(study: optuna.Study, trial: FrozenTrial) -> FrozenTrial:
+    """A trial with what was stored after its end, which Optuna's cache of ended trials lacks."""
+    storage = getattr(study._storage, "_backend", study._storage)
+    return storage.get_trial(trial._trial_id)
+
+
 class OwnTrial:
     """A trial that this process runs: all writes from asking to telling.
 

@@ -101,7 +101,7 @@ def _running_table(progress: SearchProgress, now: float, rows: int) -> Table:
 
 
 def _cells(progress: SearchProgress, trial: RunningTrial) -> list[str]:
-    cells = [f"#{trial.number}", f"{trial.epochs}/{progress.search.fidelity.epochs}"]
+    cells = [f"#{trial.number}", f"{trial.epochs}/{progress.search.fidelity.all_epochs}"]
     if trial.result is None:
         return [*cells, "", ""]
     accuracy = trial.result.accuracy

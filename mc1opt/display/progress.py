@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from mc1opt.config import config_from_json
 from mc1opt.database.records import UNTRAINED, Outcome, TrialRecord, by_value
-from mc1opt.describe import describe_config
+from mc1opt.describe import describe_config, describe_fidelity
 from mc1opt.search.observers import Observer, SearchStarted
 from mc1opt.spec import EpochResult
 from mc1opt.text import SILENCE_SECONDS, duration, first_line, megabytes, plural
@@ -252,7 +252,7 @@ class PlainProgress(Display):
         """See `Observer`."""
         if self.now() - self._last < SILENCE_SECONDS:
             return
-        epochs = self.progress.search.fidelity.epochs
+        epochs = self.progress.search.fidelity.all_epochs
         running = [
             f"#{t.number} {t.epochs}/{epochs} epochs" + (f" {t.result.accuracy:.3f}" if t.result else "")
             for t in self.progress.running
@@ -263,14 +263,12 @@ class PlainProgress(Display):
 
 def plan_lines(search: SearchStarted) -> list[str]:
     """The plan of a search in words."""
-    fidelity = search.fidelity
     left = max(search.trials - search.counted, 0)
     done = f"{search.counted} of {plural(search.trials, 'trial')} done, " if search.counted else ""
-    size = f"{plural(fidelity.epochs, 'epoch')} of {plural(fidelity.train_images, 'image')}"
     lines = [
         f"Study {study_name(search.study, search.definition)}: {done}{plural(left, 'trial')} to train, each "
-        f"at most {size}, {plural(search.workers, 'worker')} on {search.device}. {_price(search)}"
-        "Ctrl-C keeps everything."
+        f"at most {describe_fidelity(search.fidelity)}, {plural(search.workers, 'worker')} on "
+        f"{search.device}. {_price(search)}Ctrl-C keeps everything."
     ]
     # Trials of dead processes, and those that a stopped search has set back to waiting.
     taken_up = sum(trial.outcome == "waiting" and trial.interrupted > 0 for trial in search.record.trials)

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from mc1opt.database.location import storage_option
-from mc1opt.database.ranking import by_expected_accuracy, confirmed_values, distinguishable
+from mc1opt.database.ranking import by_expected_accuracy, confirmed_values, distinguishable, gain
 from mc1opt.database.records import Outcome, StudyRecord, TrialRecord, by_value
+from mc1opt.describe import describe_fidelity
 from mc1opt.display.progress import ending, outcome_count, passed_over_lines, record_summary, study_name
 from mc1opt.program import program
 from mc1opt.search.observers import SearchEnded
@@ -23,7 +24,7 @@ def study_lines(record: StudyRecord) -> list[str]:
     fidelity = record.fidelity
     lines = [f"Study {study_name(record.study, record.definition)}"]
     if fidelity is not None:
-        lines.append(f"  fidelity   {fidelity.epochs} epochs of {fidelity.train_images:,} training images")
+        lines.append(f"  fidelity   {describe_fidelity(fidelity)}")
     if record.data is not None:
         lines.append(f"  data       {record.data['name']}")
     lines += [f"  trials     {counts_line(record.trials)}", *passed_over_lines(record.trials)]
@@ -68,6 +69,7 @@ def trial_lines(trial: TrialRecord) -> list[str]:
         "MACs": None if trial.macs is None else f"{trial.macs:,}",
         "seconds": None if trial.seconds is None else f"{trial.seconds:.1f}",
         "starting point": trial.starting_point,
+        "drawn": trial.drawn,
         "interrupted": trial.interrupted or None,
         "accuracy by epoch": " ".join(f"{value:.3f}" for value in trial.values_by_epoch) or None,
         "with new seeds": " ".join(_again(trial)) or None,
@@ -123,9 +125,16 @@ def starting_point_line(record: StudyRecord) -> str:
     if given is None:
         return ""
     other = "none yet" if sampled is None else f"{sampled.value:.4f} (#{sampled.number})"
-    return (
+    line = (
         f"Best starting point {given.value:.4f} (#{given.number}, {given.starting_point}); "
         f"best sampled trial {other}."
+    )
+    if (added := gain(record)) is None:
+        return line
+    low, high = (100.0 * each for each in added.interval)
+    return (
+        f"{line}\nWith new seeds, #{added.sampled} is {100.0 * added.points:+.1f} points from #{added.given} "
+        f"(95 % interval {low:+.1f} to {high:+.1f})."
     )
 
 
@@ -134,7 +143,7 @@ def pruning_line(record: StudyRecord) -> str:
     trained = [trial for trial in record.trials if trial.outcome in ("complete", "pruned")]
     if not trained or record.fidelity is None:
         return ""
-    whole = len(trained) * record.fidelity.epochs
+    whole = len(trained) * record.fidelity.all_epochs
     saved = whole - sum(len(trial.values_by_epoch) for trial in trained)
     return f"Pruning saved {saved} of {whole} epochs ({saved / whole:.0%})."
 

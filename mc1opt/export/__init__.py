@@ -6,4 +6,5 @@ formats          ONNX, `torch.export`, safetensors
 parity           compares an exported file with the model
 script           a model and its training as one PyTorch script
 script_template  the template of these scripts, itself a training script
+script_layers    its layers
 """

@@ -2,7 +2,7 @@
 
 The script draws the same random numbers from the same seeds as `mc1opt.training.loop`, so that in float32 it
 trains the same network. Its layers are literal: who reads it sees this network, not a builder of networks.
-Everything else is taken from `script_template.py`, as text.
+Everything else is taken from `script_layers.py` and `script_template.py`, as text.
 """
 
 import itertools
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 TEMPLATE = Path(__file__).with_name("script_template.py")
+LAYERS = Path(__file__).with_name("script_layers.py")
 
 
 def training_script(source: ExportSource, data: DataSet, file_name: str) -> str:
@@ -41,7 +42,9 @@ def training_script(source: ExportSource, data: DataSet, file_name: str) -> str:
         raise ModelError(f"{source.title} does not say its epochs, without which a script cannot train it.")
     config = source.config
     top, _, body = TEMPLATE.read_text().partition("\n\n\n")
-    imports, _, constants = top.rpartition('"""\n\n')[2].rpartition("\n\n")
+    body = LAYERS.read_text().partition("\n\n\n")[2] + "\n\n" + body
+    *blocks, _, constants = top.rpartition('"""\n\n')[2].split("\n\n")
+    imports = "\n\n".join(blocks)  # without those of mc1opt
     left = data.train_images - data.validation_images
     values = {
         "SEED": str(source.seed or 0),

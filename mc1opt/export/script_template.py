@@ -1,8 +1,9 @@
 """The template of exported training scripts, and a training script itself.
 
-`mc1opt.export.script` reads it as text and replaces this docstring, the constants, the layers of
-`build_network`, and the functions that a config's kinds name; what a script does not use is left out. mc1opt
-does not import it: it needs torch. Lines are at most 88 wide, as in most people's projects.
+`mc1opt.export.script` reads it as text and replaces this docstring, the import of our own layers, the
+constants, the layers of `build_network`, and the functions that a config's kinds name; what a script does not
+use is left out. mc1opt does not import it: it needs torch. Lines are at most 88 wide, as in most people's
+projects.
 """
 
 import argparse
@@ -16,12 +17,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from mc1opt.export.script_layers import FixedConvolution, Normalise, Residual, channels, whitening_filters
 
 SEED = 0
 EPOCHS = 8
 TRAIN_IMAGES = 45_000  # of those that validation leaves
 BATCH_SIZE = 64
 LEARNING_RATE = 0.2  # the peak of the schedule
+SGD_LEARNING_RATE = 0.2  # the peak for the classifier, norms and biases
 WARMUP = 0.25  # share of all steps before the peak
 START = 0.2  # first learning rate, as a share of the peak
 END = 0.01  # last learning rate, as a share of the peak
@@ -124,81 +129,6 @@ def shrink(batch, epoch):
     return F.interpolate(batch.float(), size, mode="bilinear", antialias=True)
 
 
-def channels(images):
-    """Mean and standard deviation of each channel of the images, N x 3 x 32 x 32."""
-    return images.mean((0, 2, 3)), images.std((0, 2, 3)).clamp(min=1.0)
-
-
-def symmetric(images):
-    """What takes the values 0 to 255 to -1 to 1, whatever the images are."""
-    return images.new_full((3,), 127.5), images.new_full((3,), 127.5)
-
-
-class Normalise(nn.Module):
-    """Subtracts a value from each channel, and divides by another."""
-
-    def __init__(self, mean, std):
-        super().__init__()
-        self.mean = nn.Buffer(mean)
-        self.std = nn.Buffer(std)
-
-    def forward(self, images):
-        """The normalised images, float."""
-        return (images.float() - self.mean.view(3, 1, 1)) / self.std.view(3, 1, 1)
-
-
-class FixedConvolution(nn.Module):
-    """A convolution that is not trained."""
-
-    def __init__(self, filters):
-        super().__init__()
-        self.weight = nn.Buffer(filters)
-
-    def forward(self, images):
-        """The convolved images."""
-        return F.conv2d(images, self.weight)
-
-
-def whitening_filters(images, kernel_size):
-    """The eigenvectors of the patches, scaled to variance 1, then with the other sign.
-
-    See Page, "How to train your ResNet" (2019), and Jordan, "94% on CIFAR-10 in 3.29
-    seconds on a single GPU" (2024).
-    """
-    used = min(len(images), 2000)
-    images = images[torch.arange(used) * len(images) // used].double()
-    size = 3 * kernel_size**2
-    patches = F.unfold(images, kernel_size).transpose(0, 1).reshape(size, -1)
-    eigenvalues, vectors = torch.linalg.eigh(torch.cov(patches, correction=0))
-    vectors, eigenvalues = vectors.T.flip(0), eigenvalues.flip(0).clamp(min=0.0)
-    # An eigenvector may have either sign: its first large value shall be positive.
-    large = vectors.abs() >= 0.5 * vectors.abs().amax(1, keepdim=True)
-    signs = vectors.gather(1, large.int().argmax(1, keepdim=True)).sign()
-    filters = vectors * signs * (eigenvalues + 5e-4).rsqrt()[:, None]
-    filters = filters.view(size, 3, kernel_size, kernel_size)
-    return torch.cat([filters, -filters]).float()
-
-
-class Residual(nn.Sequential):
-    """Layers whose output is added to their input (He et al., 2016)."""
-
-    def forward(self, images):
-        """The sum."""
-        return images + super().forward(images)
-
-
-class Scale(nn.Module):
-    """Multiplies by a constant."""
-
-    def __init__(self, factor):
-        super().__init__()
-        self.factor = factor
-
-    def forward(self, values):
-        """The products."""
-        return values * self.factor
-
-
 def initialise(network):
     """He et al. (2015): normal with variance 2 / fan-in; biases are 0."""
     for layer in network.modules():
@@ -279,6 +209,31 @@ def adamw(groups):
     return torch.optim.AdamW(groups, LEARNING_RATE, (BETA1, BETA2), fused=True)
 
 
+def matrix(weight):
+    """A view with a row for each output; filters are channels_last."""
+    return weight.detach().movedim(1, -1).view(len(weight), -1)
+
+
+def muon(groups):
+    """Muon for hidden layers (Jordan et al., 2024), Nesterov SGD for everything else."""
+    *hidden, classifier = groups[0]["params"]
+    matrices = [matrix(weight) for weight in hidden]
+    first = torch.optim.Muon(matrices, LEARNING_RATE, WEIGHT_DECAY, MOMENTUM)
+    others = {"params": [classifier, *groups[1]["params"]], "lr": SGD_LEARNING_RATE}
+    groups = [{"params": hidden}, others]
+    second = torch.optim.SGD(groups, LEARNING_RATE, MOMENTUM, nesterov=True, fused=True)
+
+    def step_matrices(*_):
+        for values, weight in zip(matrices, hidden, strict=True):
+            values.grad = matrix(weight.grad)
+            weight.grad = None  # so that SGD passes over it
+        first.param_groups[0]["lr"] = second.param_groups[0]["lr"]
+        first.step()
+
+    second.register_step_pre_hook(step_matrices)
+    return second
+
+
 def one_cycle(step, steps):
     """The share of the peak: linearly up to it, then linearly down."""
     peak = WARMUP * steps - 1.0
@@ -329,6 +284,7 @@ def train(images, labels, device, validation=None):
     images, labels = images.to(device), labels.to(device)
     batch_size = min(BATCH_SIZE, len(images))
     steps = len(images) // batch_size
+    scheduler = LambdaLR(optimizer, lambda step: one_cycle(step, EPOCHS * steps))
     enabled = device.type in BFLOAT16
     precision = torch.autocast(device.type, torch.bfloat16, enabled=enabled)
     for epoch in range(EPOCHS):
@@ -340,9 +296,6 @@ def train(images, labels, device, validation=None):
         total = torch.zeros((), device=device)
         network.train()
         for step in range(steps):
-            share = one_cycle(epoch * steps + step, EPOCHS * steps)
-            for group in optimizer.param_groups:
-                group["lr"] = LEARNING_RATE * share
             chosen = order[step * batch_size : (step + 1) * batch_size]
             batch = augment(images, chosen, generator, fill, epoch)
             batch = shrink(batch, epoch)
@@ -353,6 +306,7 @@ def train(images, labels, device, validation=None):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            scheduler.step()
             update_average(averaged, network, epoch * steps + step, EPOCHS * steps)
             total += loss.detach()
         line = f"epoch {epoch + 1:>3}  loss {total.item() / steps:.6f}"

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import cast
 
+from mc1opt.config import Config, Muon
 from mc1opt.errors import UsageError
 from mc1opt.spec import DEVICES, Device, Precision
 
@@ -54,12 +55,18 @@ def cpu_flags() -> frozenset[str]:
     return frozenset(_cpu_field("flags").split())
 
 
-def bfloat16_instructions(device: Device, precision: Precision) -> str:
+def bfloat16_instructions(device: Device, precision: Precision, config: Config | None = None) -> str:
     """What bfloat16 is computed with on this CPU, with a blank before it; empty for other trainings.
 
     Kernels for bfloat16 differ between CPUs that torch calls by one name, and so do the last bits.
+
+    Args:
+        device: where the training computes.
+        precision: of the training.
+        config: what is trained; Muon computes its steps in bfloat16 in every precision.
     """
-    if device != "cpu" or precision != "bfloat16":
+    muon = config is not None and isinstance(config.optimizer, Muon)
+    if device != "cpu" or not (muon or precision == "bfloat16"):
         return ""
     found = sorted(cpu_flags() & {"amx_bf16", "avx512_bf16", "avx512_fp16", "avx_ne_convert"})
     return "".join(f" {flag}" for flag in found)

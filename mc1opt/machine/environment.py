@@ -8,15 +8,19 @@ import subprocess
 from pathlib import Path
 
 from mc1opt import __version__
+from mc1opt.config import Config
 from mc1opt.machine.devices import bfloat16_instructions, cpu_flags
 from mc1opt.program import installed
 from mc1opt.spec import Device, Precision
 
 
-def versions(threads: int, precision: Precision, device: Device = "cpu") -> dict[str, str | int]:
+def versions(
+    threads: int, precision: Precision, device: Device = "cpu", config: Config | None = None
+) -> dict[str, str | int]:
     """mc1opt, Python, torch, Optuna; the CPU's capability, the threads a worker, the precision; the GPU.
 
-    torch is not imported for it: that takes seconds, and the main process does without.
+    Of a CPU also what computes bfloat16, where a training of `config` does so. torch is not imported for it:
+    that takes seconds, and the main process does without.
     """
     gpu = gpu_model() if device == "cuda" else None
     return {
@@ -24,7 +28,7 @@ def versions(threads: int, precision: Precision, device: Device = "cpu") -> dict
         "python": platform.python_version(),
         "torch": installed("torch") or "unknown",
         "optuna": installed("optuna") or "unknown",
-        "cpu": cpu_capability() + bfloat16_instructions(device, precision),
+        "cpu": cpu_capability() + bfloat16_instructions(device, precision, config),
         "threads": threads,
         "precision": precision,
         **({"gpu": gpu} if gpu is not None else {}),

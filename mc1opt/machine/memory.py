@@ -8,7 +8,7 @@ Not here: how much memory is free (`mc1opt.machine.resources`).
 from dataclasses import dataclass
 from math import prod
 
-from mc1opt.config import IMAGE_CHANNELS, IMAGE_SIZE, SGD, Config
+from mc1opt.config import IMAGE_CHANNELS, IMAGE_SIZE, SGD, Config, Muon
 from mc1opt.models.cost import cost, layers
 from mc1opt.spec import INFERENCE_BATCH, Device, Precision
 
@@ -84,6 +84,6 @@ def evaluation_memory(config: Config, test_images: int, device: Device) -> Memor
 
 def _running_means(config: Config) -> int:
     """Values that the optimizer keeps for each parameter: the momentum, or Adam's two means."""
-    if isinstance(config.optimizer, SGD):
+    if isinstance(config.optimizer, SGD | Muon):
         return 1 if config.optimizer.momentum > 0.0 else 0
     return 2

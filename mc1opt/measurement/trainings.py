@@ -211,7 +211,7 @@ class StoredTrainings:
             seconds=max(time.monotonic() - running.started, sum(result.seconds for result in curve)),
             accumulation=training.accumulation,
             weights_sha256=file_sha256(Path(weights)) if weights and failure is None else None,
-            versions=versions(training.threads, training.precision, training.device),
+            versions=versions(training.threads, training.precision, training.device, training.config),
             commit=commit(),
             ended=datetime.now(UTC).isoformat(timespec="seconds"),
         )

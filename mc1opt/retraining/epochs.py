@@ -42,12 +42,16 @@ def timed_here(
         interrupted: whether to give up.
         write: takes a line that says so.
     """
-    here = versions(1, plan.precision, plan.device)
+    here = {
+        candidate.trial: versions(1, plan.precision, plan.device, candidate.config)
+        for candidate in plan.candidates
+    }
     known = {
         trial.number
         for trial in record.trials
-        if trial.device == plan.device
-        and all(trial.versions.get(key) == here.get(key) for key in ("cpu", "precision", "gpu"))
+        if trial.number in here
+        and trial.device == plan.device
+        and all(trial.versions.get(key) == here[trial.number].get(key) for key in ("cpu", "precision", "gpu"))
     }
     if plan.search is None or all(candidate.trial in known for candidate in plan.candidates):
         return plan

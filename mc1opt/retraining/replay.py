@@ -147,7 +147,13 @@ def _stored_curve(trial: TrialRecord) -> list[Numbers]:
 def _versions_here(trial: TrialRecord) -> dict[str, Any]:
     """The versions that the trial would have here."""
     then = trial.versions
-    return versions(then.get("threads", 1), then.get("precision", "float32"), cast(Device, trial.device))
+    assert trial.config is not None
+    return versions(
+        then.get("threads", 1),
+        then.get("precision", "float32"),
+        cast(Device, trial.device),
+        config_from_json(trial.config),
+    )
 
 
 def _elsewhere(trial: TrialRecord) -> str | None:

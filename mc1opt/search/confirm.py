@@ -17,9 +17,9 @@ from mc1opt.database.ownership import is_dead
 from mc1opt.database.trial import trial_id
 from mc1opt.database.trial_files import confirmation_checkpoint_path
 from mc1opt.files import remove_checkpoint
+from mc1opt.search.incumbents import confirmation_seed, incumbents
 from mc1opt.search.objective import Objective
 from mc1opt.search.observers import Observer
-from mc1opt.seeds import derive_seed
 from mc1opt.spec import CAUSED_BY_CONFIG, EpochResult, Training, TrainingFailed
 from mc1opt.workers.train import train_within_memory
 
@@ -37,14 +37,37 @@ class Repetition:
 
 
 def missing_repetitions(objective: Objective, trials: Sequence[FrozenTrial], best: int) -> list[Repetition]:
-    """The trainings still missing to confirm the `best` best trials; the first seeds of all come first."""
-    ranked = [trials[trial.number] for trial in records.by_value(map(records.trial_record, trials))]
+    """The trainings still missing to confirm the `best` best trials; the first seeds of all come first.
+
+    The best starting point is among them, so that the search can say what it has added.
+    """
+    ranked = records.by_value(map(records.trial_record, trials))
+    if getattr(objective.study.sampler, "repeats", False):
+        worth = incumbents(objective.study, objective.settings.seed).values
+        ranked.sort(key=lambda trial: -worth[trial.number])
+    given = [trial for trial in ranked if trial.starting_point][:1] if best else []
+    chosen = [trials[number] for number in {trial.number: None for trial in [*ranked[:best], *given]}]
     return [
-        Repetition(trial.number, trial_id(trial), _training(objective, trial, seed))
+        repetition
         for index in range(SEEDS)
-        for trial in ranked[:best]
-        if (seed := derive_seed(objective.settings.seed, trial.number, "confirm", index)) not in _seeds(trial)
+        for trial in chosen
+        if (repetition := _missing(objective, trial, index)) is not None
     ]
+
+
+def missing_repetition(objective: Objective, tried: set[int]) -> Repetition | None:
+    """The training still missing of a trial that is just ahead of all before it; not of those in `tried`."""
+    unrepeated = incumbents(objective.study, objective.settings.seed).unrepeated
+    trials = objective.study.get_trials(deepcopy=False)
+    left = (_missing(objective, trials[number], 0) for number in unrepeated if number not in tried)
+    return next(left, None)
+
+
+def _missing(objective: Objective, trial: FrozenTrial, index: int) -> Repetition | None:
+    seed = confirmation_seed(objective.settings.seed, trial.number, index)
+    if seed in _seeds(trial):
+        return None
+    return Repetition(trial.number, trial_id(trial), _training(objective, trial, seed))
 
 
 def _seeds(trial: FrozenTrial) -> Iterator[int]:
@@ -58,7 +81,7 @@ def _seeds(trial: FrozenTrial) -> Iterator[int]:
 
 
 def _training(objective: Objective, trial: FrozenTrial, seed: int) -> Training:
-    return objective.training(
+    training = objective.training(
         config_from_json(trial.user_attrs[records.CONFIG]),
         seed,
         checkpoint=str(confirmation_checkpoint_path(objective.weights_folder, trial.number, seed)),
@@ -66,6 +89,9 @@ def _training(objective: Objective, trial: FrozenTrial, seed: int) -> Training:
             str(seed), trial.user_attrs.get(records.ACCUMULATION, 1)
         ),
     )
+    # The short schedule decides which trials go on; these do.
+    whole = training.fidelity.model_copy(update={"short_epochs": 0})
+    return training.model_copy(update={"fidelity": whole})
 
 
 class Confirmation:
@@ -149,8 +175,12 @@ class Confirmation:
             TrainingFailed: there is no accuracy.
         """
 
+        # Counted as in the search, where a short schedule comes before.
+        before = self._objective.settings.fidelity.short_epochs
+
         def on_epoch(result: EpochResult) -> bool:
-            self._objective.observers.emit(Observer.epoch, repetition.number, result)
+            counted = result.model_copy(update={"epoch": before + result.epoch})
+            self._objective.observers.emit(Observer.epoch, repetition.number, counted)
             return True
 
         def anew(smaller: Training) -> Training:

@@ -42,7 +42,7 @@ DEFAULT_FIDELITY = Fidelity(train_images=18_000, epochs=5)
 """Few epochs of many images: at equal cost about 1.5 points better than many epochs of few images, with half
 as many validations (`benchmarks/LOG.md`)."""
 DEFAULT_MAX_MACS = 20_000_000
-DEFAULT_SAMPLER = "tpe"
+DEFAULT_SAMPLER = "local"
 DEFAULT_PRUNER = "narrowing"
 
 

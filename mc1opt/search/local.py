@@ -1,11 +1,12 @@
 """A sampler that makes few changes at a time to the best configs known.
 
 Near a good config most changes are worth less than a point, and a draw that changes ten parameters at once
-loses all of them. So a draw takes one of the best trials and changes one to four of its parameters: of many
-such proposals, the one with the greatest expected improvement under a model of the trained trials. Local
-search with few changes is ahead of TPE on spaces like these (White, Nolen and Savani, 2020, "Local Search
-is State of the Art for Neural Architecture Search Benchmarks"); a model chooses among neighbours of the best
-in SMAC (Hutter, Hoos and Leyton-Brown, 2011) and BANANAS (White, Neiswanger and Savani, 2021), too.
+loses all of them. So, after some random draws, a draw takes one of the best trials and changes one to four
+of its parameters: of many such proposals, the one with the greatest expected improvement under a model of the
+trained trials. Local search with few changes is ahead of TPE on spaces like these (White, Nolen and Savani,
+2020, "Local Search is State of the Art for Neural Architecture Search Benchmarks"); a model chooses among
+neighbours of the best in SMAC (Hutter, Hoos and Leyton-Brown, 2011) and BANANAS (White, Neiswanger and
+Savani, 2021), too.
 
 A search space may be conditional: a parameter that only one of two trials has counts as half a change, and a
 parameter that a proposal lacks is taken from the best trial that has it.
@@ -23,8 +24,9 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from mc1opt.database.trial import contains
+from mc1opt.text import plural
 
-GLOBAL_SHARE = 0.15
+GLOBAL_SHARE = 0.08
 """Share of the draws that cover the whole search space, whatever is known."""
 PARENTS = 5
 """Best trials whose neighbours are proposed."""
@@ -39,7 +41,14 @@ SCALES = (1.0, 2.0, 4.0, 8.0, 16.0)
 NOISES = (0.003, 0.03, 0.3)
 """Variances of the noise as a share of that of the values, likewise."""
 
-PROPOSED = "mc1opt:proposed"
+SLOPE_WEIGHT = 0.2
+"""How firmly a slope of 1 is believed in: as if trials of this sum of squares, in logits, had it."""
+PRUNED_DOUBT = 4.0
+"""How much greater the variance of the noise is where a value is expected from an earlier epoch's."""
+
+NUMBER = "number"
+"""Of a finished trial, as a user attribute: its number in the study, of which a sampler sees a part."""
+PROPOSED = "proposed"
 """Of a trial that is drawn: whether its parameters come from a proposal."""
 
 Values = dict[str, Any]
@@ -55,14 +64,18 @@ class LocalSampler(BaseSampler):
 
     def __init__(self, seed: int) -> None:
         self._generator = np.random.default_rng(seed)
+        self._proposal: Values = {}
+        self.parent: int | None = None
+        """Number of the trial whose neighbour was drawn last; None for a draw from the whole space."""
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """The distributions of the proposal; none for a draw that covers the whole space."""
-        self._proposal, distributions = self._propose(_complete(study))
-        trial.system_attrs[PROPOSED] = bool(distributions)
-        return distributions
+        parent = self._propose(_complete(study))
+        self.parent = None if parent is None else parent.user_attrs.get(NUMBER, parent.number)
+        trial.system_attrs[PROPOSED] = parent is not None
+        return {} if parent is None else parent.distributions
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -86,14 +99,22 @@ class LocalSampler(BaseSampler):
                     return each.params[param_name]
         return value_at(param_distribution, float(self._generator.random()))
 
-    def _propose(self, trials: Sequence[FrozenTrial]) -> tuple[Values, dict[str, BaseDistribution]]:
+    def _propose(self, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+        """Chooses a proposal; returns the trial whose neighbour it is."""
         if len(trials) < 2 or self._generator.random() < GLOBAL_SHARE:
-            return {}, {}
+            return None
         model = Model(trials)
         ranked = [trials[i] for i in np.argsort(-model.means([trial.params for trial in trials]))]
         proposals = [self._neighbour(ranked[:PARENTS]) for _ in range(PROPOSALS)]
-        chosen, parent = proposals[model.most_promising([values for values, _ in proposals])]
-        return chosen, parent.distributions
+        new = [
+            one
+            for one, known in zip(proposals, model.knows([v for v, _ in proposals]), strict=True)
+            if not known
+        ]
+        if not new:  # all around the best ones is trained
+            return None
+        self._proposal, parent = new[model.most_promising([values for values, _ in new])]
+        return parent
 
     def _neighbour(self, parents: Sequence[FrozenTrial]) -> tuple[Values, FrozenTrial]:
         parent = parents[min(int(self._generator.exponential(1.5)), len(parents) - 1)]
@@ -113,6 +134,18 @@ class LocalSampler(BaseSampler):
         return value_at(distribution, min(max(place, 0.0), 1.0))
 
 
+def describe_changes(params: Mapping[str, Any], parent: FrozenTrial) -> str:
+    """Where a trial's parameters differ from those of the trial whose neighbour it is."""
+    names = [name for name in {**parent.params, **params} if parent.params.get(name) != params.get(name)]
+    changes = ", ".join(f"{name} {_shown(parent.params, name)} -> {_shown(params, name)}" for name in names)
+    return f"{plural(len(names), 'change')} from #{parent.number}: {changes}"
+
+
+def _shown(params: Mapping[str, Any], name: str) -> str:
+    value = params.get(name, "none")
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def _complete(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
@@ -127,15 +160,14 @@ class Model:
     def __init__(self, trials: Sequence[FrozenTrial]) -> None:
         self._encoding = Encoding(trials)
         self._known = self._encoding.of([trial.params for trial in trials])
-        shares = np.clip(np.array([trial.value for trial in trials], dtype=float), 1e-3, 1.0 - 1e-3)
-        logits = np.log(shares / (1.0 - shares))
+        logits, doubt = expected_logits(trials)
         targets = (logits - logits.mean()) / (logits.std() or 1.0)
         distances = self._encoding.distances(self._known, self._known)
         likeliest = -math.inf
         for scale in SCALES:
             kernel = np.exp(-distances / scale)
             for noise in NOISES:
-                factor = np.linalg.cholesky(kernel + noise * np.eye(len(targets)))
+                factor = np.linalg.cholesky(kernel + noise * np.diag(doubt))
                 weights = np.linalg.solve(factor.T, np.linalg.solve(factor, targets))
                 likelihood = float(-0.5 * targets @ weights - np.log(np.diag(factor)).sum())
                 if likelihood > likeliest:
@@ -148,6 +180,11 @@ class Model:
         mean: Array = self._kernel(parameters) @ self._weights
         return mean
 
+    def knows(self, parameters: Sequence[Values]) -> NDArray[np.bool_]:
+        """Which of these are those of a known trial."""
+        found: NDArray[np.bool_] = self._distances(parameters).min(1) == 0.0
+        return found
+
     def most_promising(self, parameters: Sequence[Values]) -> int:
         """The index of those with the greatest expected improvement on the best (Jones et al., 1998)."""
         kernel = self._kernel(parameters)
@@ -159,19 +196,55 @@ class Model:
         return int(np.argmax(deviations * (z * below + density)))
 
     def _kernel(self, parameters: Sequence[Values]) -> Array:
-        kernel: Array = np.exp(
-            -self._encoding.distances(self._encoding.of(parameters), self._known) / self._scale
-        )
+        kernel: Array = np.exp(-self._distances(parameters) / self._scale)
         return kernel
+
+    def _distances(self, parameters: Sequence[Values]) -> Array:
+        return self._encoding.distances(self._encoding.of(parameters), self._known)
+
+
+def expected_logits(trials: Sequence[FrozenTrial]) -> tuple[Array, Array]:
+    """What the values of trials are, as logits; of pruned ones, what they would have become.
+
+    Of each pruned trial the last report is known, and of all whole ones the reports of the same epoch: a line
+    through these, with a slope near 1 where they are few.
+
+    Returns:
+        The logits, and how much greater than that of whole trials the variance of each one's noise is.
+    """
+    values = logit(np.array([trial.value for trial in trials], dtype=float))
+    doubt = np.ones(len(trials))
+    last = max(trial.last_step or 0 for trial in trials)
+    for step in sorted({trial.last_step or 0 for trial in trials} - {last}):
+        pairs = [
+            (trial.intermediate_values[step], trial.value)
+            for trial in trials
+            if trial.last_step == last and step in trial.intermediate_values
+        ]
+        early, late = logit(np.array(pairs, dtype=float).reshape(-1, 2)).T
+        if not len(early):
+            continue
+        apart = early - early.mean()
+        slope = (SLOPE_WEIGHT + apart @ (late - late.mean())) / (SLOPE_WEIGHT + apart @ apart)
+        here = np.array([trial.last_step == step for trial in trials])
+        values[here] = late.mean() + slope * (values[here] - early.mean())
+        doubt[here] = PRUNED_DOUBT
+    return values, doubt
+
+
+def logit(share: Array) -> Array:
+    """On this scale accuracies spread evenly."""
+    share = np.clip(share, 1e-3, 1.0 - 1e-3)
+    return np.log(share / (1.0 - share))
 
 
 class Encoding:
     """Parameters as rows of numbers: a place from 0 to 1, the index of a choice, NaN where there is none."""
 
     def __init__(self, trials: Sequence[FrozenTrial]) -> None:
-        self._distributions: dict[str, BaseDistribution] = {}
-        for trial in trials:
-            self._distributions |= trial.distributions
+        found = {name: each for trial in trials for name, each in trial.distributions.items()}
+        # A sum depends on its order in the last bit, and a database gives parameters in any order.
+        self._distributions: dict[str, BaseDistribution] = dict(sorted(found.items()))
         self._is_choice = np.array(
             [isinstance(each, CategoricalDistribution) for each in self._distributions.values()]
         )

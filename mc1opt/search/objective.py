@@ -30,6 +30,7 @@ from mc1opt.machine.environment import commit, versions
 from mc1opt.models.cost import cost
 from mc1opt.search.definition import StudyDefinition
 from mc1opt.search.json_values import given_values
+from mc1opt.search.local import describe_changes
 from mc1opt.search.observers import Observer, Observers
 from mc1opt.search.settings import SearchSettings
 from mc1opt.seeds import derive_seed
@@ -113,9 +114,11 @@ class Objective:
             trial.write(attributes)
             return self._fail(trial, TrainingFailed("search_space", str(error)))
         _warn_of_no_effect(trial.asked)
+        attributes |= self._drawn(trial.asked)
         size = cost(config.architecture)
         identity = config_id(config)
         attributes |= {
+            records.VERSIONS: versions(1, settings.precision, settings.device, config),
             records.CONFIG: config_to_json(config),
             records.CONFIG_ID: identity,
             records.PARAMETERS: size.parameters,
@@ -154,7 +157,7 @@ class Objective:
             raise
 
     def _train(self, trial: OwnTrial, training: Training) -> FrozenTrial:
-        last = training.fidelity.epochs - 1
+        last = training.fidelity.all_epochs - 1
 
         def on_epoch(result: EpochResult) -> bool:
             may_ask = trial.report(result.accuracy, result.epoch)
@@ -191,6 +194,14 @@ class Objective:
             checkpoint_seconds=self.settings.checkpoint_seconds,
             **more,
         )
+
+    def _drawn(self, trial: optuna.Trial) -> dict[str, Any]:
+        """How the sampler came to the parameters, if it can say and no earlier attempt has."""
+        parent = getattr(self.study.sampler, "parent", None)
+        if parent is None or records.DRAWN in trial.user_attrs or given_values(trial):
+            return {}
+        trials = self.study.get_trials(deepcopy=False)
+        return {records.DRAWN: describe_changes(trial.params, trials[parent])}
 
     def _lost(self, trial: OwnTrial) -> FrozenTrial:
         stored = trial.stored()

@@ -25,7 +25,13 @@ from mc1opt.database.ownership import NoRoomError
 from mc1opt.database.retry import DatabaseError
 from mc1opt.database.storage import StudyStorage
 from mc1opt.database.trial_files import tidy
-from mc1opt.search.confirm import SEEDS, Confirmation, missing_repetitions
+from mc1opt.search.confirm import (
+    SEEDS,
+    Confirmation,
+    Repetition,
+    missing_repetition,
+    missing_repetitions,
+)
 from mc1opt.search.definition import StudyDefinition
 from mc1opt.search.importance import importances
 from mc1opt.search.objective import Objective, Proposal
@@ -94,6 +100,8 @@ class _Search:
         self.observers = observers
         self.stop = stop
         self.lock = threading.Condition()
+        self.repeated: set[int] = set()
+        """Numbers of trials that this process has trained again, or has left to another one."""
         self.study: optuna.Study = open_study(definition, settings, storage, data)
         self.conditions = StopConditions(self.study.get_trials(deepcopy=False), settings.max_failures)
         take_up_interrupted(self.study, storage)
@@ -213,6 +221,9 @@ class _Search:
 
     def _work(self) -> None:
         while (proposal := self._next()) is not None:
+            if isinstance(proposal, Repetition):
+                Confirmation(self.objective, [proposal]).work()
+                continue
             try:
                 ended = self.objective.train(proposal)
             finally:
@@ -222,13 +233,18 @@ class _Search:
             with self.lock:
                 self._ended(ended)
 
-    def _next(self) -> Proposal | None:
-        """The next trial to train; None when this thread has nothing left to do."""
+    def _next(self) -> Proposal | Repetition | None:
+        """The next trial to train, or again; None when this thread has nothing left to do."""
         with self.lock:
             while not self.stop.is_set() and not self.conditions.exhausted:
                 sampler = self.study.sampler
                 no_more = isinstance(sampler, GridSampler) and sampler.is_exhausted(self.study)
                 trials = self.study.get_trials(deepcopy=False)
+                if getattr(sampler, "repeats", False):
+                    again = missing_repetition(self.objective, self.repeated)
+                    if again is not None:
+                        self.repeated.add(again.number)
+                        return again
                 outcomes = Counter(records.outcome(trial) for trial in trials)
                 counted, running = outcomes["complete"] + outcomes["pruned"], outcomes["running"]
                 if counted >= self.settings.trials or (no_more and not running):

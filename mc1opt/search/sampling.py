@@ -14,15 +14,18 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvin
 from optuna.samplers import BaseSampler, GridSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from mc1opt.database.records import foreign, is_counted, outcome, own_trials, values_by_epoch
+from mc1opt.database.records import STARTING_POINT, foreign, is_counted, outcome, own_trials, values_by_epoch
 from mc1opt.database.trial import frozen, set_system_attributes
 from mc1opt.errors import UsageError
-from mc1opt.search.local import LocalSampler
+from mc1opt.search.incumbents import incumbents
+from mc1opt.search.local import NUMBER, LocalSampler
 from mc1opt.seeds import derive_seed
 
-STARTUP_TRIALS = 8
-"""Trained trials, starting points among them, before TPE models anything; until then draws are random. Optuna
-would also count untrained trials, and then model what it has never seen."""
+STARTING_POINT_WORTH = 4
+"""Random draws that a starting point stands for, where neighbours of the best are drawn."""
+STARTUP = {"tpe": 8, "local": 16, "random": 0}
+"""Trained trials, starting points among them, before a sampler models anything; until then draws are random.
+Optuna would also count untrained trials, and then model what it has never seen."""
 
 CANDIDATES = 96
 """Candidates that TPE draws from its model of the good trials; it takes the best of them."""
@@ -31,6 +34,12 @@ KEPT_BY_EPOCH = (0.3, 0.2, 0.3)
 """Top share, among all trials that reached an epoch, that continues after the first, second, ... epoch; the
 last value holds for all later ones. Strict enough for a hundred trials in half an hour on 2 cores, and mild
 enough to keep the best (`benchmarks/LOG.md`)."""
+
+KEPT_AFTER_SHORT = 0.25
+"""Top share that continues after a short schedule. Only there it is fair to compare: beginnings of schedules
+of different shapes rank configs near a good one by chance."""
+LATEST = 16
+"""Trials that have reached the end of the short schedule last, and are compared with."""
 
 PRUNER_STARTUP_TRIALS = 4
 """Completed trials before the pruner ends any: a rank among fewer is luck."""
@@ -54,15 +63,23 @@ class SeededSampler(BaseSampler):
         make: makes the sampler for a seed.
         study_seed: the study's seed.
         startup_trials: trained trials before `make`'s sampler is used; until then draws are random.
+        repeats: whether new incumbents are trained again, see `mc1opt.search.incumbents`.
     """
 
-    def __init__(self, make: Callable[[int], BaseSampler], study_seed: int, startup_trials: int) -> None:
+    def __init__(
+        self,
+        make: Callable[[int], BaseSampler],
+        study_seed: int,
+        startup_trials: int,
+        repeats: bool = False,
+    ) -> None:
+        self.repeats = repeats
         self._make = make
         self._study_seed = study_seed
         self._startup_trials = startup_trials
         self._view: _View | None = None
-        self._seen: dict[int, FrozenTrial] = {}
-        """Finished trials as the sampler sees them, by number; they no longer change."""
+        self._seen: dict[int, tuple[float | None, FrozenTrial]] = {}
+        """Finished trials as the sampler sees them, by number, with their values."""
         self._relative: BaseSampler = RandomSampler()
 
     def infer_relative_search_space(
@@ -70,7 +87,7 @@ class SeededSampler(BaseSampler):
     ) -> dict[str, BaseDistribution]:
         """The parameters that are drawn together."""
         # One view for all draws of a trial: other workers' trials may end between two of them.
-        self._view = _view(study, trial, self._seen)
+        self._view = self._new_view(study, trial)
         self._relative = self._sampler(self._view, "relative")
         return self._relative.infer_relative_search_space(self._view.study, self._view.trial)
 
@@ -93,10 +110,35 @@ class SeededSampler(BaseSampler):
         sampler = self._sampler(view, param_name)
         return sampler.sample_independent(view.study, view.trial, param_name, param_distribution)
 
+    def _worth(self, trial: FrozenTrial) -> int:
+        """How many random draws a trial stands for at the start."""
+        return STARTING_POINT_WORTH if self.repeats and STARTING_POINT in trial.user_attrs else 1
+
+    @property
+    def parent(self) -> int | None:
+        """Number of the trial whose neighbour was drawn last, if the sampler draws such."""
+        return getattr(self._relative, "parent", None)
+
     def _view_of(self, study: optuna.Study, trial: FrozenTrial) -> "_View":
         if self._view is None or self._view.number != trial.number:
-            self._view = _view(study, trial, self._seen)
+            self._view = self._new_view(study, trial)
         return self._view
+
+    def _new_view(self, study: optuna.Study, trial: FrozenTrial) -> "_View":
+        seen = optuna.create_study(direction="maximize")
+        trials = own_trials(study, (TrialState.COMPLETE, TrialState.PRUNED))
+        means = incumbents(study, self._study_seed).values if self.repeats else {}
+        for other in trials:
+            value = means.get(other.number, other.value)
+            if other.number not in self._seen or self._seen[other.number][0] != value:
+                self._seen[other.number] = value, _for_sampler(other, value)
+            seen.add_trial(self._seen[other.number][1])
+        return _View(
+            number=trial.number,
+            trained=sum(is_counted(other) * self._worth(other) for other in trials),
+            study=seen,
+            trial=frozen(seen.ask()),
+        )
 
     def _sampler(self, view: "_View", what: str) -> BaseSampler:
         # NumPy's legacy generators, which Optuna uses, take seeds of 32 bits.
@@ -117,23 +159,7 @@ class _View:
     """The drawn trial's substitute in that study."""
 
 
-def _view(study: optuna.Study, trial: FrozenTrial, known: dict[int, FrozenTrial]) -> _View:
-    seen = optuna.create_study(direction="maximize")
-    trials = own_trials(study, (TrialState.COMPLETE, TrialState.PRUNED))
-    for other in trials:
-        if other.number not in known:
-            known[other.number] = _for_sampler(other)
-        seen.add_trial(known[other.number])
-    drawn = seen.ask()
-    return _View(
-        number=trial.number,
-        trained=sum(is_counted(other) for other in trials),
-        study=seen,
-        trial=frozen(drawn),
-    )
-
-
-def _for_sampler(trial: FrozenTrial) -> FrozenTrial:
+def _for_sampler(trial: FrozenTrial, value: float | None) -> FrozenTrial:
     """A finished trial for the sampler: a pruned one is complete, with its last report as value.
 
     Optuna's TPE ranks every completed trial above every pruned one. Starting points complete, because nothing
@@ -141,12 +167,14 @@ def _for_sampler(trial: FrozenTrial) -> FrozenTrial:
     (`benchmarks/LOG.md`). The last report of a pruned trial is a lower bound of its value.
     """
     reached = values_by_epoch(trial) if outcome(trial) == "pruned" else []
-    value = reached[-1] if reached else trial.value if trial.state == TrialState.COMPLETE else None
+    value = reached[-1] if reached else value if trial.state == TrialState.COMPLETE else None
     seen = create_trial(
         state=TrialState.PRUNED if value is None else TrialState.COMPLETE,
         value=value,
         params=trial.params,
         distributions=trial.distributions,
+        intermediate_values=trial.intermediate_values,
+        user_attrs={NUMBER: trial.number},
         constraints=trial.constraints or None,
     )
     seen.__class__ = _SeenTrial
@@ -238,7 +266,7 @@ def grid_trials(grid: Grid, starting_points: Iterable[Mapping[str, Any]]) -> int
 
 
 def make_sampler(name: str, study_seed: int, grid: Grid | None = None) -> BaseSampler:
-    """The sampler of `--sampler`: tpe, local, random or grid.
+    """The sampler of `--sampler`: local, tpe, random or grid.
 
     Args:
         name: the sampler's name.
@@ -249,8 +277,8 @@ def make_sampler(name: str, study_seed: int, grid: Grid | None = None) -> BaseSa
         UsageError: there is no such sampler, or no grid for it.
     """
     makers: dict[str, Callable[[int], BaseSampler]] = {
-        "tpe": _tpe,
         "local": LocalSampler,
+        "tpe": _tpe,
         "random": RandomSampler,
     }
     if name == GRID_SAMPLER:
@@ -262,7 +290,7 @@ def make_sampler(name: str, study_seed: int, grid: Grid | None = None) -> BaseSa
         return WholeGridSampler(grid, study_seed)
     if name not in makers:
         raise UsageError(f"unknown sampler {name!r}. Allowed: {', '.join([*makers, GRID_SAMPLER])}.")
-    return SeededSampler(makers[name], study_seed, STARTUP_TRIALS)
+    return SeededSampler(makers[name], study_seed, STARTUP[name], repeats=name == "local")
 
 
 class NarrowingPruner(BasePruner):
@@ -276,13 +304,16 @@ class NarrowingPruner(BasePruner):
         kept: the top share that continues, by epoch.
     """
 
-    def __init__(self, kept: tuple[float, ...] = KEPT_BY_EPOCH) -> None:
+    def __init__(self, kept: tuple[float, ...] = KEPT_BY_EPOCH, short_epochs: int = 0) -> None:
         self._kept = kept
+        self._short_epochs = short_epochs
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether to end a trial after its last reported epoch; of equal trials the earlier is kept."""
         epoch = trial.last_step
         trials = study.get_trials(deepcopy=False)
+        if self._short_epochs:
+            return epoch == self._short_epochs - 1 and self._falls_behind(trial, epoch, trials)
         complete = sum(other.state == TrialState.COMPLETE for other in trials)
         if epoch is None or complete < PRUNER_STARTUP_TRIALS:
             return False
@@ -293,6 +324,19 @@ class NarrowingPruner(BasePruner):
         ]
         ahead = sum(value >= trial.intermediate_values[epoch] for value in others)
         return ahead >= self._kept[min(epoch, len(self._kept) - 1)] * (len(others) + 1)
+
+    def _falls_behind(self, trial: FrozenTrial, epoch: int, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether a trial ranks low at the end of the short schedule, among the latest that have reached it.
+
+        Not among all: a sampler learns, and would soon have all of its draws go on.
+        """
+        others = [
+            other.intermediate_values[epoch]
+            for other in trials
+            if other.number != trial.number and epoch in other.intermediate_values
+        ][-LATEST:]
+        ahead = sum(value >= trial.intermediate_values[epoch] for value in others)
+        return ahead >= KEPT_AFTER_SHORT * (len(others) + 1)
 
 
 class OwnPruner(BasePruner):
@@ -323,14 +367,14 @@ class _OwnTrials:
         return getattr(self._study, name)
 
 
-def make_pruner(name: str) -> BasePruner:
+def make_pruner(name: str, short_epochs: int = 0) -> BasePruner:
     """The pruner of `--pruner`: narrowing, median, halving or none.
 
     Raises:
         UsageError: there is no such pruner.
     """
     makers: dict[str, Callable[[], BasePruner]] = {
-        "narrowing": NarrowingPruner,
+        "narrowing": lambda: NarrowingPruner(short_epochs=short_epochs),
         # One epoch of warm-up: no trial ends after its first epoch.
         "median": lambda: MedianPruner(
             n_startup_trials=PRUNER_STARTUP_TRIALS, n_warmup_steps=1, n_min_trials=4

@@ -13,6 +13,8 @@ from mc1opt.search.sampling import GRID_SAMPLER, grid_trials
 from mc1opt.spec import CHECKPOINT_SECONDS, DataSet, Device, Fidelity, Precision
 
 MAX_WORKERS = 256
+SHORT_SHARE = 5
+"""The short schedule has one epoch for so many of the long one."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,9 @@ def search_settings(
         fidelity = fidelity.model_copy(update={"train_images": most})
     if not stored and data.train_images - fidelity.train_images >= 2 * data.validation_images:
         fidelity = fidelity.model_copy(update={"validation": "unused"})
+    pruner = command.pruner or stored.get(records.STUDY_PRUNER) or definition.pruner
+    if not stored and pruner != "none":
+        fidelity = fidelity.model_copy(update={"short_epochs": fidelity.epochs // SHORT_SHARE})
     sampler = command.sampler or stored.get(records.STUDY_SAMPLER) or definition.sampler
     trials = command.trials
     if sampler == GRID_SAMPLER:
@@ -108,7 +113,7 @@ def search_settings(
         max_macs=command.max_macs or stored.get(records.STUDY_MAX_MACS) or definition.max_macs,
         timeout=command.timeout,
         sampler=sampler,
-        pruner=command.pruner or stored.get(records.STUDY_PRUNER) or definition.pruner,
+        pruner=pruner,
         max_failures=command.max_failures,
         confirm=command.confirm,
         keep=command.keep,

@@ -108,7 +108,7 @@ def open_study(
     }
     how = {records.STUDY_SAMPLER: settings.sampler, records.STUDY_PRUNER: settings.pruner}
     sampler = make_sampler(settings.sampler, settings.seed, definition.grid)
-    pruner = make_pruner(settings.pruner)
+    pruner = make_pruner(settings.pruner, settings.fidelity.short_epochs)
     with storage.exclusive():
         try:
             study = optuna.create_study(

@@ -197,7 +197,7 @@ def load_checkpoint(path: Path, training: Training) -> Checkpoint | None:
         results = _CURVE.validate_json(file.metadata.get(_RESULTS, ""))
     except ValidationError as error:
         raise CheckpointError("its results cannot be read") from error
-    if not 0 < len(results) <= training.fidelity.epochs or any(
+    if not 0 < len(results) <= training.fidelity.all_epochs or any(
         result.epoch != epoch for epoch, result in enumerate(results)
     ):
         raise CheckpointError("its results are not those of the first epochs")
@@ -220,7 +220,7 @@ def _identity(training: Training) -> dict[str, Any]:
         "mc1opt": __version__,
         "torch": torch.__version__,
         "cpu": torch.backends.cpu.get_cpu_capability()
-        + bfloat16_instructions(training.device, training.precision),
+        + bfloat16_instructions(training.device, training.precision, training.config),
     }
 
 

@@ -71,16 +71,22 @@ class Trainer:
             training.fold,
             training.unused_images,
         )
-        torch.manual_seed(derive_seed(training.seed, "initialisation"))
-        self.model = new_model(training, self.images).to(self.device).to(memory_format=torch.channels_last)
-        # What is validated and stored.
-        self.averaged = copy.deepcopy(self.model) if config.weight_averaging else self.model
-        self.optimizer = build_optimizer(self.model, config.optimizer)
+        self._begin()
         self.batch_size = min(config.batch_size, training.fidelity.train_images)
         # The last, smaller batch is dropped (other images in every epoch): a single image has no batch
         # statistics.
         self.steps_an_epoch = training.fidelity.train_images // self.batch_size
         self.fill = self.images.mean_colour
+
+    def _begin(self) -> None:
+        """An untrained network and its optimizer."""
+        config = self.training.config
+        torch.manual_seed(derive_seed(self.training.seed, "initialisation"))
+        model = new_model(self.training, self.images).to(self.device)
+        self.model = model.to(memory_format=torch.channels_last)
+        # What is validated and stored.
+        self.averaged = copy.deepcopy(self.model) if config.weight_averaging else self.model
+        self.optimizer = build_optimizer(self.model, config.optimizer)
 
     def train_epoch(self, epoch: int) -> EpochResult:
         """Trains epoch `epoch` (from 0) and measures the accuracy on the validation images, if there are any.
@@ -89,6 +95,9 @@ class Trainer:
             TrainingFailed: `diverged`: the loss or a logit is not finite.
         """
         started = time.monotonic()
+        place, epochs = self.training.fidelity.within_schedule(epoch)
+        if place == 0 and epoch > 0:
+            self._begin()
         seed = derive_seed(self.training.seed, "epoch", epoch)
         torch.manual_seed(seed)  # dropout
         generator = torch.Generator().manual_seed(seed)  # order and augmentation, on the CPU for every device
@@ -98,16 +107,15 @@ class Trainer:
         flips = None
         if config.augmentation.flip == "alternating":
             flips = alternating_flips(images, derive_seed(self.training.seed, "flip"), epoch)
-        first_half = 2 * (epoch + 1) <= self.training.fidelity.epochs
-        size = config.progressive_size if first_half else IMAGE_SIZE
-        total_steps = self.steps_an_epoch * self.training.fidelity.epochs
+        size = config.progressive_size if 2 * (place + 1) <= epochs else IMAGE_SIZE
+        total_steps = self.steps_an_epoch * epochs
         loss_sum = torch.zeros((), device=self.device)
         self.model.train()
         for step in range(self.steps_an_epoch):
             batch = order[step * self.batch_size : (step + 1) * self.batch_size]
-            number = epoch * self.steps_an_epoch + step
+            number = place * self.steps_an_epoch + step
             factor = learning_rate_factor(config.schedule, number, total_steps)
-            set_learning_rate(self.optimizer, config.optimizer.learning_rate * factor)
+            set_learning_rate(self.optimizer, factor)
             loss_sum += self._step(batch, generator, flips, size)
             if config.weight_averaging:
                 update_average(self.averaged, self.model, config.weight_averaging, number, total_steps)
@@ -134,7 +142,7 @@ class Trainer:
                 raise TrainingFailed("diverged", f"the weights are not finite after epoch {epoch}")
             return None
         # Unused images may be many: all of them only where the trial's value is measured.
-        last = epoch == self.training.fidelity.epochs - 1
+        last = epoch == self.training.fidelity.all_epochs - 1
         count = None if last or not self.training.unused_images else self.training.data.validation_images
         with self.autocast():
             value = accuracy(
@@ -224,16 +232,16 @@ def train(training: Training) -> Iterator[EpochResult]:
     """
     trainer = Trainer(training)
     results = _restore(trainer)
-    if len(results) == training.fidelity.epochs:
+    if len(results) == training.fidelity.all_epochs:
         _save_weights(trainer)
     yield from [result.model_copy(update={"restored": True}) for result in results]
     checkpoints = CheckpointWriter(training, trainer.state)
     try:
-        for epoch in range(len(results), training.fidelity.epochs):
+        for epoch in range(len(results), training.fidelity.all_epochs):
             results.append(trainer.train_epoch(epoch))
             checkpoints.epoch_ended(results)
             # Before the last result, so that a finished training always has its weights.
-            if epoch == training.fidelity.epochs - 1:
+            if epoch == training.fidelity.all_epochs - 1:
                 _save_weights(trainer)
             yield results[-1]
     except KeyboardInterrupt:

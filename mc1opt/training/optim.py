@@ -5,18 +5,33 @@ import math
 import torch
 from torch import nn
 
-from mc1opt.config import SGD, Adam, AdamW, Constant, Cosine, OneCycle
+from mc1opt.config import SGD, Adam, AdamW, Constant, Cosine, Muon, OneCycle
 
 
-def build_optimizer(model: nn.Module, config: SGD | Adam | AdamW) -> torch.optim.Optimizer:
-    """The optimizer of a config; norms and biases (tensors of one dimension) have no weight decay."""
+def build_optimizer(model: nn.Module, config: SGD | Adam | AdamW | Muon) -> torch.optim.Optimizer:
+    """The optimizer of a config; norms and biases (tensors of one dimension) have no weight decay.
+
+    Filters must be channels_last for `Muon`.
+    """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    weights = [parameter for parameter in trainable if parameter.ndim > 1]
+    others = [parameter for parameter in trainable if parameter.ndim <= 1]
     # One fused kernel per step instead of one per tensor: most of the overhead on small networks.
     fused = all(parameter.device.type in ("cpu", "cuda") for parameter in trainable)
+    if isinstance(config, Muon):
+        *matrices, classifier = weights
+        groups = [
+            {"params": matrices, "lr": config.learning_rate, "weight_decay": config.weight_decay},
+            {"params": [classifier, *others], "lr": config.sgd_learning_rate},
+        ]
+        # One optimizer to the loop and to checkpoints: SGD, which leaves its first group to Muon.
+        sgd = torch.optim.SGD(groups, momentum=config.momentum, nesterov=True, fused=fused)
+        sgd.register_step_pre_hook(_step_matrices)
+        return sgd
+    groups = [
+        {"params": weights, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
     if isinstance(config, SGD):
         return torch.optim.SGD(
             groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.nesterov, fused=fused
@@ -25,9 +40,31 @@ def build_optimizer(model: nn.Module, config: SGD | Adam | AdamW) -> torch.optim
     return kind(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=fused)
 
 
-def optimizer_state_keys(config: SGD | Adam | AdamW) -> tuple[str, ...]:
+def _step_matrices(sgd: torch.optim.Optimizer, *_: object) -> None:
+    """Muon's step on the first group of `sgd`, which has its momentum and passes over it in its own step."""
+    group = sgd.param_groups[0]
+    matrices = [_as_matrix(parameter) for parameter in group["params"]]
+    muon: torch.optim.Optimizer = torch.optim.Muon(
+        matrices, lr=group["lr"], weight_decay=group["weight_decay"], momentum=group["momentum"]
+    )
+    for parameter, matrix in zip(group["params"], matrices, strict=True):
+        state = sgd.state[parameter]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        muon.state[matrix]["momentum_buffer"] = _as_matrix(state["momentum_buffer"])
+        matrix.grad = _as_matrix(parameter.grad)
+        parameter.grad = None  # so that SGD passes over it
+    muon.step()
+
+
+def _as_matrix(values: torch.Tensor) -> torch.Tensor:
+    """A view with a row for each output; of channels_last filters with the channels in the last place."""
+    return values.detach().movedim(1, -1).view(len(values), -1)
+
+
+def optimizer_state_keys(config: SGD | Adam | AdamW | Muon) -> tuple[str, ...]:
     """The state that the optimizer keeps for each parameter from its first step on."""
-    if isinstance(config, SGD):
+    if isinstance(config, SGD | Muon):
         return ("momentum_buffer",) if config.momentum else ()
     return ("step", "exp_avg", "exp_avg_sq")
 
@@ -51,10 +88,10 @@ def learning_rate_factor(schedule: Constant | Cosine | OneCycle, step: int, tota
     return 1.0 + (schedule.end - 1.0) * after
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Sets the learning rate of all parameter groups."""
+def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Sets the learning rate of each parameter group to a fraction of its peak, which it has at first."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
 
 
 def update_average(averaged: nn.Module, model: nn.Module, share: float, step: int, total_steps: int) -> None:

@@ -249,7 +249,7 @@ class ProcessPool:
                     self._give_up(child)
                     return False
                 deadline.at += time.monotonic() - before
-                if message.result.epoch < training.fidelity.epochs - 1:  # else the training is complete
+                if message.result.epoch < training.fidelity.all_epochs - 1:  # else the training is complete
                     self._raise_if_stopped()
                 child.send(Continue())
         except WorkerDied as error:

@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from mc1opt.database.ranking import by_expected_accuracy, confirmed_values, distinguishable
+import pytest
+
+from mc1opt.database.ranking import by_expected_accuracy, confirmed_values, distinguishable, gain
 from mc1opt.database.records import Outcome, StudyRecord, TrialRecord, by_value
 from tests.support import display
 from tests.support.display import again, study
@@ -60,3 +62,18 @@ def test_only_one_that_others_are_behind_is_ahead() -> None:
     ahead = distinguishable(study(trial(0, 0.8, (0.80, 0.79)), trial(1, 0.7, (0.60, 0.61))))
     assert ahead is not None
     assert (ahead.equal, ahead.others, ahead.is_ahead) == ([0], 1, True)
+
+
+def test_what_a_search_adds_is_the_difference_of_new_trainings_with_the_noise_of_all() -> None:
+    given = trial(0, 0.80, (0.800, 0.804), starting_point="plain")
+    sampled = [trial(3, 0.83, (0.806, 0.810)), trial(4, 0.81, (0.818, 0.826)), trial(5, 0.9)]
+    found = gain(study(given, *sampled))
+    assert found is not None
+    assert (found.sampled, found.given) == (4, 0)
+    assert found.points == pytest.approx(0.020)
+    # Variances 0.8e-5, 0.8e-5 and 3.2e-5 of one degree of freedom each; t of three is 3.182.
+    half = 3.182 * (1.6e-5) ** 0.5
+    assert found.interval == pytest.approx((0.020 - half, 0.020 + half), abs=1e-5)
+    assert gain(study(*sampled)) is None
+    assert gain(study(given, sampled[2])) is None
+    assert gain(study(trial(0, 0.8, (0.8,), starting_point="plain"), trial(1, 0.8, (0.8,)))) is None

@@ -1,5 +1,7 @@
 """Studies and trials as lines of text."""
 
+import re
+
 import pytest
 
 from mc1opt.display.tables import (
@@ -65,6 +67,16 @@ def test_the_best_starting_point_and_the_best_sampled_trial_are_told_apart() -> 
     assert starting_point_line(record) == (
         f"Best starting point 0.7000 (#1, {ODD}); best sampled trial 0.7500 (#3)."
     )
+
+
+def test_what_the_search_adds_to_the_best_starting_point_is_said_with_its_interval() -> None:
+    record = study(
+        trial(0, value=0.8, starting_point="plain", confirmations=again(0.800, 0.804)),
+        trial(3, value=0.83, confirmations=again(0.818, 0.826)),
+    )
+    half = 100 * 4.303 * (2.0e-5) ** 0.5
+    numbers = [float(each) for each in re.findall(r"[+-]\d+\.\d", starting_point_line(record).split("\n")[1])]
+    assert numbers == pytest.approx([2.0, 2.0 - half, 2.0 + half], abs=0.051)
 
 
 def test_a_study_without_starting_points_or_without_sampled_trials_says_no_more_than_it_has() -> None:
@@ -211,7 +223,7 @@ def test_a_study_is_shown_with_its_best_and_confirmed_trials() -> None:
     lines = study_lines(study(trial(1, value=0.75, confirmations=again(0.8)), study=ODD))
     assert lines[:4] == [
         f"Study {ODD} (cnn)",
-        "  fidelity   5 epochs of 20,000 training images",
+        "  fidelity   5 epochs of 20,000 images",
         "  data       cifar10",
         "  trials     1 complete",
     ]

@@ -21,6 +21,7 @@ from mc1opt.config import (
     ConvNet,
     Cosine,
     LinearLayer,
+    Muon,
     OneCycle,
     Pooling,
     WhitenedStem,
@@ -88,6 +89,11 @@ CONFIGS = {
         schedule=Cosine(),
         batch_size=64,
         augmentation=Augmentation(flip="alternating", cutout=5),
+    ),
+    "muon": Config(
+        architecture=EVERYTHING,
+        optimizer=Muon(learning_rate=0.02, sgd_learning_rate=0.123456, momentum=0.9, weight_decay=0.01),
+        batch_size=64,
     ),
     **{name: preset.config for name, preset in PRESETS.items()},
 }
@@ -172,6 +178,7 @@ EPOCH = re.compile(r"epoch +(\d+)  loss ([\d.]+)  validation ([\d.]+)  [\d.]+ s"
 VARIANTS = {
     "adam, constant": {"architecture": MLP(layers=()), "optimizer": Adam(learning_rate=1e-3), "crop": 3},
     "adamw, cosine": {"optimizer": AdamW(learning_rate=1e-3), "schedule": Cosine(), "flip": True},
+    "muon": {"optimizer": Muon(learning_rate=0.02, sgd_learning_rate=0.05, weight_decay=0.01)},
     "drawn as PyTorch does": {"initialisation": "torch"},
     "values from -1 to 1": {"normalisation": "symmetric"},
     "alternating flip": {"flip": "alternating", "epochs": 3},

@@ -1,5 +1,6 @@
 """What the template of the scripts computes, against what mc1opt itself does."""
 
+import copy
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -8,15 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from mc1opt.config import SGD, Adam, AdamW, Augmentation, Constant, Cosine, OneCycle
+from mc1opt.config import SGD, Adam, AdamW, Augmentation, Constant, Cosine, Muon, OneCycle
 from mc1opt.data.augment import alternating_flips, augment_batch
 from mc1opt.data.images import open_training_images
 from mc1opt.data.splits import SPLIT_SEED, stratified_order
 from mc1opt.export import script_template
-from mc1opt.models.whitening import whitening_filters
 from mc1opt.seeds import derive_seed
 from mc1opt.training.accuracy import accuracy
-from mc1opt.training.optim import build_optimizer, learning_rate_factor
+from mc1opt.training.optim import build_optimizer, learning_rate_factor, set_learning_rate
 from tests.support.trained import Trained, random_images
 
 IMAGES = random_images(60).contiguous(memory_format=torch.channels_last)
@@ -120,12 +120,28 @@ def test_the_optimizer_is_that_of_mc1opt(config: SGD | Adam | AdamW, monkeypatch
     assert [len(group["params"]) for group in theirs.param_groups] == [1, 3]
 
 
-@pytest.mark.parametrize("kernel_size", [1, 2, 3])
-@pytest.mark.parametrize("count", [60, 2100])
-def test_the_filters_are_those_of_mc1opt(kernel_size: int, count: int) -> None:
-    images = torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(0)).cumsum(3)
-    filters = script_template.whitening_filters(images, kernel_size)
-    torch.testing.assert_close(filters, whitening_filters(images, kernel_size), rtol=1e-5, atol=1e-6)
+def test_muons_steps_are_those_of_mc1opt(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = Muon(learning_rate=0.3, sgd_learning_rate=0.2, momentum=0.8, weight_decay=0.1)
+    for name, value in config:
+        monkeypatch.setattr(script_template, name.upper(), value, raising=False)
+    torch.manual_seed(0)
+    layers = (torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten(), torch.nn.Linear(3600, 8))
+    ours = torch.nn.Sequential(*layers, torch.nn.Linear(8, 10)).to(memory_format=torch.channels_last)
+    theirs = copy.deepcopy(ours)
+    optimizers = (
+        build_optimizer(ours, config),
+        script_template.muon(script_template.parameter_groups(theirs)),
+    )
+    before = copy.deepcopy(ours.state_dict())
+    for step in range(3):
+        for network, optimizer in zip((ours, theirs), optimizers, strict=True):
+            set_learning_rate(optimizer, 1 / (step + 1))
+            optimizer.zero_grad()
+            network(IMAGES.float() / 255).square().mean().backward()
+            optimizer.step()
+    for (name, tensor), other in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):
+        assert torch.equal(tensor, other), name
+        assert not torch.equal(tensor, before[name]), name
 
 
 def test_the_accuracy_is_that_of_mc1opt() -> None:

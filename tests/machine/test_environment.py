@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import mc1opt
+from mc1opt.config import MLP, SGD, Config, LinearLayer, Muon
 from mc1opt.machine import devices, environment
 from mc1opt.machine.environment import cpu_capability, gpu_model, versions
 
@@ -45,6 +46,13 @@ def test_versions_are_those_of_the_installed_packages(monkeypatch: pytest.Monkey
         "precision": "bfloat16",
     }
     assert versions(threads=3, precision="float32")["cpu"] == cpu_capability()
+    muon, sgd = (
+        Config(architecture=MLP(layers=(LinearLayer(width=4),)), optimizer=optimizer, batch_size=2)
+        for optimizer in (Muon(learning_rate=0.02, sgd_learning_rate=0.1), SGD(learning_rate=0.1))
+    )
+    assert versions(3, "float32", config=muon)["cpu"] == found["cpu"]
+    assert versions(3, "float32", "cuda", muon)["cpu"] == cpu_capability()
+    assert versions(3, "float32", config=sgd)["cpu"] == cpu_capability()
     assert versions(threads=3, precision="bfloat16", device="cuda")["cpu"] == cpu_capability()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mc1opt.config import MLP, SGD, Adam, Config, LinearLayer
+from mc1opt.config import MLP, SGD, Adam, Config, LinearLayer, Muon
 from mc1opt.machine.memory import MemoryNeed, evaluation_memory, training_memory
 from mc1opt.models.cost import layers
 from mc1opt.presets import get_preset
@@ -21,14 +21,21 @@ def need(config: Config, **changes: object) -> MemoryNeed:
     return training_memory(config, **(fields | changes))  # type: ignore[arg-type]
 
 
-def with_optimizer(name: str, optimizer: SGD | Adam) -> Config:
+def with_optimizer(name: str, optimizer: SGD | Adam | Muon) -> Config:
     return get_preset(name).config.model_copy(update={"optimizer": optimizer})
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "values"), [(SGD(learning_rate=0.1, momentum=0.9), 1), (Adam(learning_rate=0.001), 2)]
+    ("optimizer", "values"),
+    [
+        (SGD(learning_rate=0.1, momentum=0.9), 1),
+        (Adam(learning_rate=0.001), 2),
+        (Muon(learning_rate=0.02, sgd_learning_rate=0.1), 1),
+    ],
 )
-def test_the_optimizer_keeps_one_or_two_more_values_a_parameter(optimizer: SGD | Adam, values: int) -> None:
+def test_the_optimizer_keeps_one_or_two_more_values_a_parameter(
+    optimizer: SGD | Adam | Muon, values: int
+) -> None:
     preset = get_preset("cnn-deep")
     more = need(with_optimizer("cnn-deep", optimizer)).host - need(preset.config).host
     assert more == 3 * values * 4 * preset.parameters  # and in two copies for checkpoints

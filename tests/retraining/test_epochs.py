@@ -1,13 +1,17 @@
 """How many epochs fit into an hour, by seconds that belong to this machine."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from mc1opt.config import Muon
 from mc1opt.database.records import TrialRecord
 from mc1opt.errors import StorageError
+from mc1opt.machine import devices
 from mc1opt.machine.environment import versions
+from mc1opt.retraining.comparison import Candidate
 from mc1opt.retraining.epochs import default_epochs, remember_epochs, remembered_epochs, timed_here
 from mc1opt.retraining.plan import RetrainPlan
 from mc1opt.spec import EpochResult, Training
@@ -82,11 +86,11 @@ def trial(number: int, device: str = "cpu", **changes: object) -> TrialRecord:
     return trial_record(number, device=device, versions={**versions(1, "float32"), **changes})
 
 
-def timed(*trials: TrialRecord) -> tuple[RetrainPlan, TimedPool, list[str]]:
+def timed(*trials: TrialRecord, second: Candidate | None = None) -> tuple[RetrainPlan, TimedPool, list[str]]:
     """The plan, the pool, and the lines that were written."""
     pool, lines = TimedPool(), []
     plan = timed_here(
-        retrain_plan(candidate(1, 2.0), candidate(2, 3.0)),
+        retrain_plan(candidate(1, 2.0), second or candidate(2, 3.0)),
         record_of(*trials),
         new_pool=lambda _workers: pool,
         interrupted=lambda: False,
@@ -99,6 +103,17 @@ def test_the_searchs_own_seconds_count_where_it_ran_on_such_a_machine() -> None:
     plan, pool, lines = timed(trial(1), trial(2))
     assert plan == retrain_plan(candidate(1, 2.0), candidate(2, 3.0))
     assert (pool.trainings, lines) == ([], [])
+
+
+def test_for_muon_such_a_machine_computes_bfloat16_with_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = candidate(2).config.model_copy(
+        update={"optimizer": Muon(learning_rate=0.02, sgd_learning_rate=0.1)}
+    )
+    muon = dataclasses.replace(candidate(2, 3.0), config=config)
+    monkeypatch.setattr(devices, "cpu_flags", lambda: frozenset({"avx512_bf16"}))
+    here = versions(1, "float32", config=config)["cpu"]
+    assert timed(trial(1), trial(2, cpu=here), second=muon)[2] == []
+    assert {training.config for training in timed(trial(1), trial(2), second=muon)[1].trainings} == {config}
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.trial import BaseTrial
 
+from mc1opt.config import Config, Muon
 from mc1opt.database import records
 from mc1opt.database.opening import load_study, open_storage
 from mc1opt.database.records import StudyRecord
 from mc1opt.errors import DataError, Mc1optError, StorageError, UsageError
-from mc1opt.machine import environment
+from mc1opt.machine import devices, environment
 from mc1opt.machine.devices import bfloat16_instructions
 from mc1opt.machine.environment import cpu_capability
 from mc1opt.retraining import replay as replay_module
@@ -21,7 +23,7 @@ from mc1opt.seeds import derive_seed
 from tests.support.curves import SWITCHES_VARIABLE, CurvePool, Switches
 from tests.support.image_sets import write_arrays_folder
 from tests.support.retraining import STORAGE, STUDY, curve_study, retrainable, retrainable_folder
-from tests.support.studies import EPOCHS, SEED, stored
+from tests.support.studies import EPOCHS, SEED, smooth_space, stored
 
 __all__ = ["retrainable", "retrainable_folder"]
 
@@ -163,6 +165,24 @@ def test_on_another_torch_or_cpu_it_says_so_instead_of_training(
     assert result.equal is None
     assert value in result.line()
     assert switches.epochs() == []
+
+
+def test_muon_is_replayed_only_where_bfloat16_is_computed_with_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def muon_space(trial: BaseTrial) -> Config:
+        muon = Muon(learning_rate=0.02, sgd_learning_rate=0.1)
+        return smooth_space(trial).model_copy(update={"optimizer": muon})
+
+    monkeypatch.setenv(SWITCHES_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(devices, "cpu_flags", lambda: frozenset({"avx512_bf16"}))
+    study = curve_study(trials=1, search_space=muon_space, device="cpu")
+    number = first_with(study, "complete")
+    assert replayed(number).equal
+    monkeypatch.setattr(devices, "cpu_flags", lambda: frozenset({"avx512_bf16", "amx_bf16"}))
+    result = replayed(number)
+    assert result.equal is None
+    assert "amx_bf16" in result.reason
 
 
 def test_on_another_gpu_it_says_so(on_cpu: StudyRecord, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,24 @@ def confirmed(record: StudyRecord) -> set[int]:
     return {trial.number for trial in record.trials if trial.confirmations}
 
 
+def test_the_best_starting_point_is_trained_again_too() -> None:
+    record = run_study(12, confirm=1).record
+    ranked = by_value(record.trials)
+    given = [trial for trial in ranked if trial.starting_point]
+    assert ranked[0] not in given
+    assert confirmed(record) == {ranked[0].number, given[0].number}
+
+
+def test_what_goes_on_is_trained_again_without_the_short_schedule(switches: Switches) -> None:
+    fidelity = Fidelity(train_images=1000, epochs=EPOCHS, short_epochs=2)
+    record = run_study(TRIALS, SMOOTH, confirm=1, fidelity=fidelity).record
+    (trial,) = [trial for trial in record.trials if trial.confirmations]
+    assert len(trial.values_by_epoch) == EPOCHS + 2
+    epochs = [line["epoch"] for line in switches.epochs() if line["seed"] == new_seed(trial.number, 0)]
+    assert epochs == list(range(EPOCHS))
+    assert trial.confirmations[0]["value"] == pytest.approx(trial.value, abs=0.03)
+
+
 @pytest.mark.parametrize("workers", [1, 4])
 def test_the_best_trials_are_trained_again_to_the_end_with_new_seeds(
     switches: Switches, workers: int

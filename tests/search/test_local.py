@@ -8,7 +8,15 @@ import pytest
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.samplers import RandomSampler
 
-from mc1opt.search.local import LocalSampler, Model, place_of, value_at
+from mc1opt.search.local import (
+    LocalSampler,
+    Model,
+    describe_changes,
+    expected_logits,
+    logit,
+    place_of,
+    value_at,
+)
 from mc1opt.search.sampling import SeededSampler
 from tests.support.studies import own_attributes
 
@@ -95,6 +103,36 @@ def test_it_finds_what_random_draws_do_not(seed: int) -> None:
     chance = searched(seed, 60, random=60).best_value
     assert local > chance + 0.05
     assert local > 0.75
+
+
+def test_of_a_pruned_trial_the_model_expects_what_whole_ones_became() -> None:
+    def trial(values: list[float]) -> optuna.trial.FrozenTrial:
+        return optuna.create_trial(value=values[-1], intermediate_values=dict(enumerate(values)))
+
+    whole = [trial([early, 0.5, late]) for early, late in [(0.3, 0.5), (0.5, 0.7), (0.6, 0.78), (0.7, 0.85)]]
+    values, doubt = expected_logits([*whole, trial([0.4]), trial([0.65])])
+    shares = 1.0 / (1.0 + np.exp(-values))
+    assert shares[:4] == pytest.approx([0.5, 0.7, 0.78, 0.85])
+    assert shares[4:] == pytest.approx([0.6, 0.815], abs=0.01)
+    assert set(doubt[:4]) == {1.0} and min(doubt[4:]) > 1.0  # noqa: PT018
+    (only, pruned), _ = expected_logits([trial([0.5, 0.7]), trial([0.3])])
+    assert pruned - only == pytest.approx(logit(np.array(0.3)) - logit(np.array(0.5)))
+    assert expected_logits([trial([0.3]), trial([0.4])])[0] == pytest.approx(logit(np.array([0.3, 0.4])))
+
+
+def test_a_trial_says_from_which_one_it_was_drawn_and_what_was_changed() -> None:
+    parent = optuna.create_trial(
+        value=0.5,
+        params={"rate": 0.1, "kind": "relu", "only": 3},
+        distributions={
+            "rate": FloatDistribution(0.0, 1.0),
+            "kind": optuna.distributions.CategoricalDistribution(["relu", "gelu"]),
+            "only": IntDistribution(0, 5),
+        },
+    )
+    parent.number = 7
+    text = describe_changes({"rate": 0.03, "kind": "relu", "new": 2}, parent)
+    assert text == "3 changes from #7: rate 0.1 -> 0.03, only 3 -> none, new none -> 2"
 
 
 def test_a_bound_is_reached() -> None:

@@ -1,5 +1,6 @@
 """Draws that can be drawn again, and the pruner."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from mc1opt.database import records
 from mc1opt.database.opening import load_study
 from mc1opt.errors import UsageError
 from mc1opt.search.sampling import (
+    KEPT_AFTER_SHORT,
     KEPT_BY_EPOCH,
+    LATEST,
     PRUNER_STARTUP_TRIALS,
-    STARTUP_TRIALS,
+    STARTUP,
     SeededSampler,
     WholeGridSampler,
     make_pruner,
@@ -74,7 +77,7 @@ def test_every_draw_of_a_study_can_be_drawn_again(trials: list[FrozenTrial]) -> 
     modelled = 0
     for trial in sampled:
         study = finished_before(trials, trial.number)
-        modelled += sum(records.is_counted(other) for other in study.trials) >= STARTUP_TRIALS
+        modelled += sum(records.is_counted(other) for other in study.trials) >= STARTUP["tpe"]
         assert draw(study) == trial.params
     assert modelled >= 5
     assert modelled < len(sampled)
@@ -147,7 +150,7 @@ def test_only_trained_trials_end_the_start_up() -> None:
 
 
 def test_unknown_names_are_refused_with_the_allowed_ones() -> None:
-    with pytest.raises(UsageError, match=r"'cma'.* tpe, local, random, grid\."):
+    with pytest.raises(UsageError, match=r"'cma'.* local, tpe, random, grid\."):
         make_sampler("cma", 0)
     with pytest.raises(UsageError, match=r"'x'.* narrowing, median, halving, none\."):
         make_pruner("x")
@@ -281,6 +284,37 @@ def test_nothing_is_pruned_before_some_trials_are_complete(name: str) -> None:
         assert not should_prune(study, [0.1, 0.1])
         add_curves(study, [[0.9, 0.9, 0.9]], TrialState.COMPLETE)
     assert should_prune(study, [0.1, 0.1])
+
+
+def after_short(values: Sequence[float], short_epochs: int = 1) -> optuna.Study:
+    """A study whose trials had these values at the end of their short schedule."""
+    study = optuna.create_study(direction="maximize", pruner=make_pruner("narrowing", short_epochs))
+    add_curves(study, [[0.1] * (short_epochs - 1) + [value] for value in values], TrialState.PRUNED)
+    return study
+
+
+def test_the_end_of_the_short_schedule_decides_and_nothing_else() -> None:
+    values = np.linspace(0.5, 0.6, LATEST).tolist()
+    go_on = math.ceil(KEPT_AFTER_SHORT * (LATEST + 1))  # the new one included
+    least = sorted(values, reverse=True)[go_on - 1]
+    for short_epochs in (1, 2):
+        before = [0.0] * (short_epochs - 1)
+        study = after_short(values, short_epochs)
+        assert should_prune(study, [*before, least - 1e-6])
+        assert not should_prune(after_short(values, short_epochs), [*before, least + 1e-6])
+        assert not should_prune(after_short(values, short_epochs), [*before, least + 1e-6, 0.0])
+        assert not short_epochs > 1 or not should_prune(study, before)
+
+
+def test_the_latest_trials_are_compared_with_as_a_sampler_learns() -> None:
+    assert not should_prune(after_short([0.9] * 30 + [0.5] * LATEST), [0.6])
+    assert should_prune(after_short([0.5] * 30 + [0.9] * LATEST), [0.6])
+
+
+def test_of_the_first_trials_those_go_on_that_are_ahead_of_all() -> None:
+    assert not should_prune(after_short([]), [0.1])
+    assert should_prune(after_short([0.3]), [0.2])
+    assert not should_prune(after_short([0.3]), [0.4])
 
 
 @pytest.mark.parametrize(

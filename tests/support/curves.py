@@ -87,7 +87,8 @@ def accuracy(training: Training, epoch: int) -> float:
     """Validation accuracy after an epoch (from 0): asymptote * (1 - exp(-rate * (epoch + 1))) and noise."""
     rate = 0.3 + 0.5 * math.exp(-(_learning_rate_error(training.config) ** 2))
     rate *= math.sqrt(training.fidelity.train_images / 10_000)
-    value = asymptote(training.config, training.fidelity.train_images) * (1 - math.exp(-rate * (epoch + 1)))
+    trained = training.fidelity.within_schedule(epoch)[0] + 1
+    value = asymptote(training.config, training.fidelity.train_images) * (1 - math.exp(-rate * trained))
     fold = () if training.fold is None else (training.fold.index, training.fold.count)
     noise = NOISE * _normal(config_id(training.config), training.seed, epoch, *fold)
     return min(1.0, max(0.0, value + noise))
@@ -95,7 +96,7 @@ def accuracy(training: Training, epoch: int) -> float:
 
 def curve(training: Training) -> list[EpochResult]:
     """All that `train` yields for this training if nothing happens to it."""
-    return [_result(training, epoch) for epoch in range(training.fidelity.epochs)]
+    return [_result(training, epoch) for epoch in range(training.fidelity.all_epochs)]
 
 
 def _learning_rate_error(config: Config) -> float:
@@ -266,7 +267,7 @@ def _new_epochs(training: Training, process: _Process, results: list[EpochResult
         if time.monotonic() - saved >= training.checkpoint_seconds:
             _write_checkpoint(training, result.epoch + 1)
             saved = time.monotonic()
-        if training.weights is not None and result.epoch == training.fidelity.epochs - 1:
+        if training.weights is not None and result.epoch == training.fidelity.all_epochs - 1:
             _save_weights(Path(training.weights), result)
         yield result
 

@@ -38,12 +38,14 @@ def small_images(train_images: int = 200) -> DataSet:
     return find_data(Path("images"))
 
 
-def curve_study(data: DataSet | None = None, trials: int = TRIALS, **changes: Any) -> StudyRecord:
-    """A finished study in `STORAGE`, none of whose configs is the same as another."""
+def curve_study(
+    data: DataSet | None = None, trials: int = TRIALS, search_space: Any = smooth_space, **changes: Any
+) -> StudyRecord:
+    """A finished study in `STORAGE`; of `smooth_space` no config is the same as another."""
     Path("storage").mkdir(exist_ok=True)
     run_study(
         trials,
-        definition_of(smooth_space),
+        definition_of(search_space),
         path=STORAGE,
         data=data or small_images(),
         **({"sampler": "random", "pruner": "none", "max_macs": 10**9} | changes),

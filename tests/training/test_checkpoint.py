@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from mc1opt.config import MLP, SGD, Adam, LinearLayer
+from mc1opt.config import MLP, SGD, Adam, LinearLayer, Muon
 from mc1opt.machine import devices
 from mc1opt.models.build import build_model
 from mc1opt.spec import EpochResult, Fidelity, Fold, Training
@@ -119,18 +119,20 @@ def test_a_disk_that_fills_up_is_an_error_and_leaves_what_was_there(old, request
 
 # ---- State of a network and its optimizer ----------------------------------------------------------------
 
+MUON = Muon(learning_rate=0.1, sgd_learning_rate=0.1)
 OPTIMIZERS = pytest.mark.parametrize(
     "config",
     [
         SGD(learning_rate=0.1, momentum=0.9, nesterov=True),
         SGD(learning_rate=0.1),
         Adam(learning_rate=0.1),
+        MUON,
     ],
-    ids=["momentum", "plain sgd", "adam"],
+    ids=["momentum", "plain sgd", "adam", "muon"],
 )
 
 
-def trained(config: SGD | Adam, seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer]:
+def trained(config: SGD | Adam | Muon, seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer]:
     """A network after two steps, its filters in channels_last."""
     model = network(seed=seed).to(memory_format=torch.channels_last).train()
     optimizer = build_optimizer(model, config)
@@ -250,18 +252,24 @@ def test_the_checkpoint_of_another_training_is_refused_with_what_differs(data, w
 
 def test_in_bfloat16_another_cpu_is_another_training(data, monkeypatch):
     """Its kernels differ, and so do the last bits, where torch calls both AVX512."""
-    found = {"float32": None, "bfloat16": None}
-    for precision in found:
+    changes = {
+        "float32": {},
+        "bfloat16": {"precision": "bfloat16"},
+        "muon": {"optimizer": MUON},  # computes its steps in it
+    }
+    found = dict.fromkeys(changes)
+    for kind, change in changes.items():
         monkeypatch.setattr(devices, "cpu_flags", lambda: frozenset({"avx512f", "avx512_bf16"}))
-        training = a_training(data, precision=precision)
+        training = a_training(data, **change)
         save_checkpoint(PATH, training, a_checkpoint())
         monkeypatch.setattr(devices, "cpu_flags", lambda: frozenset({"avx512f", "avx512_bf16", "amx_bf16"}))
         try:
             load_checkpoint(PATH, training)
         except CheckpointError as error:
-            found[precision] = str(error)
+            found[kind] = str(error)
     assert found["float32"] is None
     assert found["bfloat16"].endswith(" cpu")
+    assert found["muon"].endswith(" cpu")
 
 
 @pytest.mark.parametrize("what", ["mc1opt", "torch", "cpu", "format"])

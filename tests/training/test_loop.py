@@ -29,6 +29,7 @@ from mc1opt.config import (
     ConvNet,
     Cosine,
     LinearLayer,
+    Muon,
     OneCycle,
     config_from_json,
 )
@@ -37,6 +38,7 @@ from mc1opt.models.build import build_model
 from mc1opt.models.whitening import whitening_filters
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import DataSet, EpochResult, Fidelity, Fold, Training, TrainingFailed
+from mc1opt.training import loop
 from mc1opt.training.accuracy import accuracy
 from mc1opt.training.checkpoint import load_weights
 from mc1opt.training.loop import Trainer, new_model, train
@@ -93,6 +95,7 @@ def trained_inputs(trainer: Trainer) -> list[Tensor]:
 
 # ---- The same training twice -----------------------------------------------------------------------------
 
+MUON = Muon(learning_rate=0.02, sgd_learning_rate=0.05, weight_decay=0.01)
 # Each with dropout and augmentation.
 REPEATED = {
     "mlp": {"optimizer": AdamW(learning_rate=0.01)},
@@ -101,6 +104,7 @@ REPEATED = {
     "smaller images": {"architecture": SMALL_CONVNET, "progressive_size": 20},
     "alternating flip": {"augmentation": Augmentation(flip="alternating", crop=2)},
     "convnet in bfloat16": {"architecture": SMALL_CONVNET, "precision": "bfloat16"},
+    "convnet with muon": {"architecture": SMALL_CONVNET, "optimizer": MUON},
 }
 
 
@@ -162,8 +166,10 @@ def test_another_process_gives_the_same_curve_and_weights(data):
         ("float32", SGD(learning_rate=0.05, momentum=0.9, nesterov=True)),
         ("float32", Adam(learning_rate=0.01)),
         ("bfloat16", AdamW(learning_rate=0.01)),
+        ("float32", MUON),
+        ("bfloat16", MUON),
     ],
-    ids=["sgd", "adam", "adamw in bfloat16"],
+    ids=["sgd", "adam", "adamw in bfloat16", "muon", "muon in bfloat16"],
 )
 @pytest.mark.parametrize("architecture", [SMALL_MLP, SMALL_CONVNET], ids=["mlp", "convnet"])
 def test_easy_images_are_learnt(data, architecture, optimizer, precision):
@@ -632,6 +638,7 @@ def interrupt_after(training: Training, epochs: int) -> list[EpochResult]:
 @pytest.mark.parametrize(
     ("name", "epochs"),
     [("mlp", 3), ("convnet", 1), ("convnet", 4), ("convnet in bfloat16", 2), ("plain sgd", 2)]
+    + [("convnet with muon", 2)]
     + [("averaged convnet", epochs) for epochs in (1, 3)],
 )
 def test_a_training_goes_on_to_the_very_curve_and_weights_that_it_would_have_had(data, name, epochs):
@@ -647,6 +654,35 @@ def test_a_training_goes_on_to_the_very_curve_and_weights_that_it_would_have_had
     again = outcome(resumed(data, name))  # from a second checkpoint, with the weights
     assert equal(again, undisturbed)
     assert numbers(results) == undisturbed[0]
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_a_short_schedule_comes_first_and_the_long_one_begins_anew(data, epochs, monkeypatch):
+    def training(**fields: object) -> Training:
+        made = resumed(data, epochs=3, **fields)
+        return made.model_copy(update={"fidelity": made.fidelity.model_copy(update={"short_epochs": 1})})
+
+    factors = []
+    monkeypatch.setattr(
+        loop, "learning_rate_factor", lambda *given: factors.append(learning_rate_factor(*given)) or 1.0
+    )
+    undisturbed = outcome(training(checkpoint=None))
+    monkeypatch.undo()
+    steps = len(factors) // 4
+    schedules = [(step, steps) for step in range(steps)] + [(step, 3 * steps) for step in range(3 * steps)]
+    assert factors == [learning_rate_factor(OneCycle(), *place) for place in schedules]
+
+    undisturbed = outcome(training(checkpoint=None))
+    assert undisturbed[0][:1] == numbers(train(resumed(data, epochs=1, checkpoint=None)))
+    begun = Trainer(training(checkpoint=None))
+    first = copy.deepcopy(begun.model.state_dict())
+    begun.train_epoch(0)
+    monkeypatch.setattr(begun, "_step", lambda *_: torch.zeros(()))
+    begun.train_epoch(1)
+    assert all(torch.equal(tensor, first[name]) for name, tensor in begun.model.state_dict().items())
+
+    interrupt_after(training(), epochs)
+    assert equal(outcome(training()), undisturbed)
 
 
 @pytest.mark.parametrize("between", [True, False], ids=["between two epochs", "within an epoch"])

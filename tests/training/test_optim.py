@@ -1,13 +1,14 @@
 """Optimizers against `torch.optim`'s plain ones, learning rates against `torch.optim.lr_scheduler`."""
 
 import copy
+import math
 
 import pytest
 import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from mc1opt.config import SGD, Adam, AdamW, Constant, Cosine, OneCycle
+from mc1opt.config import SGD, Adam, AdamW, Constant, Cosine, Muon, OneCycle
 from mc1opt.models.build import build_model
 from mc1opt.training.optim import (
     build_optimizer,
@@ -92,6 +93,53 @@ def test_steps_are_those_of_torchs_plain_optimizer(name):
         assert key.startswith(("stem", "normalisation")) == torch.equal(tensor, start[key]), key
 
 
+def orthogonalised(matrix: torch.Tensor) -> torch.Tensor:
+    """Five of Newton and Schulz's iterations, with the coefficients of Jordan et al. (2024)."""
+    x = matrix / matrix.norm()
+    if len(x) > len(x.T):
+        return orthogonalised(matrix.T).T
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x
+
+
+MUON = Muon(learning_rate=0.04, sgd_learning_rate=0.03, momentum=0.8, weight_decay=DECAY)
+
+
+def test_muon_steps_are_those_of_the_definition_and_everything_else_has_nesterov_momentum():
+    model = network()
+    optimizer = build_optimizer(model, MUON)
+    momenta = {name: torch.zeros_like(parameter) for name, parameter in model.named_parameters()}
+    kinds = set()
+    for step in range(3):
+        before = copy.deepcopy(model)
+        gradients = {name: torch.randn_like(parameter) for name, parameter in model.named_parameters()}
+        for name, parameter in model.named_parameters():
+            parameter.grad = gradients[name].clone()
+        set_learning_rate(optimizer, 1 / (step + 1))
+        optimizer.step()
+        muon_rate, sgd_rate = 0.04 / (step + 1), 0.03 / (step + 1)
+        for name, gradient in gradients.items():
+            old, new = (each.get_parameter(name).detach() for each in (before, model))
+            if gradient.ndim == 1 or name == "classifier.weight":
+                momenta[name] = 0.8 * momenta[name] + gradient
+                expected = old - sgd_rate * (gradient + 0.8 * momenta[name])
+                torch.testing.assert_close(new, expected, rtol=1e-5, atol=1e-6)
+                kinds.add("sgd")
+                continue
+            momenta[name] = 0.8 * momenta[name] + 0.2 * gradient
+            update = (0.2 * gradient + 0.8 * momenta[name]).flatten(1).double()
+            expected = orthogonalised(update) * math.sqrt(max(1, len(update) / len(update.T)))
+            taken = (old * (1 - muon_rate * DECAY) - new).flatten(1) / muon_rate
+            # It is computed in bfloat16, whose numbers have two to three digits.
+            assert (taken - expected).norm() < 0.05 * expected.norm(), name
+            kinds.add(f"{gradient.ndim} dimensions")
+    assert kinds == {"sgd", "2 dimensions", "4 dimensions"}
+    start = network().state_dict()
+    assert torch.equal(model.state_dict()["stem.convolution.weight"], start["stem.convolution.weight"])
+
+
 def test_frozen_parameters_are_left_out():
     model = network()
     model.head.requires_grad_(False)
@@ -101,12 +149,16 @@ def test_frozen_parameters_are_left_out():
     assert not grouped & {id(parameter) for parameter in model.head.parameters()}
 
 
-def test_a_learning_rate_is_set_for_all_groups():
+@pytest.mark.parametrize(
+    ("config", "peaks"), [(SGD(learning_rate=0.1), [0.1, 0.1]), (MUON, [0.04, 0.03])], ids=["sgd", "muon"]
+)
+def test_a_learning_rate_is_set_for_all_groups_as_a_share_of_their_peaks(config, peaks):
     model = network()
-    optimizer = build_optimizer(model, SGD(learning_rate=0.1))
+    optimizer = build_optimizer(model, config)
     before = copy.deepcopy(model.state_dict())
-    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.1]
-    set_learning_rate(optimizer, 0.0)
+    for factor in (1.0, 0.25, 0.5, 0.0):
+        set_learning_rate(optimizer, factor)
+        assert [group["lr"] for group in optimizer.param_groups] == [peak * factor for peak in peaks]
     one_step(model, optimizer, 0)
     assert all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
 
@@ -118,8 +170,9 @@ def test_a_learning_rate_is_set_for_all_groups():
         SGD(learning_rate=0.1, momentum=0.5),
         Adam(learning_rate=0.1),
         AdamW(learning_rate=0.1),
+        MUON,
     ],
-    ids=["sgd", "sgd with momentum", "adam", "adamw"],
+    ids=["sgd", "sgd with momentum", "adam", "adamw", "muon"],
 )
 def test_the_keys_of_the_state_are_those_that_the_optimizer_has_after_a_step(config):
     model = network()

@@ -3,6 +3,8 @@
 Other kinds of machine, for all processes that tests start: `tests/machine.sh`.
 """
 
+import gc
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,10 @@ import pytest
 
 from mc1opt.machine import resources
 from mc1opt.machine.devices import cpu_flags
+
+# Before torch is imported. The threads of two processes would wait for each other on two cores; a training
+# in a process of its own has as many as it is given.
+os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 pytest_plugins = (
     "tests.support.command_fixtures",
@@ -37,7 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         )
     parser.addoption("--update-messages", action="store_true", help="write tests/messages.txt anew")
     parser.addoption(
-        "--kills", type=int, default=5, help="how often tests/faults/test_chaos.py kills each of its searches"
+        "--kills", type=int, default=3, help="how often tests/faults/test_chaos.py kills each of its searches"
     )
 
 
@@ -45,6 +51,11 @@ def pytest_configure() -> None:
     """Ctrl-C reaches the commands that tests start; a shell's background jobs hand down to ignore it."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported is there to the end: no collection needs to walk through it."""
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

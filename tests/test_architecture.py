@@ -1,12 +1,11 @@
 """The packages and the arrows between them, held by reading every import; and what else the tree promises."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mc1opt"
@@ -79,9 +78,15 @@ def allowed(own: str) -> set[str]:
     return {own, GROUND, *ARROWS[own].replace("LIBRARY", LIBRARY).split()}
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@functools.cache
 def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
     """All modules that a file imports, dotted."""
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     nodes = tree.body if top_level_only else list(ast.walk(tree))
     found = set()
     for node in nodes:
@@ -97,12 +102,12 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(PACKAGE))
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_a_package_imports_only_what_its_arrows_allow(path: Path) -> None:
-    own = package("mc1opt." + name_of(path).removesuffix(".py").replace("/", "."))
-    for module in imports(path):
-        if module.startswith("mc1opt."):
-            assert package(module) in allowed(own), f"{name_of(path)} imports {module}"
+def test_a_package_imports_only_what_its_arrows_allow() -> None:
+    for path in MODULES:
+        own = package("mc1opt." + name_of(path).removesuffix(".py").replace("/", "."))
+        for module in imports(path):
+            if module.startswith("mc1opt."):
+                assert package(module) in allowed(own), f"{name_of(path)} imports {module}"
 
 
 def test_every_package_has_its_arrows() -> None:
@@ -110,25 +115,25 @@ def test_every_package_has_its_arrows() -> None:
     assert folders | {GROUND} == ARROWS.keys()
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_heavy_packages_stay_where_they_belong(path: Path) -> None:
-    name = name_of(path)
-    roots = {module.split(".")[0] for module in imports(path)}
-    top = {module.split(".")[0] for module in imports(path, top_level_only=True)}
-    own = name.split("/")[0]
-    if roots & {"torch", "torchvision"}:
-        assert own in TORCH | TORCH_LAZILY or name in TORCH_FILES, name
-        assert name not in TORCH_FREE_FILES, name
-    if top & {"torch", "torchvision"}:
-        assert own in TORCH or name in TORCH_FILES, name
-    if "optuna" in roots and name not in OPTUNA_TYPES:
-        assert own in OPTUNA, name
-    if roots & DRAWING:
-        assert own in ("dashboard", "display"), name
-        assert not top & DRAWING, name
-    for heavy, file in ONE_FILE.items():
-        if heavy in roots:
-            assert name == file, name
+def test_heavy_packages_stay_where_they_belong() -> None:
+    for path in MODULES:
+        name = name_of(path)
+        roots = {module.split(".")[0] for module in imports(path)}
+        top = {module.split(".")[0] for module in imports(path, top_level_only=True)}
+        own = name.split("/")[0]
+        if roots & {"torch", "torchvision"}:
+            assert own in TORCH | TORCH_LAZILY or name in TORCH_FILES, name
+            assert name not in TORCH_FREE_FILES, name
+        if top & {"torch", "torchvision"}:
+            assert own in TORCH or name in TORCH_FILES, name
+        if "optuna" in roots and name not in OPTUNA_TYPES:
+            assert own in OPTUNA, name
+        if roots & DRAWING:
+            assert own in ("dashboard", "display"), name
+            assert not top & DRAWING, name
+        for heavy, file in ONE_FILE.items():
+            if heavy in roots:
+                assert name == file, name
 
 
 def test_only_three_packages_import_torch_when_they_are_imported() -> None:
@@ -152,15 +157,14 @@ def test_optunas_private_members_are_named_in_the_database_alone() -> None:
     assert not outside
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_files_and_functions_are_read_at_one_go(path: Path) -> None:
-    text = path.read_text()
-    assert len(text.splitlines()) <= LONGEST_FILE, name_of(path)
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef) and not name_of(path).startswith("cli/"):
-            begin = node.body[0].end_lineno if ast.get_docstring(node) else node.lineno - 1
-            length = (node.end_lineno or 0) - (begin or 0)
-            assert length <= LONGEST_FUNCTION, f"{name_of(path)}: {node.name} has {length} lines"
+def test_files_and_functions_are_read_at_one_go() -> None:
+    for path in MODULES:
+        assert len(path.read_text().splitlines()) <= LONGEST_FILE, name_of(path)
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.FunctionDef) and not name_of(path).startswith("cli/"):
+                begin = node.body[0].end_lineno if ast.get_docstring(node) else node.lineno - 1
+                length = (node.end_lineno or 0) - (begin or 0)
+                assert length <= LONGEST_FUNCTION, f"{name_of(path)}: {node.name} has {length} lines"
 
 
 def test_studies_import_only_what_a_study_needs() -> None:
@@ -193,24 +197,10 @@ def test_no_import_cycles() -> None:
         visit(name, ())
 
 
-def test_help_imports_none_of_the_heavy_packages() -> None:
-    code = (
-        "import sys; sys.argv = ['mc1opt', '--help']\n"
-        "from mc1opt.cli.main import main\n"
-        "try: main()\n"
-        "except SystemExit: pass\n"
-        "print('HEAVY', sorted({'torch', 'torchvision', 'optuna', 'wandb', 'ray'} & set(sys.modules)))"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "run" in result.stdout
-    assert "HEAVY []" in result.stdout
-
-
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_each_module_has_its_tests_or_is_tested_beside(path: Path) -> None:
+def test_each_module_has_its_tests_or_is_tested_beside() -> None:
     """A test file a module, in the same place below tests/."""
-    expected = ROOT / "tests" / Path(name_of(path)).with_name(f"test_{path.name}")
-    assert expected.is_file(), f"{name_of(path)} has no {expected.relative_to(ROOT)}"
+    tests = [ROOT / "tests" / Path(name_of(path)).with_name(f"test_{path.name}") for path in MODULES]
+    assert [str(test.relative_to(ROOT)) for test in tests if not test.is_file()] == []
 
 
 def listed(docstring: str | None) -> set[str]:
@@ -218,12 +208,10 @@ def listed(docstring: str | None) -> set[str]:
     return set(re.findall(r"^ *(\w+)  +\S", docstring or "", re.MULTILINE))
 
 
-@pytest.mark.parametrize("folder", [PACKAGE, *sorted(PACKAGE.glob("*/")), ROOT / "studies"], ids=str)
-def test_the_docstring_of_a_package_has_a_line_for_each_of_its_files(folder: Path) -> None:
-    if not (folder / "__init__.py").is_file():
-        pytest.skip("no package")
-    files = {path.stem for path in folder.glob("*.py")} - {"__init__"}
-    assert listed(ast.get_docstring(ast.parse((folder / "__init__.py").read_text()), clean=False)) == files
+def test_the_docstring_of_a_package_has_a_line_for_each_of_its_files() -> None:
+    for init in (*PACKAGE.rglob("__init__.py"), ROOT / "studies/__init__.py"):
+        files = {path.stem for path in init.parent.glob("*.py")} - {"__init__"}
+        assert listed(ast.get_docstring(parsed(init), clean=False)) == files, init
 
 
 def test_the_map_in_the_readme_has_a_line_for_each_folder() -> None:

@@ -59,16 +59,19 @@ def test_the_best_learning_rate_depends_on_the_optimizer():
     assert accuracy(training.model_copy(update={"config": adamw}), 9) < accuracy(training, 9) - 0.05
 
 
-@pytest.mark.parametrize("action", ["diverge", "raise", "out_of_memory", "crash", "kill"])
-def test_the_pool_of_curves_fails_as_processes_do(tmp_path, monkeypatch, action):
+def test_the_pool_of_curves_fails_as_processes_do(tmp_path, monkeypatch):
     monkeypatch.setenv(SWITCHES_VARIABLE, str(tmp_path))
-    Switches(tmp_path).add(action, value=3, epoch=1)
-    kinds = []
-    for pool in (ProcessPool(1, trainer=TRAINER), CurvePool()):
-        with pool, pytest.raises(TrainingFailed) as caught:
-            pool.train(example_training(), lambda result: True)
-        kinds.append(caught.value.kind)
-    assert kinds[0] == kinds[1]
+    switches = Switches(tmp_path)
+    with ProcessPool(1, trainer=TRAINER) as processes, CurvePool() as curves:
+        for action in ("diverge", "raise", "out_of_memory", "crash", "kill"):
+            switches.clear()
+            switches.add(action, value=3, epoch=1)
+            kinds = []
+            for pool in (processes, curves):
+                with pytest.raises(TrainingFailed) as caught:
+                    pool.train(example_training(), lambda result: True)
+                kinds.append(caught.value.kind)
+            assert kinds[0] == kinds[1], action
 
 
 def test_a_rule_holds_as_often_as_it_says(tmp_path, monkeypatch):

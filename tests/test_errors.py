@@ -5,8 +5,6 @@ import inspect
 import re
 from pathlib import Path
 
-import pytest
-
 from mc1opt import errors
 from mc1opt.errors import Mc1optError
 from mc1opt.spec import TrainingFailed
@@ -59,15 +57,11 @@ def test_exit_codes_are_the_drawn_ones_and_those_below_inherit_them():
         assert member.exit_code == said[above], name
 
 
-@pytest.mark.parametrize("error", classes().values(), ids=lambda error: error.__name__)
-def test_an_error_says_its_message(error):
+def test_an_error_says_its_message_and_is_no_other_of_python():
     message = "unknown study 'x'. Allowed: mlp, cnn."
-    assert str(error(message)) == message
-
-
-@pytest.mark.parametrize("error", classes().values(), ids=lambda error: error.__name__)
-def test_an_error_is_no_other_of_python(error):
-    assert not issubclass(error, OSError | ValueError | ArithmeticError | LookupError | RuntimeError)
+    for error in classes().values():
+        assert str(error(message)) == message
+        assert not issubclass(error, OSError | ValueError | ArithmeticError | LookupError | RuntimeError)
 
 
 def test_no_other_module_adds_to_the_tree():

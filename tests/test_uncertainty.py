@@ -38,9 +38,9 @@ def test_the_line_says_the_interval_and_how_many_values_it_rests_on() -> None:
 
 
 @pytest.mark.parametrize("degrees", [1, 2, 3, 4, 7, 30])
-@pytest.mark.parametrize("t", [-12.0, -1.0, 0.0, 0.5, 2.92, 6.31, 60.0])
-def test_the_tail_of_students_t_distribution(degrees: int, t: float) -> None:
-    assert t_above(t, degrees) == pytest.approx(stats.t.sf(t, degrees), abs=1e-12)
+def test_the_tail_of_students_t_distribution(degrees: int) -> None:
+    values = [-12.0, -1.0, 0.0, 0.5, 2.92, 6.31, 60.0]
+    assert [t_above(t, degrees) for t in values] == pytest.approx(stats.t.sf(values, degrees), abs=1e-12)
 
 
 @pytest.mark.parametrize("first", SAMPLES, ids=len)
@@ -73,13 +73,13 @@ def test_differences_without_any_spread_have_an_answer() -> None:
 
 
 def test_a_pair_alone_is_no_test() -> None:
-    with pytest.raises(ValueError, match="needs 2 pairs, not 1"):
+    with pytest.raises(ValueError, match=r"2 .* 1"):
         paired_test([0.5], [0.4])
 
 
-@pytest.mark.parametrize("degrees", [*range(1, 61), 100, 1000])
-def test_the_quantile_is_that_of_students_t_distribution(degrees: int) -> None:
-    assert t_quantile(degrees) == pytest.approx(scipy.stats.t.ppf(0.975, degrees), abs=6e-4)
+def test_the_quantile_is_that_of_students_t_distribution() -> None:
+    degrees = [*range(1, 61), 100, 1000]
+    assert [t_quantile(n) for n in degrees] == pytest.approx(stats.t.ppf(0.975, degrees), abs=6e-4)
 
 
 @pytest.mark.parametrize("degrees", [0, -1])
@@ -113,7 +113,7 @@ def test_for_two_configs_it_decides_as_the_t_test() -> None:
 @pytest.mark.parametrize("trainings", [2, 3, 5])
 def test_equal_configs_are_told_apart_in_one_of_twenty_cases(trainings: int) -> None:
     generator = np.random.default_rng(trainings)
-    draws = 4000
+    draws = 1500
     groups = generator.normal(0.7, 0.005, (draws, 2, trainings)).tolist()
     alarms = sum(len(indistinguishable({0: first, 1: second})) == 1 for first, second in groups)
     assert alarms / draws == pytest.approx(0.05, abs=4 * math.sqrt(0.05 * 0.95 / draws))

@@ -57,7 +57,8 @@ class StudyStorage(RDBStorage):
         is_sqlite = make_url(url).get_backend_name() == "sqlite"
         arguments = {"timeout": BUSY_TIMEOUT_SECONDS} if is_sqlite else server_arguments(url)
         options = {"pool_size": threads + 4, "connect_args": arguments, "pool_pre_ping": not is_sqlite}
-        super().__init__(url, engine_kwargs=options)
+        # `inspected` has checked it; Optuna loads all its migrations for that, each time.
+        super().__init__(url, engine_kwargs=options, skip_compatibility_check=True)
 
     # Optuna's methods that a search uses, with retries.
     get_all_studies = retried(RDBStorage.get_all_studies)

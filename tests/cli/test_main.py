@@ -38,7 +38,9 @@ for command in {commands}:
         main()
     except SystemExit as end:
         assert end.code == 0
-heavy = {{"torch", "torchvision", "optuna", "optuna_dashboard", "plotly", "matplotlib", "wandb", "numpy"}}
+heavy = {{
+    "torch", "torchvision", "optuna", "optuna_dashboard", "plotly", "matplotlib", "wandb", "numpy", "ray"
+}}
 print("HEAVY", sorted(heavy & set(sys.modules)))
 """
 

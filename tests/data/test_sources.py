@@ -81,7 +81,7 @@ def test_after_a_source_that_fails_the_next_one_is_asked(
 
 
 def test_the_last_source_is_waited_for(make: ShellSources) -> None:
-    assert_whole(find(make.broken(), make.good(seconds=1.5), patience=SHORT))
+    assert_whole(find(make.broken(), make.good(seconds=0.9), patience=SHORT))
 
 
 def test_when_all_sources_fail_one_error_names_each_and_what_to_do(make: ShellSources) -> None:
@@ -142,7 +142,7 @@ make = ShellSources(folder)
 cache.CIFAR10_SHA256.update(cache.check_arrays(make.arrays, "", must_be_cifar10=False))
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-sources.sources = lambda: [make.silent() if kind == "silent" else make.good(seconds=1)]
+sources.sources = lambda: [make.silent() if kind == "silent" else make.good(seconds=0 if limit else 1)]
 try:
     print(sources.find_data().name)
 except DataError as error:

@@ -53,7 +53,7 @@ def test_unused_images_validate_in_place_of_those_that_are_kept_back() -> None:
     np.testing.assert_array_equal(same, train)
     assert sorted([*train, *held_out, *unused]) == list(range(50_000))
     np.testing.assert_array_equal(split(CIFAR10_LABELS, 5_000, 18_000, 10)[1], unused[:10])
-    with pytest.raises(ValueError, match="18000 training and 32001"):
+    with pytest.raises(ValueError, match=r"18000 .* 32001"):
         split(CIFAR10_LABELS, 5_000, 18_000, 27_001)
 
 

@@ -72,7 +72,7 @@ def test_a_folder_elsewhere_is_not_believed(stored_name: object) -> None:
 # ---- Renaming --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["S", "../s", "größer"])
+@pytest.mark.parametrize("name", ["S", "../größer"])
 def test_a_study_renamed_in_the_dashboard_keeps_its_files_and_goes_on(name: str) -> None:
     run_study(3, sampler="random", pruner="none")
     before = files_below(WEIGHTS)

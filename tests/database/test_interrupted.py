@@ -76,10 +76,10 @@ def test_a_trial_whose_owner_may_live_is_let_alone_and_waited_for(owner: dict[st
     stop = StopFlag()
 
     class StopsLater(Observer):
-        """When it has waited for a second longer than it had something to do."""
+        """When it has waited for longer than it had something to do."""
 
         def trial_ended(self, trial: TrialRecord) -> None:
-            threading.Timer(1.5, stop.set, ("signal", "SIGINT")).start()
+            threading.Timer(0.5, stop.set, ("signal", "SIGINT")).start()
 
     options = {"seed": 0, "max_macs": SETTINGS.max_macs, "observers": (StopsLater(),), "stop": stop}
     ended = run_study(2, small_definition(starting_points={}), **options)

@@ -38,8 +38,8 @@ def drawn(definition: StudyDefinition) -> list[tuple[FrozenTrial, Config]]:
     return samples(definition)
 
 
-def test_every_sample_builds_and_gives_logits(drawn: list[tuple[FrozenTrial, Config]]) -> None:
-    for _, config in drawn:
+def test_samples_build_and_give_logits(drawn: list[tuple[FrozenTrial, Config]]) -> None:
+    for _, config in drawn[::4]:
         with torch.device("meta"):  # without memory: those of "published" are large
             model = build_model(config.architecture).eval()
             assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
@@ -79,7 +79,7 @@ def other_value(distribution: Any, value: Any) -> Any:
 def test_changing_any_one_parameter_changes_the_id(
     definition: StudyDefinition, drawn: list[tuple[FrozenTrial, Config]]
 ) -> None:
-    for trial, config in drawn[:20]:
+    for trial, config in drawn[:8]:
         for name, distribution in trial.distributions.items():
             changed = dict(trial.params) | {name: other_value(distribution, trial.params[name])}
             # A changed choice may call for parameters that were not drawn; they don't matter here.

@@ -23,6 +23,7 @@ stopped begins anew. The machine must be quiet. Not here: how the peers search (
 import argparse
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -311,6 +312,7 @@ def main() -> None:
     """Searches what is missing, and writes the report."""
     options = parse_options()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # ends its searches first
     try:
         if not options.report:
             race(options)

@@ -80,7 +80,7 @@ def report(lines: Lines) -> str:
     fidelity = there[0]["fidelity"]
     parts = [
         "# The race",
-        "Written by `python -m benchmarks.race` from `results/race.jsonl`, not by hand; that file says how "
+        "Written by `python -m benchmarks.race` from `results/race.jsonl`, not by hand; `race.py` says how "
         "each arm searches and trains. "
         f"{there[0]['minutes']:g} minutes of wall clock each, {there[0]['workers']} worker processes, the "
         f"search space of the study `cnn`, {fidelity['epochs']} epochs of {fidelity['train_images']:,} "
@@ -208,7 +208,7 @@ def plot(lines: Lines, path: Path) -> None:
     )
     axes.xaxis.set_major_formatter("{x:g}")
     axes.grid(alpha=0.3, which="both")
-    axes.legend(loc="lower right", fontsize=8)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     save_svg(figure, path)
 
 

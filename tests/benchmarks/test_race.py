@@ -32,7 +32,6 @@ from mc1opt.config import SGD, Constant, Cosine, OneCycle, config_id
 from mc1opt.files import append_line, read_lines
 from mc1opt.spec import DataSet
 from mc1opt.training.optim import learning_rate_factor
-from tests.support.command import SECONDS
 from tests.support.image_sets import write_binary_folder
 from tests.support.images import write_images
 
@@ -232,37 +231,41 @@ def test_the_tutorials_training_learns_and_is_the_same_again(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_all_arms_search_small_images_and_are_confirmed_once(tmp_path: Path) -> None:
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", ARMS)
+def test_an_arm_searches_small_images_and_is_confirmed_once(name: str, tmp_path: Path) -> None:
     write_binary_folder(tmp_path / "images", train_images=400, test_images=50)
-    results = tmp_path / "race.jsonl"
-    arms = [name for name in ARMS if name != "b" or importlib.util.find_spec("ray")]
+    results, report = tmp_path / "race.jsonl", tmp_path / "report"
 
-    def run() -> str:
-        options = ["--data", tmp_path / "images", "--results", results, "--output", tmp_path / "report"]
+    def run(minutes: float) -> str:
+        command = [sys.executable, "-m", "benchmarks.race", "--arm", name, "--repetitions", "1"]
+        command += ["--minutes", str(minutes), "--data", str(tmp_path / "images")]
         done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.race", "--minutes", "0.5", "--repetitions", "1", *options],
+            [*command, "--results", results, "--output", report],
             cwd=ROOT,
             env=os.environ | {"MC1OPT_DATA": str(tmp_path / "cache")},
             capture_output=True,
             text=True,
-            timeout=SECONDS * len(ARMS),
             check=True,
         )
         return done.stdout
 
-    output = run()
-    lines = read_lines(results)
-    assert [line["arm"] for line in lines] == arms
-    assert ("left out" in output) == ("b" not in arms)
-    for each in lines:
-        assert each["trials"]["complete"] > 0, each["arm"]
-        values = [value for _, value in each["trace"]]
-        assert values == sorted(set(values))
-        assert all(0 < seconds <= 30 for seconds, _ in each["trace"])
-        assert each["fidelity"] == {"train_images": 144, "epochs": 5, "validation": "unused"}
-        assert len(each["confirmed"]) == 2
-    started = {line["arm"]: line["best"]["params"] for line in lines}
-    assert set(started["a"]) >= {"stem", "optimizer", "batch_size"}
-    assert (tmp_path / "report" / "RACE.md").is_file()
-    run()
-    assert read_lines(results) == lines
+    if ARMS[name].search == "ray" and importlib.util.find_spec("ray") is None:
+        assert "left out" in run(0.25)
+        assert read_lines(results) == []
+        return
+    # However busy the machine is: until there is time for a trial.
+    for minutes in (0.25, 0.5, 1.0, 2.0, 4.0):
+        run(minutes)
+        found = read_lines(results)[-1]
+        if found["trace"]:
+            break
+    values = [value for _, value in found["trace"]]
+    assert values == sorted(set(values)) != []
+    assert all(0 < seconds <= 60 * minutes for seconds, _ in found["trace"])
+    assert found["trials"]["complete"] >= len(values)
+    assert found["fidelity"] == {"train_images": 144, "epochs": 5, "validation": "unused"}
+    assert len(found["confirmed"]) == 2
+    assert (report / "RACE.md").is_file()
+    run(minutes)
+    assert read_lines(results)[-1] == found

@@ -9,7 +9,7 @@ import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,6 +19,9 @@ from mc1opt.machine.environment import commit, versions
 from mc1opt.machine.resources import available_cpus
 from mc1opt.paths import user_path
 from mc1opt.spec import Device
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RESULTS = Path(__file__).parent / "results"
 QUIET_LOAD = 0.5
@@ -68,6 +71,14 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; all columns but the first are right-aligned."""
     rules = ["---", *["---:"] * (len(header) - 1)]
     return "\n".join(f"| {' | '.join(row)} |" for row in (header, rules, *rows))
+
+
+def save_svg(figure: "Figure", path: Path) -> None:
+    """Writes a figure as SVG; the same figure gives the same file."""
+    import matplotlib  # noqa: PLC0415  (most benchmarks draw nothing)
+
+    with matplotlib.rc_context({"svg.hashsalt": path.stem}):
+        figure.savefig(path, metadata={"Date": None})
 
 
 def _cpu_model() -> str:

@@ -8,11 +8,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.common import markdown_table
+from benchmarks.common import markdown_table, save_svg
 from benchmarks.published_arms import Arm, arms
 from benchmarks.published_claims import KEPT, NO_GAIN, claims_section
 from benchmarks.published_grid import grid_section
@@ -257,8 +256,7 @@ def plot(results: Results, path: Path) -> None:
     axes.set(xscale="log", xlabel="parameters", ylabel="test accuracy, bars: standard deviation over seeds")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
-    with matplotlib.rc_context({"svg.hashsalt": "published"}):
-        figure.savefig(path, metadata={"Date": None})
+    save_svg(figure, path)
 
 
 def _number(axes: Axes, preset: Preset, accuracy: float, colour: str, *, beside: int) -> None:

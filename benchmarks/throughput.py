@@ -102,7 +102,6 @@ def make_arms(
     widths: tuple[int, ...], data: DataSet, images: int, pool: ProcessPool, device: Device
 ) -> list[Arm]:
     """All arms; the names of those of the tutorial's loop begin with "tutorial"."""
-    dataset = tutorial_dataset(data, images, CROP)
     same, own = (
         Config(
             architecture=network(widths, tutorial_order=tutorial_order),
@@ -112,6 +111,7 @@ def make_arms(
         )
         for tutorial_order in (True, False)
     )
+    dataset = tutorial_dataset(same, data, images)
 
     def tutorial(processes: int) -> Arm:
         name = f"tutorial, {processes} loader processes, float32"

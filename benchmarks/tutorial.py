@@ -1,37 +1,53 @@
-"""The tutorial's loop, which `throughput.py` compares with: PyTorch's and torchvision's, as people copy it.
+"""The tutorial's loop, with which `throughput.py` and `race.py` compare: PyTorch's and torchvision's.
 
-A data set of PIL images, transforms an image at a time, a DataLoader, NCHW float32, one process. The layers
-are built by mc1opt, so that they are the same, but nothing else of it is used. Not here: what is compared.
+A data set of PIL images, transforms an image at a time, a DataLoader, NCHW float32, `torch.optim` and its
+schedulers. The layers are built by mc1opt, so that the networks are the same, but nothing else of it is used.
+Not here: what is compared.
 """
 
+import functools
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import nn
+from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, OneCycleLR
 from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import VisionDataset
 
-from mc1opt.config import SGD, Config, ConvNet
+from mc1opt.config import IMAGE_SIZE, SGD, Adam, AdamW, Config, Constant, ConvNet, Cosine, OneCycle
 from mc1opt.data.images import open_training_images
 from mc1opt.models.build import build_layers
-from mc1opt.spec import DataSet, Device
+from mc1opt.spec import INFERENCE_BATCH, DataSet, Device, EpochResult, Training, TrainingFailed
+from mc1opt.training.loop import new_model
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 """Of CIFAR-10's training images, in units of 0 to 1, as tutorials have them."""
 
+# A process that trains many networks opens its images once, as careful people do.
+_open_images = functools.lru_cache(maxsize=1)(open_training_images)
+
+# ---- Images ----------------------------------------------------------------------------------------------
+
 
 class ImageDataset(VisionDataset):
-    """torchvision's CIFAR10 on arrays that are there already: N x H x W x C, uint8, an image at a time."""
+    """torchvision's CIFAR10 on arrays that are there already: uint8, an image at a time.
 
-    def __init__(self, images: np.ndarray, labels: list[int], transform: Callable[[Any], Any]) -> None:
+    Args:
+        images: N x 3 x H x W, as mc1opt opens them.
+        labels: N.
+        transform: of a PIL image.
+    """
+
+    def __init__(self, images: torch.Tensor, labels: torch.Tensor, transform: Callable[[Any], Any]) -> None:
         super().__init__(root="", transform=transform)
-        self.data = images
-        self.targets = labels
+        self.data = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
+        self.targets: list[int] = labels.tolist()
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         """The transformed image and its label, as torchvision's CIFAR10 makes them."""
@@ -43,13 +59,147 @@ class ImageDataset(VisionDataset):
         return len(self.data)
 
 
-def tutorial_dataset(data: DataSet, images: int, crop: int) -> ImageDataset:
+def tensor_transforms(config: Config) -> list[Callable[[Any], Any]]:
+    """From a PIL image to a normalised tensor."""
+    half = (0.5, 0.5, 0.5)
+    mean, std = (half, half) if config.normalisation == "symmetric" else (MEAN, STD)
+    return [transforms.ToTensor(), transforms.Normalize(mean, std)]
+
+
+def augmenting_transforms(config: Config) -> list[Callable[[Any], Any]]:
+    """From a PIL image to a normalised tensor, with torchvision's transform for each augmentation."""
+    augmentation = config.augmentation
+    found: list[Callable[[Any], Any]] = []
+    if augmentation.crop:
+        found.append(transforms.RandomCrop(IMAGE_SIZE, padding=augmentation.crop))
+    if augmentation.flip:
+        found.append(transforms.RandomHorizontalFlip())
+    found += tensor_transforms(config)
+    if augmentation.cutout:
+        share = (augmentation.cutout / IMAGE_SIZE) ** 2
+        # Of normalised images, 0 is the mean colour.
+        found.append(transforms.RandomErasing(p=1.0, scale=(share, share), ratio=(1.0, 1.0), value=0))
+    return found
+
+
+def tutorial_dataset(config: Config, data: DataSet, images: int) -> ImageDataset:
     """The images that mc1opt's workers train on, with the tutorial's transforms."""
     split = open_training_images(data, images, "cpu")
-    augmentation = [transforms.RandomCrop(32, padding=crop), transforms.RandomHorizontalFlip()]
-    transform = transforms.Compose([*augmentation, transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
-    images_NHWC = np.ascontiguousarray(split.train_images.permute(0, 2, 3, 1).numpy())  # noqa: N806
-    return ImageDataset(images_NHWC, split.train_labels.tolist(), transform)
+    transform = transforms.Compose(augmenting_transforms(config))
+    return ImageDataset(split.train_images, split.train_labels, transform)
+
+
+# ---- Training --------------------------------------------------------------------------------------------
+
+
+def make_optimizer(model: nn.Module, config: SGD | Adam | AdamW) -> torch.optim.Optimizer:
+    """torch's optimizer of all parameters."""
+    if isinstance(config, SGD):
+        return torch.optim.SGD(
+            model.parameters(),
+            lr=config.learning_rate,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.nesterov,
+        )
+    kind = torch.optim.Adam if isinstance(config, Adam) else torch.optim.AdamW
+    betas = (config.beta1, config.beta2)
+    return kind(model.parameters(), lr=config.learning_rate, betas=betas, weight_decay=config.weight_decay)
+
+
+def make_scheduler(
+    optimizer: torch.optim.Optimizer, config: Constant | Cosine | OneCycle, total_steps: int
+) -> LRScheduler:
+    """torch's scheduler, to be stepped after each batch."""
+    if isinstance(config, Constant):
+        return ConstantLR(optimizer, factor=1.0)
+    if isinstance(config, Cosine):
+        return CosineAnnealingLR(optimizer, T_max=total_steps)
+    return OneCycleLR(
+        optimizer,
+        max_lr=optimizer.param_groups[0]["lr"],
+        total_steps=total_steps,
+        pct_start=config.warmup,
+        anneal_strategy="linear",
+        cycle_momentum=False,
+        div_factor=1.0 / config.start,
+        final_div_factor=config.start / config.end,
+    )
+
+
+def train_epoch(
+    model: nn.Module,
+    loader: "DataLoader[Any]",
+    criterion: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: LRScheduler,
+    device: Device = "cpu",
+) -> float:
+    """Trains one epoch; the mean loss of its batches."""
+    model.train()
+    running_loss = 0.0
+    for images, labels in loader:
+        optimizer.zero_grad()
+        loss = criterion(model(images.to(device)), labels.to(device))
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+        running_loss += loss.item()
+    return running_loss / len(loader)
+
+
+@torch.no_grad()
+def validate(model: nn.Module, loader: "DataLoader[Any]") -> float:
+    """The share of images whose largest logit is that of their label."""
+    model.eval()
+    correct = total = 0
+    for images, labels in loader:
+        correct += (model(images).argmax(dim=1) == labels).sum().item()
+        total += len(labels)
+    return correct / total
+
+
+def train(training: Training) -> Iterator[EpochResult]:
+    """Trains in the tutorial's way, with the interface of mc1opt's own `train`, in this process on a CPU.
+
+    After each epoch it validates on as many of the training's validation images as are held out by default.
+
+    Raises:
+        TrainingFailed: the loss is not finite; a tutorial would train on.
+    """
+    config, epochs = training.config, training.fidelity.epochs
+    most = training.data.validation_images
+    split = _open_images(
+        training.data, training.fidelity.train_images, "cpu", None, min(training.unused_images, most)
+    )
+    torch.set_num_threads(training.threads)
+    torch.manual_seed(training.seed)
+    dataset = ImageDataset(
+        split.train_images, split.train_labels, transforms.Compose(augmenting_transforms(config))
+    )
+    batch_size = min(config.batch_size, len(dataset))
+    # The last, smaller batch is dropped: a single image has no batch statistics.
+    loader: DataLoader[Any] = DataLoader(dataset, batch_size, shuffle=True, drop_last=True)
+    validation: DataLoader[Any] = DataLoader(
+        ImageDataset(
+            split.validation_images, split.validation_labels, transforms.Compose(tensor_transforms(config))
+        ),
+        INFERENCE_BATCH,
+    )
+    # Without its first layer, which normalises: here a transform does.
+    model = nn.Sequential(*list(new_model(training, split).children())[1:])
+    model = model.to(memory_format=torch.contiguous_format)
+    optimizer = make_optimizer(model, config.optimizer)
+    scheduler = make_scheduler(optimizer, config.schedule, epochs * len(loader))
+    criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+    for epoch in range(epochs):
+        started = time.monotonic()
+        loss = train_epoch(model, loader, criterion, optimizer, scheduler)
+        if not math.isfinite(loss):
+            raise TrainingFailed("diverged", f"the training loss of epoch {epoch} is {loss}")
+        accuracy = validate(model, validation)
+        seconds = time.monotonic() - started
+        yield EpochResult(epoch=epoch, loss=loss, validation_accuracy=accuracy, seconds=seconds)
 
 
 def tutorial_speed(
@@ -58,35 +208,23 @@ def tutorial_speed(
     """Images a second of the last epoch, in this process, with torch's default threads.
 
     Args:
-        config: its architecture must be a `ConvNet` and its optimizer SGD; the data set has the augmentation.
+        config: its architecture must be a `ConvNet`; the data set has the augmentation.
         dataset: from `tutorial_dataset`.
         loader_processes: the DataLoader's `num_workers`; 0 loads in this process.
         epochs: how many are trained.
         device: where the network is.
     """
     assert isinstance(config.architecture, ConvNet)
-    assert isinstance(config.optimizer, SGD)
     persistent = loader_processes > 0
     loader: DataLoader[Any] = DataLoader(
         dataset, config.batch_size, shuffle=True, num_workers=loader_processes, persistent_workers=persistent
     )
     model = build_layers(config.architecture).to(device)
-    criterion = nn.CrossEntropyLoss()
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=config.optimizer.learning_rate,
-        momentum=config.optimizer.momentum,
-        weight_decay=config.optimizer.weight_decay,
-    )
+    optimizer = make_optimizer(model, config.optimizer)
+    scheduler = make_scheduler(optimizer, config.schedule, epochs * len(loader))
     seconds = 0.0
     for _ in range(epochs):
         started = time.perf_counter()
-        running_loss = 0.0
-        for images, labels in loader:
-            optimizer.zero_grad()
-            loss = criterion(model(images.to(device)), labels.to(device))
-            loss.backward()
-            optimizer.step()
-            running_loss += loss.item()
+        train_epoch(model, loader, nn.CrossEntropyLoss(), optimizer, scheduler, device)
         seconds = time.perf_counter() - started
     return len(dataset) / seconds

@@ -39,13 +39,15 @@ class Repetition:
 def missing_repetitions(objective: Objective, trials: Sequence[FrozenTrial], best: int) -> list[Repetition]:
     """The trainings still missing to confirm the `best` best trials; the first seeds of all come first.
 
-    The best starting point is among them, so that the search can say what it has added.
+    Where incumbents are repeated, the best starting point is among them, so that the search can say what it
+    has added.
     """
     ranked = records.by_value(map(records.trial_record, trials))
-    if getattr(objective.study.sampler, "repeats", False):
+    given: list[records.TrialRecord] = []
+    if best and getattr(objective.study.sampler, "repeats", False):
         worth = incumbents(objective.study, objective.settings.seed).values
         ranked.sort(key=lambda trial: -worth[trial.number])
-    given = [trial for trial in ranked if trial.starting_point][:1] if best else []
+        given = [trial for trial in ranked if trial.starting_point][:1]
     chosen = [trials[number] for number in {trial.number: None for trial in [*ranked[:best], *given]}]
     return [
         repetition

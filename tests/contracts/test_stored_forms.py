@@ -220,7 +220,9 @@ def test_losses_are_those_of_older_code_bit_for_bit(name: str, tmp_path: Path) -
     now = losses(name, tmp_path)
     golden = json.loads((STORED / "losses.json").read_text())
     here = versions(1, "float32")
-    same = all(golden["versions"][key] == here[key] for key in ("torch", "cpu"))
+    # Written on an Intel CPU; what torch calls AVX512 has other last bits on an AMD one.
+    same = "GenuineIntel" in Path("/proc/cpuinfo").read_text()
+    same &= all(golden["versions"][key] == here[key] for key in ("torch", "cpu"))
     # Another CPU or another torch has other last bits, and more of them with every step.
     assert now == (golden[name] if same else [pytest.approx(value, rel=0.02) for value in golden[name]])
 

@@ -19,7 +19,12 @@ from typing import Any
 import numpy as np
 import optuna
 from numpy.typing import NDArray
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
@@ -65,6 +70,7 @@ class LocalSampler(BaseSampler):
     def __init__(self, seed: int) -> None:
         self._generator = np.random.default_rng(seed)
         self._proposal: Values = {}
+        self._distributions: dict[str, BaseDistribution] = {}
         self.parent: int | None = None
         """Number of the trial whose neighbour was drawn last; None for a draw from the whole space."""
 
@@ -75,7 +81,7 @@ class LocalSampler(BaseSampler):
         parent = self._propose(_complete(study))
         self.parent = None if parent is None else parent.user_attrs.get(NUMBER, parent.number)
         trial.system_attrs[PROPOSED] = parent is not None
-        return {} if parent is None else parent.distributions
+        return {} if parent is None else {name: self._distributions[name] for name in self._proposal}
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -105,7 +111,10 @@ class LocalSampler(BaseSampler):
             return None
         model = Model(trials)
         ranked = [trials[i] for i in np.argsort(-model.means([trial.params for trial in trials]))]
-        proposals = [self._neighbour(ranked[:PARENTS]) for _ in range(PROPOSALS)]
+        self._distributions = {
+            name: each for trial in reversed(ranked) for name, each in trial.distributions.items()
+        }
+        proposals = [self._neighbour(ranked) for _ in range(PROPOSALS)]
         new = [
             one
             for one, known in zip(proposals, model.knows([v for v, _ in proposals]), strict=True)
@@ -116,12 +125,16 @@ class LocalSampler(BaseSampler):
         self._proposal, parent = new[model.most_promising([values for values, _ in new])]
         return parent
 
-    def _neighbour(self, parents: Sequence[FrozenTrial]) -> tuple[Values, FrozenTrial]:
-        parent = parents[min(int(self._generator.exponential(1.5)), len(parents) - 1)]
+    def _neighbour(self, ranked: Sequence[FrozenTrial]) -> tuple[Values, FrozenTrial]:
+        parent = ranked[min(int(self._generator.exponential(1.5)), PARENTS - 1, len(ranked) - 1)]
         values = dict(parent.params)
         count = min(int(self._generator.integers(1, MOST_CHANGES + 1)), len(values))
-        for name in self._generator.choice(sorted(values), count, replace=False):
+        names = [str(name) for name in self._generator.choice(sorted(values), count, replace=False)]
+        for name in names:
             values[name] = self._changed(parent.distributions[name], values[name])
+        for name in names:
+            if name in values and not isinstance(parent.distributions[name], FloatDistribution):
+                _follow(values, name, ranked)
         return values, parent
 
     def _changed(self, distribution: BaseDistribution, value: Any) -> Any:
@@ -134,15 +147,31 @@ class LocalSampler(BaseSampler):
         return value_at(distribution, min(max(place, 0.0), 1.0))
 
 
+def _follow(values: Values, name: str, ranked: Sequence[FrozenTrial]) -> None:
+    """Drops the parameters that no trial with this choice has, and takes those that all have, of the best.
+
+    For the model, what the search space will not ask for is no difference.
+    """
+    alike = [trial for trial in ranked if name in trial.params and trial.params[name] == values[name]]
+    if not alike:
+        return
+    for other in values.keys() - set().union(*(trial.params for trial in alike)):
+        del values[other]
+    for other in set(alike[0].params).intersection(*(trial.params for trial in alike)) - values.keys():
+        values[other] = alike[0].params[other]
+
+
 def describe_changes(params: Mapping[str, Any], parent: FrozenTrial) -> str:
     """Where a trial's parameters differ from those of the trial whose neighbour it is."""
-    names = [name for name in {**parent.params, **params} if parent.params.get(name) != params.get(name)]
-    changes = ", ".join(f"{name} {_shown(parent.params, name)} -> {_shown(params, name)}" for name in names)
-    return f"{plural(len(names), 'change')} from #{parent.number}: {changes}"
+    before, both = parent.params, parent.params.keys() & params.keys()
+    names = sorted(name for name in both if before[name] != params[name])
+    changes = ", ".join(f"{name} {_shown(before[name])} -> {_shown(params[name])}" for name in names)
+    only_one = len(before.keys() ^ params.keys())
+    others = f"; {plural(only_one, 'parameter')} that only one of them has" if only_one else ""
+    return f"{plural(len(names), 'change')} from #{parent.number}: {changes}{others}"
 
 
-def _shown(params: Mapping[str, Any], name: str) -> str:
-    value = params.get(name, "none")
+def _shown(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

@@ -132,7 +132,34 @@ def test_a_trial_says_from_which_one_it_was_drawn_and_what_was_changed() -> None
     )
     parent.number = 7
     text = describe_changes({"rate": 0.03, "kind": "relu", "new": 2}, parent)
-    assert text == "3 changes from #7: rate 0.1 -> 0.03, only 3 -> none, new none -> 2"
+    assert text == "1 change from #7: rate 0.1 -> 0.03; 2 parameters that only one of them has"
+
+
+def test_a_proposal_has_what_trials_with_its_choices_have() -> None:
+    """So the model sees no difference where the search space asks for the same."""
+
+    def branches(trial: optuna.Trial) -> float:
+        kind = trial.suggest_categorical("kind", ["a", "b"])
+        rate = trial.suggest_int(f"{kind}_rate", 1, 3)
+        return 0.9 - 0.1 * rate - 0.3 * (kind == "b")
+
+    study = optuna.create_study(direction="maximize", sampler=RandomSampler(0))
+    for _ in range(12):
+        trial = study.ask()
+        value = branches(trial)
+        for key, attribute in own_attributes().items():
+            trial.set_user_attr(key, attribute)
+        study.tell(trial, value)
+    best = max(study.trials, key=lambda trial: trial.value or 0.0)
+    assert set(best.params) == {"kind", "a_rate"}
+    generator = LocalSampler(0)
+    ranked = sorted(study.trials, key=lambda trial: -(trial.value or 0.0))
+    neighbours = [generator._neighbour(ranked)[0] for _ in range(50)]
+    assert {frozenset(each) for each in neighbours} == {
+        frozenset({"kind", "a_rate"}),
+        frozenset({"kind", "b_rate"}),
+    }
+    assert all(f"{each['kind']}_rate" in each for each in neighbours)
 
 
 def test_a_bound_is_reached() -> None:

@@ -22,28 +22,31 @@ import statistics
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import optuna
 from numpy.typing import NDArray
-from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, SuccessiveHalvingPruner
-from optuna.samplers import BaseSampler, TPESampler
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.model_selection import GroupKFold
 
 from benchmarks.common import add_results_option, markdown_table
 from benchmarks.curves import DEFINITION, EPOCHS
+from benchmarks.replay_samplers import Evolution, Incumbent, LocalSearch, Smac
 from mc1opt.config import Config, config_id, config_to_json
 from mc1opt.database import records
 from mc1opt.files import read_lines
 from mc1opt.models.cost import cost
-from mc1opt.search.local import Encoding, LocalSampler
-from mc1opt.search.sampling import SeededSampler, make_pruner, make_sampler
+from mc1opt.search.local import Encoding, LocalSampler, logit
+from mc1opt.search.sampling import STARTUP, SeededSampler, make_pruner, make_sampler
 
 TREES = 100
-VALIDATION_IMAGES = {"5,000 images": 5_000, "27,000 images": 27_000}
+HELD_OUT, UNUSED = 5_000, 27_000
+"""Images that validate."""
 WORKERS = 2
 TRIALS = 100
 SECONDS = 1800.0
@@ -52,14 +55,8 @@ FINALISTS = 3
 SCHEDULES = LONG, SHORT = EPOCHS[0], EPOCHS[-1]
 
 
-def logit(share: NDArray[np.float64]) -> NDArray[np.float64]:
-    """On this scale a model predicts no accuracy beyond 0 or 1."""
-    share = np.clip(share, 1e-3, 1.0 - 1e-3)
-    return np.log(share / (1.0 - share))
-
-
 def share_of(value: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The other way round."""
+    """What `logit` is the logit of."""
     share: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-value))
     return share
 
@@ -169,25 +166,42 @@ class Arm:
     sampler: Callable[[int], BaseSampler]
     pruner: Callable[[], BasePruner]
     validation: int = 5_000
-    starting_points: bool = False
+    """Images after the last epoch."""
     short: int = 0
     """Epochs of the short schedule."""
 
 
+def own(make: Callable[[int], BaseSampler], seed: int) -> BaseSampler:
+    """A sampler as mc1opt uses its own one."""
+    return SeededSampler(make, seed, STARTUP["local"], repeats=False)
+
+
+def short() -> BasePruner:
+    """The default pruner after a short schedule."""
+    return make_pruner("narrowing", SHORT)
+
+
+def narrowing() -> BasePruner:
+    """The default pruner without one."""
+    return make_pruner("narrowing")
+
+
 ARMS: dict[str, Arm] = {
-    "random": Arm(lambda seed: make_sampler("random", seed), lambda: make_pruner("none")),
-    "random, narrowing": Arm(lambda seed: make_sampler("random", seed), lambda: make_pruner("narrowing")),
-    "random, ASHA": Arm(lambda seed: make_sampler("random", seed), lambda: SuccessiveHalvingPruner(1, 2)),
-    "random, Hyperband": Arm(lambda seed: make_sampler("random", seed), lambda: HyperbandPruner(1, LONG, 2)),
+    "random": Arm(RandomSampler, NopPruner),
+    "random, ASHA": Arm(RandomSampler, lambda: SuccessiveHalvingPruner(1, 2)),
+    "random, Hyperband": Arm(RandomSampler, lambda: HyperbandPruner(1, LONG, 2)),
+    "random, short": Arm(RandomSampler, short, UNUSED, SHORT),
     "Optuna's TPE, median": Arm(lambda seed: TPESampler(seed=seed), MedianPruner),
-    "tpe, narrowing (today)": Arm(lambda seed: make_sampler("tpe", seed), lambda: make_pruner("narrowing")),
-    "local, narrowing": Arm(
-        lambda seed: SeededSampler(LocalSampler, seed, 16), lambda: make_pruner("narrowing")
-    ),
-    "local, none": Arm(lambda seed: SeededSampler(LocalSampler, seed, 16), lambda: make_pruner("none")),
-    "local, narrowing, 27,000": Arm(
-        lambda seed: SeededSampler(LocalSampler, seed, 16), lambda: make_pruner("narrowing"), 27_000
-    ),
+    "tpe, narrowing (before)": Arm(partial(make_sampler, "tpe"), narrowing),
+    "tpe, short": Arm(partial(make_sampler, "tpe"), short, UNUSED, SHORT),
+    "evolution, short": Arm(partial(own, Evolution), short, UNUSED, SHORT),
+    "local search, short": Arm(partial(own, LocalSearch), short, UNUSED, SHORT),
+    "PriorBand's rule, short": Arm(partial(own, Incumbent), short, UNUSED, SHORT),
+    "SMAC's, short": Arm(partial(own, Smac), short, UNUSED, SHORT),
+    "local, none": Arm(partial(own, LocalSampler), NopPruner, UNUSED),
+    "local, narrowing": Arm(partial(own, LocalSampler), narrowing, UNUSED),
+    "local, short, 5,000": Arm(partial(own, LocalSampler), short, HELD_OUT, SHORT),
+    "local, short (default)": Arm(partial(own, LocalSampler), short, UNUSED, SHORT),
 }
 
 
@@ -205,9 +219,6 @@ def replay(arm: Arm, surrogate: Surrogate, seed: int) -> Replay:
     """One search."""
     generator = np.random.default_rng(seed)
     study = optuna.create_study(direction="maximize", sampler=arm.sampler(seed), pruner=arm.pruner())
-    if arm.starting_points:
-        for params in DEFINITION.starting_points.values():
-            study.enqueue_trial(dict(params))
     events: list[tuple[float, int, Any]] = [(0.0, worker, None) for worker in range(WORKERS)]
     serial = itertools.count(WORKERS)
     truths: dict[int, float] = {}

@@ -109,7 +109,7 @@ class LocalSampler(BaseSampler):
         """Chooses a proposal; returns the trial whose neighbour it is."""
         if len(trials) < 2 or self._generator.random() < GLOBAL_SHARE:
             return None
-        model = Model(trials)
+        model = self._model(trials)
         ranked = [trials[i] for i in np.argsort(-model.means([trial.params for trial in trials]))]
         self._distributions = {
             name: each for trial in reversed(ranked) for name, each in trial.distributions.items()
@@ -125,10 +125,13 @@ class LocalSampler(BaseSampler):
         self._proposal, parent = new[model.most_promising([values for values, _ in new])]
         return parent
 
+    def _model(self, trials: Sequence[FrozenTrial]) -> "Model":
+        return Model(trials)
+
     def _neighbour(self, ranked: Sequence[FrozenTrial]) -> tuple[Values, FrozenTrial]:
         parent = ranked[min(int(self._generator.exponential(1.5)), PARENTS - 1, len(ranked) - 1)]
         values = dict(parent.params)
-        count = min(int(self._generator.integers(1, MOST_CHANGES + 1)), len(values))
+        count = min(self._changes(len(values)), len(values))
         names = [str(name) for name in self._generator.choice(sorted(values), count, replace=False)]
         for name in names:
             values[name] = self._changed(parent.distributions[name], values[name])
@@ -136,6 +139,10 @@ class LocalSampler(BaseSampler):
             if name in values and not isinstance(parent.distributions[name], FloatDistribution):
                 _follow(values, name, ranked)
         return values, parent
+
+    def _changes(self, _parameters: int) -> int:
+        """How many of so many parameters are changed."""
+        return int(self._generator.integers(1, MOST_CHANGES + 1))
 
     def _changed(self, distribution: BaseDistribution, value: Any) -> Any:
         if isinstance(distribution, CategoricalDistribution):

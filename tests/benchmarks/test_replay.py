@@ -56,7 +56,7 @@ def test_curves_without_all_schedules_are_left_out() -> None:
     assert len(Surrogate(lines(10)[:-1]).params) == 11
 
 
-@pytest.mark.parametrize("arm", ["random, narrowing", "local, none"])
+@pytest.mark.parametrize("arm", ["random, short", "local, none"])
 def test_a_replay_is_the_same_again_and_finds_what_is_there(
     arm: str, surrogate: Surrogate, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,6 +39,7 @@ from benchmarks.common import add_results_option, append_result, machine_facts, 
 from mc1opt.config import Config, config_id
 from mc1opt.data.images import open_training_images
 from mc1opt.data.sources import find_data
+from mc1opt.database.location import DEFAULT_STORAGE, user_storage
 from mc1opt.database.records import StudyRecord
 from mc1opt.database.studies import read_study
 from mc1opt.describe import describe_fidelity
@@ -304,7 +305,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--part", type=parse_part, default=(1, 1), help="such as 1/2: each second one")
     parser.add_argument("--data", type=user_path, help="other images than CIFAR-10, to try this out")
     parser.add_argument("--study", help="add the trainings of this search")
-    parser.add_argument("--storage", default="storage/mc1opt.db", help="where it is stored")
+    parser.add_argument("--storage", type=user_storage, default=DEFAULT_STORAGE, help="where it is stored")
     add_results_option(parser, "curves")
     return parser.parse_args(arguments)
 

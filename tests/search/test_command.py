@@ -202,7 +202,7 @@ def test_a_study_keeps_its_sampler_and_pruner_until_a_command_names_others() -> 
 
 def test_a_file_gets_plain_lines_from_the_plan_to_the_commands_to_copy(processes: None) -> None:
     output = io.StringIO()
-    ended = run(output, trials=4, workers="2", confirm=1, keep=1, pruner="none")
+    ended = run(output, trials=4, workers="2", confirm=1, keep=1, sampler="tpe", pruner="none")
     lines = output.getvalue().split("\n")
     assert lines[0].startswith(
         "Study mlp: 4 trials to train, each at most 5 epochs of 180 images, 2 workers on cpu."
@@ -251,7 +251,7 @@ def test_a_terminal_gets_the_live_view_and_is_left_in_order(
     assert done
     assert "\x1b" not in end
     assert view.count("\x1b[?25l") == view.count("\x1b[?25h") == 1
-    assert re.search(r"#\d +\d/5 ", plain(view))
+    assert re.search(r"#\d +\d/6 ", plain(view))
     assert "3/3 trials" in plain(view)
     assert max(cell_len(line) for line in plain(view).split("\n")) <= WIDTH
 

@@ -53,7 +53,7 @@ def test_a_file_is_taken_as_it_is(tmp_path: Path) -> None:
 
 def test_a_definition_may_choose_sampler_pruner_and_grid() -> None:
     plain = load_definition(str(write(Path("plain.py"), MINIMAL)))
-    assert (plain.sampler, plain.pruner, plain.grid) == ("tpe", "narrowing", {})
+    assert (plain.sampler, plain.pruner, plain.grid) == ("local", "narrowing", {})
     own = MINIMAL + "\nSAMPLER = 'grid'\nPRUNER = 'none'\nGRID = {'rate': [0.1, 0.5]}\n"
     chosen = load_definition(str(write(Path("own.py"), own)))
     assert (chosen.sampler, chosen.pruner, chosen.grid) == ("grid", "none", {"rate": [0.1, 0.5]})

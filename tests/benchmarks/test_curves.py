@@ -8,11 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.curves import BEST_START, DEFINITION, EPOCHS, FAMILIES, key_of, parse_part, points, trainings
+from benchmarks.curves import (
+    BEST_START,
+    DEFINITION,
+    EPOCHS,
+    FAMILIES,
+    key_of,
+    of_search,
+    parse_part,
+    points,
+    trainings,
+)
 from mc1opt.config import config_id
+from mc1opt.errors import UsageError
 from mc1opt.files import read_lines
 from mc1opt.models.cost import cost
+from mc1opt.spec import Fidelity
 from tests.support.command import SECONDS
+from tests.support.display import study, trial
 from tests.support.image_sets import write_binary_folder
 
 ROOT = Path(__file__).parents[2]
@@ -81,3 +94,29 @@ def test_trainings_are_appended_once_and_those_of_another_part_left_out(tmp_path
         assert len(line["values_by_epoch"]) == line["epochs"]
         assert 0 <= line["unused_accuracy"] <= 1
     assert "4 of 400" in run("--count")
+
+
+def test_the_trainings_of_a_search_are_lines_of_their_schedules() -> None:
+    fidelity = Fidelity(train_images=18_000, epochs=5, short_epochs=1, validation="unused")
+    record = study(
+        trial(
+            0,
+            value=0.8,
+            values_by_epoch=[0.5, 0.4, 0.5, 0.6, 0.7, 0.8],
+            losses=[3, 2, 1.9, 1.8, 1.7, 1.6],
+        ),
+        trial(1, "pruned", values_by_epoch=[0.3], losses=[2.5]),
+        trial(2, "too_large"),
+        fidelity=fidelity,
+        data={"name": "cifar10"},
+    )
+    lines = list(of_search(record))
+    assert [(line["index"], line["epochs"], line["values_by_epoch"]) for line in lines] == [
+        (0, 1, [0.5]),
+        (0, 5, [0.4, 0.5, 0.6, 0.7, 0.8]),
+        (1, 1, [0.3]),
+    ]
+    assert [line["losses"] for line in lines] == [[3.0], [2.0, 1.9, 1.8, 1.7, 1.6], [2.5]]
+    assert [line["unused_accuracy"] for line in lines] == [None, 0.8, None]
+    with pytest.raises(UsageError):
+        list(of_search(study(trial(0), fidelity=fidelity.model_copy(update={"epochs": 4}))))

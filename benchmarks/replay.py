@@ -35,7 +35,7 @@ from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.model_selection import GroupKFold
 
 from benchmarks.common import add_results_option, markdown_table
-from benchmarks.curves import DEFINITION, EPOCHS
+from benchmarks.curves import BEST_START, DEFINITION, EPOCHS
 from benchmarks.replay_samplers import Evolution, Incumbent, LocalSearch, Smac
 from mc1opt.config import Config, config_id, config_to_json
 from mc1opt.database import records
@@ -78,7 +78,10 @@ class Surrogate:
         found = {key: group for key, group in groups.items() if SHORT in group}
         self.names = [name for name, _ in found]
         self.whole = np.array([LONG in group for group in found.values()])
-        self.params = [group[SHORT]["params"] for group in found.values()]
+        # Most lines are from before the search space had these.
+        base = DEFINITION.starting_points[BEST_START]
+        before = {name: base[name] for name in ("logit_scale", "identity_initialisation", "weight_averaging")}
+        self.params = [before | group[SHORT]["params"] for group in found.values()]
         self.macs = np.array([group[SHORT]["macs"] for group in found.values()], dtype=float)
         self.values = np.array(
             [[_value(group.get(e), i) for e, i in self.COLUMNS] for group in found.values()]

@@ -48,12 +48,12 @@ def suggest_residual(trial: "BaseTrial", blocks: Iterable[ConvBlock]) -> list[Co
 def suggest_optimizer(trial: "BaseTrial", *, muon: bool = False) -> SGD | Adam | AdamW | Muon:
     """SGD, Adam or AdamW, each with its own learning rate and the parameters that only it has.
 
-    With `muon` also Muon (Jordan et al., 2024), which no shipped search space has.
+    With `muon` also Muon (Jordan et al., 2024).
     """
     kind = trial.suggest_categorical("optimizer", ["sgd", "adam", "adamw"] + ["muon"] * muon)
     if kind == "muon":
         return Muon(
-            learning_rate=trial.suggest_float("muon_learning_rate", 0.002, 0.2, log=True),
+            learning_rate=trial.suggest_float("muon_learning_rate", 0.01, 0.5, log=True),
             sgd_learning_rate=trial.suggest_float("muon_sgd_learning_rate", 0.003, 0.3, log=True),
             momentum=trial.suggest_float("muon_momentum", 0.5, 0.98),
             weight_decay=_suggest_weight_decay(trial, "muon", 1e-3, 0.5),
@@ -108,9 +108,7 @@ def suggest_switches(trial: "BaseTrial", config: Config) -> Config:
     - `weight_averaging`: Izmailov et al., "Averaging Weights Leads to Wider Optima", 2018.
     - `progressive_size`, where the network takes smaller images: Tan and Le, "EfficientNetV2", 2021.
 
-    In a copy of `studies/cnn.py`, whose own search space has none:
-
-        return suggest_switches(trial, Config(...))
+    `studies/cnn.py` has them all.
     """
     network, augmentation = config.architecture, config.augmentation
     switches: dict[str, Any] = {"logit_scale": trial.suggest_float("logit_scale", 0.05, 1.0, log=True)}

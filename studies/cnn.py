@@ -18,7 +18,7 @@ from mc1opt.config import (
     Pooling,
     WhitenedStem,
 )
-from mc1opt.suggest import suggest_augmentation, suggest_optimizer, suggest_schedule
+from mc1opt.suggest import suggest_augmentation, suggest_optimizer, suggest_schedule, suggest_switches
 
 NARROWEST = 4
 """Channels of the narrowest convolution."""
@@ -54,14 +54,14 @@ def search_space(trial: BaseTrial) -> Config:
         for i in range(1, linear_layers + 1)
     ]
     global_pooling = trial.suggest_categorical("global_pooling", ["none", "max", "average"])
-    return Config(
+    config = Config(
         architecture=ConvNet(
             stem=PlainStem() if stem == "plain" else WhitenedStem(activation=activation),
             blocks=tuple(blocks),
             global_pooling=global_pooling,
             head=tuple(head),
         ),
-        optimizer=suggest_optimizer(trial),
+        optimizer=suggest_optimizer(trial, muon=True),
         schedule=suggest_schedule(trial),
         batch_size=trial.suggest_int("batch_size", 20, 512, log=True),
         label_smoothing=trial.suggest_float("label_smoothing", 0.0, 0.2),
@@ -70,6 +70,7 @@ def search_space(trial: BaseTrial) -> Config:
         initialisation="torch" if norm == "none" else "he",
         normalisation="symmetric" if norm == "none" else "channels",
     )
+    return suggest_switches(trial, config)
 
 
 def suggest_blocks(trial: BaseTrial, size: int, norm: str, activation: str) -> list[ConvBlock]:
@@ -132,8 +133,12 @@ def width_bound(size: int, kernel_size: int, count: int) -> int:
     return bound
 
 
+# None of the further methods of `suggest_switches`.
+PLAIN = {"logit_scale": 1.0, "identity_initialisation": False, "weight_averaging": 0.0}
+
 # The recipe of the published models: plain SGD at a constant learning rate, nothing else.
 PUBLISHED = {
+    **PLAIN,
     "stem": "plain",
     "activation": "relu",
     "norm": "none",
@@ -176,6 +181,7 @@ PRESETS = {
 
 # What has worked: a whitened stem, batch norm, one cycle with much Nesterov momentum, light augmentation.
 TUNED = {
+    **PLAIN,
     "stem": "whitened",
     "activation": "gelu",
     "norm": "batch",
@@ -199,6 +205,7 @@ TUNED = {
     "batch_size": 64,
     "label_smoothing": 0.1,
     "flip": True,
+    "alternating_flip": False,
     "crop": 2,
     "cutout": 0,
 }

@@ -65,7 +65,7 @@ CHANGES: dict[str, list[dict[str, Any]]] = {
     "padding": [{"padding": "same"}, {"padding": "none"}],
     "width": [{"conv1_width_share": 0.6}, {"conv1_width_share": 1.0}],
     "pooling": [{"conv1_pooling": kind} for kind in ("none", "max", "average")],
-    "global pooling": [{"global_pooling": kind} for kind in ("none", "max", "average")],
+    "global pooling": [{"global_pooling": x, "progressive_size": 32} for x in ("none", "max", "average")],
     "head": [
         {},
         {"linear_layers": 1, "linear1_width": 64},

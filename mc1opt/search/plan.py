@@ -11,11 +11,11 @@ from mc1opt.models.cost import cost
 from mc1opt.search.definition import StudyDefinition
 from mc1opt.spec import Fidelity
 
-SHARE_TRAINED = 0.45
+SHARE_TRAINED = 0.5
 """Share of the epochs of 100 trials that remains after the default pruner (`benchmarks/LOG.md`)."""
-MEAN_COST = 1.1
+MEAN_COST = 1.8
 """Mean cost of an epoch in a search, relative to the typical config: samplers prefer larger networks."""
-BEST_COST = 1.4
+BEST_COST = 2.4
 """Cost of an epoch of the best configs, relative to the typical config: they are rarely small."""
 TRIAL_BYTES = 40_000
 """Bytes of a trial in the database."""
@@ -63,7 +63,7 @@ def expected_seconds(
         )
     elif typical_epoch is not None:
         share = 1.0 if pruner == "none" else SHARE_TRAINED
-        each = share * fidelity.epochs * MEAN_COST * typical_epoch
+        each = share * fidelity.all_epochs * MEAN_COST * typical_epoch
         whole = fidelity.epochs * BEST_COST * typical_epoch
     else:
         return None

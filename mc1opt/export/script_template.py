@@ -215,7 +215,7 @@ def matrix(weight):
 
 
 def muon(groups):
-    """Muon for hidden layers (Jordan et al., 2024), Nesterov SGD for all else."""
+    """Muon for hidden layers (Jordan et al., 2024), Nesterov SGD for the rest."""
     *hidden, classifier = groups[0]["params"]
     matrices = [matrix(weight) for weight in hidden]
     first = torch.optim.Muon(matrices, LEARNING_RATE, WEIGHT_DECAY, MOMENTUM)

@@ -193,8 +193,9 @@ def search(
         for point in DEFINITION.starting_points.values() if arm.starting_points else ():
             study.enqueue_trial(dict(point))
     log = folder / "log.txt"
-    # As mc1opt's workers are started: one thread each.
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    # As mc1opt's workers are started: one thread each. Ray would give its own a lower priority (nice 15).
+    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    environment = os.environ | threads | {"PYTHONPATH": str(ROOT), "RAY_worker_niceness": "0"}
     processes = []
     try:
         with log.open("w") as output:

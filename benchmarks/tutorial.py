@@ -1,8 +1,9 @@
 """The tutorial's loop, with which `throughput.py` and `race.py` compare: PyTorch's and torchvision's.
 
 A data set of PIL images, transforms an image at a time, a DataLoader, NCHW float32, `torch.optim` and its
-schedulers. The layers are built by mc1opt, so that the networks are the same, but nothing else of it is used.
-Not here: what is compared.
+schedulers. The layers are built by mc1opt, so that the networks are the same, and so is Muon, which PyTorch
+has for matrices alone; nothing else of mc1opt's training is used. Alternating flips, which torchvision lacks,
+are random ones here. Not here: what is compared.
 """
 
 import functools
@@ -16,15 +17,17 @@ import torch
 from PIL import Image
 from torch import nn
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, OneCycleLR
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import VisionDataset
 
-from mc1opt.config import IMAGE_SIZE, SGD, Adam, AdamW, Config, Constant, ConvNet, Cosine, OneCycle
+from mc1opt.config import IMAGE_SIZE, SGD, Adam, AdamW, Config, Constant, ConvNet, Cosine, Muon, OneCycle
 from mc1opt.data.images import open_training_images
 from mc1opt.models.build import build_layers
 from mc1opt.spec import INFERENCE_BATCH, DataSet, Device, EpochResult, Training, TrainingFailed
 from mc1opt.training.loop import new_model
+from mc1opt.training.optim import build_optimizer
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 """Of CIFAR-10's training images, in units of 0 to 1, as tutorials have them."""
@@ -66,14 +69,16 @@ def tensor_transforms(config: Config) -> list[Callable[[Any], Any]]:
     return [transforms.ToTensor(), transforms.Normalize(mean, std)]
 
 
-def augmenting_transforms(config: Config) -> list[Callable[[Any], Any]]:
-    """From a PIL image to a normalised tensor, with torchvision's transform for each augmentation."""
+def augmenting_transforms(config: Config, size: int = IMAGE_SIZE) -> list[Callable[[Any], Any]]:
+    """From a PIL image to a normalised tensor of size x size pixels, with torchvision's augmentations."""
     augmentation = config.augmentation
     found: list[Callable[[Any], Any]] = []
     if augmentation.crop:
         found.append(transforms.RandomCrop(IMAGE_SIZE, padding=augmentation.crop))
     if augmentation.flip:
         found.append(transforms.RandomHorizontalFlip())
+    if size < IMAGE_SIZE:
+        found.append(transforms.Resize(size))
     found += tensor_transforms(config)
     if augmentation.cutout:
         share = (augmentation.cutout / IMAGE_SIZE) ** 2
@@ -92,8 +97,10 @@ def tutorial_dataset(config: Config, data: DataSet, images: int) -> ImageDataset
 # ---- Training --------------------------------------------------------------------------------------------
 
 
-def make_optimizer(model: nn.Module, config: SGD | Adam | AdamW) -> torch.optim.Optimizer:
-    """torch's optimizer of all parameters."""
+def make_optimizer(model: nn.Module, config: SGD | Adam | AdamW | Muon) -> torch.optim.Optimizer:
+    """torch's optimizer of all parameters; mc1opt's Muon, for which filters must be channels_last."""
+    if isinstance(config, Muon):
+        return build_optimizer(model, config)
     if isinstance(config, SGD):
         return torch.optim.SGD(
             model.parameters(),
@@ -117,7 +124,7 @@ def make_scheduler(
         return CosineAnnealingLR(optimizer, T_max=total_steps)
     return OneCycleLR(
         optimizer,
-        max_lr=optimizer.param_groups[0]["lr"],
+        max_lr=[group["lr"] for group in optimizer.param_groups],
         total_steps=total_steps,
         pct_start=config.warmup,
         anneal_strategy="linear",
@@ -134,6 +141,7 @@ def train_epoch(
     optimizer: torch.optim.Optimizer,
     scheduler: LRScheduler,
     device: Device = "cpu",
+    after_step: Callable[[], None] = lambda: None,
 ) -> float:
     """Trains one epoch; the mean loss of its batches."""
     model.train()
@@ -144,6 +152,7 @@ def train_epoch(
         loss.backward()
         optimizer.step()
         scheduler.step()
+        after_step()
         running_loss += loss.item()
     return running_loss / len(loader)
 
@@ -174,30 +183,40 @@ def train(training: Training) -> Iterator[EpochResult]:
     )
     torch.set_num_threads(training.threads)
     torch.manual_seed(training.seed)
-    dataset = ImageDataset(
-        split.train_images, split.train_labels, transforms.Compose(augmenting_transforms(config))
-    )
-    batch_size = min(config.batch_size, len(dataset))
-    # The last, smaller batch is dropped: a single image has no batch statistics.
-    loader: DataLoader[Any] = DataLoader(dataset, batch_size, shuffle=True, drop_last=True)
+    batch_size = min(config.batch_size, len(split.train_images))
+
+    def loader(size: int) -> "DataLoader[Any]":
+        transform = transforms.Compose(augmenting_transforms(config, size))
+        dataset = ImageDataset(split.train_images, split.train_labels, transform)
+        # The last, smaller batch is dropped: a single image has no batch statistics.
+        return DataLoader(dataset, batch_size, shuffle=True, drop_last=True)
+
+    large, small = loader(IMAGE_SIZE), loader(config.progressive_size)
+    transform = transforms.Compose(tensor_transforms(config))
     validation: DataLoader[Any] = DataLoader(
-        ImageDataset(
-            split.validation_images, split.validation_labels, transforms.Compose(tensor_transforms(config))
-        ),
-        INFERENCE_BATCH,
+        ImageDataset(split.validation_images, split.validation_labels, transform), INFERENCE_BATCH
     )
     # Without its first layer, which normalises: here a transform does.
     model = nn.Sequential(*list(new_model(training, split).children())[1:])
-    model = model.to(memory_format=torch.contiguous_format)
+    if not isinstance(config.optimizer, Muon):
+        model = model.to(memory_format=torch.contiguous_format)
     optimizer = make_optimizer(model, config.optimizer)
-    scheduler = make_scheduler(optimizer, config.schedule, epochs * len(loader))
+    total_steps = epochs * len(large)
+    scheduler = make_scheduler(optimizer, config.schedule, total_steps)
     criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+    averaged = AveragedModel(model, use_buffers=True)
+
+    def average() -> None:
+        if scheduler.last_epoch > total_steps * (1.0 - config.weight_averaging):
+            averaged.update_parameters(model)
+
     for epoch in range(epochs):
         started = time.monotonic()
-        loss = train_epoch(model, loader, criterion, optimizer, scheduler)
+        images = small if 2 * (epoch + 1) <= epochs else large
+        loss = train_epoch(model, images, criterion, optimizer, scheduler, after_step=average)
         if not math.isfinite(loss):
             raise TrainingFailed("diverged", f"the training loss of epoch {epoch} is {loss}")
-        accuracy = validate(model, validation)
+        accuracy = validate(averaged if averaged.n_averaged else model, validation)
         seconds = time.monotonic() - started
         yield EpochResult(epoch=epoch, loss=loss, validation_accuracy=accuracy, seconds=seconds)
 

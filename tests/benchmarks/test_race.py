@@ -195,6 +195,22 @@ def test_report_plot_and_csv_are_the_same_again_and_hold_every_improvement(tmp_p
 # ---- The tutorial's training -------------------------------------------------------------------------------
 
 
+FURTHER = {
+    "optimizer": "muon",
+    "muon_learning_rate": 0.05,
+    "muon_sgd_learning_rate": 0.05,
+    "muon_momentum": 0.9,
+    "use_weight_decay": False,
+    "weight_averaging": 0.4,
+    "alternating_flip": True,
+    "logit_scale": 0.5,
+    "identity_initialisation": True,
+    "global_pooling": "max",
+    "progressive_size": 16,
+}
+"""Of the search space: what PyTorch's tutorials do without."""
+
+
 @pytest.mark.parametrize("schedule", [Constant(), Cosine(), OneCycle(), OneCycle(warmup=0.5)])
 def test_the_tutorials_schedules_are_the_configs(schedule: Constant | Cosine | OneCycle) -> None:
     optimizer = make_optimizer(torch.nn.Linear(2, 2), SGD(learning_rate=0.2, momentum=0.9, nesterov=True))
@@ -208,9 +224,10 @@ def test_the_tutorials_schedules_are_the_configs(schedule: Constant | Cosine | O
     assert rates == pytest.approx(wanted)
 
 
-def test_the_tutorials_training_learns_and_is_the_same_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("further", [{}, FURTHER], ids=["plain", "further methods"])
+def test_the_tutorials_training_learns_and_is_the_same_again(further: dict[str, Any], tmp_path: Path) -> None:
     data = write_images(tmp_path)
-    config = DEFINITION.config(FixedTrial(POINT | {"batch_size": 20, "cutout": 4}))
+    config = DEFINITION.config(FixedTrial(POINT | {"batch_size": 20, "cutout": 4} | further))
     training = race_training(config, data, 1)
     assert race_fidelity(data).train_images == 120
     threads = torch.get_num_threads()
@@ -225,6 +242,22 @@ def test_the_tutorials_training_learns_and_is_the_same_again(tmp_path: Path) -> 
     assert results[-1].accuracy * data.validation_images == pytest.approx(
         round(results[-1].accuracy * data.validation_images)
     )
+
+
+@pytest.mark.parametrize("without", [{"weight_averaging": 0.0}, {"progressive_size": 32}])
+def test_the_tutorials_training_follows_the_further_methods(without: dict[str, Any], tmp_path: Path) -> None:
+    data = write_images(tmp_path)
+    threads = torch.get_num_threads()
+    curves = []
+    try:
+        base = POINT | FURTHER | {"batch_size": 20}
+        for params in (base, base | without):
+            config = DEFINITION.config(FixedTrial(params))
+            results = list(train(race_training(config, data, 1)))
+            curves.append([(each.loss, each.accuracy) for each in results])
+    finally:
+        torch.set_num_threads(threads)
+    assert curves[0] != curves[1]
 
 
 # ---- All of it ---------------------------------------------------------------------------------------------

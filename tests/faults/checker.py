@@ -95,7 +95,7 @@ def _check_trials(record: StudyRecord) -> None:
     for trial in record.trials:
         assert all(math.isfinite(value) for value in trial.values_by_epoch)
         if trial.outcome == "complete":
-            assert len(trial.values_by_epoch) == record.fidelity.epochs
+            assert len(trial.values_by_epoch) == record.fidelity.all_epochs
             assert trial.value == trial.values_by_epoch[-1]
         elif trial.outcome == "pruned":
             assert 0 < len(trial.values_by_epoch) < record.fidelity.epochs

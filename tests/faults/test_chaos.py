@@ -1,4 +1,4 @@
-"""All processes of a search are killed at random moments: five times here, or as often as `--kills` says.
+"""All processes of a search are killed at random moments: three times here, or as often as `--kills` says.
 
     pytest -n 0 -s --slow --real-data --kills 50 tests/faults/test_chaos.py
 

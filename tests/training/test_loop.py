@@ -663,11 +663,11 @@ def test_a_short_schedule_comes_first_and_the_long_one_begins_anew(data, epochs,
         return made.model_copy(update={"fidelity": made.fidelity.model_copy(update={"short_epochs": 1})})
 
     factors = []
-    monkeypatch.setattr(
-        loop, "learning_rate_factor", lambda *given: factors.append(learning_rate_factor(*given)) or 1.0
-    )
-    undisturbed = outcome(training(checkpoint=None))
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            loop, "learning_rate_factor", lambda *given: factors.append(learning_rate_factor(*given)) or 1.0
+        )
+        list(train(training(checkpoint=None)))
     steps = len(factors) // 4
     schedules = [(step, steps) for step in range(steps)] + [(step, 3 * steps) for step in range(3 * steps)]
     assert factors == [learning_rate_factor(OneCycle(), *place) for place in schedules]

@@ -162,6 +162,25 @@ def test_a_proposal_has_what_trials_with_its_choices_have() -> None:
     assert all(f"{each['kind']}_rate" in each for each in neighbours)
 
 
+def test_a_neighbour_is_not_one_that_is_trained_already() -> None:
+    study = optuna.create_study(direction="maximize")
+    space = {name: IntDistribution(0, 2) for name in ("x", "y")}
+    known = [(x, y) for x in range(3) for y in range(3) if (x, y) not in ((0, 1), (2, 0))]
+    for x, y in known:
+        value = 0.5 + (x + y) / 10
+        trial = optuna.create_trial(value=value, params={"x": x, "y": y}, distributions=space)
+        study.add_trial(trial)
+    drawn = set()
+    for seed in range(40):
+        sampler = LocalSampler(seed)
+        study.sampler = sampler
+        trial = study.ask(space)
+        if sampler.parent is not None:
+            drawn.add((trial.params["x"], trial.params["y"]))
+    assert drawn
+    assert not drawn & set(known)
+
+
 def test_a_bound_is_reached() -> None:
     study = searched(0, 60, random=16)
     assert any(trial.params.get("width0") == 1.0 for trial in study.trials)

@@ -35,16 +35,6 @@ class Forest(Model):
         return int(np.argmax(each.mean(0) + each.std(0)))
 
 
-class Smac(LocalSampler):
-    """The one-exchange neighbourhood of the best, by a forest."""
-
-    def _model(self, trials: Sequence[FrozenTrial]) -> Model:
-        return Forest(trials)
-
-    def _changes(self, _parameters: int) -> int:
-        return 1
-
-
 class _First(Model):
     """Takes the first proposal: no model."""
 
@@ -62,6 +52,13 @@ class LocalSearch(LocalSampler):
 
     def _changes(self, _parameters: int) -> int:
         return 1
+
+
+class Smac(LocalSearch):
+    """The one-exchange neighbourhood of the best, by a forest."""
+
+    def _model(self, trials: Sequence[FrozenTrial]) -> Model:
+        return Forest(trials)
 
 
 class Incumbent(LocalSearch):

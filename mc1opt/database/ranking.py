@@ -70,7 +70,11 @@ def distinguishable(record: StudyRecord) -> Distinguishable | None:
 
 @dataclass(frozen=True)
 class Gain:
-    """What a search has added to its best starting point, by trainings with new seeds."""
+    """What a search has added to its best starting point, by trainings with new seeds.
+
+    A little too much of it: the best of the confirmed trials is taken, and the first new training of an
+    incumbent has led the search.
+    """
 
     sampled: int
     """The best sampled trial."""

@@ -44,7 +44,7 @@ def missing_repetitions(objective: Objective, trials: Sequence[FrozenTrial], bes
     """
     ranked = records.by_value(map(records.trial_record, trials))
     given: list[records.TrialRecord] = []
-    if best and getattr(objective.study.sampler, "repeats", False):
+    if best and _repeats(objective):
         worth = incumbents(objective.study, objective.settings.seed).values
         ranked.sort(key=lambda trial: -worth[trial.number])
         given = [trial for trial in ranked if trial.starting_point][:1]
@@ -58,11 +58,21 @@ def missing_repetitions(objective: Objective, trials: Sequence[FrozenTrial], bes
 
 
 def missing_repetition(objective: Objective, tried: set[int]) -> Repetition | None:
-    """The training still missing of a trial that is just ahead of all before it; not of those in `tried`."""
+    """The training still missing of a trial that is just ahead of all before it; not of those in `tried`.
+
+    None where incumbents are not repeated.
+    """
+    if not _repeats(objective):
+        return None
     unrepeated = incumbents(objective.study, objective.settings.seed).unrepeated
     trials = objective.study.get_trials(deepcopy=False)
     left = (_missing(objective, trials[number], 0) for number in unrepeated if number not in tried)
     return next(left, None)
+
+
+def _repeats(objective: Objective) -> bool:
+    """Whether the search trains new incumbents again: a grid sampler, for one, knows nothing of it."""
+    return getattr(objective.study.sampler, "repeats", False)
 
 
 def _missing(objective: Objective, trial: FrozenTrial, index: int) -> Repetition | None:

@@ -240,11 +240,9 @@ class _Search:
                 sampler = self.study.sampler
                 no_more = isinstance(sampler, GridSampler) and sampler.is_exhausted(self.study)
                 trials = self.study.get_trials(deepcopy=False)
-                if getattr(sampler, "repeats", False):
-                    again = missing_repetition(self.objective, self.repeated)
-                    if again is not None:
-                        self.repeated.add(again.number)
-                        return again
+                if (again := missing_repetition(self.objective, self.repeated)) is not None:
+                    self.repeated.add(again.number)
+                    return again
                 outcomes = Counter(records.outcome(trial) for trial in trials)
                 counted, running = outcomes["complete"] + outcomes["pruned"], outcomes["running"]
                 if counted >= self.settings.trials or (no_more and not running):

@@ -23,6 +23,7 @@ from mc1opt.seeds import derive_seed
 
 STARTING_POINT_WORTH = 4
 """Random draws that a starting point stands for, where neighbours of the best are drawn."""
+
 STARTUP = {"tpe": 8, "local": 16, "random": 0}
 """Trained trials, starting points among them, before a sampler models anything; until then draws are random.
 Optuna would also count untrained trials, and then model what it has never seen."""

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import replay as benchmark
 from benchmarks.curves import EPOCHS, points
-from benchmarks.replay import ARMS, Surrogate, replay
+from benchmarks.replay import ARMS, Surrogate, rank_table, replay
 from mc1opt.config import config_id
 from mc1opt.models.cost import cost
 
@@ -66,3 +66,13 @@ def test_a_replay_is_the_same_again_and_finds_what_is_there(
     assert first.trained == 20
     assert 0.1 < first.truth < 0.7
     assert 60.0 < first.seconds < benchmark.SECONDS
+
+
+def test_early_values_are_compared_with_the_end_by_rank() -> None:
+    end = np.linspace(0.5, 0.9, 9)
+    values = np.tile(end[:, None], len(Surrogate.COLUMNS))
+    values[:, 1] = -end
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rank_table(values).split("\n")]
+    assert cells[0][2:] == ["epoch 1 of 5", *(f"epoch {n} of 5" for n in (2, 3, 4)), "epoch 1 of 1"]
+    assert cells[2][1:] == ["9", "1.00", "-1.00", "1.00", "1.00", "1.00"]
+    assert cells[3][:2] == ["above 0.75", "3"]

@@ -4,7 +4,8 @@ At the top of the repository:
 
     python -m benchmarks.replay                    all arms, 20 searches each
     python -m benchmarks.replay --arm local        one of them
-    python -m benchmarks.replay --error            how wrong the model is on configs that it has not seen
+    python -m benchmarks.replay --error            how wrong the model is on configs that it has not seen,
+                                                   and which early values tell the end of the curves
 
 The model is fitted to `benchmarks/results/curves.jsonl`, which `benchmarks/curves.py` records: extremely
 randomised trees (Geurts, Ernst and Wehenkel, 2006) from a config's parameters and cost to its accuracies
@@ -31,6 +32,7 @@ from numpy.typing import NDArray
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
+from scipy.stats import spearmanr
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.model_selection import GroupKFold
 
@@ -52,6 +54,8 @@ TRIALS = 100
 SECONDS = 1800.0
 REPETITIONS = 20
 FINALISTS = 3
+LEAST = (0.0, 0.75, 0.78, 0.8)
+"""Accuracies at the end, above which early values are compared with it."""
 SCHEDULES = LONG, SHORT = EPOCHS[0], EPOCHS[-1]
 
 
@@ -176,7 +180,7 @@ class Arm:
 
 def own(make: Callable[[int], BaseSampler], seed: int) -> BaseSampler:
     """A sampler as mc1opt uses its own one."""
-    return SeededSampler(make, seed, STARTUP["local"], repeats=False)
+    return SeededSampler(make, seed, STARTUP["local"])
 
 
 def short() -> BasePruner:
@@ -295,6 +299,22 @@ def winner(
     )[1]
 
 
+def rank_table(values: NDArray[np.float64]) -> str:
+    """Rank correlations of early values with the end of the long schedule, above several values at the end.
+
+    Args:
+        values: of whole trainings, N x `Surrogate.COLUMNS`.
+    """
+    columns = {f"epoch {epoch + 1} of {whole}": i for i, (whole, epoch) in enumerate(Surrogate.COLUMNS)}
+    end = values[:, columns.pop(f"epoch {LONG} of {LONG}")]
+    rows = []
+    for least in LEAST:
+        chosen = end > least
+        found = [spearmanr(values[chosen, i], end[chosen]).statistic for i in columns.values()]
+        rows.append([f"above {least}", str(chosen.sum()), *(f"{each:.2f}" for each in found)])
+    return markdown_table(["at the end", "trainings", *columns], rows)
+
+
 def main() -> None:
     """Replays what is asked for, and prints a table."""
     parser = argparse.ArgumentParser(
@@ -310,11 +330,9 @@ def main() -> None:
     if options.error:
         pairs = np.array(surrogate.errors())
         rmse = math.sqrt(float(np.mean((pairs[:, 0] - pairs[:, 1]) ** 2)))
-        ranks = np.argsort(np.argsort(pairs, 0), 0)
-        print(
-            f"{len(pairs)} trainings left out: error {rmse:.4f}, "
-            f"rank correlation {np.corrcoef(ranks.T)[0, 1]:.2f}"
-        )
+        found = spearmanr(pairs[:, 0], pairs[:, 1]).statistic
+        print(f"{len(pairs)} trainings left out: error {rmse:.4f}, rank correlation {found:.2f}\n")
+        print(rank_table(surrogate.values[surrogate.whole]))
         return
     rows = []
     for name in options.arm or ARMS:

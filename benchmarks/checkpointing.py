@@ -22,8 +22,9 @@ import numpy as np
 
 from benchmarks.common import add_results_option, append_result, machine_facts, machine_line, markdown_table
 from mc1opt.config import MLP, SGD, Adam, Config, ConvBlock, ConvNet, LinearLayer, Pooling
+from mc1opt.dataset import DataSet
 from mc1opt.paths import user_path
-from mc1opt.spec import CHECKPOINT_SECONDS, DataSet, EpochResult, Fidelity, Training
+from mc1opt.spec import CHECKPOINT_SECONDS, EpochResult, Fidelity, Training
 from mc1opt.training.checkpoint import CheckpointWriter
 from mc1opt.training.loop import Trainer
 

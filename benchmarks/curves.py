@@ -42,6 +42,7 @@ from mc1opt.data.sources import find_data
 from mc1opt.database.location import DEFAULT_STORAGE, user_storage
 from mc1opt.database.records import StudyRecord
 from mc1opt.database.studies import read_study
+from mc1opt.dataset import DataSet
 from mc1opt.describe import describe_fidelity
 from mc1opt.errors import UsageError
 from mc1opt.files import read_lines
@@ -50,7 +51,7 @@ from mc1opt.models.cost import cost
 from mc1opt.paths import user_path
 from mc1opt.search.definition import load_definition
 from mc1opt.seeds import derive_seed
-from mc1opt.spec import DataSet, EpochResult, Fidelity, Training, TrainingFailed
+from mc1opt.spec import EpochResult, Fidelity, Training, TrainingFailed
 from mc1opt.training.accuracy import accuracy
 from mc1opt.training.loop import Trainer
 

@@ -31,6 +31,7 @@ from mc1opt.config import config_id
 from mc1opt.data.sources import find_data
 from mc1opt.database.location import DEFAULT_STORAGE, user_storage
 from mc1opt.database.studies import read_study
+from mc1opt.dataset import DataSet
 from mc1opt.errors import Mc1optError, UsageError, WorkerError
 from mc1opt.files import append_line, read_lines
 from mc1opt.machine.devices import resolve_device, resolve_precision
@@ -43,7 +44,7 @@ from mc1opt.published.measure import Entry, first_seeds, make_plan, measure_entr
 from mc1opt.published.results import presets_folder
 from mc1opt.search.definition import load_definition
 from mc1opt.search.sampling import grid_size
-from mc1opt.spec import CAUSED_BY_CONFIG, DataSet, Device, Precision
+from mc1opt.spec import CAUSED_BY_CONFIG, Device, Precision
 from mc1opt.workers.stop import StopFlag
 
 # ---- What is missing -------------------------------------------------------------------------------------

@@ -28,9 +28,10 @@ from benchmarks.published_lines import EpochSeconds
 from benchmarks.published_norm import NORM_ARMS
 from mc1opt.config import Config
 from mc1opt.data.sources import find_data
+from mc1opt.dataset import DataSet
 from mc1opt.machine.devices import resolve_device, resolve_precision
 from mc1opt.paths import user_path
-from mc1opt.spec import DataSet, Device, EpochResult, Fidelity, Training
+from mc1opt.spec import Device, EpochResult, Fidelity, Training
 from mc1opt.workers.pool import ProcessPool
 
 SEED = 0

@@ -54,12 +54,13 @@ from benchmarks.race_report import write_report
 from mc1opt.config import config_id
 from mc1opt.data.sources import find_data
 from mc1opt.database.records import OUTCOME
+from mc1opt.dataset import DataSet
 from mc1opt.describe import describe_config
 from mc1opt.errors import Mc1optError, WorkerError
 from mc1opt.files import read_lines
 from mc1opt.paths import user_path
 from mc1opt.seeds import derive_seed
-from mc1opt.spec import DataSet, Fidelity, TrainingFailed
+from mc1opt.spec import Fidelity, TrainingFailed
 from mc1opt.workers.pool import ProcessPool
 from mc1opt.workers.train import train
 

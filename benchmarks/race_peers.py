@@ -26,13 +26,14 @@ from optuna.trial import FixedTrial
 from mc1opt.config import Config, config_id
 from mc1opt.data.sources import find_data
 from mc1opt.database.records import OUTCOME
+from mc1opt.dataset import DataSet
 from mc1opt.files import append_line
 from mc1opt.machine.devices import resolve_precision
 from mc1opt.models.cost import cost
 from mc1opt.paths import user_path
 from mc1opt.search.definition import load_definition
 from mc1opt.seeds import derive_seed
-from mc1opt.spec import DataSet, Fidelity, Training, TrainingFailed
+from mc1opt.spec import Fidelity, Training, TrainingFailed
 from mc1opt.workers.process import load_trainer
 
 DEFINITION = load_definition("cnn")

@@ -35,10 +35,11 @@ from benchmarks.common import add_results_option, append_result, machine_facts, 
 from benchmarks.tutorial import tutorial_dataset, tutorial_speed
 from mc1opt.config import SGD, Augmentation, Config, ConvBlock, ConvNet, Pooling
 from mc1opt.data.sources import find_data
+from mc1opt.dataset import DataSet
 from mc1opt.machine.devices import cpu_flags, resolve_device, resolve_precision
 from mc1opt.machine.resources import available_cpus, default_workers
 from mc1opt.paths import user_path
-from mc1opt.spec import DataSet, Device, EpochResult, Fidelity, Precision, Training, TrainingFailed
+from mc1opt.spec import Device, EpochResult, Fidelity, Precision, Training, TrainingFailed
 from mc1opt.workers.pool import ProcessPool
 
 NETWORKS = {"32-64-128": (32, 64, 128), "16-32-64": (16, 32, 64)}

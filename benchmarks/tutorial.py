@@ -24,8 +24,9 @@ from torchvision.datasets import VisionDataset
 
 from mc1opt.config import IMAGE_SIZE, SGD, Adam, AdamW, Config, Constant, ConvNet, Cosine, Muon, OneCycle
 from mc1opt.data.images import open_training_images
+from mc1opt.dataset import DataSet
 from mc1opt.models.build import build_layers
-from mc1opt.spec import INFERENCE_BATCH, DataSet, Device, EpochResult, Training, TrainingFailed
+from mc1opt.spec import INFERENCE_BATCH, Device, EpochResult, Training, TrainingFailed
 from mc1opt.training.loop import new_model
 from mc1opt.training.optim import build_optimizer
 

@@ -16,6 +16,7 @@ lists the package's files. The modules below may be imported by all of them:
     config       the config: its fields, JSON, identity and shape arithmetic
     fields       what configs are made of: frozen models; fields added later
     spec         a training as data: config, fidelity, seed, images; and its results
+    dataset      which images a training is about: shape, classes, where they are
     presets      the published models as configs
     suggest      suggestions that search spaces share
     describe     a config in one line

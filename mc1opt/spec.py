@@ -12,6 +12,7 @@ from pydantic import (
 )
 
 from mc1opt.config import Config
+from mc1opt.dataset import DataSet
 
 Device = Literal["cpu", "cuda", "mps"]
 DEVICES: tuple[Device, ...] = ("cpu", "cuda", "mps")
@@ -73,21 +74,6 @@ class Fidelity(_Model):
         before = {"validation": "held_out", "short_epochs": 0}
         content: dict[str, Any] = serialise(self)
         return {key: value for key, value in content.items() if before.get(key) != value}
-
-
-class DataSet(_Model):
-    """Where the images are, as arrays that workers map into memory, and which ones they are."""
-
-    name: str
-    """"cifar10", or "own-" and the beginning of the hash for other images."""
-    folder: str
-    """Holds train_images.npy, train_labels.npy, test_images.npy, test_labels.npy and source.json."""
-    sha256: str
-    """In hexadecimal: of CIFAR-10's training images; of other data, of all its images and labels."""
-    train_images: int = Field(ge=1)
-    """All training images: 50,000 for CIFAR-10."""
-    validation_images: int = Field(ge=0)
-    """How many of them are kept back for validation: 5,000 for CIFAR-10; 0 for a training on all of them."""
 
 
 class Fold(_Model):

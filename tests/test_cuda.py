@@ -13,10 +13,11 @@ import pytest
 from benchmarks.common import machine_facts, machine_line
 from mc1opt.config import ConvNet
 from mc1opt.database.studies import read_study
+from mc1opt.dataset import DataSet
 from mc1opt.export.export import ExportCommand, export
 from mc1opt.search.command import search
 from mc1opt.search.settings import SearchCommand
-from mc1opt.spec import DataSet, EpochResult, Precision, Training
+from mc1opt.spec import EpochResult, Precision, Training
 from mc1opt.training.loop import Trainer, train
 from mc1opt.workers.pool import ProcessPool
 from mc1opt.workers.stop import StopFlag

@@ -19,17 +19,8 @@ from mc1opt.config import (
     OneCycle,
     WhitenedStem,
 )
-from mc1opt.spec import (
-    DEVICES,
-    DataSet,
-    Device,
-    EpochResult,
-    FailureKind,
-    Fidelity,
-    Fold,
-    Training,
-    TrainingFailed,
-)
+from mc1opt.dataset import DataSet
+from mc1opt.spec import DEVICES, Device, EpochResult, FailureKind, Fidelity, Fold, Training, TrainingFailed
 
 DATA = DataSet(
     name="cifar10", folder="/images", sha256="ab" * 32, train_images=50_000, validation_images=5_000

@@ -17,11 +17,11 @@ import platformdirs
 
 from mc1opt.config import CLASSES, IMAGE_CHANNELS, IMAGE_SIZE
 from mc1opt.data.formats import ARRAY_FILES, Array, Arrays
+from mc1opt.dataset import DataSet
 from mc1opt.errors import DataError
 from mc1opt.files import locked, read_object
 from mc1opt.paths import user_path
 from mc1opt.program import boot_id
-from mc1opt.spec import DataSet
 
 CIFAR10 = "cifar10"
 CIFAR10_SHA256 = {

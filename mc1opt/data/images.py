@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from mc1opt.data.cache import repair
 from mc1opt.data.splits import fold_split, split
 from mc1opt.data.test_log import record_opening
+from mc1opt.dataset import DataSet
 from mc1opt.errors import DataError
-from mc1opt.spec import DataSet, Fold
+from mc1opt.spec import Fold
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from typing import TextIO
 
 from mc1opt.data.cache import CIFAR10, open_entry, verify
 from mc1opt.data.sources import find_data
+from mc1opt.dataset import DataSet
 from mc1opt.errors import DataError
-from mc1opt.spec import DataSet
 
 
 def known_data(stored: object) -> dict[str, str] | None:

@@ -31,8 +31,8 @@ from mc1opt.data.fetch import (
     sources,
 )
 from mc1opt.data.formats import Arrays, read_files
+from mc1opt.dataset import DataSet
 from mc1opt.errors import DataError
-from mc1opt.spec import DataSet
 
 
 def find_data(path: Path | None = None, *, output: TextIO | None = None) -> DataSet:

@@ -4,9 +4,9 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+from mc1opt.dataset import DataSet
 from mc1opt.errors import StorageError
 from mc1opt.files import append_line
-from mc1opt.spec import DataSet
 
 OPENINGS = "test_openings.jsonl"
 """The record's file, in the folder of a study's or a preset's models."""

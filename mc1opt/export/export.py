@@ -19,6 +19,7 @@ from typing import Any, TextIO
 from mc1opt import __version__
 from mc1opt.config import CLASS_NAMES, config_id, config_to_json
 from mc1opt.data.model_images import model_data
+from mc1opt.dataset import DataSet
 from mc1opt.errors import ModelError, UsageError
 from mc1opt.export.formats import write_onnx, write_pt2, write_safetensors
 from mc1opt.export.parity import TOLERANCE, Check, all_logits, compare, images_to_compare, latency
@@ -34,7 +35,6 @@ from mc1opt.inference.open_model import (
     torch_runner,
 )
 from mc1opt.measurement.store import TRAININGS
-from mc1opt.spec import DataSet
 from mc1opt.text import plural
 from mc1opt.training.model_folder import file_sha256, weights_model
 

@@ -14,10 +14,11 @@ from mc1opt import __version__
 from mc1opt.config import CLASSES, IMAGE_CHANNELS, IMAGE_SIZE, Config, ConvNet, config_id
 from mc1opt.data.cache import CIFAR10
 from mc1opt.data.splits import SPLIT_SEED
+from mc1opt.dataset import DataSet
 from mc1opt.errors import ModelError
 from mc1opt.export.source import ExportSource
 from mc1opt.models.layers import Layer, walk
-from mc1opt.spec import DEVICES, DataSet, Precision
+from mc1opt.spec import DEVICES, Precision
 from mc1opt.training.model_folder import weights_model
 
 if TYPE_CHECKING:

@@ -17,11 +17,12 @@ from pydantic import BaseModel, NonNegativeInt, ValidationError, field_validator
 
 from mc1opt.config import CLASS_NAMES, Config
 from mc1opt.data.test_log import OPENINGS, past_openings
+from mc1opt.dataset import DataSet
 from mc1opt.errors import ModelError, StorageError, describe_validation_error
 from mc1opt.files import append_line, read_lines
 from mc1opt.measurement.plan import Job
 from mc1opt.measurement.store import StoredTraining
-from mc1opt.spec import INFERENCE_BATCH, DataSet, Device
+from mc1opt.spec import INFERENCE_BATCH, Device
 from mc1opt.text import plural
 from mc1opt.training.model_folder import weights_model
 from mc1opt.uncertainty import Spread, spread

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mc1opt.config import Config, config_id
+from mc1opt.dataset import DataSet
 from mc1opt.errors import UsageError
 from mc1opt.machine.memory import MemoryNeed, training_memory
-from mc1opt.spec import DataSet, Device, Fidelity, Fold, Precision, Training
+from mc1opt.spec import Device, Fidelity, Fold, Precision, Training
 
 CHECKPOINT_SECONDS = 60.0
 """How often the state of a training is written, at most: of a deep network it has hundreds of megabytes."""

@@ -14,6 +14,7 @@ from typing import TextIO
 from mc1opt.config import Config
 from mc1opt.data.libraries import check_libraries
 from mc1opt.data.sources import find_data
+from mc1opt.dataset import DataSet
 from mc1opt.errors import Mc1optError, UsageError
 from mc1opt.files import delete, exclusive
 from mc1opt.machine.devices import resolve_device, resolve_precision
@@ -34,7 +35,7 @@ from mc1opt.published.results import (
     seed_value,
 )
 from mc1opt.search.settings import resolve_workers
-from mc1opt.spec import DataSet, Device, Precision
+from mc1opt.spec import Device, Precision
 from mc1opt.text import megabytes, plural
 from mc1opt.workers.pool import Pool, ProcessPool
 from mc1opt.workers.stop import StopFlag

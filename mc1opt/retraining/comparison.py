@@ -11,10 +11,10 @@ from mc1opt.config import Config, config_from_json
 from mc1opt.data.model_images import model_data
 from mc1opt.database.ranking import by_expected_accuracy
 from mc1opt.database.records import StudyRecord, TrialRecord
+from mc1opt.dataset import DataSet
 from mc1opt.describe import describe_config
 from mc1opt.display.progress import ending
 from mc1opt.errors import DataError, UsageError
-from mc1opt.spec import DataSet
 from mc1opt.uncertainty import PairedTest, paired_test
 
 LEVEL = 0.05

@@ -10,13 +10,14 @@ from mc1opt.config import config_from_json
 from mc1opt.data.libraries import check_libraries
 from mc1opt.database.records import StudyRecord, TrialRecord
 from mc1opt.database.studies import read_study
+from mc1opt.dataset import DataSet
 from mc1opt.display.progress import ending, passed_over_lines
 from mc1opt.errors import Mc1optError, UsageError
 from mc1opt.machine.devices import resolve_device
 from mc1opt.machine.environment import versions
 from mc1opt.measurement.store import REPEATABLE
 from mc1opt.retraining.comparison import study_data
-from mc1opt.spec import DataSet, Device, Precision, Training, TrainingFailed
+from mc1opt.spec import Device, Precision, Training, TrainingFailed
 from mc1opt.text import plural
 from mc1opt.workers.pool import Pool, ProcessPool
 from mc1opt.workers.train import train

@@ -23,6 +23,7 @@ from mc1opt.database.ownership import LostTrialError
 from mc1opt.database.storage import StudyStorage
 from mc1opt.database.trial import OwnTrial
 from mc1opt.database.trial_files import checkpoint_path, keep_best_weights, weights_path
+from mc1opt.dataset import DataSet
 from mc1opt.describe import describe_config
 from mc1opt.errors import StudyFileError, WorkerError
 from mc1opt.files import remove_checkpoint
@@ -34,7 +35,7 @@ from mc1opt.search.local import describe_changes
 from mc1opt.search.observers import Observer, Observers
 from mc1opt.search.settings import SearchSettings
 from mc1opt.seeds import derive_seed
-from mc1opt.spec import CAUSED_BY_CONFIG, DataSet, EpochResult, Training, TrainingFailed
+from mc1opt.spec import CAUSED_BY_CONFIG, EpochResult, Training, TrainingFailed
 from mc1opt.workers.pool import Pool
 from mc1opt.workers.protocol import TrainingInterrupted
 from mc1opt.workers.train import train_within_memory

@@ -25,6 +25,7 @@ from mc1opt.database.ownership import NoRoomError
 from mc1opt.database.retry import DatabaseError
 from mc1opt.database.storage import StudyStorage
 from mc1opt.database.trial_files import tidy
+from mc1opt.dataset import DataSet
 from mc1opt.search.confirm import (
     SEEDS,
     Confirmation,
@@ -40,7 +41,6 @@ from mc1opt.search.plan import expected_bytes, expected_seconds, has_timings, ty
 from mc1opt.search.settings import SearchSettings
 from mc1opt.search.stop_conditions import StopConditions
 from mc1opt.search.study import open_study
-from mc1opt.spec import DataSet
 from mc1opt.workers.pool import Pool
 from mc1opt.workers.speed import epoch_seconds
 from mc1opt.workers.stop import StopFlag

@@ -5,12 +5,13 @@ from pathlib import Path
 
 from mc1opt.database import records
 from mc1opt.database.storage import StudyStorage
+from mc1opt.dataset import DataSet
 from mc1opt.errors import UsageError
 from mc1opt.machine.devices import resolve_precision
 from mc1opt.machine.resources import WORKER_MEMORY, default_workers
 from mc1opt.search.definition import StudyDefinition
 from mc1opt.search.sampling import GRID_SAMPLER, grid_trials
-from mc1opt.spec import CHECKPOINT_SECONDS, DataSet, Device, Fidelity, Precision
+from mc1opt.spec import CHECKPOINT_SECONDS, Device, Fidelity, Precision
 
 MAX_WORKERS = 256
 SHORT_SHARE = 5

@@ -16,13 +16,13 @@ from mc1opt.database import records
 from mc1opt.database.identity import keep_folder, name_folder
 from mc1opt.database.location import sqlite_path, storage_option
 from mc1opt.database.storage import StudyStorage
+from mc1opt.dataset import DataSet
 from mc1opt.errors import StudyFileError, UsageError
 from mc1opt.fields import canonical_json
 from mc1opt.program import program
 from mc1opt.search.definition import StudyDefinition
 from mc1opt.search.sampling import make_pruner, make_sampler
 from mc1opt.search.settings import SearchSettings
-from mc1opt.spec import DataSet
 
 SPACE_DRAWS = 64
 """Random draws on which two search spaces are compared."""

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 
 from mc1opt.config import Config
-from mc1opt.spec import DataSet, Device, Fidelity, Precision, Training, TrainingFailed
+from mc1opt.dataset import DataSet
+from mc1opt.spec import Device, Fidelity, Precision, Training, TrainingFailed
 from mc1opt.workers.pool import Pool
 from mc1opt.workers.protocol import TrainingInterrupted
 from mc1opt.workers.stop import TICK_SECONDS

@@ -29,8 +29,8 @@ from benchmarks.race_report import (
 )
 from benchmarks.tutorial import make_optimizer, make_scheduler, train
 from mc1opt.config import SGD, Constant, Cosine, OneCycle, config_id
+from mc1opt.dataset import DataSet
 from mc1opt.files import append_line, read_lines
-from mc1opt.spec import DataSet
 from mc1opt.training.optim import learning_rate_factor
 from tests.support.image_sets import write_binary_folder
 from tests.support.images import write_images

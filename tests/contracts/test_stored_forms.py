@@ -28,9 +28,10 @@ from mc1opt.config import (
     WhitenedStem,
 )
 from mc1opt.data.sources import find_data
+from mc1opt.dataset import DataSet
 from mc1opt.machine.devices import resolve_precision
 from mc1opt.machine.environment import versions
-from mc1opt.spec import DataSet, Fidelity, Training
+from mc1opt.spec import Fidelity, Training
 from mc1opt.training.loop import train
 from tests.support.command import mc1opt
 from tests.support.curves import Switches

@@ -17,8 +17,9 @@ from mc1opt.data.cache import CIFAR10_SHA256, damaged_arrays, open_entry
 from mc1opt.data.images import open_test_images, open_training_images
 from mc1opt.data.sources import find_data
 from mc1opt.data.splits import fold_split, split, stratified_order
+from mc1opt.dataset import DataSet
 from mc1opt.errors import DataError, StorageError
-from mc1opt.spec import DataSet, Fold
+from mc1opt.spec import Fold
 from tests.support.image_sets import make_arrays, write_arrays_folder
 
 ARRAYS = make_arrays()

@@ -17,8 +17,8 @@ from mc1opt.data.cache import cache_folder, fetch_lock
 from mc1opt.data.fetch import Patience, Source
 from mc1opt.data.formats import ARRAY_FILES, Arrays
 from mc1opt.data.sources import describe_data, find_data
+from mc1opt.dataset import DataSet
 from mc1opt.errors import DataError
-from mc1opt.spec import DataSet
 from tests.support.image_sets import (
     change_a_bit,
     make_arrays,

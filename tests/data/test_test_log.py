@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from mc1opt.data.test_log import past_openings, record_opening
+from mc1opt.dataset import DataSet
 from mc1opt.errors import StorageError
-from mc1opt.spec import DataSet
 
 RECORD = Path("models/test_openings.jsonl")
 DATA = DataSet(name="own-0", folder="", sha256="0" * 64, train_images=20, validation_images=2)

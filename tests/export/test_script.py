@@ -26,13 +26,14 @@ from mc1opt.config import (
     Pooling,
     WhitenedStem,
 )
+from mc1opt.dataset import DataSet
 from mc1opt.errors import ModelError
 from mc1opt.export.script import run_script_network, training_script
 from mc1opt.export.source import ExportSource
 from mc1opt.models.build import build_model
 from mc1opt.models.whitening import whitening_filters
 from mc1opt.presets import PRESETS
-from mc1opt.spec import DataSet, Fidelity
+from mc1opt.spec import Fidelity
 from mc1opt.training.checkpoint import save_weights
 from tests.support.images import SMALL_CONVNET
 from tests.support.trained import Trained, logits_of, random_images, train_small

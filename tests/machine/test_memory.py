@@ -83,7 +83,8 @@ MEASURE = """
 import resource, sys
 from pathlib import Path
 from mc1opt.presets import get_preset
-from mc1opt.spec import DataSet, Fidelity, Training
+from mc1opt.dataset import DataSet
+from mc1opt.spec import Fidelity, Training
 from mc1opt.training.loop import train
 from tests.support.image_sets import write_arrays_folder
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from mc1opt.config import CLASS_NAMES, MLP, SGD, Config, LinearLayer
 from mc1opt.data.images import open_test_images
+from mc1opt.dataset import DataSet
 from mc1opt.errors import DataError, ModelError, StorageError
 from mc1opt.measurement.final_test import (
     KEPT_A_CLASS,
@@ -23,7 +24,6 @@ from mc1opt.measurement.final_test import (
 from mc1opt.measurement.plan import Job
 from mc1opt.measurement.store import StoredTraining
 from mc1opt.models.build import build_model
-from mc1opt.spec import DataSet
 from mc1opt.training.checkpoint import save_weights
 from mc1opt.training.model_folder import file_sha256
 from tests.support.curves import example_training

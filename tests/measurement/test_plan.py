@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from mc1opt.config import config_id
+from mc1opt.dataset import DataSet
 from mc1opt.errors import UsageError
 from mc1opt.measurement.plan import Plan, check_folds
-from mc1opt.spec import DataSet, Fidelity, Fold
+from mc1opt.spec import Fidelity, Fold
 from tests.support.curves import example_training
 
 DATA = DataSet(name="own-0", folder="images", sha256="0" * 64, train_images=100, validation_images=10)

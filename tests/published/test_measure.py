@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mc1opt.data import images as images_module
+from mc1opt.dataset import DataSet
 from mc1opt.errors import DataError, Mc1optError, UsageError, WorkerError
 from mc1opt.machine.memory import evaluation_memory, training_memory
 from mc1opt.measurement.plan import Plan
@@ -25,7 +26,7 @@ from mc1opt.published.measure import (
     preset_entry,
 )
 from mc1opt.published.results import seed_value
-from mc1opt.spec import DataSet, Fold
+from mc1opt.spec import Fold
 from mc1opt.workers.stop import StopFlag
 from tests.support.curves import CurvePool, Switches, curve
 from tests.support.measuring import (

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from mc1opt.data.cache import CIFAR10_SHA256
+from mc1opt.dataset import DataSet
 from mc1opt.measurement.store import Failure, StoredTraining
 from mc1opt.presets import PRESETS
 from mc1opt.published.results import Measurement, measurement, stored_results
-from mc1opt.spec import DataSet, EpochResult, Fold
+from mc1opt.spec import EpochResult, Fold
 from tests.support.curves import example_training
 from tests.support.image_sets import write_arrays_folder
 from tests.support.measuring import (

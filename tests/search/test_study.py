@@ -17,11 +17,12 @@ from mc1opt.config import Config
 from mc1opt.database import records
 from mc1opt.database.opening import load_study
 from mc1opt.database.storage import StudyStorage
+from mc1opt.dataset import DataSet
 from mc1opt.errors import StorageError, StudyFileError, UsageError
 from mc1opt.search.definition import StudyDefinition, load_definition
 from mc1opt.search.settings import SearchSettings
 from mc1opt.search.study import SPACE_DRAWS, open_study, space_fingerprint
-from mc1opt.spec import DataSet, Fidelity
+from mc1opt.spec import Fidelity
 from tests.support.forking import fork_searches
 from tests.support.studies import (
     DATA,

@@ -26,7 +26,8 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from mc1opt.config import MLP, SGD, Config, ConvNet, LinearLayer, config_id
-from mc1opt.spec import DataSet, EpochResult, Fidelity, Training, TrainingFailed
+from mc1opt.dataset import DataSet
+from mc1opt.spec import EpochResult, Fidelity, Training, TrainingFailed
 from mc1opt.workers.protocol import TrainingInterrupted
 from mc1opt.workers.speed import SPEED_SEED
 

@@ -16,7 +16,8 @@ from mc1opt.config import (
     Pooling,
     WhitenedStem,
 )
-from mc1opt.spec import DataSet, Fidelity, Training
+from mc1opt.dataset import DataSet
+from mc1opt.spec import Fidelity, Training
 
 IMAGES = 400
 VALIDATION_IMAGES = 100

@@ -9,13 +9,14 @@ from safetensors.numpy import load_file
 
 from mc1opt.config import Config
 from mc1opt.data.sources import find_data
+from mc1opt.dataset import DataSet
 from mc1opt.machine.devices import resolve_precision
 from mc1opt.measurement.final_test import Decisions
 from mc1opt.measurement.store import StoredTraining, TrainingKey
 from mc1opt.presets import get_preset
 from mc1opt.published.measure import PresetsOptions, Results, run_presets
 from mc1opt.published.results import Measurement, seed_value
-from mc1opt.spec import DataSet, Fidelity, Fold, Training
+from mc1opt.spec import Fidelity, Fold, Training
 from mc1opt.workers.stop import StopFlag
 from tests.support.curves import CurvePool, curve
 from tests.support.image_sets import write_arrays_folder

@@ -13,13 +13,14 @@ import pytest
 from mc1opt.config import MLP, SGD, Config, LinearLayer, config_id
 from mc1opt.data.sources import find_data
 from mc1opt.database.records import StudyRecord, TrialRecord
+from mc1opt.dataset import DataSet
 from mc1opt.measurement.final_test import Decisions
 from mc1opt.retraining.comparison import Candidate
 from mc1opt.retraining.plan import RetrainOptions, RetrainPlan
 from mc1opt.retraining.report import Retraining
 from mc1opt.retraining.retrain import retrain
 from mc1opt.seeds import retrain_seed
-from mc1opt.spec import DataSet, Fidelity
+from mc1opt.spec import Fidelity
 from mc1opt.workers.stop import StopFlag
 from tests.support.curves import CurvePool
 from tests.support.image_sets import write_arrays_folder

@@ -19,12 +19,13 @@ from mc1opt.database.opening import load_study, open_storage
 from mc1opt.database.ownership import this_owner
 from mc1opt.database.records import StudyRecord, TrialRecord, study_record
 from mc1opt.database.storage import StudyStorage
+from mc1opt.dataset import DataSet
 from mc1opt.search.definition import StudyDefinition
 from mc1opt.search.observers import Observer, SearchEnded
 from mc1opt.search.run import run_search
 from mc1opt.search.settings import SearchSettings
 from mc1opt.seeds import derive_seed
-from mc1opt.spec import DataSet, Fidelity
+from mc1opt.spec import Fidelity
 from mc1opt.workers.pool import Pool
 from mc1opt.workers.stop import StopFlag
 from tests.support.curves import CurvePool, Switches

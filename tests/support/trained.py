@@ -18,7 +18,8 @@ from mc1opt.database.location import checkpoints_folder
 from mc1opt.database.opening import open_storage
 from mc1opt.database.ownership import this_owner
 from mc1opt.database.trial_files import study_folder, weights_path
-from mc1opt.spec import DataSet, EpochResult, Training
+from mc1opt.dataset import DataSet
+from mc1opt.spec import EpochResult, Training
 from mc1opt.training.loop import train
 from mc1opt.training.model_folder import write_model_folder
 from tests.support.images import ALL_AUGMENTATION, IMAGES, SMALL_CONVNET, small_training, write_images

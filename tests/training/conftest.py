@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mc1opt.spec import DataSet
+from mc1opt.dataset import DataSet
 from tests.support.images import write_images
 
 

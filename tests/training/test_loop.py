@@ -34,10 +34,11 @@ from mc1opt.config import (
     config_from_json,
 )
 from mc1opt.data.images import open_training_images
+from mc1opt.dataset import DataSet
 from mc1opt.models.build import build_model
 from mc1opt.models.whitening import whitening_filters
 from mc1opt.seeds import derive_seed
-from mc1opt.spec import DataSet, EpochResult, Fidelity, Fold, Training, TrainingFailed
+from mc1opt.spec import EpochResult, Fidelity, Fold, Training, TrainingFailed
 from mc1opt.training import loop
 from mc1opt.training.accuracy import accuracy
 from mc1opt.training.checkpoint import load_weights

@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
+from mc1opt.dataset import DataSet
 from mc1opt.models.cost import cost
 from mc1opt.search.definition import load_definition
 from mc1opt.search.plan import typical_config
-from mc1opt.spec import DataSet, EpochResult, Fidelity, Training, TrainingFailed
+from mc1opt.spec import EpochResult, Fidelity, Training, TrainingFailed
 from mc1opt.workers.protocol import TrainingInterrupted
 from mc1opt.workers.speed import epoch_seconds
 from tests.support.curves import CurvePool

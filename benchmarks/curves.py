@@ -42,7 +42,7 @@ from mc1opt.data.sources import find_data
 from mc1opt.database.location import DEFAULT_STORAGE, user_storage
 from mc1opt.database.records import StudyRecord
 from mc1opt.database.studies import read_study
-from mc1opt.dataset import DataSet
+from mc1opt.dataset import CIFAR10_SHAPE, DataSet
 from mc1opt.describe import describe_fidelity
 from mc1opt.errors import UsageError
 from mc1opt.files import read_lines
@@ -118,7 +118,7 @@ def _draws(index: int, family: str, base: Mapping[str, Any], seen: set[str]) -> 
         trial = optuna.create_study(sampler=_Redrawing(base, redrawn, seed)).ask()
         config = DEFINITION.config(trial)
         changes = sum(trial.params.get(name) != base.get(name) for name in trial.params.keys() | base.keys())
-        if cost(config.architecture).macs > DEFINITION.max_macs or config_id(config) in seen:
+        if cost(config.architecture, CIFAR10_SHAPE).macs > DEFINITION.max_macs or config_id(config) in seen:
             continue
         if bounds is None or bounds[0] <= changes <= bounds[1]:
             yield Point(index, family, trial.params, changes, config)
@@ -155,7 +155,7 @@ def measure(point: Point, training: Training) -> dict[str, Any]:
             raise TrainingFailed("diverged", "logits are not finite")
     except TrainingFailed as failed:
         failure, unused = failed.kind, None
-    size = cost(point.config.architecture)
+    size = cost(point.config.architecture, CIFAR10_SHAPE)
     return {
         "family": point.family,
         "index": point.index,

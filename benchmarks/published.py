@@ -31,7 +31,7 @@ from mc1opt.config import config_id
 from mc1opt.data.sources import find_data
 from mc1opt.database.location import DEFAULT_STORAGE, user_storage
 from mc1opt.database.studies import read_study
-from mc1opt.dataset import DataSet
+from mc1opt.dataset import CIFAR10_SHAPE, DataSet
 from mc1opt.errors import Mc1optError, UsageError, WorkerError
 from mc1opt.files import append_line, read_lines
 from mc1opt.machine.devices import resolve_device, resolve_precision
@@ -106,7 +106,7 @@ def result_line(
         "arm": entry.name,
         "recipe": entry.recipe,
         "config_id": config_id(entry.config),
-        "parameters": cost(entry.config.architecture).parameters,
+        "parameters": cost(entry.config.architecture, CIFAR10_SHAPE).parameters,
         "epochs": entry.epochs,
         "seed": seed,
         "data": plan.data.name,

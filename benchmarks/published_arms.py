@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mc1opt.config import Adam, Config, ConvNet
+from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.models.cost import cost
 from mc1opt.presets import PRESETS, RECIPES
 
@@ -32,7 +33,7 @@ class Arm:
     @property
     def price(self) -> int:
         """Multiply-accumulates of an image in all epochs: cheap arms are trained first."""
-        return cost(self.config.architecture).macs * self.epochs
+        return cost(self.config.architecture, CIFAR10_SHAPE).macs * self.epochs
 
 
 def arms() -> list[Arm]:

@@ -10,6 +10,7 @@ from typing import Literal
 from benchmarks.common import markdown_table
 from benchmarks.published_arms import BASE, DEEP, SHORT, UNPOOLED, arms
 from benchmarks.published_lines import Results, accuracies, arithmetic
+from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.models.cost import cost
 from mc1opt.uncertainty import Spread, spread
 
@@ -110,7 +111,9 @@ def claims_section(results: Results) -> str:
 
 def _comparison_row(comparison: Comparison, results: Results) -> list[str]:
     measured = {arm.name: arm for arm in arms() if arm.recipe == "published"}
-    parameters = {name: cost(arm.config.architecture).parameters for name, arm in measured.items()}
+    parameters = {
+        name: cost(arm.config.architecture, CIFAR10_SHAPE).parameters for name, arm in measured.items()
+    }
     names = (comparison.before, comparison.after)
     by_seed = [accuracies(results, (name, "published")) for name in names]
     common = by_seed[0].keys() & by_seed[1].keys()  # so that means and difference fit together

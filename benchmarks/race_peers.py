@@ -26,7 +26,7 @@ from optuna.trial import FixedTrial
 from mc1opt.config import Config, config_id
 from mc1opt.data.sources import find_data
 from mc1opt.database.records import OUTCOME
-from mc1opt.dataset import DataSet
+from mc1opt.dataset import CIFAR10_SHAPE, DataSet
 from mc1opt.files import append_line
 from mc1opt.machine.devices import resolve_precision
 from mc1opt.models.cost import cost
@@ -58,7 +58,7 @@ def race_training(config: Config, data: DataSet, seed: int) -> Training:
 
 def too_large(config: Config) -> bool:
     """Whether a network is above the limit of mc1opt's searches; such draws are not trained by any arm."""
-    return cost(config.architecture).macs > DEFINITION.max_macs
+    return cost(config.architecture, CIFAR10_SHAPE).macs > DEFINITION.max_macs
 
 
 def tpe(seed: int) -> TPESampler:
@@ -113,7 +113,7 @@ def search_with_optuna(folder: Path, trainer_name: str, data: DataSet, seed: int
 
 def search_space(trial: optuna.Trial) -> None:
     """The search space in the form that Ray's `OptunaSearch` takes: it keeps what is suggested."""
-    DEFINITION.search_space(trial)
+    DEFINITION.search_space(trial, DEFINITION.data)
 
 
 def train_for_ray(params: dict[str, Any], *, trainer_name: str, data: DataSet, seed: int) -> None:

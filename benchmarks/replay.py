@@ -41,6 +41,7 @@ from benchmarks.curves import BEST_START, DEFINITION, EPOCHS
 from benchmarks.replay_samplers import Evolution, Incumbent, LocalSearch, Smac
 from mc1opt.config import Config, config_id, config_to_json
 from mc1opt.database import records
+from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.files import read_lines
 from mc1opt.models.cost import cost
 from mc1opt.search.local import Encoding, LocalSampler, logit
@@ -96,7 +97,7 @@ class Surrogate:
             self.values[~self.whole, column] = share_of(np.polyval(line, short[~self.whole]))
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
         for _ in range(200):
-            DEFINITION.search_space(study.ask())
+            DEFINITION.search_space(study.ask(), DEFINITION.data)
         self._encoding = Encoding(study.get_trials(deepcopy=False))
         self.features = self._features(self.params, self.macs)
         self._trees = self._fit(np.arange(len(self.params)))
@@ -107,7 +108,9 @@ class Surrogate:
 
     def curve(self, params: dict[str, Any], config: Config, epochs: int) -> NDArray[np.float64]:
         """The expected accuracy after each epoch of a schedule of so many epochs, without noise."""
-        features = self._features([params], np.array([cost(config.architecture).macs], dtype=float))
+        features = self._features(
+            [params], np.array([cost(config.architecture, CIFAR10_SHAPE).macs], dtype=float)
+        )
         predicted = share_of(self._trees.predict(features)[0])
         return np.array([predicted[i] for i, (whole, _) in enumerate(self.COLUMNS) if whole == epochs])
 
@@ -268,7 +271,7 @@ def begin(study: optuna.Study, surrogate: Surrogate, seen: set[str], short: int)
     while True:
         trial = study.ask()
         config = DEFINITION.config(trial)
-        identity, macs = config_id(config), cost(config.architecture).macs
+        identity, macs = config_id(config), cost(config.architecture, CIFAR10_SHAPE).macs
         for key, value in (
             (records.OWNER, {"pid": 0}),
             (records.CONFIG, config_to_json(config)),

@@ -21,6 +21,7 @@ from benchmarks.common import RESULTS, add_results_option, append_result, machin
 from benchmarks.curves import DEFINITION
 from mc1opt.config import Config, config_id
 from mc1opt.data.sources import find_data
+from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.files import read_lines
 from mc1opt.machine.devices import resolve_precision
 from mc1opt.models.cost import cost
@@ -96,9 +97,11 @@ def main() -> None:
             }
             if key in there:
                 continue
-            config = found.model_copy(update={"architecture": widened(found.architecture, growth)})
-            size = cost(config.architecture)
-            epochs = round(options.epochs * cost(found.architecture).macs / size.macs)
+            config = found.model_copy(
+                update={"architecture": widened(found.architecture, growth, CIFAR10_SHAPE)}
+            )
+            size = cost(config.architecture, CIFAR10_SHAPE)
+            epochs = round(options.epochs * cost(found.architecture, CIFAR10_SHAPE).macs / size.macs)
             print(f"growth {growth:g}, seed {seed}: {size.macs / 1e6:.1f} million MACs", flush=True)
             figures = {
                 "config_id": options.config,

@@ -24,7 +24,7 @@ from torchvision.datasets import VisionDataset
 
 from mc1opt.config import IMAGE_SIZE, SGD, Adam, AdamW, Config, Constant, ConvNet, Cosine, Muon, OneCycle
 from mc1opt.data.images import open_training_images
-from mc1opt.dataset import DataSet
+from mc1opt.dataset import CIFAR10_SHAPE, DataSet
 from mc1opt.models.build import build_layers
 from mc1opt.spec import INFERENCE_BATCH, Device, EpochResult, Training, TrainingFailed
 from mc1opt.training.loop import new_model
@@ -192,7 +192,7 @@ def train(training: Training) -> Iterator[EpochResult]:
         # The last, smaller batch is dropped: a single image has no batch statistics.
         return DataLoader(dataset, batch_size, shuffle=True, drop_last=True)
 
-    large, small = loader(IMAGE_SIZE), loader(config.progressive_size)
+    large, small = loader(IMAGE_SIZE), loader(config.progressive_size or IMAGE_SIZE)
     transform = transforms.Compose(tensor_transforms(config))
     validation: DataLoader[Any] = DataLoader(
         ImageDataset(split.validation_images, split.validation_labels, transform), INFERENCE_BATCH
@@ -239,7 +239,7 @@ def tutorial_speed(
     loader: DataLoader[Any] = DataLoader(
         dataset, config.batch_size, shuffle=True, num_workers=loader_processes, persistent_workers=persistent
     )
-    model = build_layers(config.architecture).to(device)
+    model = build_layers(config.architecture, CIFAR10_SHAPE).to(device)
     optimizer = make_optimizer(model, config.optimizer)
     scheduler = make_scheduler(optimizer, config.schedule, epochs * len(loader))
     seconds = 0.0

@@ -13,25 +13,12 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError, model_validator
 
+from mc1opt.dataset import CIFAR10_SHAPE, LARGEST_SIZE
 from mc1opt.errors import ConfigError, describe_validation_error
 from mc1opt.fields import Model, as_before, canonical_json, later_field
 
-IMAGE_CHANNELS = 3
-IMAGE_SIZE = 32  # pixels, height and width
-CLASSES = 10
-CLASS_NAMES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
-"""CIFAR-10's, in the order of the labels 0 to 9."""
+IMAGE_SIZE = CIFAR10_SHAPE.size
+"""Pixels: what search spaces of one argument, `search_space(trial)`, take for the size of the images."""
 
 SCHEMA_VERSION = 1
 
@@ -96,9 +83,9 @@ class WhitenedStem(Model):
     """A fixed first convolution whose outputs are decorrelated, followed by an activation.
 
     The filters are the eigenvectors of the training images' patches, scaled to unit variance, with both
-    signs: 2 * 3 * kernel_size**2 channels, no padding, no bias. The method is that of the CIFAR-10 speed
-    records (Page, "How to train your ResNet", 2019; Jordan, "94% on CIFAR-10 in 3.29 seconds on a single
-    GPU", 2024).
+    signs: 2 * kernel_size**2 outputs for each input channel, no padding, no bias. The method is that of the
+    CIFAR-10 speed records (Page, "How to train your ResNet", 2019; Jordan, "94% on CIFAR-10 in 3.29 seconds
+    on a single GPU", 2024).
     """
 
     kind: Literal["whitened"] = "whitened"
@@ -106,10 +93,9 @@ class WhitenedStem(Model):
     """Pixels."""
     activation: Activation = "gelu"
 
-    @property
-    def width(self) -> int:
-        """Output channels."""
-        return 2 * IMAGE_CHANNELS * self.kernel_size**2
+    def width(self, channels: int) -> int:
+        """Output channels for images of so many channels."""
+        return 2 * channels * self.kernel_size**2
 
 
 class _Classifier(Model):
@@ -124,7 +110,7 @@ class MLP(_Classifier):
 
     kind: Literal["mlp"] = "mlp"
     layers: tuple[LinearLayer, ...] = Field(max_length=16)
-    """The hidden layers; the classifier (a linear layer to the 10 classes) comes after them."""
+    """The hidden layers; the classifier (a linear layer to the classes) comes after them."""
 
 
 class ConvNet(_Classifier):
@@ -144,11 +130,6 @@ class ConvNet(_Classifier):
     """Whether convolutions begin with filters that hand their inputs on, one output channel for each input
     channel while there are any (Jordan, 2024, section 3.3); the other filters are as drawn."""
 
-    @model_validator(mode="after")
-    def _fits(self) -> "ConvNet":
-        conv_shapes(self)
-        return self
-
 
 Architecture = Annotated[MLP | ConvNet, Field(discriminator="kind")]
 
@@ -160,7 +141,7 @@ class BlockShape(NamedTuple):
     pooled: tuple[int, int, int]
 
 
-def conv_shapes(network: ConvNet, size: int = IMAGE_SIZE) -> list[BlockShape]:
+def conv_shapes(network: ConvNet, size: int) -> list[BlockShape]:
     """The output shapes (C, H, W) of each block on images of size x size pixels.
 
     With no pooling, `pooled` repeats `convolution`.
@@ -294,7 +275,7 @@ class Augmentation(Model):
     section 3.6)."""
     crop: int = Field(default=0, ge=0, le=16)
     """Pixels by which an image is shifted at most, each way; reflection fills the border."""
-    cutout: int = Field(default=0, ge=0, le=IMAGE_SIZE)
+    cutout: int = Field(default=0, ge=0, le=LARGEST_SIZE)
     """Pixels, side of the square that the mean colour replaces (DeVries and Taylor, 2017); 0 for none."""
 
 
@@ -311,9 +292,10 @@ class Config(Model):
     """Share of all steps, the last ones, after which weights enter the average that is validated and stored,
     each step's the same (Izmailov et al., "Averaging Weights Leads to Wider Optima", 2018); 0 for none."""
     augmentation: Augmentation = Augmentation()
-    progressive_size: int = later_field(IMAGE_SIZE, ge=8, le=IMAGE_SIZE)
-    """Pixels, height and width of the training images in the first half of the epochs (progressive resizing:
-    Howard, fast.ai's DAWNBench entry, 2018; Tan and Le, "EfficientNetV2", 2021); needs global pooling."""
+    progressive_size: int | None = later_field(None, ge=8, le=LARGEST_SIZE)
+    """Pixels, height and width of larger training images in the first half of the epochs (progressive
+    resizing: Howard, fast.ai's DAWNBench entry, 2018; Tan and Le, "EfficientNetV2", 2021); None leaves them
+    as they are. Needs global pooling."""
     initialisation: Initialisation = Field(default="he", json_schema_extra=as_before())
     """How weights are drawn: "he" is normal with variance 2 / fan-in, biases 0 (He et al., 2015); "torch" is
     PyTorch's default, uniform with variance 1 / (3 fan-in), also for biases."""
@@ -331,7 +313,7 @@ class Config(Model):
             )
         if isinstance(self.optimizer, Muon) and isinstance(network, MLP) and not layers:
             raise ValueError("muon trains hidden layers, and there are none; use another optimizer")
-        if self.progressive_size < IMAGE_SIZE:
+        if self.progressive_size is not None:
             if not isinstance(network, ConvNet) or network.global_pooling == "none":
                 raise ValueError(f"a progressive_size of {self.progressive_size} needs global_pooling")
             conv_shapes(network, self.progressive_size)

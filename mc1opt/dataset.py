@@ -45,21 +45,11 @@ class DataShape(NamedTuple):
 CIFAR10_SHAPE = DataShape(channels=3, size=32, classes=10)
 
 
-class DataSet(BaseModel):
-    """Where the images are, as arrays that workers map into memory, and which ones they are."""
+class Task(BaseModel):
+    """What is to be classified: the shape of the images, and the classes. CIFAR-10's by default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    name: str
-    """Of a known data set, such as "cifar10", or "own-" and the beginning of the hash for other images."""
-    folder: str
-    """Holds train_images.npy, train_labels.npy, test_images.npy, test_labels.npy and source.json."""
-    sha256: str
-    """In hexadecimal: of CIFAR-10's training images; of other data, of all its images and labels."""
-    train_images: int = Field(ge=1)
-    """All training images: 50,000 for CIFAR-10."""
-    validation_images: int = Field(ge=0)
-    """How many of them are kept back for validation: 5,000 for CIFAR-10; 0 for a training on all of them."""
     channels: int = Field(default=CIFAR10_SHAPE.channels, ge=1, le=3)
     """1 for grey images, 3 for RGB."""
     size: int = Field(default=CIFAR10_SHAPE.size, ge=8, le=LARGEST_SIZE)
@@ -78,7 +68,7 @@ class DataSet(BaseModel):
         return DataShape(self.channels, self.size, self.classes)
 
     @model_validator(mode="after")
-    def _names_differ(self) -> "DataSet":
+    def _names_differ(self) -> "Task":
         if len(set(self.class_names)) < len(self.class_names):
             raise ValueError("two classes have the same name")
         return self
@@ -87,7 +77,26 @@ class DataSet(BaseModel):
     def _as_before(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without what is as CIFAR-10's: stored JSON reads as before there were other shapes."""
         content: dict[str, Any] = serialise(self)
-        for field in ("channels", "size", "class_names"):
-            if getattr(self, field) == type(self).model_fields[field].default:
+        for field, default in Task.model_fields.items():
+            if getattr(self, field) == default.default:
                 content.pop(field, None)
         return content
+
+
+class DataSet(Task):
+    """Where the images are, as arrays that workers map into memory, and which ones they are."""
+
+    name: str
+    """Of a known data set, such as "cifar10", or "own-" and the beginning of the hash for other images."""
+    folder: str
+    """Holds train_images.npy, train_labels.npy, test_images.npy, test_labels.npy and source.json."""
+    sha256: str
+    """In hexadecimal: of CIFAR-10's training images; of other data, of all its images and labels."""
+    train_images: int = Field(ge=1)
+    """All training images: 50,000 for CIFAR-10."""
+    validation_images: int = Field(ge=0)
+    """How many of them are kept back for validation: 5,000 for CIFAR-10; 0 for a training on all of them."""
+
+
+CIFAR10 = DataSet(name="cifar10", folder="", sha256="", train_images=50_000, validation_images=5_000)
+"""What is known of these images without having them: enough for a search space."""

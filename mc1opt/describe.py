@@ -1,7 +1,6 @@
 """A config or a fidelity in one line, for people."""
 
 from mc1opt.config import (
-    IMAGE_SIZE,
     MLP,
     SGD,
     Config,
@@ -114,7 +113,7 @@ def _recipe(config: Config) -> str:
         parts.append(f"crop {augmentation.crop}")
     if augmentation.cutout:
         parts.append(f"cutout {augmentation.cutout}")
-    if config.progressive_size < IMAGE_SIZE:
+    if config.progressive_size is not None:
         parts.append(f"from {config.progressive_size} pixels")
     if config.normalisation == "symmetric":
         parts.append("pixels -1 to 1")

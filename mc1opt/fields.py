@@ -23,7 +23,9 @@ def as_before() -> dict[str, Any]:
 
 def later_field(default: Any, **limits: Any) -> Any:
     """A field that `as_before` marks, and that the JSON leaves out at its default, as before it existed."""
-    return Field(default=default, exclude_if=default.__eq__, json_schema_extra=as_before(), **limits)
+    return Field(
+        default=default, exclude_if=lambda value: value == default, json_schema_extra=as_before(), **limits
+    )
 
 
 def _identity(value: Any) -> Any:

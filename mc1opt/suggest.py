@@ -91,17 +91,19 @@ def suggest_schedule(trial: "BaseTrial") -> Constant | Cosine | OneCycle:
     return OneCycle(warmup=trial.suggest_float("one_cycle_warmup", 0.1, 0.5))
 
 
-def suggest_augmentation(trial: "BaseTrial") -> Augmentation:
-    """Flip, crop and cutout; 0 pixels are none."""
+def suggest_augmentation(trial: "BaseTrial", size: int = IMAGE_SIZE) -> Augmentation:
+    """Flip, crop and cutout for images of `size` x `size` pixels; 0 pixels are none."""
     return Augmentation(
         flip=trial.suggest_categorical("flip", [False, True]),
-        crop=trial.suggest_int("crop", 0, 4),
-        cutout=trial.suggest_int("cutout", 0, 12, step=4),
+        crop=trial.suggest_int("crop", 0, min(size // 8, 16)),
+        cutout=trial.suggest_int("cutout", 0, 3 * size // 8 // 4 * 4, step=4),
     )
 
 
-def suggest_switches(trial: "BaseTrial", config: Config) -> Config:
+def suggest_switches(trial: "BaseTrial", config: Config, size: int = IMAGE_SIZE) -> Config:
     """The config with or without further methods, mostly of the CIFAR-10 speed records.
+
+    `size` is that of the images in pixels.
 
     - `alternating_flip`, where there is a flip, `identity_initialisation` of convolutions, and `logit_scale`:
       Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024.
@@ -122,8 +124,10 @@ def suggest_switches(trial: "BaseTrial", config: Config) -> Config:
     }
     if augmentation.flip and trial.suggest_categorical("alternating_flip", [False, True]):
         changes["augmentation"] = augmentation.model_copy(update={"flip": "alternating"})
-    if _takes_images_of(SMALLEST_SIZE, network):
-        changes["progressive_size"] = trial.suggest_int("progressive_size", SMALLEST_SIZE, IMAGE_SIZE, step=4)
+    steps = (size - SMALLEST_SIZE) // 4
+    if steps > 0 and _takes_images_of(SMALLEST_SIZE, network):
+        first = trial.suggest_int("progressive_size", SMALLEST_SIZE, SMALLEST_SIZE + 4 * steps, step=4)
+        changes["progressive_size"] = first if first < size else None
     return config.model_copy(update=changes)
 
 

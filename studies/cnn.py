@@ -9,7 +9,6 @@ import math
 from optuna.trial import BaseTrial
 
 from mc1opt.config import (
-    IMAGE_SIZE,
     Config,
     ConvBlock,
     ConvNet,
@@ -18,6 +17,7 @@ from mc1opt.config import (
     Pooling,
     WhitenedStem,
 )
+from mc1opt.dataset import CIFAR10_SHAPE, DataSet
 from mc1opt.suggest import suggest_augmentation, suggest_optimizer, suggest_schedule, suggest_switches
 
 NARROWEST = 4
@@ -25,10 +25,10 @@ NARROWEST = 4
 CHANNEL_BLOCK = 16
 """Channels that the fast convolutions of CPUs and GPUs compute at once."""
 BLOCK_MACS = 20_000_000
-"""Multiply-accumulates an image that one convolution may cost: see `width_bound`."""
+"""Multiply-accumulates that one convolution may cost for an image of CIFAR-10's size: see `width_bound`."""
 
 
-def search_space(trial: BaseTrial) -> Config:
+def search_space(trial: BaseTrial, data: DataSet) -> Config:
     """Two to six convolutions, each of its own width and pooling, and what comes before and after them."""
     stem = trial.suggest_categorical("stem", ["plain", "whitened"])
     activation = trial.suggest_categorical("activation", ["relu", "gelu"])
@@ -38,8 +38,8 @@ def search_space(trial: BaseTrial) -> Config:
     dropout = 0.0 if dropout_at == "off" else trial.suggest_float("dropout_rate", 0.05, 0.5)
     linear_layers = trial.suggest_int("linear_layers", 0, 2)
 
-    size = IMAGE_SIZE if stem == "plain" else IMAGE_SIZE - 1
-    blocks = suggest_blocks(trial, size, norm, activation)
+    size = data.size if stem == "plain" else data.size - 1
+    blocks = suggest_blocks(trial, size, norm, activation, budget=block_macs(data.size))
     for i, block in enumerate(blocks):
         last = dropout_at == "last" and i == len(blocks) - 1 and linear_layers == 0
         if dropout_at == "convolutions" or (dropout_at == "first" and i == 0) or last:
@@ -65,16 +65,21 @@ def search_space(trial: BaseTrial) -> Config:
         schedule=suggest_schedule(trial),
         batch_size=trial.suggest_int("batch_size", 20, 512, log=True),
         label_smoothing=trial.suggest_float("label_smoothing", 0.0, 0.2),
-        augmentation=suggest_augmentation(trial),
+        augmentation=suggest_augmentation(trial, data.size),
         # Without a norm, He's larger weights cost accuracy; with one, it hardly matters.
         initialisation="torch" if norm == "none" else "he",
         normalisation="symmetric" if norm == "none" else "channels",
     )
-    return suggest_switches(trial, config)
+    return suggest_switches(trial, config, data.size)
 
 
-def suggest_blocks(trial: BaseTrial, size: int, norm: str, activation: str) -> list[ConvBlock]:
-    """Convolutions for an image of `size` pixels; a pooling is suggested only where the rest still fits."""
+def suggest_blocks(
+    trial: BaseTrial, size: int, norm: str, activation: str, budget: int = BLOCK_MACS
+) -> list[ConvBlock]:
+    """Convolutions for an image of `size` pixels; a pooling is suggested only where the rest still fits.
+
+    `budget` is what a convolution may cost: see `width_bound`.
+    """
     count = trial.suggest_int("conv_layers", 2, 6)
     kernel_size = trial.suggest_categorical("kernel_size", [3, 5])
     padding = kernel_size // 2 if trial.suggest_categorical("padding", ["none", "same"]) == "same" else 0
@@ -85,7 +90,7 @@ def suggest_blocks(trial: BaseTrial, size: int, norm: str, activation: str) -> l
         # A share of the widest that is affordable here, so that what is learnt of a layer's width holds in
         # networks of every depth and resolution: to Optuna, another range is another parameter.
         share = trial.suggest_float(f"conv{i}_width_share", 0.0, 1.0)
-        width = width_of(share, width_bound(size, kernel_size, count))
+        width = width_of(share, width_bound(size, kernel_size, count, budget))
         pooling = None
         if size // 2 >= 2 and size // 2 > (count - i) * shrinks:
             kind = trial.suggest_categorical(f"conv{i}_pooling", ["none", "max", "average"])
@@ -119,16 +124,21 @@ def share_of(width: int, bound: int) -> float:
     return math.log(width / NARROWEST) / math.log(bound / NARROWEST)
 
 
-def width_bound(size: int, kernel_size: int, count: int) -> int:
+def block_macs(size: int) -> int:
+    """What a convolution may cost in an image of `size` x `size` pixels: in larger ones, each costs more."""
+    return round(BLOCK_MACS * max(1.0, size / CIFAR10_SHAPE.size) ** 2)
+
+
+def width_bound(size: int, kernel_size: int, count: int, budget: int = BLOCK_MACS) -> int:
     """The greatest width of a convolution that puts out `size` x `size` pixels, a power of two.
 
-    Two convolutions of this width in a row cost about BLOCK_MACS, so that most random networks can be
+    Two convolutions of this width in a row cost about `budget`, so that most random networks can be
     trained on a CPU. Networks of two layers are let off: some of the published ones are wider than that.
     """
     if count == 2:
         return 128 if size > 16 else 256
     bound = 16
-    while bound < 256 and (2 * bound * kernel_size * size) ** 2 <= BLOCK_MACS:
+    while bound < 256 and (2 * bound * kernel_size * size) ** 2 <= budget:
         bound *= 2
     return bound
 

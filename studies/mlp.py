@@ -7,10 +7,11 @@ and 2 lie in this search space.
 from optuna.trial import BaseTrial
 
 from mc1opt.config import MLP, Config, LinearLayer
+from mc1opt.dataset import DataSet
 from mc1opt.suggest import suggest_augmentation, suggest_optimizer, suggest_schedule
 
 
-def search_space(trial: BaseTrial) -> Config:
+def search_space(trial: BaseTrial, data: DataSet) -> Config:
     """One to four hidden layers, each of its own width."""
     count = trial.suggest_int("layers", 1, 4)
     widths = [trial.suggest_int(f"layer{i}_width", 32, 1024, log=True) for i in range(1, count + 1)]
@@ -29,7 +30,7 @@ def search_space(trial: BaseTrial) -> Config:
         schedule=suggest_schedule(trial),
         batch_size=trial.suggest_int("batch_size", 20, 512, log=True),
         label_smoothing=trial.suggest_float("label_smoothing", 0.0, 0.2),
-        augmentation=suggest_augmentation(trial),
+        augmentation=suggest_augmentation(trial, data.size),
         # Without a norm, He's larger weights cost accuracy; with one, it hardly matters.
         initialisation="torch" if norm == "none" else "he",
         normalisation="symmetric" if norm == "none" else "channels",

@@ -17,6 +17,7 @@ from mc1opt.config import (
     config_id,
     config_to_json,
 )
+from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.errors import UsageError
 from mc1opt.models.cost import cost, layers
 from mc1opt.presets import OPEN_VALUES, PRESETS, RECIPES, get_preset, get_recipe
@@ -48,7 +49,7 @@ DEEP_ROWS = ("cnn-deep", "cnn-deep-adjusted", "cnn-deep-batchnorm", "cnn-deep-ad
 @pytest.mark.parametrize(("name", "parameters"), PARAMETERS.items())
 def test_parameters_are_the_published_ones(name, parameters):
     assert get_preset(name).parameters == parameters
-    assert cost(get_preset(name).config.architecture).parameters == parameters
+    assert cost(get_preset(name).config.architecture, CIFAR10_SHAPE).parameters == parameters
 
 
 def test_rows_and_accuracies_are_those_of_the_source():
@@ -194,7 +195,7 @@ DEEP_TABLE = [
 
 def rows(name):
     """Kind, output and parameters of the layers that the source prints, and of norms."""
-    table = layers(get_preset(name).config.architecture)
+    table = layers(get_preset(name).config.architecture, CIFAR10_SHAPE)
     return [(layer.kind, layer.output, layer.parameters) for layer in table if "Pool" not in layer.kind]
 
 

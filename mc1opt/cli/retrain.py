@@ -32,8 +32,15 @@ def retrain(
         int | None, typer.Option(help="Stratified folds of a cross-validation of the winner [default: none].")
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Epochs of each training [default: about an hour in all].")
+        int | None,
+        typer.Option(
+            help="Epochs of each training, of networks as wide as they were found [default: about an hour in "
+            "all, of networks as wide as suits it]."
+        ),
     ] = None,
+    keep_size: Annotated[
+        bool, typer.Option("--keep-size", help="Leave networks as wide as they were found.")
+    ] = False,
     timeout: Timeout = None,
     workers: Workers = "auto",
     device: DeviceName = "auto",
@@ -46,7 +53,8 @@ def retrain(
     """Retrain a study's best configs, choose one, and test it.
 
     They are trained on all images but those of validation, over several seeds; the best mean validation
-    accuracy wins. The winner is trained on all training images, and tested once. Its model is stored in
+    accuracy wins. Longer trainings than those of the search can use wider networks: without --epochs, such
+    forms compete. The winner is trained on all training images, and tested once. Its model is stored in
     storage/models/STUDY. The same command resumes where it stopped.
 
     \b
@@ -82,6 +90,7 @@ def retrain(
                 seeds=seeds,
                 folds=folds,
                 epochs=epochs,
+                keep_size=keep_size,
                 timeout=seconds,
                 workers=workers,
                 device=device,

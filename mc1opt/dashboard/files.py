@@ -60,27 +60,30 @@ def retraining_files(metrics: Mapping[str, Any], misclassified: Path) -> list[Tr
         metrics: of the model folder.
         misclassified: the file of misclassified images; need not exist.
     """
-    confusion = metrics["test"]["confusion"]
+    confusion, names = metrics["test"]["confusion"], list(metrics["test"]["by_class"])
     accuracy = sum(row[index] for index, row in enumerate(confusion)) / sum(map(sum, confusion))
     title = f"Test images, retrained model: accuracy {accuracy:.4f}"
     files = [
-        TrialFile("confusion_matrix.png", [title, confusion], lambda: confusion_picture(title, confusion))
+        TrialFile(
+            "confusion_matrix.png", [title, confusion], lambda: confusion_picture(title, confusion, names)
+        )
     ]
     if misclassified.is_file():
         # The file's name contains the hash of the weights.
         files.append(
-            TrialFile("misclassified.png", misclassified.name, lambda: _misclassified(misclassified))
+            TrialFile("misclassified.png", misclassified.name, lambda: _misclassified(misclassified, names))
         )
     return files
 
 
-def _misclassified(path: Path) -> bytes:
+def _misclassified(path: Path, names: Sequence[str]) -> bytes:
     with np.load(path, allow_pickle=False) as kept:
         return misclassified_picture(
             "Test images that the retrained model misclassifies",
             kept["images"],
             kept["labels"],
             kept["decisions"],
+            names,
         )
 
 

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import platformdirs
 
-from mc1opt.config import CLASSES, IMAGE_CHANNELS, IMAGE_SIZE
 from mc1opt.data.formats import ARRAY_FILES, Array, Arrays
-from mc1opt.dataset import DataSet
+from mc1opt.dataset import CIFAR10_SHAPE, DataSet
 from mc1opt.errors import DataError
 from mc1opt.files import locked, read_object
 from mc1opt.paths import user_path
 from mc1opt.program import boot_id
 
+IMAGE_CHANNELS, IMAGE_SIZE, CLASSES = CIFAR10_SHAPE
 CIFAR10 = "cifar10"
 CIFAR10_SHA256 = {
     "train_images": "9d5c2eddadb0deff02c14c350c0385aab7b1d5ff1edfeb4997c8dc8644960111",

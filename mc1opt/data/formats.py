@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mc1opt.config import IMAGE_CHANNELS, IMAGE_SIZE
 from mc1opt.data.libraries import importing_torchvision
+from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.errors import DataError
 
+IMAGE_CHANNELS, IMAGE_SIZE, _ = CIFAR10_SHAPE
 Array = NDArray[np.uint8]
 PIXELS = IMAGE_SIZE * IMAGE_SIZE
 ARRAY_FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy")

@@ -1,9 +1,9 @@
 """Image files -> pixels, as a viewer shows them and as the network needs them.
 
 Steps, in this order: take the first frame or page; reduce 16 bits a channel to 8; make transparent parts
-white; convert grey, palette and CMYK to RGB; apply the EXIF orientation; resize the central square to 32 x 32
-pixels with Pillow's bicubic filter, which antialiases. An image of 32 x 32 stays as it is. Other metadata,
-such as colour profiles and gamma, is ignored.
+white; convert grey, palette and CMYK to RGB; apply the EXIF orientation; resize the central square to the
+size that is asked for with Pillow's bicubic filter, which antialiases. An image of this size stays as it is.
+Other metadata, such as colour profiles and gamma, is ignored.
 """
 
 import io
@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from mc1opt.config import IMAGE_SIZE
 from mc1opt.data.metadata import without_metadata
 from mc1opt.errors import DataError
 
@@ -61,8 +60,8 @@ def find_images(path: Path) -> list[Path]:
     return sorted(found)
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """An image file as 3 x 32 x 32, RGB.
+def read_image(path: Path, channels: int, size: int) -> NDArray[np.uint8]:
+    """An image file as channels x size x size: RGB, or grey if there is one channel.
 
     Raises:
         DataError: the file is missing, not an image, damaged, or too large.
@@ -82,11 +81,12 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     image = rgb_image(content, str(path))
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    size = (IMAGE_SIZE, IMAGE_SIZE)
-    if image.size != size:
+    if image.size != (size, size):
         # Not `resize(box=...)`, whose filter also sees pixels outside the box.
         square = image.crop((left, top, left + side, top + side))
-        image = square.resize(size, Image.Resampling.BICUBIC)
+        image = square.resize((size, size), Image.Resampling.BICUBIC)
+    if channels == 1:
+        return np.asarray(image.convert("L"), dtype=np.uint8)[None]
     return np.ascontiguousarray(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1))
 
 

@@ -1,11 +1,12 @@
 """The images that a model was trained on."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
 from mc1opt.data.cache import CIFAR10, open_entry, verify
 from mc1opt.data.sources import find_data
-from mc1opt.dataset import DataSet
+from mc1opt.dataset import DataSet, Task
 from mc1opt.errors import DataError
 
 
@@ -39,3 +40,25 @@ def model_data(title: str, known: dict[str, str] | None, path: Path | None, outp
         verify(entry)
         return entry.data
     return find_data(path, output=output)
+
+
+def check_same_task(title: str, task: Task, data: DataSet) -> None:
+    """Checks that images are of the shape and the classes that a model knows.
+
+    Raises:
+        DataError: they are not; the message begins with `title`, which says what the model is called.
+    """
+    for what, known, given in (
+        ("images of (channels, size)", (task.channels, task.size), (data.channels, data.size)),
+        ("the classes", task.class_names, data.class_names),
+    ):
+        if known != given:
+            raise DataError(
+                f"{title} knows {what} {_few(known)}, but {data.name} has {_few(given)}. Give images of its "
+                "own kind with --data."
+            )
+
+
+def _few(values: Sequence[object]) -> str:
+    shown = ", ".join(map(str, values[:10]))
+    return f"{shown}, ... ({len(values)} in all)" if len(values) > 10 else shown

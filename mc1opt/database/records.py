@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mc1opt.config import SCHEMA_VERSION, config_from_json
 from mc1opt.database.location import folder_name
+from mc1opt.dataset import Task
 from mc1opt.errors import ConfigError, UsageError
 from mc1opt.spec import Fidelity
 
@@ -29,8 +30,8 @@ SEED = "seed"
 """The trial's seed: a hash of the study's seed and the trial's number."""
 FIDELITY = "fidelity"
 """{"train_images": ..., "epochs": ...}."""
-DATA = "data"
-"""{"name": ..., "sha256": ...} of the training images."""
+DATA, TASK = "data", "task"
+"""{"name": ..., "sha256": ...} of the training images; of a study also their `Task`, as JSON."""
 PARAMETERS = "parameters"
 """Trainable parameters."""
 MACS = "macs"
@@ -197,13 +198,6 @@ def is_counted(trial: FrozenTrial) -> bool:
     return outcome(trial) in ("complete", "pruned")
 
 
-def untrained_in_a_row(trials: Sequence[FrozenTrial]) -> int:
-    """Number of untrained trials at the end of the ended trials; foreign ones are ignored."""
-    outcomes = [outcome(trial) for trial in trials]
-    ended = [what for what in reversed(outcomes) if what not in ("running", "waiting", "foreign")]
-    return next((i for i, what in enumerate(ended) if what not in UNTRAINED), len(ended))
-
-
 def values_by_epoch(trial: FrozenTrial) -> list[float]:
     """The reported validation accuracies, by epoch."""
     return [value for _, value in sorted(trial.intermediate_values.items())]
@@ -334,6 +328,7 @@ class StudyRecord:
     direction: str
     fidelity: Fidelity | None
     data: dict[str, str] | None
+    task: Task
     seed: int | None
     trials: Sequence[TrialRecord]
     folder: str
@@ -394,6 +389,7 @@ def study_record(study: optuna.Study) -> StudyRecord:
         direction=study.direction.name.lower(),
         fidelity=Fidelity.model_validate(fidelity) if fidelity else None,
         data=attributes.get(DATA),
+        task=Task.model_validate(attributes.get(TASK, {})),
         seed=attributes.get(STUDY_SEED),
         trials=[trial_record(trial) for trial in study.get_trials(deepcopy=False)],
         folder=study_folder_name(study.study_name, attributes),

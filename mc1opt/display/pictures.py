@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mc1opt.config import CLASS_NAMES, IMAGE_SIZE
-
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+MOST_LABELLED = 30
+"""Classes whose names and counts a confusion matrix shows."""
 IMAGES_A_CLASS = 8
 """Misclassified images per row of the sheet."""
 
@@ -49,12 +49,13 @@ def learning_curve_picture(title: str, accuracies: Sequence[float], losses: Sequ
     return _png(figure)
 
 
-def confusion_picture(title: str, confusion: Sequence[Sequence[int]]) -> bytes:
+def confusion_picture(title: str, confusion: Sequence[Sequence[int]], names: Sequence[str]) -> bytes:
     """A confusion matrix of counts, coloured by their share of the true class.
 
     Args:
         title: above the picture.
-        confusion: 10 x 10 counts, by true class (row) and decision (column).
+        confusion: counts, by true class (row) and decision (column).
+        names: of the classes.
 
     Returns:
         A PNG file.
@@ -65,8 +66,10 @@ def confusion_picture(title: str, confusion: Sequence[Sequence[int]]) -> bytes:
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
     axes.set(title=title, xlabel="decision", ylabel="true class")
-    axes.set_xticks(range(len(CLASS_NAMES)), CLASS_NAMES, rotation=45, ha="right")
-    axes.set_yticks(range(len(CLASS_NAMES)), CLASS_NAMES)
+    if len(names) > MOST_LABELLED:  # neither names nor counts could be read
+        return _png(figure)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+    axes.set_yticks(range(len(names)), names)
     for (row, column), count in np.ndenumerate(counts):
         colour = "white" if shares[row, column] > 0.5 else "black"
         axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
@@ -74,34 +77,42 @@ def confusion_picture(title: str, confusion: Sequence[Sequence[int]]) -> bytes:
 
 
 def misclassified_picture(
-    title: str, images: NDArray[np.uint8], labels: NDArray[np.int64], decisions: NDArray[np.int64]
+    title: str,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    decisions: NDArray[np.int64],
+    names: Sequence[str],
 ) -> bytes:
     """Misclassified images in a row for each true class, with the decision below each image.
 
     Args:
         title: above the picture.
-        images: N x 3 x 32 x 32, RGB; the first `IMAGES_A_CLASS` of each class are shown.
+        images: N x C x H x W, RGB or grey; the first `IMAGES_A_CLASS` of each class are shown.
         labels: N, the true classes.
         decisions: N.
+        names: of the classes.
 
     Returns:
         A PNG file.
     """
-    cell = (IMAGE_SIZE + 12, IMAGE_SIZE + 14)  # room for the text below, and a gap
-    sheet = np.full((len(CLASS_NAMES) * cell[0], IMAGES_A_CLASS * cell[1], 3), 255, dtype=np.uint8)
+    size = images.shape[-1]
+    shown_classes = np.unique(labels) if len(names) > MOST_LABELLED else np.arange(len(names))
+    cell = (size + size * 3 // 8, size + size * 7 // 16)  # room for the text below, and a gap
+    sheet = np.full((len(shown_classes) * cell[0], IMAGES_A_CLASS * cell[1], 3), 255, dtype=np.uint8)
     # One image with text in it: eighty images take Matplotlib seconds.
     figure = _figure(8.0, 9.0, left=0.12, right=0.99, bottom=0.01)
     axes = figure.add_subplot()
-    for row in range(len(CLASS_NAMES)):
-        shown = np.flatnonzero(labels == row)[:IMAGES_A_CLASS]
+    for row, label in enumerate(shown_classes):
+        shown = np.flatnonzero(labels == label)[:IMAGES_A_CLASS]
         for column, index in enumerate(shown):
             top, left = row * cell[0], column * cell[1]
-            sheet[top : top + IMAGE_SIZE, left : left + IMAGE_SIZE] = images[index].transpose(1, 2, 0)
-            caption = CLASS_NAMES[decisions[index]]
-            axes.text(left + IMAGE_SIZE / 2, top + IMAGE_SIZE + 1, caption, ha="center", va="top", fontsize=7)
+            sheet[top : top + size, left : left + size] = images[index].transpose(1, 2, 0)
+            caption = names[decisions[index]]
+            axes.text(left + size / 2, top + size + 1, caption, ha="center", va="top", fontsize=7)
     axes.imshow(sheet)
     axes.set(title=title, xticks=[])
-    axes.set_yticks([row * cell[0] + IMAGE_SIZE / 2 for row in range(len(CLASS_NAMES))], CLASS_NAMES)
+    middles = [row * cell[0] + size / 2 for row in range(len(shown_classes))]
+    axes.set_yticks(middles, [names[label] for label in shown_classes])
     axes.tick_params(left=False)
     axes.spines[:].set_visible(False)
     return _png(figure)

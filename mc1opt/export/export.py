@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mc1opt import __version__
-from mc1opt.config import CLASS_NAMES, config_id, config_to_json
-from mc1opt.data.model_images import model_data
+from mc1opt.config import config_id, config_to_json
+from mc1opt.data.model_images import check_same_task, model_data
 from mc1opt.dataset import DataSet
 from mc1opt.errors import ModelError, UsageError
 from mc1opt.export.formats import write_onnx, write_pt2, write_safetensors
@@ -121,6 +121,7 @@ def export(command: ExportCommand, *, write: Callable[[str], None], output: Text
         source = replace(source, weights=weights)
         write(f"Exporting {source.title}: {source.quality}")
         data = model_data(source.title, source.data, command.data, output)
+        check_same_task(source.title, source.task, data)
         if "python" in paths and source.data is not None and data.name != source.data["name"]:
             raise UsageError(
                 f"{source.title} was trained on {source.data['name']}, and {command.data} holds other "
@@ -148,7 +149,7 @@ class Exporter:
         self._images: Images = images_to_compare(
             open_training_images(data, 1, "cpu").validation_images.numpy()
         )
-        run = torch_runner(weights_model(source.weights, source.config))
+        run = torch_runner(weights_model(source.weights, source.config, source.task.shape))
         self._expected = all_logits(run, self._images)
 
     def export(
@@ -216,7 +217,8 @@ class Exporter:
             return
         writer = {"onnx": write_onnx, "pt2": write_pt2, "safetensors": write_safetensors}[name]
         metadata = {
-            "labels": json.dumps(CLASS_NAMES),
+            "labels": json.dumps(source.task.class_names),
+            "shape": source.task.model_dump_json(include={"channels", "size"}),
             "config": json.dumps(config_to_json(source.config)),
             "config_id": config_id(source.config),
             "weights_sha256": self._weights_sha256,
@@ -225,7 +227,7 @@ class Exporter:
             "data": json.dumps(source.data),
             "precision": "float16" if half else "float32",
         }
-        writer(path, source.weights, source.config, metadata, half=half)
+        writer(path, source.weights, source.config, source.task, metadata, half=half)
 
     def _check(self, name: str, path: Path) -> tuple[Check, dict[str, float]]:
         """Opens the file with its own runtime, as its users will."""

@@ -1,6 +1,6 @@
 """Writes a model as ONNX, as a program of `torch.export`, or as safetensors: one file each.
 
-Input: images (uint8, N x 3 x 32 x 32, RGB, any N); normalisation is in the graph. Outputs: logits and
+Input: images (uint8, N x C x H x W, RGB or grey, any N); normalisation is in the graph. Outputs: logits and
 probabilities. Not here: which model (`mc1opt.export.export`), and whether the file is the same model
 (`mc1opt.export.parity`).
 """
@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mc1opt.config import IMAGE_CHANNELS, IMAGE_SIZE, Config
-from mc1opt.inference.open_model import INPUT, OUTPUTS, onnx_package
+from mc1opt.config import Config
+from mc1opt.dataset import Task
+from mc1opt.inference.open_model import INPUT, OUTPUTS, image_shape, onnx_package
 from mc1opt.training.model_folder import weights_model
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ BATCH = "batch"
 """Name of the dimension of free size."""
 
 
-def write_onnx(path: Path, weights: Path, config: Config, metadata: dict[str, str], *, half: bool) -> None:
+def write_onnx(
+    path: Path, weights: Path, config: Config, task: Task, metadata: dict[str, str], *, half: bool
+) -> None:
     """An ONNX file with `metadata`; if `half`, weights and layers are float16.
 
     Raises:
@@ -35,8 +38,8 @@ def write_onnx(path: Path, weights: Path, config: Config, metadata: dict[str, st
 
     with _known_warnings():
         program = torch.onnx.export(
-            _inference(weights, config, half=half),
-            (_sample(),),
+            _inference(weights, config, task, half=half),
+            (_sample(task),),
             dynamo=True,
             input_names=[INPUT],
             output_names=list(OUTPUTS),
@@ -57,14 +60,16 @@ def write_onnx(path: Path, weights: Path, config: Config, metadata: dict[str, st
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def write_pt2(path: Path, weights: Path, config: Config, metadata: dict[str, str], *, half: bool) -> None:
+def write_pt2(
+    path: Path, weights: Path, config: Config, task: Task, metadata: dict[str, str], *, half: bool
+) -> None:
     """A program of `torch.export`, without code of mc1opt; `metadata` become its extra files."""
     import torch
 
     with torch.no_grad():
         program = torch.export.export(
-            _inference(weights, config, half=half),
-            (_sample(),),
+            _inference(weights, config, task, half=half),
+            (_sample(task),),
             dynamic_shapes={INPUT: {0: torch.export.Dim(BATCH, min=1)}},
         )
     for node in program.graph.nodes:
@@ -76,7 +81,7 @@ def write_pt2(path: Path, weights: Path, config: Config, metadata: dict[str, str
 
 
 def write_safetensors(
-    path: Path, weights: Path, config: Config, metadata: dict[str, str], *, half: bool
+    path: Path, weights: Path, config: Config, task: Task, metadata: dict[str, str], *, half: bool
 ) -> None:
     """Weights and, in the file's header, the config as JSON: what `build_model` needs to build the network.
 
@@ -84,7 +89,7 @@ def write_safetensors(
     """
     from safetensors.torch import save
 
-    model = weights_model(weights, config)
+    model = weights_model(weights, config, task.shape)
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     for name, tensor in tensors.items():
         if half and tensor.is_floating_point() and not name.startswith("normalisation."):
@@ -93,17 +98,17 @@ def write_safetensors(
     path.write_bytes(save(tensors, metadata={**metadata, "memory_format": "channels_last"}))
 
 
-def _inference(weights: Path, config: Config, *, half: bool) -> "torch.nn.Module":
+def _inference(weights: Path, config: Config, task: Task, *, half: bool) -> "torch.nn.Module":
     from mc1opt.models.exported import Inference
 
-    return Inference(weights_model(weights, config), half=half)
+    return Inference(weights_model(weights, config, task.shape), half=half)
 
 
-def _sample() -> "torch.Tensor":
+def _sample(task: Task) -> "torch.Tensor":
     """Two images: from one, the exporter would infer that the batch size is always 1."""
     import torch
 
-    return torch.zeros(2, IMAGE_CHANNELS, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
+    return torch.zeros(2, *image_shape(task), dtype=torch.uint8)
 
 
 @contextlib.contextmanager

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from mc1opt import __version__
-from mc1opt.config import CLASSES, IMAGE_CHANNELS, IMAGE_SIZE, Config, ConvNet, config_id
+from mc1opt.config import Config, ConvNet, config_id
 from mc1opt.data.cache import CIFAR10
 from mc1opt.data.splits import SPLIT_SEED
-from mc1opt.dataset import DataSet
+from mc1opt.dataset import DataSet, DataShape
 from mc1opt.errors import ModelError
 from mc1opt.export.source import ExportSource
+from mc1opt.inference.open_model import image_shape
 from mc1opt.models.layers import Layer, walk
 from mc1opt.spec import DEVICES, Precision
 from mc1opt.training.model_folder import weights_model
@@ -64,8 +65,8 @@ def training_script(source: ExportSource, data: DataSet, file_name: str) -> str:
         "random_flips": f"{'alternating' if config.augmentation.flip == 'alternating' else 'random'}_flips",
         "load_cifar10": "load_cifar10" if _own_images(source) is None else "load_arrays",
     }
-    body = _with_layers(body, config)
-    if config.progressive_size == IMAGE_SIZE:
+    body = _with_layers(body, config, data.shape)
+    if config.progressive_size is None or config.progressive_size >= data.size:
         body = body.replace("            batch = shrink(batch, epoch)\n", "")
     if not config.weight_averaging:
         body = re.sub(r"^ +(averaged = |update_average\().*\n", "", body, flags=re.MULTILINE)
@@ -86,12 +87,12 @@ def run_script_network(path: Path, source: ExportSource) -> "nn.Module":
     """The network of a script that was just written here, with the model's weights: logits from images."""
     import torch
 
-    state = weights_model(source.weights, source.config).state_dict()
+    state = weights_model(source.weights, source.config, source.task.shape).state_dict()
     names: dict[str, object] = {"__name__": "script"}
     exec(compile(path.read_text(), str(path), "exec"), names)
     build = names["build_network"]
     assert callable(build)
-    network: nn.Module = build(torch.zeros(2, IMAGE_CHANNELS, IMAGE_SIZE, IMAGE_SIZE))
+    network: nn.Module = build(torch.zeros(2, *image_shape(source.task)))
     # The same layers in the same order, under other names.
     network.load_state_dict(dict(zip(network.state_dict(), state.values(), strict=True)))
     return network.to(memory_format=torch.channels_last).eval()
@@ -168,16 +169,16 @@ def _set(line: str, values: dict[str, str]) -> str:
     return f"{name} = {values[name]}{''.join(rest.partition('  #')[1:])}"
 
 
-def _with_layers(body: str, config: Config) -> str:
+def _with_layers(body: str, config: Config, data: DataShape) -> str:
     """The definitions with the layers of a config in `build_network`, and with its initialisation."""
     architecture = config.architecture
     lines = []
-    for part, group in itertools.groupby(walk(architecture), key=_part):
+    for part, group in itertools.groupby(walk(architecture, data), key=_part):
         layers = list(group)
         if part:
             lines.append("# " + " x ".join(map(str, layers[-1].output)))
         elif isinstance(architecture, ConvNet):
-            lines.append(f"# to the {CLASSES} classes")
+            lines.append(f"# to the {data.classes} classes")
         lines += _lines(layers)
     before, first, after = body.partition("        normalise,\n")
     after = after[after.index("    )\n") :]

@@ -18,6 +18,7 @@ from mc1opt.database.ranking import by_expected_accuracy
 from mc1opt.database.records import StudyRecord, TrialRecord
 from mc1opt.database.studies import read_study
 from mc1opt.database.trial_files import kept_weights, weights_path
+from mc1opt.dataset import Task
 from mc1opt.display.progress import ending, passed_over_lines
 from mc1opt.errors import ConfigError, ModelError, UsageError
 from mc1opt.program import program
@@ -44,6 +45,8 @@ class ExportSource:
     """Name of the folder of the study's files; empty if unknown."""
     weights: Path
     config: Config
+    task: Task
+    """The images that it takes, and their classes."""
     data: dict[str, str] | None
     """Name and SHA-256 of the training data; None if unknown."""
     fidelity: Fidelity | None
@@ -109,6 +112,7 @@ def trial_source(
         study_folder=record.folder,
         weights=kept[trial.number],
         config=config,
+        task=record.task,
         data=record.data,
         fidelity=record.fidelity,
         seed=trial.seed,
@@ -199,6 +203,7 @@ def folder_source(path: Path) -> ExportSource:
         study_folder=path.resolve().name if path.resolve().parent.name == "models" else "",
         weights=folder.weights,
         config=folder.config,
+        task=folder.task,
         data=known_data(data),
         fidelity=fidelity,
         seed=seed if type(seed) is int else None,

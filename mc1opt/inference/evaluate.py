@@ -12,8 +12,7 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from mc1opt.config import CLASS_NAMES
-from mc1opt.data.model_images import model_data
+from mc1opt.data.model_images import check_same_task, model_data
 from mc1opt.data.test_log import OPENINGS, past_openings
 from mc1opt.database.location import files_folder, folder_name
 from mc1opt.inference.export_record import EXPORTS, RECORD, export_record, recorded_hashes
@@ -21,6 +20,8 @@ from mc1opt.inference.open_model import OpenModel, open_model
 from mc1opt.text import plural
 from mc1opt.training.model_folder import file_sha256
 
+MOST_COLUMNS = 20
+"""Of a confusion matrix as text; of more classes only the worst are listed."""
 BINS = 15
 """Bins of the calibration error (Guo et al., 2017)."""
 NORMAL_95 = 1.959963984540054
@@ -44,10 +45,12 @@ class Evaluation:
     """Images by true class (row) and decision (column)."""
     opened_before: int
     """Openings of the test images that were recorded before this one."""
+    labels: tuple[str, ...]
+    """The names of the classes, in the order of rows and columns."""
 
     def to_json(self) -> dict[str, Any]:
         """As `evaluate --json` prints it."""
-        return {**self.__dict__, "interval": list(self.interval), "labels": list(CLASS_NAMES)}
+        return {**self.__dict__, "interval": list(self.interval), "labels": list(self.labels)}
 
 
 def evaluate(path: Path, data_path: Path | None, *, storage: str, output: TextIO | None) -> Evaluation:
@@ -68,13 +71,14 @@ def evaluate(path: Path, data_path: Path | None, *, storage: str, output: TextIO
 
     opened = open_model(path, export_record(storage))
     data = model_data(f"model {path}", opened.data, data_path, output)
+    check_same_task(f"model {path}", opened.task, data)
     record = openings_record(opened, storage)
     before = len(past_openings(record, data))
     images, labels = open_test_images(data, f"evaluate model {path}", record, "cpu")
     probabilities = opened.probabilities(images.numpy())
     truth = labels.numpy()
     decisions = probabilities.argmax(axis=1)
-    confusion = confusion_matrix(truth, decisions)
+    confusion = confusion_matrix(truth, decisions, data.classes)
     correct = int(confusion.trace())
     counts = confusion.sum(axis=1)
     return Evaluation(
@@ -85,11 +89,12 @@ def evaluate(path: Path, data_path: Path | None, *, storage: str, output: TextIO
         interval=wilson_interval(correct, len(truth)),
         by_class={
             name: float(confusion[i, i] / counts[i]) if counts[i] else None
-            for i, name in enumerate(CLASS_NAMES)
+            for i, name in enumerate(data.class_names)
         },
         calibration_error=expected_calibration_error(probabilities, truth),
         confusion=confusion.tolist(),
         opened_before=before,
+        labels=data.class_names,
     )
 
 
@@ -134,7 +139,7 @@ def expected_calibration_error(probabilities: NDArray[np.float32], labels: NDArr
     Networks", 2017; Naeini et al., 2015). A bin includes its upper bound.
 
     Args:
-        probabilities: N x 10.
+        probabilities: N x classes.
         labels: N.
     """
     confidence = probabilities.max(axis=1).astype(np.float64)
@@ -155,18 +160,42 @@ def evaluation_lines(result: Evaluation) -> list[str]:
         f"accuracy           {result.accuracy:.4f}, 95 % interval {low:.4f} to {high:.4f}",
         f"calibration error  {result.calibration_error:.4f} ({BINS} bins)",
         "",
-        *confusion_lines(result.confusion),
+        *confusion_lines(result.confusion, result.labels),
     ]
 
 
-def confusion_lines(confusion: Sequence[Sequence[int]]) -> list[str]:
-    """A confusion matrix as text: rows are true classes, each with its accuracy, columns decisions."""
+def confusion_lines(confusion: Sequence[Sequence[int]], names: Sequence[str]) -> list[str]:
+    """A confusion matrix as text: rows are true classes, each with its accuracy, columns decisions.
+
+    Of more than `MOST_COLUMNS` classes, the least accurate ones and the most frequent confusions instead.
+    """
+    shares = [row[index] / sum(row) if sum(row) else None for index, row in enumerate(confusion)]
+    if len(names) > MOST_COLUMNS:
+        return _worst_lines(confusion, names, shares)
+    first = max(10, *map(len, names))
     width = max(5, *(len(str(count)) for row in confusion for count in row))
-    columns = " ".join(f"{name[:width]:>{width}}" for name in CLASS_NAMES)
+    columns = " ".join(f"{name[:width]:>{width}}" for name in names)
     lines = ["accuracy by class; images by true class (row) and decision (column):"]
-    lines.append(f"{'':<10}  accuracy  {columns}")
-    for index, (name, row) in enumerate(zip(CLASS_NAMES, confusion, strict=True)):
-        share = f"{row[index] / sum(row):.4f}" if sum(row) else "-"
+    lines.append(f"{'':<{first}}  accuracy  {columns}")
+    for name, row, share in zip(names, confusion, shares, strict=True):
         counts = " ".join(f"{count:>{width}}" for count in row)
-        lines.append(f"{name:<10}  {share:>8}  {counts}")
+        lines.append(f"{name:<{first}}  {'-' if share is None else f'{share:.4f}':>8}  {counts}")
     return lines
+
+
+def _worst_lines(
+    confusion: Sequence[Sequence[int]], names: Sequence[str], shares: Sequence[float | None]
+) -> list[str]:
+    known = sorted((share, name) for share, name in zip(shares, names, strict=True) if share is not None)
+    mistakes = sorted(
+        (-count, names[true], names[decision])
+        for true, row in enumerate(confusion)
+        for decision, count in enumerate(row)
+        if count and true != decision
+    )
+    return [
+        f"the least accurate of {len(names)} classes:",
+        *(f"  {name}  {share:.4f}" for share, name in known[:MOST_COLUMNS]),
+        "the most frequent confusions, as true class > decision:",
+        *(f"  {true} > {decision}  {-count}" for count, true, decision in mistakes[:MOST_COLUMNS]),
+    ]

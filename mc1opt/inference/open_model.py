@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mc1opt.config import CLASSES, IMAGE_CHANNELS, IMAGE_SIZE
 from mc1opt.data.model_images import known_data
+from mc1opt.dataset import Task
 from mc1opt.errors import Mc1optError, ModelError
 from mc1opt.inference.export_record import recorded_hashes
 from mc1opt.machine.resources import available_cpus
 from mc1opt.program import program
 from mc1opt.spec import INFERENCE_BATCH
 from mc1opt.text import first_line, plural
-from mc1opt.training.model_folder import CONFIG, check_labels, read_model_folder, stored_config, weights_model
+from mc1opt.training.model_folder import CONFIG, read_model_folder, stored_config, stored_task, weights_model
 
 if TYPE_CHECKING:
     import torch
@@ -32,8 +32,19 @@ if TYPE_CHECKING:
 Images = NDArray[np.uint8]
 Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
 
-METADATA = ("labels", "config", "config_id", "weights_sha256", "mc1opt", "study", "data", "precision")
-"""Texts in an exported file: labels, config and data as JSON, the study's name (may be empty)."""
+METADATA = (
+    "labels",
+    "config",
+    "config_id",
+    "weights_sha256",
+    "mc1opt",
+    "study",
+    "data",
+    "precision",
+    "shape",
+)
+"""Texts in an exported file: labels, config, data and shape (channels and size) as JSON, the study's name
+(may be empty)."""
 INPUT = "images"
 OUTPUTS = ("logits", "probabilities")
 LARGEST = 1 << 30
@@ -50,14 +61,16 @@ class OpenModel:
     """The study that it comes from; empty if unknown."""
     data: dict[str, str] | None
     """Name and SHA-256 of the images that it was trained on; None if unknown."""
+    task: Task
+    """The images that it takes, and their classes."""
     run: Callable[[Images], Outputs]
-    """Images (uint8, N x 3 x 32 x 32, RGB) to logits and probabilities (float32, N x 10)."""
+    """Images (uint8, N x C x H x W, RGB or grey) to logits and probabilities (float32, N x classes)."""
 
     def probabilities(self, images: Images) -> NDArray[np.float32]:
-        """The probabilities (N x 10) of images (uint8, N x 3 x 32 x 32, RGB, at least one).
+        """The probabilities (N x classes) of images (uint8, N x C x H x W, at least one).
 
         Raises:
-            ModelError: it cannot be run on them, or its result is not N x 10 finite numbers.
+            ModelError: it cannot be run on them, or its result is not N x classes finite numbers.
         """
         parts = []
         for first in range(0, len(images), INFERENCE_BATCH):
@@ -68,9 +81,10 @@ class OpenModel:
                 raise ModelError(
                     f"{self.path} cannot be run on {plural(len(batch), 'image')}: {first_line(error)}"
                 ) from error
-            if probabilities.shape != (len(batch), CLASSES) or not np.isfinite(probabilities).all():
+            if probabilities.shape != (len(batch), self.task.classes) or not np.isfinite(probabilities).all():
                 raise ModelError(
-                    f"{self.path} gives probabilities that are not finite, or not {CLASSES} for each image."
+                    f"{self.path} gives probabilities that are not finite, or not {self.task.classes} for "
+                    "each image."
                 )
             parts.append(probabilities)
         return np.concatenate(parts)
@@ -89,7 +103,7 @@ def open_model(path: Path, record: Path) -> OpenModel:
     """
     opened = _open(path, record)
     for count in (1, 2):  # the batch size may be fixed
-        opened.probabilities(np.full((count, IMAGE_CHANNELS, IMAGE_SIZE, IMAGE_SIZE), 127, dtype=np.uint8))
+        opened.probabilities(np.full((count, *image_shape(opened.task)), 127, dtype=np.uint8))
     return opened
 
 
@@ -116,9 +130,14 @@ def _open(path: Path, record: Path) -> OpenModel:
 def _open_folder(path: Path) -> OpenModel:
     folder = read_model_folder(path)
     study = folder.metrics.get("study")
-    run = torch_runner(weights_model(folder.weights, folder.config))
+    run = torch_runner(weights_model(folder.weights, folder.config, folder.task.shape))
     data = known_data(folder.metrics.get("data"))
-    return OpenModel(path, "folder", study if isinstance(study, str) else "", data, run)
+    return OpenModel(path, "folder", study if isinstance(study, str) else "", data, folder.task, run)
+
+
+def image_shape(task: Task) -> tuple[int, int, int]:
+    """Channels, height and width."""
+    return task.channels, task.size, task.size
 
 
 def open_onnx(path: Path) -> OpenModel:
@@ -141,7 +160,7 @@ def open_onnx(path: Path) -> OpenModel:
                 "exports are one file. Export the model again."
             )
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    _check_metadata(path, metadata)
+    task = _task(path, metadata)
     try:
         onnx.checker.check_model(model, full_check=True)
         options = onnxruntime.SessionOptions()
@@ -151,10 +170,10 @@ def open_onnx(path: Path) -> OpenModel:
     except Exception as error:  # onnxruntime's errors have no base of their own
         raise ModelError(f"{path} cannot be run by onnxruntime: {error}") from error
     shapes = {value.name: (value.type, value.shape[1:]) for value in session.get_inputs()}
-    if shapes != {INPUT: ("tensor(uint8)", [IMAGE_CHANNELS, IMAGE_SIZE, IMAGE_SIZE])}:
+    if shapes != {INPUT: ("tensor(uint8)", [*image_shape(task)])}:
         raise ModelError(f"{path} is no model of mc1opt: its inputs are {shapes}.")
     outputs = {value.name: (value.type, value.shape[1:]) for value in session.get_outputs()}
-    if outputs != dict.fromkeys(OUTPUTS, ("tensor(float)", [CLASSES])):
+    if outputs != dict.fromkeys(OUTPUTS, ("tensor(float)", [task.classes])):
         raise ModelError(f"{path} is no model of mc1opt: its outputs are {outputs}.")
 
     def run(images: Images) -> Outputs:
@@ -193,7 +212,6 @@ def open_pt2(path: Path, *, known: Collection[str], record: Path | None = None) 
             f"{path} cannot be read by torch {torch.__version__}: {first_line(error)}"
         ) from error
     metadata = {key: value.decode() if isinstance(value, bytes) else value for key, value in metadata.items()}
-    _check_metadata(path, metadata)
     return _exported(path, "pt2", metadata, _pair_runner(program.module()))
 
 
@@ -218,9 +236,9 @@ def open_safetensors(path: Path) -> OpenModel:
             f"{path} has the weights of a training, but no class names. `{program()} export --study NAME "
             "--trial NUMBER` exports the weights of a trial; the model of a retraining is its folder."
         )
-    _check_metadata(path, metadata)
+    shape = _task(path, metadata).shape
     config = stored_config(str(path), _json(metadata, "config"), metadata.get("config_id"))
-    return _exported(path, "safetensors", metadata, torch_runner(weights_model(path, config)))
+    return _exported(path, "safetensors", metadata, torch_runner(weights_model(path, config, shape)))
 
 
 def _read(path: Path) -> bytes:
@@ -252,14 +270,14 @@ def _exported(
     path: Path, format_: str, metadata: dict[str, str], run: Callable[[Images], Outputs]
 ) -> OpenModel:
     data = known_data(_json(metadata, "data"))
-    return OpenModel(path, format_, metadata.get("study", ""), data, run)
+    return OpenModel(path, format_, metadata.get("study", ""), data, _task(path, metadata), run)
 
 
-def _check_metadata(path: Path, metadata: dict[str, str]) -> None:
-    labels = _json(metadata, "labels")
+def _task(path: Path, metadata: dict[str, str]) -> Task:
+    labels, shape = _json(metadata, "labels"), _json(metadata, "shape")
     if labels is None:
         raise ModelError(f"{path} is no model of mc1opt: it has no class names.")
-    check_labels(labels, str(path))
+    return stored_task(str(path), labels, shape if isinstance(shape, dict) else {})
 
 
 def _json(metadata: dict[str, str], key: str) -> Any:

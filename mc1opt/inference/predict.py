@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mc1opt.config import CLASS_NAMES
 from mc1opt.data.image_files import find_images, read_image
 from mc1opt.errors import DataError
 from mc1opt.inference.export_record import export_record
@@ -85,7 +84,7 @@ def predict(model: Path, images: Sequence[Path], *, top: int, storage: str) -> P
     for named in images:
         for path in find_images(named):
             try:
-                read.append((path, read_image(path)))
+                read.append((path, read_image(path, opened.task.channels, opened.task.size)))
             except DataError as error:
                 if path == named:
                     raise
@@ -95,6 +94,6 @@ def predict(model: Path, images: Sequence[Path], *, top: int, storage: str) -> P
     for (path, _), row in zip(read, probabilities, strict=True):
         # Of equal ones, the class with the lower number first.
         best = np.argsort(-row, kind="stable")[:top]
-        classes = tuple(ClassProbability(CLASS_NAMES[i], round(float(row[i]), 6)) for i in best)
+        classes = tuple(ClassProbability(opened.task.class_names[i], round(float(row[i]), 6)) for i in best)
         predictions.append(Prediction(str(path), classes))
     return Predictions(predictions, unreadable)

@@ -8,13 +8,12 @@ Not here: how much memory is free (`mc1opt.machine.resources`).
 from dataclasses import dataclass
 from math import prod
 
-from mc1opt.config import IMAGE_CHANNELS, IMAGE_SIZE, SGD, Config, Muon
+from mc1opt.config import SGD, Config, Muon
+from mc1opt.dataset import DataShape
 from mc1opt.models.cost import cost, layers
 from mc1opt.spec import INFERENCE_BATCH, Device, Precision
 
 FLOAT_BYTES = 4
-IMAGE_BYTES = IMAGE_CHANNELS * IMAGE_SIZE**2
-"""An image as the trainer holds it: uint8."""
 PROCESS_BYTES = 800 << 20
 """A worker before its first step: torch, and the images in float of which mean and deviation are taken."""
 CONTEXT_BYTES = 700 << 20
@@ -37,19 +36,27 @@ class MemoryNeed:
 
 
 def training_memory(
-    config: Config, *, train_images: int, validation_images: int, device: Device, precision: Precision
+    config: Config,
+    shape: DataShape,
+    *,
+    train_images: int,
+    validation_images: int,
+    device: Device,
+    precision: Precision,
 ) -> MemoryNeed:
     """What one worker takes while it trains a config.
 
     Args:
         config: what is trained.
+        shape: of the images.
         train_images: that the trainer holds.
         validation_images: that it holds besides; 0 if it does not validate.
         device: where.
         precision: what is computed in.
     """
-    parameters = cost(config.architecture).parameters
-    values_an_image = sum(prod(layer.output) for layer in layers(config.architecture)) + IMAGE_BYTES
+    parameters = cost(config.architecture, shape).parameters
+    image_bytes = shape.channels * shape.size**2  # as the trainer holds it: uint8
+    values_an_image = sum(prod(layer.output) for layer in layers(config.architecture, shape)) + image_bytes
     # Weights and the optimizer's running means; of both a copy for the next checkpoint, and another one while
     # that is written.
     state = (1 + _running_means(config)) * FLOAT_BYTES * parameters
@@ -58,24 +65,26 @@ def training_memory(
         tensors += 2 * 2 * parameters  # autocast's copies of the weights, and their gradients
     step = config.batch_size * values_an_image * ACTIVATION_BYTES
     validation = INFERENCE_BATCH * values_an_image * FLOAT_BYTES if validation_images else 0
-    work = tensors + max(step, validation) + (train_images + validation_images) * IMAGE_BYTES
+    work = tensors + max(step, validation) + (train_images + validation_images) * image_bytes
     if device == "cuda":
         return MemoryNeed(host=CUDA_PROCESS_BYTES + 2 * state, device=CONTEXT_BYTES + work)
     return MemoryNeed(host=PROCESS_BYTES + work + state, device=0)
 
 
-def evaluation_memory(config: Config, test_images: int, device: Device) -> MemoryNeed:
+def evaluation_memory(config: Config, shape: DataShape, test_images: int, device: Device) -> MemoryNeed:
     """What measuring a trained network on the test images takes, in float32.
 
     Args:
         config: what was trained.
+        shape: of the images.
         test_images: how many.
         device: where.
     """
-    parameters = cost(config.architecture).parameters
-    values_an_image = sum(prod(layer.output) for layer in layers(config.architecture)) + IMAGE_BYTES
+    parameters = cost(config.architecture, shape).parameters
+    image_bytes = shape.channels * shape.size**2  # as the trainer holds it: uint8
+    values_an_image = sum(prod(layer.output) for layer in layers(config.architecture, shape)) + image_bytes
     # The weights as they are read, and in the network.
-    work = 2 * FLOAT_BYTES * parameters + test_images * IMAGE_BYTES
+    work = 2 * FLOAT_BYTES * parameters + test_images * image_bytes
     work += INFERENCE_BATCH * values_an_image * FLOAT_BYTES
     if device == "cuda":
         return MemoryNeed(host=CUDA_PROCESS_BYTES + FLOAT_BYTES * parameters, device=CONTEXT_BYTES + work)

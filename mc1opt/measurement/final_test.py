@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, NonNegativeInt, ValidationError, field_validator
 
-from mc1opt.config import CLASS_NAMES, Config
+from mc1opt.config import Config
 from mc1opt.data.test_log import OPENINGS, past_openings
-from mc1opt.dataset import DataSet
+from mc1opt.dataset import DataSet, DataShape
 from mc1opt.errors import ModelError, StorageError, describe_validation_error
 from mc1opt.files import append_line, read_lines
 from mc1opt.measurement.plan import Job
@@ -37,10 +37,12 @@ Confusion = list[list[int]]
 """Images by true class (row) and decision (column)."""
 Decisions = NDArray[np.int64]
 """The class that a network decides on, for each of N images."""
-Measure = Callable[[Path, Config, "Tensor", "Tensor"], Decisions]
-"""Weights, config, test images, labels -> decisions."""
+Measure = Callable[[Path, Config, DataShape, "Tensor", "Tensor"], Decisions]
+"""Weights, config, the images' shape, test images, labels -> decisions."""
 KEPT_A_CLASS = 8
 """Misclassified images of each class that are kept for people to look at, at most."""
+KEPT_CLASSES = 20
+"""Of so many classes at most: those with the most misclassified images."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class FinalTest:
     """Openings for the study before that of this test: time and reason."""
     time: str
     """Of the test, in UTC."""
+    class_names: tuple[str, ...]
 
     @property
     def by_seed(self) -> dict[int, float]:
@@ -73,7 +76,7 @@ class FinalTest:
     def by_class(self) -> dict[str, float | None]:
         """Accuracy by class, over all seeds; None for a class without test images."""
         shares: dict[str, float | None] = {}
-        for index, name in enumerate(CLASS_NAMES):
+        for index, name in enumerate(self.class_names):
             rows = [confusion[index] for confusion in self.confusions.values()]
             count = sum(sum(row) for row in rows)
             shares[name] = sum(row[index] for row in rows) / count if count else None
@@ -133,8 +136,8 @@ def run_final_test(
             if key in known:
                 continue
             weights = Path(job.training.weights or "")
-            decisions = (measure or decide)(weights, job.training.config, images, labels)
-            known[key] = _result(stored, truth, decisions, before)
+            decisions = (measure or decide)(weights, job.training.config, data.shape, images, labels)
+            known[key] = _result(stored, truth, decisions, data.classes, before)
             append_line(folder / RESULTS, known[key])
             if stored is trained[0][1]:  # whose model is kept
                 path = misclassified_path(folder, stored.weights_sha256)
@@ -147,11 +150,12 @@ def run_final_test(
         },
         opened_before=latest["opened_before"],
         time=latest["time"],
+        class_names=data.class_names,
     )
 
 
 def _result(
-    stored: StoredTraining, truth: Decisions, decisions: Decisions, before: list[str]
+    stored: StoredTraining, truth: Decisions, decisions: Decisions, classes: int, before: list[str]
 ) -> dict[str, Any]:
     """A line of `RESULTS`."""
     from mc1opt.training.accuracy import confusion_matrix
@@ -160,7 +164,7 @@ def _result(
     return {
         "training": stored.key.model_dump(mode="json"),
         "weights_sha256": stored.weights_sha256,
-        "confusion": confusion_matrix(truth, decisions).tolist(),
+        "confusion": confusion_matrix(truth, decisions, classes).tolist(),
         "wrong": np.stack([wrong, decisions[wrong]], axis=1).tolist(),
         "opened_before": before,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -185,7 +189,7 @@ def stored_accuracies(folder: Path) -> Callable[[StoredTraining], float | None]:
     return accuracy
 
 
-def decide(weights: Path, config: Config, images: "Tensor", _labels: "Tensor") -> Decisions:
+def decide(weights: Path, config: Config, shape: DataShape, images: "Tensor", _labels: "Tensor") -> Decisions:
     """Runs a network on images, on their device and in float32.
 
     Raises:
@@ -193,7 +197,7 @@ def decide(weights: Path, config: Config, images: "Tensor", _labels: "Tensor") -
     """
     import torch
 
-    model = weights_model(weights, config).to(images.device)
+    model = weights_model(weights, config, shape).to(images.device)
     decisions = []
     # cuDNN would round convolutions to TF32.
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
@@ -214,12 +218,13 @@ def misclassified_path(folder: Path, weights_sha256: str | None) -> Path:
 def _keep_misclassified(path: Path, images: "Tensor", truth: Decisions, decisions: Decisions) -> None:
     """Keeps a few of them, so that the test images need not be opened again to look at them.
 
-    Arrays `images` (uint8, K x 3 x 32 x 32), `labels`, `decisions` and `indices` (K). A file that cannot be
+    Arrays `images` (uint8, K x C x H x W), `labels`, `decisions` and `indices` (K). A file that cannot be
     written costs a picture, not a result.
     """
     wrong = decisions != truth
+    often = np.bincount(truth[wrong], minlength=1).argsort(kind="stable")[::-1][:KEPT_CLASSES]
     kept = np.concatenate(
-        [np.flatnonzero(wrong & (truth == label))[:KEPT_A_CLASS] for label in range(len(CLASS_NAMES))]
+        [np.flatnonzero(wrong & (truth == label))[:KEPT_A_CLASS] for label in sorted(often)]
     )
     new = path.with_name(f".{path.name}.new")
     with contextlib.suppress(OSError), new.open("wb") as file:

@@ -143,6 +143,7 @@ def memory_needs(
     return [
         training_memory(
             config,
+            data.shape,
             train_images=data.train_images,
             validation_images=0,
             device=device,

@@ -283,7 +283,7 @@ class StoredTrainings:
 def _macs(job: Job) -> float:
     """Multiply-accumulates of a training, with their overhead."""
     fidelity = job.training.fidelity
-    image = cost(job.training.config.architecture).macs + OVERHEAD_MACS
+    image = cost(job.training.config.architecture, job.training.data.shape).macs + OVERHEAD_MACS
     return float(image * fidelity.train_images * fidelity.epochs)
 
 

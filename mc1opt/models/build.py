@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mc1opt.config import IMAGE_CHANNELS, MLP, ConvNet, Initialisation
+from mc1opt.config import MLP, ConvNet, Initialisation
+from mc1opt.dataset import DataShape
 from mc1opt.models.layers import walk
 
 
@@ -27,10 +28,6 @@ class Normalisation(nn.Module):
         """`mean`, `std`: one value a channel, in units of 0 to 255; `memory_format`: that of the output."""
         super().__init__()
         for name, values in (("mean", mean), ("std", std)):
-            if tuple(values.shape) != (IMAGE_CHANNELS,):
-                raise ValueError(
-                    f"{name} has shape {tuple(values.shape)}; one value a channel is needed: (3,)"
-                )
             self.register_buffer(name, values.detach().clone().to(torch.get_default_dtype()))
         self.memory_format = memory_format
 
@@ -42,7 +39,7 @@ class Normalisation(nn.Module):
 
     def _image_of(self, values: Tensor, size: torch.Size) -> Tensor:
         """An image of one colour: broadcast along the batch in memory order, unlike three values."""
-        image = values.view(1, -1, 1, 1).expand(1, IMAGE_CHANNELS, *size)
+        image = values.view(1, -1, 1, 1).expand(1, -1, *size)
         return image.contiguous(memory_format=self.memory_format)
 
 
@@ -100,14 +97,14 @@ OWN_KINDS: dict[str, type[nn.Module]] = {
 """Classes of layers that `torch.nn` does not have."""
 
 
-def build_layers(architecture: MLP | ConvNet) -> nn.Sequential:
-    """The modules of all layers, from normalised images N x 3 x 32 x 32 to logits N x 10.
+def build_layers(architecture: MLP | ConvNet, data: DataShape) -> nn.Sequential:
+    """The modules of all layers, from normalised images N x C x H x W to one logit a class.
 
     A dot in a layer's name opens an inner `nn.Sequential`, unless the layer before the dot is there already.
     Weights are those that PyTorch draws.
     """
     network = nn.Sequential()
-    for layer in walk(architecture):
+    for layer in walk(architecture, data):
         *groups, name = layer.name.split(".")
         place: nn.Module = network
         for group in groups:
@@ -145,35 +142,43 @@ def make_identity(network: nn.Module) -> None:
 
 def build_model(
     architecture: MLP | ConvNet,
+    data: DataShape,
     *,
     initialisation: Initialisation = "he",
     mean: Tensor | None = None,
     std: Tensor | None = None,
     whitening: Tensor | None = None,
 ) -> nn.Module:
-    """The initialised network, from images N x 3 x 32 x 32 (uint8 or float, 0 to 255) to logits N x 10.
+    """The initialised network, from images N x C x H x W (uint8 or float, 0 to 255) to one logit a class.
 
     A convolutional network computes in channels_last and accepts images in any memory format. The weights
     depend on torch's global generator (`torch.manual_seed`).
 
     Args:
         architecture: what the config says.
+        data: the images that it is built for.
         initialisation: how its weights are drawn; see `mc1opt.config.Config`.
-        mean: subtracted from each channel, 3 values, 0 to 255; None is 0, for weights that are loaded later.
+        mean: subtracted from each channel, 0 to 255, one value each; None is 0, for weights that are loaded
+            later.
         std: the divisor of each channel, in the same units; None is 1.
         whitening: the filters of a whitened stem, from `mc1opt.models.whitening`; None leaves zeros in their
             place, for weights that are loaded later.
 
     Raises:
-        ValueError: mean, std or whitening have a shape that does not belong to this architecture, or
-            whitening is given where there is no whitened stem.
+        ValueError: mean, std or whitening have a shape that does not belong to this architecture and data,
+            whitening is given where there is no whitened stem, or the network does not fit the images.
     """
     convolutional = isinstance(architecture, ConvNet)
     memory_format = torch.channels_last if convolutional else torch.contiguous_format
-    mean = torch.zeros(IMAGE_CHANNELS) if mean is None else mean
-    std = torch.ones(IMAGE_CHANNELS) if std is None else std
+    mean = torch.zeros(data.channels) if mean is None else mean
+    std = torch.ones(data.channels) if std is None else std
+    for name, values in (("mean", mean), ("std", std)):
+        if tuple(values.shape) != (data.channels,):
+            raise ValueError(
+                f"{name} has shape {tuple(values.shape)}; one value a channel is needed: ({data.channels},)"
+            )
     network = nn.Sequential(OrderedDict(normalisation=Normalisation(mean, std, memory_format)))
-    for name, module in build_layers(architecture).named_children():
+    for name, module in build_layers(architecture, data).named_children():
         network.add_module(name, module)
     if whitening is not None:
         _set_whitening(network, whitening)

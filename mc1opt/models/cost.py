@@ -7,6 +7,7 @@ module. Not here: time and memory, which depend on the machine.
 from dataclasses import dataclass
 
 from mc1opt.config import MLP, ConvNet
+from mc1opt.dataset import DataShape
 from mc1opt.models.layers import ACTIVATIONS, Layer, walk
 
 
@@ -20,13 +21,17 @@ class Cost:
     """Multiply-accumulates of an image's forward pass, in convolutions (the stem's too) and linear layers."""
 
 
-def cost(architecture: MLP | ConvNet) -> Cost:
-    """Trained parameters, and multiply-accumulates an image: the sums over `layers`."""
-    table = layers(architecture)
+def cost(architecture: MLP | ConvNet, data: DataShape) -> Cost:
+    """Trained parameters, and multiply-accumulates an image: the sums over `layers`.
+
+    Raises:
+        ValueError: the network does not fit images of this size; see `conv_shapes`.
+    """
+    table = layers(architecture, data)
     return Cost(sum(layer.parameters for layer in table), sum(layer.macs for layer in table))
 
 
-def layers(architecture: MLP | ConvNet) -> list[Layer]:
+def layers(architecture: MLP | ConvNet, data: DataShape) -> list[Layer]:
     """The layers but for activations, flattening, sums and scales, which cost no parameters and no MACs."""
     unlisted = {*ACTIVATIONS.values(), "Flatten", "Residual", "Scale"}
-    return [layer for layer in walk(architecture) if layer.kind not in unlisted]
+    return [layer for layer in walk(architecture, data) if layer.kind not in unlisted]

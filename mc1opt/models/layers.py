@@ -11,9 +11,6 @@ from math import prod
 from typing import Any
 
 from mc1opt.config import (
-    CLASSES,
-    IMAGE_CHANNELS,
-    IMAGE_SIZE,
     MLP,
     BlockShape,
     ConvBlock,
@@ -23,6 +20,7 @@ from mc1opt.config import (
     WhitenedStem,
     conv_shapes,
 )
+from mc1opt.dataset import DataShape
 
 Shape = tuple[int, ...]
 
@@ -54,37 +52,41 @@ class Layer:
     """Multiply-accumulates of an image's forward pass, in convolutions and linear layers."""
 
 
-def walk(architecture: MLP | ConvNet) -> Iterator[Layer]:
-    """All layers in the order in which a normalised image passes them."""
+def walk(architecture: MLP | ConvNet, data: DataShape) -> Iterator[Layer]:
+    """All layers in the order in which a normalised image passes them.
+
+    Raises:
+        ValueError: the network does not fit images of this size; see `conv_shapes`.
+    """
     if isinstance(architecture, MLP):
-        shape: Shape = (IMAGE_CHANNELS, IMAGE_SIZE, IMAGE_SIZE)
+        shape: Shape = (data.channels, data.size, data.size)
         stack, hidden = "layers", architecture.layers
     else:
-        shape = yield from _convolutions(architecture)
+        shape = yield from _convolutions(architecture, data)
         stack, hidden = "head", architecture.head
     inputs = prod(shape)
     yield Layer("flatten", "Flatten", (inputs,))  # in the order C, H, W, whatever the memory format
     for number, layer in enumerate(hidden):
         yield from _linear_layer(f"{stack}.{number}", inputs, layer)
         inputs = layer.width
-    yield _linear("classifier", inputs, CLASSES)
+    yield _linear("classifier", inputs, data.classes)
     if architecture.logit_scale != 1.0:
-        yield Layer("scale", "Scale", (CLASSES,), (architecture.logit_scale,))
+        yield Layer("scale", "Scale", (data.classes,), (architecture.logit_scale,))
 
 
-def _convolutions(network: ConvNet) -> Generator[Layer, None, Shape]:
+def _convolutions(network: ConvNet, data: DataShape) -> Generator[Layer, None, Shape]:
     """The layers before the flattening; returns the shape that they put out."""
-    channels = IMAGE_CHANNELS
+    channels = data.channels
+    shapes = conv_shapes(network, data.size)
     stem = network.stem
     if isinstance(stem, WhitenedStem):
-        size = IMAGE_SIZE - stem.kernel_size + 1
-        output = (stem.width, size, size)
-        weights = (channels, stem.width, stem.kernel_size)
+        size, width = data.size - stem.kernel_size + 1, stem.width(channels)
+        output = (width, size, size)
+        weights = (channels, width, stem.kernel_size)
         macs = prod(output) * channels * stem.kernel_size**2
         yield Layer("stem.convolution", "FixedConvolution", output, weights, macs=macs)
         yield Layer("stem.activation", ACTIVATIONS[stem.activation], output)
-        channels = stem.width
-    shapes = conv_shapes(network)
+        channels = width
     for number, (block, shape) in enumerate(zip(network.blocks, shapes, strict=True)):
         yield from _block(f"blocks.{number}", channels, block, shape, network.order)
         channels = block.width

@@ -21,17 +21,17 @@ _CHUNK = 100  # images; keeps the patches of a chunk below 40 MB
 def whitening_filters(images: Tensor, kernel_size: int) -> Tensor:
     """The eigenvectors of the patches' covariance, scaled to unit variance, then all with the other sign.
 
-    Applied to the images, output i (of 3 * kernel_size**2) has the variance
+    Applied to the images, output i (of C * kernel_size**2) has the variance
     eigenvalue / (eigenvalue + `EPSILON`) and no covariance with the others. Filters are ordered by falling
     eigenvalue; an eigenvector's sign is fixed, so that the same images give the same filters.
 
     Args:
-        images: the training's own images, N x 3 x H x W, float, normalised as the network normalises them;
+        images: the training's own images, N x C x H x W, float, normalised as the network normalises them;
             at most `IMAGES` of them, evenly taken, are used.
         kernel_size: side of a patch in pixels.
 
     Returns:
-        2 * 3 * kernel_size**2 filters x 3 x kernel_size x kernel_size, float32, on the CPU. Computed there in
+        2 * C * kernel_size**2 filters x C x kernel_size x kernel_size, float32, on the CPU. Computed there in
         float64.
 
     Raises:

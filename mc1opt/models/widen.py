@@ -6,6 +6,7 @@ Not here: how much wider pays for a longer training (`mc1opt.retraining.size`).
 from typing import TypeVar
 
 from mc1opt.config import MLP, ConvBlock, ConvNet, LinearLayer
+from mc1opt.dataset import DataShape
 from mc1opt.models.cost import cost
 
 L = TypeVar("L", LinearLayer, ConvBlock)
@@ -16,21 +17,22 @@ STEPS = 20
 """Halvings of the interval in which the factor of the widths lies."""
 
 
-def widened(architecture: MLP | ConvNet, growth: float) -> MLP | ConvNet:
+def widened(architecture: MLP | ConvNet, growth: float, data: DataShape) -> MLP | ConvNet:
     """An architecture whose widths are multiplied by one factor, the greatest that growth allows.
 
     Args:
         architecture: what is widened.
+        data: the images.
         growth: the multiply-accumulates of the result are at most so many times those of `architecture`.
 
     Returns:
         `architecture` itself where no wider form is within the growth.
     """
-    allowed = growth * cost(architecture).macs
+    allowed = growth * cost(architecture, data).macs
     low, high = 1.0, max(1.0, growth)  # a factor costs at least itself: one side of a layer grows by it
     for _ in range(STEPS):
         middle = (low + high) / 2
-        if cost(_multiplied(architecture, middle)).macs <= allowed:
+        if cost(_multiplied(architecture, middle), data).macs <= allowed:
             low = middle
         else:
             high = middle

@@ -163,7 +163,7 @@ def _fitting_workers(
     """The workers that are asked for, if they fit into memory."""
     wanted = resolve_workers(text, device)
     needs = memory_needs((entry.config for entry in entries), data, device, precision)
-    tests = [evaluation_memory(entry.config, TEST_IMAGES, device) for entry in entries]
+    tests = [evaluation_memory(entry.config, data.shape, TEST_IMAGES, device) for entry in entries]
     limits = [("memory", [n.host for n in needs], max(t.host for t in tests), available_memory())]
     if device == "cuda":
         once = max(test.device for test in tests)
@@ -174,9 +174,10 @@ def _fitting_workers(
     if wanted <= fitting:
         return wanted
     largest = entries[needs_of.index(each)]
+    parameters = cost(largest.config.architecture, data.shape).parameters
     needed = (
-        f"a training of {largest.name} ({cost(largest.config.architecture).parameters:,} parameters) takes "
-        f"about {megabytes(each)} of {name}, and its test {megabytes(once)}; {megabytes(free)} are free"
+        f"a training of {largest.name} ({parameters:,} parameters) takes about {megabytes(each)} of {name}, "
+        f"and its test {megabytes(once)}; {megabytes(free)} are free"
     )
     if fitting < 1:
         raise Mc1optError(

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mc1opt.config import ConvNet, config_to_json
+from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.describe import describe_config
 from mc1opt.models.cost import cost, layers
 from mc1opt.models.layers import Layer
@@ -29,13 +30,13 @@ def preset_json(preset: Preset, results: Results) -> dict[str, Any]:
         "name": preset.name,
         "row": preset.row,
         "parameters": preset.parameters,
-        "macs": cost(preset.config.architecture).macs,
+        "macs": cost(preset.config.architecture, CIFAR10_SHAPE).macs,
         "published_accuracy": preset.published_accuracy,
         "source": SOURCE,
         "description": preset.description,
         "epochs": dict(preset.epochs),
         "configs": {recipe: config_to_json(preset.with_recipe(recipe)) for recipe in RECIPES},
-        "layers": [_layer_json(layer) for layer in layers(preset.config.architecture)],
+        "layers": [_layer_json(layer) for layer in layers(preset.config.architecture, CIFAR10_SHAPE)],
         "results": {recipe: results[recipe].to_json() for recipe in RECIPES if recipe in results},
     }
 
@@ -68,7 +69,7 @@ def list_lines(results: Mapping[str, Results]) -> list[str]:
 
     lines = [f"row  {'preset':<{width}}  parameters  million MACs  published{ours(headers)}".rstrip()]
     for name, preset in PRESETS.items():
-        macs = cost(preset.config.architecture).macs / 1e6
+        macs = cost(preset.config.architecture, CIFAR10_SHAPE).macs / 1e6
         lines.append(
             f"{preset.row:>3}  {name:<{width}}  {preset.parameters:>10,}  {macs:>12.1f}  "
             f"{preset.published_accuracy:>9.4f}{ours(shown[name])}".rstrip()
@@ -100,7 +101,7 @@ def _short(preset: Preset, recipe: Recipe, entry: Measurement | None) -> str:
 
 def show_lines(preset: Preset, results: Results) -> list[str]:
     """A preset in full: description, layers as the source prints them, recipes, stored results."""
-    macs = cost(preset.config.architecture).macs
+    macs = cost(preset.config.architecture, CIFAR10_SHAPE).macs
     lines = [
         f"{preset.name}: published model {preset.row}, test accuracy {preset.published_accuracy:.4f} there",
         "",
@@ -142,7 +143,7 @@ def layer_rows(preset: Preset) -> list[tuple[str, tuple[int, ...], int | None]]:
     architecture = preset.config.architecture
     rows: list[tuple[str, tuple[int, ...], int | None]] = []
     number = 0
-    for layer in layers(architecture):
+    for layer in layers(architecture, CIFAR10_SHAPE):
         if layer.kind in NUMBERED:
             number += 1
             rows.append((f"{layer.kind}-{number}", layer.output, layer.parameters))

@@ -12,7 +12,6 @@ from mc1opt.data.model_images import model_data
 from mc1opt.database.ranking import by_expected_accuracy
 from mc1opt.database.records import StudyRecord, TrialRecord
 from mc1opt.dataset import DataSet
-from mc1opt.describe import describe_config
 from mc1opt.display.progress import ending
 from mc1opt.errors import DataError, UsageError
 from mc1opt.uncertainty import PairedTest, paired_test
@@ -25,26 +24,37 @@ TEST_NAME = "paired t test over the common seeds, two-sided, level 5 % over all 
 
 
 @dataclass(frozen=True)
+class Form:
+    """What a candidate trains in one stage."""
+
+    growth: float
+    """Multiply-accumulates of its network at most, relative to the one that was found."""
+    config: Config
+    epochs: int
+    epoch_seconds: float | None
+    """Seconds of an epoch at the search's fidelity; None if unknown."""
+
+
+@dataclass(frozen=True)
 class Candidate:
     """A finished trial whose config is trained again."""
 
     trial: int
     config_id: str
     config: Config
+    """As it was found."""
     in_search: float
     """Validation accuracy of the trial."""
     epoch_seconds: float | None
     """Seconds of an epoch in the search; None if unknown."""
+    forms: tuple[Form, Form] | None = None
+    """In the comparison and in the final trainings; None as it was found in both, with the plan's epochs."""
 
     @property
     def name(self) -> str:
-        """For people."""
-        return f"#{self.trial}"
-
-    @property
-    def summary(self) -> str:
-        """The config in one line."""
-        return describe_config(self.config)
+        """For people, such as "#7", or "#7 wider" where a form is wider than the config that was found."""
+        wider = any(form.config != self.config for form in self.forms or ())
+        return f"#{self.trial}{' wider' if wider else ''}"
 
 
 def choose_candidates(record: StudyRecord, *, top: int, trial: int | None = None) -> list[Candidate]:
@@ -125,8 +135,8 @@ class Standing:
     """Whether it is out because a training failed."""
     stopped_after: int | None = None
     """Seeds after which it was clearly worse; None if it was not."""
-    stopped_by: tuple[int, PairedTest] | None = None
-    """The leader's trial and the test; None if it was not stopped."""
+    stopped_by: tuple[str, PairedTest] | None = None
+    """The leader's name and the test; None if it was not stopped."""
 
     @property
     def is_active(self) -> bool:
@@ -166,25 +176,25 @@ class Comparison:
     """
 
     def __init__(self, candidates: Sequence[Candidate], seeds: int, validation_images: int) -> None:
-        self.standings = {candidate.trial: Standing(candidate) for candidate in candidates}
+        self.standings = {candidate.name: Standing(candidate) for candidate in candidates}
         self.seeds = seeds
         looks = max(1, seeds - LEAST_SEEDS + 1)
         self._comparisons = max(1, math.comb(len(candidates), 2)) * looks
         self._step = 1.0 / validation_images
         self._judged = 0
 
-    def add(self, trial: int, seed: int, value: float | None, failure: str | None = None) -> list[Standing]:
+    def add(self, name: str, seed: int, value: float | None, failure: str | None = None) -> list[Standing]:
         """Takes a training's result, and returns the candidates that it puts out, or in again.
 
         Where a leader fails, candidates that were stopped for being worse than it compete again.
 
         Args:
-            trial: of the candidate.
+            name: of the candidate.
             seed: index of the seed.
             value: the validation accuracy; None where the training failed.
             failure: why it failed.
         """
-        standing = self.standings[trial]
+        standing = self.standings[name]
         if value is None:
             standing.failures[seed] = failure or "failed"
         else:
@@ -196,14 +206,14 @@ class Comparison:
             failed = [other for other in self.active() if self._judged in other.failures]
             for other in failed:
                 other.failed = True
-            back = self._take_back({other.candidate.trial for other in failed})
+            back = self._take_back({other.candidate.name for other in failed})
             changed += failed + back
             if not back:
                 self._judged += 1
                 changed += self._judge()
         return changed
 
-    def _take_back(self, failed: Set[int]) -> list[Standing]:
+    def _take_back(self, failed: Set[str]) -> list[Standing]:
         """Takes back the verdicts that rest on candidates that failed; judging resumes at the first one."""
         back = []
         for other in self.standings.values():
@@ -218,16 +228,16 @@ class Comparison:
         """The candidates that may still win."""
         return [standing for standing in self.standings.values() if standing.is_active]
 
-    def wanted(self, trial: int, seed: int) -> bool:
+    def wanted(self, name: str, seed: int) -> bool:
         """Whether a training is still of use."""
-        standing = self.standings[trial]
+        standing = self.standings[name]
         if standing.failures and seed > min(standing.failures):
             return False
         return standing.stopped_after is None or seed < standing.stopped_after
 
-    def has(self, trial: int, seed: int) -> bool:
+    def has(self, name: str, seed: int) -> bool:
         """Whether a training has ended."""
-        standing = self.standings[trial]
+        standing = self.standings[name]
         return seed in standing.values or seed in standing.failures
 
     def winner(self) -> Standing | None:
@@ -255,6 +265,6 @@ class Comparison:
         for other in (standing for standing in active if standing is not leader):
             test = self._test(leader.first(seeds), other.first(seeds))
             if test.p < LEVEL:
-                other.stopped_after, other.stopped_by = seeds, (leader.candidate.trial, test)
+                other.stopped_after, other.stopped_by = seeds, (leader.candidate.name, test)
                 out.append(other)
         return out

@@ -2,7 +2,8 @@
 
 import json
 
-from mc1opt.config import CLASS_NAMES, config_to_json
+from mc1opt.config import config_to_json
+from mc1opt.describe import describe_config
 from mc1opt.inference.evaluate import confusion_lines
 from mc1opt.models.cost import cost
 from mc1opt.retraining.comparison import LEAST_SEEDS, TEST_NAME
@@ -12,6 +13,7 @@ from mc1opt.retraining.report import (
     folds_line,
     optimism_line,
     smaller_steps_lines,
+    wider_lines,
 )
 from mc1opt.text import duration, plural
 
@@ -37,16 +39,19 @@ def model_card(result: Retraining, weights_sha256: str) -> str:
 
 
 def _what(result: Retraining) -> list[str]:
-    candidate = result.winner.candidate
-    size = cost(candidate.config.architecture)
+    data, config = result.plan.data, result.final.config
+    size = cost(config.architecture, data.shape)
+    colour, order = ("grey", "grey") if data.channels == 1 else ("colour", "RGB")
     return [
-        f"It classifies colour images of 32 x 32 pixels into 10 classes ({', '.join(CLASS_NAMES)}).",
+        f"It classifies {colour} images of {data.size} x {data.size} pixels into {data.classes} classes "
+        f"({', '.join(data.class_names)}).",
         "",
-        f"- Network: {candidate.summary.split(' | ')[0]}; {size.parameters:,} parameters, {size.macs:,} "
-        "multiply-accumulates an image.",
-        "- Input: uint8, N x 3 x 32 x 32, RGB; normalisation is part of the network. Output: 10 logits.",
+        f"- Network: {describe_config(config).split(' | ')[0]}; {size.parameters:,} parameters, "
+        f"{size.macs:,} multiply-accumulates an image.",
+        f"- Input: uint8, N x {data.channels} x {data.size} x {data.size}, {order}; normalisation is part of "
+        f"the network. Output: {data.classes} logits.",
         "- `mc1opt.load_model(FOLDER)` loads it; `mc1opt export --model FOLDER` writes ONNX and others.",
-        f"- Data: {result.plan.data.name}, {result.plan.data.train_images:,} training images. Accuracy on "
+        f"- Data: {data.name}, {data.train_images:,} training images. Accuracy on "
         "other images is unknown; any image gets one of the classes.",
         "",
     ]
@@ -75,7 +80,7 @@ def _result(result: Retraining) -> list[str]:
         lines += [f"Earlier openings of the test images for this study: {opened}.", ""]
     lines += ["| class | accuracy, mean over seeds |", "|---|---|"]
     lines += [f"| {name} | {'-' if s is None else f'{s:.3f}'} |" for name, s in test.by_class.items()]
-    return [*lines, "", "This model:", "", "```", *confusion_lines(test.kept), "```", ""]
+    return [*lines, "", "This model:", "", "```", *confusion_lines(test.kept, test.class_names), "```", ""]
 
 
 def _how_found(result: Retraining) -> list[str]:
@@ -97,18 +102,19 @@ def _how_found(result: Retraining) -> list[str]:
         "tested.",
         "",
         "```",
-        *candidate_lines(result.comparison, result.winner, validation),
+        *candidate_lines(result),
         "```",
         "",
+        *(part for line in wider_lines(result) for part in (line, "")),
     ]
 
 
 def _recipe(result: Retraining) -> list[str]:
-    config = result.winner.candidate.config
+    config = result.final.config
     return [
         "## Recipe",
         "",
-        f"{result.plan.epochs} epochs; {result.winner.candidate.summary.split(' | ')[1]}.",
+        f"{result.final.epochs} epochs; {describe_config(config).split(' | ')[1]}.",
         "",
         "```json",
         json.dumps(config_to_json(config), indent=2),

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mc1opt.config import config_id
 from mc1opt.measurement.plan import Job, MeasureOptions, Plan
 from mc1opt.measurement.store import TrainingStore
-from mc1opt.retraining.comparison import Candidate, Comparison
+from mc1opt.retraining.comparison import Candidate, Comparison, Form
 from mc1opt.spec import Fidelity
 from mc1opt.workers.speed import VALIDATION_SHARE
 
@@ -27,6 +28,8 @@ class RetrainOptions(MeasureOptions):
     """Candidates at most; None for the default."""
     trial: int | None = None
     """The only candidate, instead of `top`."""
+    keep_size: bool = False
+    """Whether candidates stay as wide as they were found."""
     force: bool = False
     command: str = "mc1opt retrain"
     """As it was given, for the model card."""
@@ -51,15 +54,17 @@ class RetrainPlan(Plan):
     candidates: tuple[Candidate, ...]
     seeds: tuple[int, ...]
     """The model of the first one is kept, whatever comes of it."""
-    epochs: int
-    """Of each training."""
+    epochs: int = 0
+    """Of each training; 0 where each candidate has its own."""
+    keep_size: bool = False
     search: Fidelity | None
     """The trials' fidelity; None if unknown."""
 
-    @property
-    def trials(self) -> dict[str, int]:
-        """The candidates' trials by the names of their jobs."""
-        return {candidate.name: candidate.trial for candidate in self.candidates}
+    def form(self, candidate: Candidate, *, final: bool) -> Form:
+        """What a candidate trains in the comparison, or in the final trainings."""
+        if candidate.forms is None:
+            return Form(1.0, candidate.config, self.epochs, candidate.epoch_seconds)
+        return candidate.forms[final]
 
     @property
     def trainings(self) -> int:
@@ -74,22 +79,29 @@ class RetrainPlan(Plan):
     @property
     def identity(self) -> str:
         """What is retrained, without the folds, which add to it: 12 digits of a hash."""
-        return _digest({**self._request(), "epochs": self.epochs})
+        if self.epochs:
+            return _digest({**self._request(), "epochs": self.epochs})
+        forms = [
+            [[config_id(form.config), form.epochs] for form in each.forms or ()] for each in self.candidates
+        ]
+        return _digest({**self._request(), "forms": forms})
 
     def candidate_jobs(self) -> list[Job]:
         """Stage 1: seed by seed, so that pairs are complete early."""
+        forms = [(each.name, self.form(each, final=False)) for each in self.candidates]
         return [
-            self.seed_job(candidate.name, candidate.config, self.epochs, index, seed)
+            self.seed_job(name, form.config, form.epochs, index, seed)
             for index, seed in enumerate(self.seeds)
-            for candidate in self.candidates
+            for name, form in forms
         ]
 
     def winner_jobs(self, winner: Candidate) -> list[Job]:
         """Stage 2, in the order of the seeds, and the folds, which have the first seed."""
         seeds, weights = dict(enumerate(self.seeds)), self.folder / "weights"
         name = f"{winner.name} on all images,"
-        finals = self.final_jobs(name, winner.config, self.epochs, seeds, weights)
-        return finals + self.fold_jobs(winner.name, winner.config, self.epochs, self.seeds[0])
+        form = self.form(winner, final=True)
+        finals = self.final_jobs(name, form.config, form.epochs, seeds, weights)
+        return finals + self.fold_jobs(winner.name, form.config, form.epochs, self.seeds[0])
 
     def comparison(self) -> Comparison:
         """Of the candidates, before anything is trained."""
@@ -97,7 +109,7 @@ class RetrainPlan(Plan):
 
     def progress(self, store: TrainingStore) -> Progress:
         """What is stored of the trainings, and what early stopping leaves, as far as it is known."""
-        comparison, trials = self.comparison(), self.trials
+        comparison = self.comparison()
         jobs = self.candidate_jobs()
         missing = []
         for job in jobs:
@@ -105,8 +117,8 @@ class RetrainPlan(Plan):
             if found is None:
                 missing.append(job)
             else:
-                comparison.add(trials[job.name], job.seed, found.value, found.failure_message)
-        wanted = [job for job in missing if comparison.wanted(trials[job.name], job.seed)]
+                comparison.add(job.name, job.seed, found.value, found.failure_message)
+        wanted = [job for job in missing if comparison.wanted(job.name, job.seed)]
         winner = comparison.winner() if not wanted else None
         later = min(
             (
@@ -126,24 +138,27 @@ class RetrainPlan(Plan):
 
         By the epochs of the search; the slowest candidate may win. None where their seconds are not known.
         """
-        known = {each.name: each.epoch_seconds for each in self.candidates if each.epoch_seconds}
+        forms = {each.name: self.form(each, final=False) for each in self.candidates}
+        known = {name: form.epochs * form.epoch_seconds for name, form in forms.items() if form.epoch_seconds}
+        finals = [self.form(each, final=True) for each in self.candidates]
         if not known or self.search is None:
             return None
-        slowest = max(known.values())
+        slowest = max(form.epochs * form.epoch_seconds for form in finals if form.epoch_seconds)
         images = self.search.train_images + VALIDATION_SHARE * self.data.validation_images
         stages = [
-            [_images(job) / images * known.get(job.name, slowest) for job in first],
+            [_images(job) / images * known.get(job.name, max(known.values())) for job in first],
             [_images(job) / images * slowest for job in later],
         ]
         return sum(makespan(seconds, self.workers) for seconds in stages)
 
     def _request(self) -> dict[str, Any]:
         return {
-            "configs": [candidate.config_id for candidate in self.candidates],
+            "configs": list(dict.fromkeys(candidate.config_id for candidate in self.candidates)),
             "seeds": list(self.seeds),
             "data": self.data.sha256,
             "device": self.device,
             "precision": self.precision,
+            **({"keep_size": True} if self.keep_size else {}),
         }
 
 
@@ -156,10 +171,9 @@ def makespan(seconds: Sequence[float], workers: int) -> float:
 
 
 def _images(job: Job) -> float:
-    """Images of all epochs of a job; one of validation counts by its share of the cost."""
+    """Images of an epoch of a job; one of validation counts by its share of the cost."""
     training = job.training
-    validation = VALIDATION_SHARE * training.data.validation_images
-    return training.fidelity.epochs * (training.fidelity.train_images + validation)
+    return training.fidelity.train_images + VALIDATION_SHARE * training.data.validation_images
 
 
 def _digest(content: dict[str, Any]) -> str:

@@ -1,17 +1,19 @@
 """What a retraining has found: as JSON, and as lines of text."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mc1opt.config import config_id
 from mc1opt.database.location import storage_option
+from mc1opt.describe import describe_config
 from mc1opt.inference.evaluate import confusion_lines
 from mc1opt.measurement.final_test import FinalTest
 from mc1opt.measurement.store import StoredTraining
 from mc1opt.models.cost import cost
 from mc1opt.program import program
-from mc1opt.retraining.comparison import LEAST_SEEDS, LEVEL, TEST_NAME, Comparison, Standing
+from mc1opt.retraining.comparison import LEAST_SEEDS, LEVEL, TEST_NAME, Comparison, Form, Standing
 from mc1opt.retraining.plan import Progress, RetrainOptions, RetrainPlan
 from mc1opt.text import duration, first_line, plural
 from mc1opt.uncertainty import Spread, spread
@@ -34,6 +36,16 @@ class Retraining:
     """Expected for what was left to train at the last start; None if unknown."""
     seconds: float
     """Of the last start."""
+
+    @property
+    def final(self) -> Form:
+        """What the winner trained in the end: the model's config and epochs."""
+        return self.plan.form(self.winner.candidate, final=True)
+
+    @property
+    def compared(self) -> Form:
+        """What the winner trained in the comparison."""
+        return self.plan.form(self.winner.candidate, final=False)
 
     @property
     def retrained(self) -> Spread:
@@ -65,7 +77,7 @@ class Retraining:
     def to_json(self) -> dict[str, Any]:
         """As `retrain --json` prints it."""
         plan, candidate = self.plan, self.winner.candidate
-        size = cost(candidate.config.architecture)
+        size = cost(self.final.config.architecture, plan.data.shape)
         return {
             "study": self.options.study,
             "stopped": None,
@@ -75,6 +87,8 @@ class Retraining:
             "winner": {
                 "trial": candidate.trial,
                 "config_id": candidate.config_id,
+                "growth": self.final.growth,
+                "trained_config_id": config_id(self.final.config),
                 "parameters": size.parameters,
                 "macs": size.macs,
                 **self.retrained.to_json(),
@@ -96,7 +110,8 @@ class Retraining:
             },
             "model": str(plan.folder),
             "kept_seed": plan.seeds[0],
-            "epochs": plan.epochs,
+            "epochs": self.final.epochs,
+            "compared_epochs": self.compared.epochs,
             "train_images": {"comparison": plan.train_images, "final": plan.data.train_images},
             "data": plan.data.model_dump(mode="json", exclude={"folder"}),
             "device": plan.device,
@@ -118,10 +133,13 @@ class Retraining:
         if standing.stopped_by is not None:
             leader, test = standing.stopped_by
             stopped = {"after_seeds": standing.stopped_after, "leader": leader, "t": test.t, "p": test.p}
+        form = self.plan.form(standing.candidate, final=False)
         return {
             "trial": standing.candidate.trial,
             "config_id": standing.candidate.config_id,
-            "summary": standing.candidate.summary,
+            "growth": form.growth,
+            "epochs": form.epochs,
+            "summary": describe_config(form.config),
             "validation_in_search": standing.candidate.in_search,
             "validation": {str(self.plan.seeds[index]): value for index, value in values.items()},
             **(spread(list(values.values())).to_json() if values else {}),
@@ -159,21 +177,39 @@ def plan_line(study: str, plan: RetrainPlan, progress: Progress) -> str:
         left = "nothing is left to train"
     return (
         f"Retraining study {study}: {'; '.join(parts)}. {plural(plan.trainings, 'training')} of "
-        f"{plural(plan.epochs, 'epoch')}, {plural(plan.workers, 'worker')} on {plan.device} "
+        f"{_epochs(plan)}, {plural(plan.workers, 'worker')} on {plan.device} "
         f"({plan.precision}); {left}.{done} Ctrl-C keeps every finished training."
     )
 
 
+def _epochs(plan: RetrainPlan) -> str:
+    """How long the plan trains, and how much wider, in words."""
+    if plan.epochs:
+        return plural(plan.epochs, "epoch")
+    ranges = []
+    for final in (False, True):
+        forms = [plan.form(each, final=final) for each in plan.candidates]
+        ranges.append(_range([form.epochs for form in forms]))
+    most = max(plan.form(each, final=True).growth for each in plan.candidates)
+    wider = f" with up to {most:.1f} times the multiply-accumulates" if most > 1 else ""
+    return f"{ranges[0]} epochs to compare, then {ranges[1]}{wider}"
+
+
+def _range(values: Sequence[int]) -> str:
+    low, high = min(values), max(values)
+    return str(low) if low == high else f"{low} to {high}"
+
+
 def standing_line(standing: Standing) -> str:
     """Why a candidate is out, or in again."""
-    name = f"#{standing.candidate.trial}"
+    name = standing.candidate.name
     if standing.is_active:
         return f"{name} competes again: the candidate that it was clearly worse than is out"
     if standing.stopped_by is None:
         return f"{name} is out: one of its trainings failed ({_failure(standing)})"
     leader, test = standing.stopped_by
     return (
-        f"{name} stops early: clearly worse than #{leader} over {plural(test.n, 'seed')} "
+        f"{name} stops early: clearly worse than {leader} over {plural(test.n, 'seed')} "
         f"(difference {test.difference:.4f}, p {test.p:.3f}; {TEST_NAME})"
     )
 
@@ -184,10 +220,11 @@ def result_lines(result: Retraining) -> list[str]:
     winner = result.winner.candidate
     lines = [
         "",
-        *candidate_lines(result.comparison, result.winner, plan.data.validation_images),
+        *candidate_lines(result),
         "",
-        f"Winner: #{winner.trial} (config {winner.config_id}), trained on all {plan.data.train_images:,} "
-        f"images, {plural(len(plan.seeds), 'seed')}, {plural(plan.epochs, 'epoch')}.",
+        f"Winner: {winner.name} (config {winner.config_id}), trained on all {plan.data.train_images:,} "
+        f"images, {plural(len(plan.seeds), 'seed')}, {plural(result.final.epochs, 'epoch')}.",
+        *wider_lines(result),
         f"Test accuracy: {test.spread.line()}",
         "  by seed      " + " ".join(f"{value:.4f}" for value in test.by_seed.values()),
         "  by class     "
@@ -197,7 +234,7 @@ def result_lines(result: Retraining) -> list[str]:
     ]
     if result.over_folds is not None:
         lines.append(folds_line(result.over_folds, result.retrained))
-    lines += ["", "The kept model:", *confusion_lines(test.kept)]
+    lines += ["", "The kept model:", *confusion_lines(test.kept, test.class_names)]
     planned = "" if result.planned_seconds is None else f" (planned: {duration(result.planned_seconds)})"
     return [
         *lines,
@@ -209,15 +246,28 @@ def result_lines(result: Retraining) -> list[str]:
 
 def optimism_line(result: Retraining) -> str:
     """Accuracies of the winner, each with the epochs and images that it was trained on."""
-    plan, epochs = result.plan, plural(result.plan.epochs, "epoch")
+    plan = result.plan
     search = ""
     if plan.search is not None:
         search = f" ({plural(plan.search.epochs, 'epoch')} of {plan.search.train_images:,} images)"
     return (
         f"Optimism: validation {result.winner.candidate.in_search:.4f} in the search{search}, "
-        f"{result.retrained.mean:.4f} retrained ({epochs} of {plan.train_images:,}), test "
-        f"{result.test.spread.mean:.4f} ({epochs} of {plan.data.train_images:,})."
+        f"{result.retrained.mean:.4f} retrained ({plural(result.compared.epochs, 'epoch')} of "
+        f"{plan.train_images:,}), test {result.test.spread.mean:.4f} "
+        f"({plural(result.final.epochs, 'epoch')} of {plan.data.train_images:,})."
     )
+
+
+def wider_lines(result: Retraining) -> list[str]:
+    """How the model differs from the config that was found; none where it does not."""
+    if result.final.config == result.winner.candidate.config:
+        return []
+    size = cost(result.final.config.architecture, result.plan.data.shape)
+    return [
+        f"For this longer training its network is wider than in the search: {size.parameters:,} parameters, "
+        f"{size.macs / 1e6:.1f} million multiply-accumulates an image, "
+        f"{describe_config(result.final.config).split(' | ')[0]}."
+    ]
 
 
 def smaller_steps_lines(result: Retraining) -> list[str]:
@@ -228,25 +278,27 @@ def smaller_steps_lines(result: Retraining) -> list[str]:
     return [f"Memory was short, so that batches were split, which batch norm notices: {steps}."]
 
 
-def candidate_lines(comparison: Comparison, winner: Standing, validation_images: int) -> list[str]:
+def candidate_lines(result: Retraining) -> list[str]:
     """The table of candidates, with the config below each."""
+    comparison, winner, plan = result.comparison, result.winner, result.plan
+    width = max(6, *(len(name) for name in comparison.standings))
     lines = [
-        f"Validation accuracy on {validation_images:,} images, over seeds ({TEST_NAME}):",
-        "trial   mean    std     95 % interval     by seed",
+        f"Validation accuracy on {plan.data.validation_images:,} images, over seeds ({TEST_NAME}):",
+        f"{'trial':<{width}}  mean    std     95 % interval     by seed",
     ]
     ranked = sorted(
         comparison.standings.values(),
-        key=lambda entry: (entry is not winner, -_mean(entry), entry.candidate.trial),
+        key=lambda entry: (entry is not winner, -_mean(entry), entry.candidate.name),
     )
     for entry in ranked:
         values = list(entry.counted().values())
         mean, std, interval = spread(values).cells() if values else ("-", "-", "-")
         by_seed = " ".join(f"{value:.4f}" for value in values)
         verdict = _verdict(comparison, winner, entry)
-        lines.append(
-            f"#{entry.candidate.trial:<6} {mean:<7} {std:<7} {interval:<17} {by_seed}  {verdict}".rstrip()
-        )
-        lines += [f"        {part}" for part in entry.candidate.summary.split(" | ")]
+        name = f"{entry.candidate.name:<{width}}"
+        lines.append(f"{name}  {mean:<7} {std:<7} {interval:<17} {by_seed}  {verdict}".rstrip())
+        form = plan.form(entry.candidate, final=False)
+        lines += [f"        {part}" for part in describe_config(form.config).split(" | ")]
     return lines
 
 
@@ -274,7 +326,7 @@ def _verdict(comparison: Comparison, winner: Standing, entry: Standing) -> str:
         return "winner"
     if entry.stopped_by is not None:
         leader, test = entry.stopped_by
-        return f"stopped after {plural(test.n, 'seed')}: clearly worse than #{leader}, p {test.p:.3f}"
+        return f"stopped after {plural(test.n, 'seed')}: clearly worse than {leader}, p {test.p:.3f}"
     if entry.failures:
         return f"failed: {_failure(entry)}"
     test_of = comparison.against(winner, entry)

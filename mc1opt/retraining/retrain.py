@@ -21,10 +21,10 @@ from mc1opt.measurement.plan import Job, check_folds, memory_needs
 from mc1opt.measurement.store import TRAININGS, StoredTraining, TrainingStore
 from mc1opt.measurement.trainings import StoredTrainings
 from mc1opt.retraining.comparison import Candidate, Comparison, choose_candidates, study_data
-from mc1opt.retraining.epochs import default_epochs, remember_epochs, remembered_epochs, timed_here
 from mc1opt.retraining.model_card import model_card
 from mc1opt.retraining.plan import RetrainOptions, RetrainPlan
 from mc1opt.retraining.report import Retraining, plan_line, result_lines, standing_line
+from mc1opt.retraining.size import in_an_hour, remember, remembered, timed_here, timer
 from mc1opt.search.settings import resolve_workers
 from mc1opt.seeds import retrain_seed
 from mc1opt.training.model_folder import (
@@ -81,25 +81,28 @@ def retrain(
     for line in passed_over_lines(record.trials):
         write(line)
     plan = _plan(options, record, output)
-    epochs = options.epochs or remembered_epochs(plan)
-    plan = replace(plan, epochs=epochs or 1)
-    # Seconds are of no use where nothing is left to train.
-    if epochs is None or plan.progress(TrainingStore(plan.folder / TRAININGS)).left:
-        plan = timed_here(plan, record, new_pool=new_pool, interrupted=stop.is_set, write=write)
-    plan = replace(plan, epochs=epochs or default_epochs(plan))
+    known = replace(plan, epochs=options.epochs) if options.epochs else remembered(plan)
+    time = timer(plan, new_pool, stop.is_set)
+    if known is None:
+        plan = in_an_hour(timed_here(plan, record, time, write), time, keep_size=options.keep_size)
+    elif known.epochs and known.progress(TrainingStore(plan.folder / TRAININGS)).left:
+        plan = timed_here(known, record, time, write)
+    else:  # seconds are of no use where nothing is left to train
+        plan = known
+    plan = replace(plan, workers=_workers(options, plan))
     if options.folds is None:
         plan = replace(plan, folds=_folds_of_model(plan))
     _refuse_another_model(plan, options.force)
     with exclusive(plan.folder, f"study {options.study!r} is being retrained by another process."):
         on_start()
         if options.epochs is None:
-            remember_epochs(plan)
+            remember(plan)
         stop.limit(options.timeout)
         return _run(options, plan, stop, write, functools.partial(new_pool, plan.workers), measure)
 
 
 def _plan(options: RetrainOptions, record: StudyRecord, output: TextIO) -> RetrainPlan:
-    """What is trained; how many epochs is not known yet.
+    """What is trained; how wide and for how many epochs is not known yet.
 
     Raises:
         UsageError: an option is wrong, or the images allow no validation.
@@ -112,19 +115,26 @@ def _plan(options: RetrainOptions, record: StudyRecord, output: TextIO) -> Retra
     if data.validation_images < 1:
         raise UsageError(f"{data.name} has no validation images: {data.train_images} are too few to retrain.")
     check_folds(options.folds or 0, data)
-    needs = memory_needs((each.config for each in candidates), data, device, precision)
-    return RetrainPlan(
+    plan = RetrainPlan(
         candidates=tuple(candidates),
         seeds=tuple(retrain_seed(record.seed or 0, index) for index in range(options.seeds)),
         folds=options.folds or 0,
-        epochs=1,
+        keep_size=options.keep_size,
         search=record.fidelity,
         data=data,
         device=device,
         precision=precision,
-        workers=resolve_workers(options.workers, device, max(need.host for need in needs)),
+        workers=1,
         folder=models_folder(options.storage, record.folder),
     )
+    return replace(plan, workers=_workers(options, plan))
+
+
+def _workers(options: RetrainOptions, plan: RetrainPlan) -> int:
+    """As many as were asked for, or as fit into memory."""
+    configs = {plan.form(each, final=final).config for each in plan.candidates for final in (False, True)}
+    needs = memory_needs(configs, plan.data, plan.device, plan.precision)
+    return resolve_workers(options.workers, plan.device, max(need.host for need in needs))
 
 
 def _folds_of_model(plan: RetrainPlan) -> int:
@@ -182,7 +192,7 @@ def _run(
         options=options,
         plan=plan,
         comparison=comparison,
-        winner=comparison.standings[winner.trial],
+        winner=comparison.standings[winner.name],
         test=test,
         trainings=stored,
         kept=finals[0][1],
@@ -199,21 +209,20 @@ def _compare(
     plan: RetrainPlan, trainings: StoredTrainings, comparison: Comparison, write: Callable[[str], None]
 ) -> Candidate | None:
     """Stage 1: the winner; None if it was stopped."""
-    trials = plan.trials
 
     def on_result(job: Job, stored: StoredTraining) -> None:
-        for changed in comparison.add(trials[job.name], job.seed, stored.value, stored.failure_message):
+        for changed in comparison.add(job.name, job.seed, stored.value, stored.failure_message):
             write(standing_line(changed))
 
     def wanted(job: Job) -> bool:
-        return comparison.wanted(trials[job.name], job.seed)
+        return comparison.wanted(job.name, job.seed)
 
     jobs = plan.candidate_jobs()
     while jobs:
         if not trainings.train(jobs, on_result, wanted):
             return None
         # Of those that were not wanted, some are if a leader has failed since.
-        jobs = [job for job in jobs if not comparison.has(trials[job.name], job.seed) and wanted(job)]
+        jobs = [job for job in jobs if not comparison.has(job.name, job.seed) and wanted(job)]
         trainings.total += len(jobs)  # they were left out of it
     winner = comparison.winner()
     if winner is None:
@@ -248,5 +257,5 @@ def _write_model(result: Retraining, weights: Path) -> None:
         whole = there.weights_sha256 == sha256 and (folder / CARD).is_file()
         if whole and differing <= OF_A_START:
             return  # it was only asked for again: what its trainings took stays what they took
-    config, card = result.winner.candidate.config, model_card(result, sha256)
-    write_model_folder(folder, weights, config, metrics, card, force=True)
+    config, card = result.final.config, model_card(result, sha256)
+    write_model_folder(folder, weights, config, result.plan.data, metrics, card, force=True)

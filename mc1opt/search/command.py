@@ -69,6 +69,7 @@ def search(
         )
     space_fingerprint(definition)  # fails here if the search space raises
     data = find_data(command.data, output=output)
+    definition = definition.on(data)
     if command.train_images is not None:
         check_train_images(f"--train-images {command.train_images}", command.train_images, data)
     storage = open_storage(command.storage, create=True, owner=this_owner(), threads=workers)

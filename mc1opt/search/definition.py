@@ -1,11 +1,12 @@
 """Study definitions: finding and loading them.
 
-A study definition is a Python file with a function `search_space(trial) -> Config`, which may raise
-`optuna.TrialPruned("why")` for an infeasible combination. It may set:
+A study definition is a Python file with a function `search_space(trial) -> Config` or `search_space(trial,
+data)`, where `data` is the `mc1opt.dataset.DataSet` that is searched for. It may raise
+`optuna.TrialPruned("why")` for an infeasible combination. The file may set:
 
-    EPOCHS, TRAIN_IMAGES    the default fidelity
+    EPOCHS, TRAIN_IMAGES    the default fidelity; by default it follows from the data (`mc1opt.search.price`)
     MAX_MACS                the default of --max-macs: the most multiply-accumulates per image; larger
-                            networks are not trained
+                            networks are not trained; by default it follows from the data
     STARTING_POINTS         name -> parameters, tried first, in this order
     SAMPLER, PRUNER         the defaults of --sampler and --pruner
     GRID                    parameter -> its values, for the sampler "grid": every combination is tried once
@@ -18,10 +19,11 @@ import contextlib
 import functools
 import importlib.resources
 import importlib.util
+import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -32,16 +34,15 @@ from optuna import TrialPruned
 from optuna.trial import BaseTrial
 from pydantic import ValidationError
 
-from mc1opt.config import Config
+from mc1opt.config import Config, ConvNet, conv_shapes
+from mc1opt.dataset import CIFAR10, DataSet
 from mc1opt.errors import StudyFileError, describe_validation_error
 from mc1opt.paths import user_path
 from mc1opt.search.json_values import ALLOWED_VALUES, as_python, as_stored, suggesting_as_stored
+from mc1opt.search.price import default_fidelity, default_max_macs
 from mc1opt.spec import Fidelity
 
-DEFAULT_FIDELITY = Fidelity(train_images=18_000, epochs=5)
-"""Few epochs of many images: at equal cost about 1.5 points better than many epochs of few images, with half
-as many validations (`benchmarks/LOG.md`)."""
-DEFAULT_MAX_MACS = 20_000_000
+SearchSpace = Callable[[BaseTrial, DataSet], Config]
 DEFAULT_SAMPLER = "local"
 DEFAULT_PRUNER = "narrowing"
 
@@ -54,9 +55,11 @@ class StudyDefinition:
     path: Path
     description: str
     """The first line of the file's docstring."""
-    search_space: Callable[[BaseTrial], Config]
-    fidelity: Fidelity = DEFAULT_FIDELITY
-    max_macs: int = DEFAULT_MAX_MACS
+    search_space: SearchSpace
+    data: DataSet = CIFAR10
+    """The images that are searched for; see `on`."""
+    chosen: Mapping[str, int | None] = field(default_factory=dict)
+    """The file's own `train_images`, `epochs` and `max_macs`."""
     starting_points: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     sampler: str = DEFAULT_SAMPLER
@@ -64,16 +67,31 @@ class StudyDefinition:
     grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """Parameter -> values; empty without a grid."""
 
+    @property
+    def fidelity(self) -> Fidelity:
+        """The default fidelity."""
+        return default_fidelity(self.data, self.chosen.get("train_images"), self.chosen.get("epochs"))
+
+    @property
+    def max_macs(self) -> int:
+        """The default of `--max-macs`."""
+        return self.chosen.get("max_macs") or default_max_macs(self.data.size)
+
+    def on(self, data: DataSet) -> "StudyDefinition":
+        """The same definition for other images."""
+        return replace(self, data=data)
+
     def config(self, trial: BaseTrial) -> Config:
         """The config of a trial's parameters.
 
         Raises:
-            StudyFileError: the search space raised, or did not return a config.
+            StudyFileError: the search space raised, did not return a config, or returned one that does not
+                fit the images.
             TrialPruned: the parameters are infeasible.
         """
         try:
             with suggesting_as_stored(trial):
-                config = self.search_space(trial)
+                config = self.search_space(trial, self.data)
         except TrialPruned:
             raise
         except StudyFileError as error:  # raised by a suggestion
@@ -93,6 +111,13 @@ class StudyDefinition:
             raise StudyFileError(
                 f"the search space of {self.path} returned {type(config).__name__}; it must return a Config"
             )
+        if isinstance(config.architecture, ConvNet):
+            try:
+                conv_shapes(config.architecture, self.data.size)
+            except ValueError as error:
+                raise StudyFileError(
+                    f"the search space of {self.path} made an impossible config from {trial.params}: {error}"
+                ) from error
         return config
 
 
@@ -180,15 +205,23 @@ class _Neighbours(MetaPathFinder):
             own = [name for name in list(sys.modules) if name.partition(".")[0] in self._names]
             self._modules = {name: sys.modules.pop(name) for name in own}
 
-    def with_them(self, search_space: Callable[[BaseTrial], Config]) -> Callable[[BaseTrial], Config]:
-        """The study file's search space, which may import neighbours when called."""
+    def with_them(self, search_space: Callable[..., Config]) -> SearchSpace:
+        """The study file's search space, with or without data, which may import neighbours when called."""
+        takes_data = _positions(search_space) > 1
 
         @functools.wraps(search_space)
-        def call(trial: BaseTrial) -> Config:
+        def call(trial: BaseTrial, data: DataSet) -> Config:
             with self.importable():
-                return search_space(trial)
+                return search_space(trial, data) if takes_data else search_space(trial)
 
         return call
+
+
+def _positions(function: Callable[..., Any]) -> int:
+    """How many arguments a function needs by position."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(function).parameters.values()
+    return sum(each.kind in kinds and each.default is each.empty for each in parameters)
 
 
 def _module_name(path: Path) -> str:
@@ -222,26 +255,27 @@ def _from_module(module: Any, path: Path, neighbours: _Neighbours) -> StudyDefin
             f"{path} has no search space. Define a function `search_space(trial)` that returns a Config; "
             f"{shipped_folder() / 'cnn.py'} is an example to copy."
         )
-    try:
-        fidelity = Fidelity(
-            train_images=as_python(getattr(module, "TRAIN_IMAGES", DEFAULT_FIDELITY.train_images)),
-            epochs=as_python(getattr(module, "EPOCHS", DEFAULT_FIDELITY.epochs)),
-        )
-    except ValidationError as error:
-        raise StudyFileError(f"{path}: {describe_validation_error(error)}") from error
-    return StudyDefinition(
+    chosen = {
+        name: as_python(getattr(module, name.upper(), None))
+        for name in ("train_images", "epochs", "max_macs")
+    }
+    definition = StudyDefinition(
         name=path.stem,
         path=path,
         description=(module.__doc__ or "").strip().split("\n", 1)[0],
         search_space=neighbours.with_them(search_space),
-        fidelity=fidelity,
-        max_macs=as_python(getattr(module, "MAX_MACS", DEFAULT_MAX_MACS)),
+        chosen=chosen,
         starting_points=_starting_points(module, path),
         presets=getattr(module, "PRESETS", {}),
         sampler=as_python(getattr(module, "SAMPLER", DEFAULT_SAMPLER)),
         pruner=as_python(getattr(module, "PRUNER", DEFAULT_PRUNER)),
         grid=_grid(module, path),
     )
+    try:
+        _ = definition.fidelity
+    except ValidationError as error:
+        raise StudyFileError(f"{path}: {describe_validation_error(error)}") from error
+    return definition
 
 
 def _starting_points(module: Any, path: Path) -> Mapping[str, Mapping[str, Any]]:

@@ -116,7 +116,7 @@ class Objective:
             return self._fail(trial, TrainingFailed("search_space", str(error)))
         _warn_of_no_effect(trial.asked)
         attributes |= self._drawn(trial.asked)
-        size = cost(config.architecture)
+        size = cost(config.architecture, self.data.shape)
         identity = config_id(config)
         attributes |= {
             records.VERSIONS: versions(1, settings.precision, settings.device, config),

@@ -100,7 +100,7 @@ def typical_config(definition: StudyDefinition, max_macs: int) -> Config:
     for _ in range(DRAWS):
         with contextlib.suppress(optuna.TrialPruned):
             configs.append(definition.config(study.ask()))
-    macs = {config: cost(config.architecture).macs for config in configs}
+    macs = {config: cost(config.architecture, definition.data.shape).macs for config in configs}
     affordable = [config for config in configs if macs[config] <= max_macs]
     if not affordable:
         return min(configs, key=macs.__getitem__)

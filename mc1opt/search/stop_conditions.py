@@ -23,7 +23,7 @@ class StopConditions:
 
     def __init__(self, trials: Sequence[FrozenTrial], max_failures: int) -> None:
         self._max_failures = max_failures
-        self._untrained = records.untrained_in_a_row(trials)
+        self._untrained = untrained_in_a_row(trials)
         self._failures: list[str] = []  # in a row
         self.exhausted = ""
         """Why nothing new is left to try, or empty. Running trials are still finished."""
@@ -62,3 +62,10 @@ def _reason(message: str) -> str:
     """A failure's first line without the process id, so that equal failures have equal reasons."""
     first = first_line(message).removesuffix("; its last output:")
     return re.sub(r" \(process \d+\)", "", first)
+
+
+def untrained_in_a_row(trials: Sequence[FrozenTrial]) -> int:
+    """Number of untrained trials at the end of the ended trials; foreign ones are ignored."""
+    outcomes = [records.outcome(trial) for trial in trials]
+    ended = [what for what in reversed(outcomes) if what not in ("running", "waiting", "foreign")]
+    return next((i for i, what in enumerate(ended) if what not in records.UNTRAINED), len(ended))

@@ -16,7 +16,7 @@ from mc1opt.database import records
 from mc1opt.database.identity import keep_folder, name_folder
 from mc1opt.database.location import sqlite_path, storage_option
 from mc1opt.database.storage import StudyStorage
-from mc1opt.dataset import DataSet
+from mc1opt.dataset import DataSet, Task
 from mc1opt.errors import StudyFileError, UsageError
 from mc1opt.fields import canonical_json
 from mc1opt.program import program
@@ -106,7 +106,8 @@ def open_study(
         records.DATA: {"name": data.name, "sha256": data.sha256},
         records.STUDY_SPACE: space_fingerprint(definition),
     }
-    how = {records.STUDY_SAMPLER: settings.sampler, records.STUDY_PRUNER: settings.pruner}
+    task = data.model_dump(mode="json", include=set(Task.model_fields))
+    how = {records.TASK: task, records.STUDY_SAMPLER: settings.sampler, records.STUDY_PRUNER: settings.pruner}
     sampler = make_sampler(settings.sampler, settings.seed, definition.grid)
     pruner = make_pruner(settings.pruner, settings.fidelity.short_epochs)
     with storage.exclusive():

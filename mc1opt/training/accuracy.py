@@ -5,7 +5,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from mc1opt.config import CLASSES
 from mc1opt.spec import INFERENCE_BATCH
 
 
@@ -13,7 +12,7 @@ from mc1opt.spec import INFERENCE_BATCH
 def accuracy(
     model: nn.Module, images: torch.Tensor, labels: torch.Tensor, *, batch_size: int = INFERENCE_BATCH
 ) -> float:
-    """The share of images (uint8, N x 3 x 32 x 32) whose largest logit is that of their label.
+    """The share of images (uint8, N x C x H x W) whose largest logit is that of their label.
 
     NaN if any logit is not finite. Leaves the model in evaluation mode.
     """
@@ -31,7 +30,7 @@ def accuracy(
 Labels = NDArray[np.int64]
 
 
-def confusion_matrix(labels: Labels, decisions: Labels) -> NDArray[np.int64]:
-    """Counts by true class (row) and decision (column), 10 x 10."""
-    pairs = labels * CLASSES + decisions
-    return np.bincount(pairs, minlength=CLASSES**2).reshape(CLASSES, CLASSES)
+def confusion_matrix(labels: Labels, decisions: Labels, classes: int) -> NDArray[np.int64]:
+    """Counts by true class (row) and decision (column), classes x classes."""
+    pairs = labels * classes + decisions
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)

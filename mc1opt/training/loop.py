@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mc1opt.config import IMAGE_CHANNELS, IMAGE_SIZE, ConvNet, WhitenedStem, config_to_json
+from mc1opt.config import ConvNet, WhitenedStem, config_to_json
 from mc1opt.data.augment import alternating_flips, augment_batch, shrink
 from mc1opt.data.images import ImageSplit, open_training_images
 from mc1opt.models.build import build_model
@@ -107,7 +107,7 @@ class Trainer:
         flips = None
         if config.augmentation.flip == "alternating":
             flips = alternating_flips(images, derive_seed(self.training.seed, "flip"), epoch)
-        size = config.progressive_size if 2 * (place + 1) <= epochs else IMAGE_SIZE
+        size = config.progressive_size if 2 * (place + 1) <= epochs else None
         total_steps = self.steps_an_epoch * epochs
         loss_sum = torch.zeros((), device=self.device)
         self.model.train()
@@ -160,7 +160,7 @@ class Trainer:
         batch: torch.Tensor,
         generator: torch.Generator,
         flips: torch.Tensor | None = None,
-        size: int = IMAGE_SIZE,
+        size: int | None = None,
     ) -> torch.Tensor:
         """One optimizer step on the images with these indices; returns the loss, still on the device.
 
@@ -171,7 +171,7 @@ class Trainer:
         images_NCHW = augment_batch(  # noqa: N806  (shape suffix)
             self.images.train_images, batch, config.augmentation, generator, self.fill, flips
         )
-        if size < IMAGE_SIZE:
+        if size is not None and size < self.training.data.size:
             images_NCHW = shrink(images_NCHW, size)  # noqa: N806  (shape suffix)
         labels = self.images.train_labels[batch.to(self.device)]
         self.optimizer.zero_grad(set_to_none=True)
@@ -198,7 +198,7 @@ def new_model(training: Training, images: ImageSplit) -> nn.Module:
     """An untrained network for a training; its image statistics come from the training images alone."""
     sample = images.train_images[:STATISTICS_IMAGES].cpu().float()
     if training.config.normalisation == "symmetric":
-        mean, std = torch.full((IMAGE_CHANNELS,), 127.5), torch.full((IMAGE_CHANNELS,), 127.5)
+        mean = std = torch.full((training.data.channels,), 127.5)
     else:
         mean = sample.mean((0, 2, 3))
         # At least 1 of the 256 levels: a constant channel would be divided by zero.
@@ -209,7 +209,14 @@ def new_model(training: Training, images: ImageSplit) -> nn.Module:
         normalised = (sample - mean[:, None, None]) / std[:, None, None]
         whitening = whitening_filters(normalised, architecture.stem.kernel_size)
     initialisation = training.config.initialisation
-    return build_model(architecture, initialisation=initialisation, mean=mean, std=std, whitening=whitening)
+    return build_model(
+        architecture,
+        training.data.shape,
+        initialisation=initialisation,
+        mean=mean,
+        std=std,
+        whitening=whitening,
+    )
 
 
 def train(training: Training) -> Iterator[EpochResult]:

@@ -1,7 +1,8 @@
 """Writing, checking and loading a model folder.
 
     model.safetensors    the weights
-    config.json          the config, its id, the SHA-256 of the weights, mc1opt's version
+    config.json          the config, its id, the SHA-256 of the weights, mc1opt's version, and the shape of
+                         the images if it is not CIFAR-10's
     labels.json          the names of the classes, in the order of the logits
     metrics.json         what was measured
     model_card.md        the same, for people
@@ -20,9 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from mc1opt import __version__
-from mc1opt.config import CLASS_NAMES, Config, config_from_json, config_id, config_to_json
-from mc1opt.errors import ConfigError, ModelError, UsageError
+from mc1opt.config import Config, config_from_json, config_id, config_to_json
+from mc1opt.dataset import DataShape, Task
+from mc1opt.errors import ConfigError, ModelError, UsageError, describe_validation_error
 from mc1opt.models.cost import cost
 
 if TYPE_CHECKING:
@@ -35,6 +39,8 @@ METRICS = "metrics.json"
 CARD = "model_card.md"
 FILES = (WEIGHTS, LABELS, METRICS, CARD, CONFIG)
 """In the order in which they are replaced: the config, which holds the weights' hash, comes last."""
+SHAPE = ("channels", "size")
+"""Of the images, in the config's file; CIFAR-10's where they are missing."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ class ModelFolder:
 
     path: Path
     config: Config
+    task: Task
     metrics: dict[str, Any]
     weights_sha256: str
 
@@ -56,6 +63,7 @@ def write_model_folder(
     folder: Path,
     weights: Path,
     config: Config,
+    task: Task,
     metrics: dict[str, Any],
     card: str,
     *,
@@ -70,6 +78,7 @@ def write_model_folder(
         folder: the model folder.
         weights: the safetensors file to copy.
         config: the trained config.
+        task: the images and classes that it was trained for.
         metrics: JSON values.
         card: Markdown.
         force: whether to replace an existing model.
@@ -85,7 +94,7 @@ def write_model_folder(
         folder.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
-            _fill(staging, weights, config, metrics, card)
+            _fill(staging, weights, config, task, metrics, card)
             if not folder.exists():
                 staging.chmod(0o755)
                 staging.rename(folder)
@@ -99,15 +108,18 @@ def write_model_folder(
     return read_model_folder(folder)
 
 
-def _fill(folder: Path, weights: Path, config: Config, metrics: dict[str, Any], card: str) -> None:
+def _fill(
+    folder: Path, weights: Path, config: Config, task: Task, metrics: dict[str, Any], card: str
+) -> None:
     shutil.copyfile(weights, folder / WEIGHTS)
     description = {
         "config": config_to_json(config),
         "config_id": config_id(config),
         "weights_sha256": file_sha256(folder / WEIGHTS),
         "mc1opt": __version__,
+        **task.model_dump(mode="json", exclude={"class_names"}),
     }
-    for name, content in ((CONFIG, description), (LABELS, list(CLASS_NAMES)), (METRICS, metrics)):
+    for name, content in ((CONFIG, description), (LABELS, list(task.class_names)), (METRICS, metrics)):
         (folder / name).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
     (folder / CARD).write_text(card)
     for name in FILES:
@@ -119,7 +131,7 @@ def read_model_folder(folder: Path) -> ModelFolder:
     """Reads and checks a model folder; compares the weights with their hash, without loading them.
 
     Raises:
-        ModelError: files are missing or damaged, the config is of a newer mc1opt, or the classes differ.
+        ModelError: files are missing or damaged, or the config is of a newer mc1opt.
     """
     if not folder.is_dir():
         raise ModelError(f"there is no model folder {folder}.")
@@ -130,7 +142,7 @@ def read_model_folder(folder: Path) -> ModelFolder:
     labels = _read_json(folder / LABELS, list)
     metrics = _read_json(folder / METRICS, dict)
     config = stored_config(str(folder / CONFIG), description.get("config"), description.get("config_id"))
-    check_labels(labels, str(folder))
+    task = stored_task(str(folder), labels, {key: description[key] for key in SHAPE if key in description})
     try:
         digest = file_sha256(folder / WEIGHTS)
     except OSError as error:
@@ -140,7 +152,7 @@ def read_model_folder(folder: Path) -> ModelFolder:
             f"{folder / WEIGHTS} is damaged or of another model: its SHA-256 is {digest[:12]}..., not that "
             f"of {CONFIG}. Make the model again."
         )
-    return ModelFolder(folder, config, metrics, digest)
+    return ModelFolder(folder, config, task, metrics, digest)
 
 
 def stored_config(what: str, content: Any, identity: Any) -> Config:
@@ -171,18 +183,18 @@ def stored_config(what: str, content: Any, identity: Any) -> Config:
 def load_model(path: str | Path) -> "nn.Module":
     """Loads the model of a folder: in evaluation mode, on the CPU, in channels_last memory format.
 
-    It maps images (uint8, N x 3 x 32 x 32, RGB) to logits (N x 10, in the order of labels.json); it includes
-    the normalisation.
+    It maps images (uint8, N x C x H x W, RGB or grey) to logits (N x classes, in the order of labels.json);
+    it includes the normalisation.
 
     Raises:
-        ModelError: the folder is missing or damaged, of a newer mc1opt, or has other classes.
+        ModelError: the folder is missing or damaged, or of a newer mc1opt.
     """
     folder = read_model_folder(Path(path))
-    return weights_model(folder.weights, folder.config)
+    return weights_model(folder.weights, folder.config, folder.task.shape)
 
 
-def weights_model(weights: Path, config: Config) -> "nn.Module":
-    """The network of a config with these weights, as `load_model` gives it.
+def weights_model(weights: Path, config: Config, shape: DataShape) -> "nn.Module":
+    """The network of a config for images of this shape with these weights, as `load_model` gives it.
 
     Raises:
         ModelError: the file is missing, not safetensors, or of another config; or its weights are not finite.
@@ -194,8 +206,8 @@ def weights_model(weights: Path, config: Config) -> "nn.Module":
     from mc1opt.training.checkpoint import load_weights
 
     try:
-        _refuse_too_few(weights, config)
-        model = build_model(config.architecture)
+        _refuse_too_few(weights, config, shape)
+        model = build_model(config.architecture, shape)
         load_weights(model, weights)
     except FileNotFoundError as error:
         raise ModelError(f"the weights {weights} are missing.") from error
@@ -212,7 +224,7 @@ def weights_model(weights: Path, config: Config) -> "nn.Module":
     return model.eval()
 
 
-def _refuse_too_few(weights: Path, config: Config) -> None:
+def _refuse_too_few(weights: Path, config: Config, shape: DataShape) -> None:
     """Keeps a changed config from filling the memory with a network much larger than the file.
 
     Raises:
@@ -223,27 +235,30 @@ def _refuse_too_few(weights: Path, config: Config) -> None:
     with safe_open(weights, framework="numpy") as file:
         # safetensors' object is not a mapping.
         stored = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-    parameters = cost(config.architecture).parameters
+    parameters = cost(config.architecture, shape).parameters
     if parameters > stored:
         raise ModelError(
             f"the weights {weights} do not fit the config: {stored:,} numbers for {parameters:,} parameters."
         )
 
 
-def check_labels(labels: Any, what: str) -> None:
-    """Refuses a model with other classes.
+def stored_task(what: str, labels: object, shape: dict[str, Any]) -> Task:
+    """The images and classes of a stored model.
+
+    Args:
+        what: the file, for messages.
+        labels: the names of the classes.
+        shape: `channels` and `size`; CIFAR-10's where they are missing.
 
     Raises:
-        ModelError: the labels are not CIFAR-10's ten, in their order.
+        ModelError: they are none, such as in a damaged file.
     """
-    if labels == list(CLASS_NAMES):
-        return
-    names = [str(label) for label in labels] if isinstance(labels, list) else [str(labels)]
-    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-    raise ModelError(
-        f"{what} is a model of other classes ({len(names)}: {shown}); mc1opt's have {len(CLASS_NAMES)}: "
-        f"{', '.join(CLASS_NAMES)}."
-    )
+    try:
+        return Task.model_validate({"class_names": labels, **shape})
+    except ValidationError as error:
+        raise ModelError(
+            f"{what} is damaged, or no model of mc1opt: {describe_validation_error(error)}"
+        ) from error
 
 
 def file_sha256(path: Path) -> str:

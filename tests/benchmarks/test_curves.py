@@ -20,6 +20,7 @@ from benchmarks.curves import (
     trainings,
 )
 from mc1opt.config import config_id
+from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.errors import UsageError
 from mc1opt.files import read_lines
 from mc1opt.models.cost import cost
@@ -44,7 +45,7 @@ def test_a_third_of_the_configs_is_of_each_family_with_its_number_of_changes() -
 
 def test_configs_are_affordable_all_different_and_the_same_in_every_process() -> None:
     found = list(islice(points(), 60))
-    assert all(cost(point.config.architecture).macs <= DEFINITION.max_macs for point in found)
+    assert all(cost(point.config.architecture, CIFAR10_SHAPE).macs <= DEFINITION.max_macs for point in found)
     assert len({config_id(point.config) for point in found}) == len(found)
     assert [point.params for point in islice(points(), 60)] == [point.params for point in found]
 

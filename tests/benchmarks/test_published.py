@@ -9,6 +9,7 @@ import pytest
 from benchmarks.published import chosen_arms, missing_entries, parse_options, take_grid
 from benchmarks.published_arms import BASE, DEEP, SHORT, Arm, arms
 from mc1opt.config import Config, ConvBlock, ConvNet, config_id
+from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.errors import StorageError, UsageError
 from mc1opt.files import append_line
 from mc1opt.models.cost import cost
@@ -147,7 +148,7 @@ def test_a_run_adds_a_line_a_seed_goes_on_from_the_file_and_writes_the_report(tm
             preset.epochs["published"],
         )
         assert len(line["losses"]) == len(line["epoch_seconds"]) == line["epochs"]
-        assert line["parameters"] == cost(preset.config.architecture).parameters
+        assert line["parameters"] == cost(preset.config.architecture, CIFAR10_SHAPE).parameters
         assert 0.0 <= line["test_accuracy"] <= 1.0
         assert str(tmp_path) not in json.dumps(line)
     assert "| 1 `mlp-128-64` |" in (tmp_path / "report/PUBLISHED.md").read_text()

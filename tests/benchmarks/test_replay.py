@@ -10,6 +10,7 @@ from benchmarks import replay as benchmark
 from benchmarks.curves import EPOCHS, points
 from benchmarks.replay import ARMS, Surrogate, rank_table, replay
 from mc1opt.config import config_id
+from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.models.cost import cost
 
 
@@ -17,7 +18,7 @@ def lines(count: int) -> list[dict[str, Any]]:
     """Trainings as `benchmarks.curves` records them: the more multiply-accumulates, the better."""
     recorded = []
     for point in islice(points(), count):
-        macs = cost(point.config.architecture).macs
+        macs = cost(point.config.architecture, CIFAR10_SHAPE).macs
         for seed in range(3 if point.index == 0 else 1):
             for epochs in EPOCHS:
                 values = [0.1 + 0.6 * macs / 2e7 * (epoch + 1) / 5 + seed / 100 for epoch in range(epochs)]
@@ -43,7 +44,7 @@ def surrogate() -> Surrogate:
 def test_the_model_gives_the_recorded_curves_and_says_how_wrong_it_is(surrogate: Surrogate) -> None:
     for point in islice(points(), 5):
         curve = surrogate.curve(point.params, point.config, 5)
-        expected = 0.1 + 0.6 * cost(point.config.architecture).macs / 2e7 * np.arange(1, 6) / 5
+        expected = 0.1 + 0.6 * cost(point.config.architecture, CIFAR10_SHAPE).macs / 2e7 * np.arange(1, 6) / 5
         np.testing.assert_allclose(curve, expected, atol=0.03)
     errors = np.array(surrogate.errors())
     assert len(errors) == 32  # the first config with each of its seeds

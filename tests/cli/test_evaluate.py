@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from mc1opt.config import CLASS_NAMES
+from mc1opt.dataset import CIFAR10_CLASS_NAMES as CLASS_NAMES
 from tests.support.command import output_of
 
 FIELDS = {

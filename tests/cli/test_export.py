@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mc1opt.config import CLASS_NAMES
+from mc1opt.dataset import CIFAR10_CLASS_NAMES as CLASS_NAMES
+from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.inference.open_model import open_model
 from mc1opt.training.model_folder import weights_model
 from tests.support.command import output_of, stored_study
@@ -78,7 +79,7 @@ def test_the_exported_weights_are_those_that_the_search_kept(finished: Path, mc1
     kept = Path(f"storage/checkpoints/tiny/trial-{best():05}.safetensors")
     images = random_images(5)
     np.testing.assert_array_equal(
-        opened.run(images.numpy())[0], logits_of(weights_model(kept, config), images)
+        opened.run(images.numpy())[0], logits_of(weights_model(kept, config, CIFAR10_SHAPE), images)
     )
 
 

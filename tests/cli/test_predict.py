@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mc1opt.config import CLASS_NAMES
+from mc1opt.dataset import CIFAR10_CLASS_NAMES as CLASS_NAMES
 from tests.support.command import output_of
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mc1opt.config import config_from_json, config_id
+from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.models.cost import cost
 from tests.support.command import output_of
 
@@ -79,7 +80,7 @@ def test_a_complete_trial_has_a_value_of_its_last_epoch(shown) -> None:
 def test_size_and_identity_are_those_of_the_config(shown) -> None:
     for trial in shown["trials"]:
         config = config_from_json(trial["config"])
-        size = cost(config.architecture)
+        size = cost(config.architecture, CIFAR10_SHAPE)
         assert (trial["parameters"], trial["macs"]) == (size.parameters, size.macs)
         assert trial["config_id"] == config_id(config)
 

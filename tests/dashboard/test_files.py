@@ -15,6 +15,7 @@ from mc1opt.dashboard.files import TrialFile, history_csv, keep_files, retrainin
 from mc1opt.database.artifacts import artifact_names
 from mc1opt.database.opening import load_study
 from mc1opt.database.records import study_record
+from mc1opt.dataset import CIFAR10_CLASS_NAMES as CLASS_NAMES
 from tests.support.display import trial
 from tests.support.studies import EPOCHS, new_storage
 from tests.support.two_studies import database, study
@@ -66,7 +67,7 @@ def test_losses_that_are_not_stored_are_empty_cells() -> None:
 
 
 def test_a_retraining_gives_confusions_and_the_wrong_images_if_they_were_kept() -> None:
-    metrics = {"test": {"confusion": CONFUSION}}
+    metrics = {"test": {"confusion": CONFUSION, "by_class": dict.fromkeys(CLASS_NAMES, 0.9)}}
     (confusions,) = retraining_files(metrics, Path("none.npz"))
     assert confusions.name == "confusion_matrix.png"
     assert "accuracy 0.9000" in confusions.source[0]

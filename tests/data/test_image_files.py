@@ -32,7 +32,7 @@ def save(image: Image.Image, name: str = "image.png", **options: object) -> Path
 
 def test_an_image_of_32_by_32_pixels_stays_as_it_is() -> None:
     original = pixels(32, 32)
-    image = read_image(save(Image.fromarray(original)))
+    image = read_image(save(Image.fromarray(original)), 3, 32)
     assert image.dtype == np.uint8
     np.testing.assert_array_equal(image, original.transpose(2, 0, 1))
 
@@ -44,7 +44,9 @@ def test_the_central_square_is_resized(height: int, width: int) -> None:
     top, left = (height - side) // 2, (width - side) // 2
     square = Image.fromarray(original[top : top + side, left : left + side])
     expected = np.asarray(square.resize((32, 32), Image.Resampling.BICUBIC))
-    np.testing.assert_array_equal(read_image(save(Image.fromarray(original))), expected.transpose(2, 0, 1))
+    np.testing.assert_array_equal(
+        read_image(save(Image.fromarray(original)), 3, 32), expected.transpose(2, 0, 1)
+    )
 
 
 @pytest.mark.parametrize("picture", PICTURES.values(), ids=PICTURES)
@@ -117,7 +119,7 @@ def png_of_size(width: int, height: int) -> bytes:
 def test_what_is_no_image_or_too_large_is_said(content: bytes, message: str) -> None:
     Path("image.png").write_bytes(content)
     with pytest.raises(DataError, match=rf"image\.png.*({message})"):
-        read_image(Path("image.png"))
+        read_image(Path("image.png"), 3, 32)
 
 
 # ---- Finding images --------------------------------------------------------------------------------------
@@ -162,7 +164,7 @@ def test_links_that_lead_in_circles_end() -> None:
     Path("a/loop.png").symlink_to("loop.png")
     assert find_images(Path("a")) == [Path("a/1.png"), Path("a/loop.png")]
     with pytest.raises(DataError, match=r"a/loop\.png .*Too many levels"):
-        read_image(Path("a/loop.png"))
+        read_image(Path("a/loop.png"), 3, 32)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +182,7 @@ def test_links_that_lead_in_circles_end() -> None:
 def test_what_is_no_file_of_a_picture_is_said(make: Callable[[Path], object], message: str) -> None:
     make(Path("x.jpg"))
     with pytest.raises(DataError, match=message) as caught:
-        read_image(Path("x.jpg"))
+        read_image(Path("x.jpg"), 3, 32)
     assert "x.jpg" in str(caught.value)
 
 
@@ -195,6 +197,6 @@ def test_what_may_not_be_read_is_said() -> None:
         assert found == [Path("a/1.png"), Path("a/3.png"), Path("a/closed")]
         for path in found[1:]:
             with pytest.raises(DataError, match=f"{path} .*Permission denied"):
-                read_image(path)
+                read_image(path, 3, 32)
     finally:
         Path("a/closed").chmod(0o700)

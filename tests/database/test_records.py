@@ -14,8 +14,10 @@ from mc1opt.config import config_from_json, config_id
 from mc1opt.database import records
 from mc1opt.database.opening import load_study
 from mc1opt.database.ownership import this_owner
-from mc1opt.database.records import is_counted, outcome, trial_record, untrained_in_a_row
+from mc1opt.database.records import is_counted, outcome, trial_record
+from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.models.cost import cost
+from mc1opt.search.stop_conditions import untrained_in_a_row
 from mc1opt.seeds import derive_seed
 from tests.support.studies import (
     DATA,
@@ -121,7 +123,7 @@ def test_a_trial_has_all_that_is_needed_to_train_it_again(whole: Path) -> None:
         config = config_from_json(trial.config)
         assert trial.config_id == config_id(config)
         assert trial.seed == derive_seed(SEED, trial.number)
-        size = cost(config.architecture)
+        size = cost(config.architecture, CIFAR10_SHAPE)
         assert (trial.macs, trial.parameters) == (size.macs, size.parameters)
         kept = attributes[trial.number]
         assert kept[records.FIDELITY] == {"train_images": 1000, "epochs": EPOCHS}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mc1opt.dataset import CIFAR10_CLASS_NAMES as CLASS_NAMES
 from mc1opt.display.pictures import confusion_picture, learning_curve_picture, misclassified_picture
 
 
@@ -49,16 +50,16 @@ def test_a_cell_of_the_confusions_is_the_darker_the_greater_its_share_of_the_cla
     right = (100 * np.eye(10)).astype(int)
     dark = (8, 48, 107)
     right[3] = 0  # a class without images has no share to divide
-    assert has_colour(pixels(confusion_picture("", right.tolist())), dark)
+    assert has_colour(pixels(confusion_picture("", right.tolist(), CLASS_NAMES)), dark)
     half = right // 2 + np.roll(right // 2, 1, axis=1)
-    assert not has_colour(pixels(confusion_picture("", half.tolist())), dark)
+    assert not has_colour(pixels(confusion_picture("", half.tolist(), CLASS_NAMES)), dark)
 
 
 def test_the_sheet_shows_the_first_wrong_images_of_each_class_in_their_colours() -> None:
-    picture = pixels(misclassified_picture("Wrong", *wrong_images(85)))
+    picture = pixels(misclassified_picture("Wrong", *wrong_images(85), CLASS_NAMES))
     ours = picture[(picture[..., 1] == 200) & (picture[..., 2] == 40)]
     assert {number for number in range(85) if number * 3 in ours[:, 0]} == set(range(80))
-    assert pixels(misclassified_picture("", *wrong_images(0))).size
+    assert pixels(misclassified_picture("", *wrong_images(0), CLASS_NAMES)).size
 
 
 def test_the_same_picture_is_the_same_file() -> None:

@@ -12,8 +12,10 @@ import torch
 from safetensors import safe_open
 
 import mc1opt
-from mc1opt.config import CLASS_NAMES, config_from_json, config_id
+from mc1opt.config import config_from_json, config_id
 from mc1opt.database.trial_files import kept_weights
+from mc1opt.dataset import CIFAR10_CLASS_NAMES as CLASS_NAMES
+from mc1opt.dataset import CIFAR10_SHAPE, Task
 from mc1opt.errors import Mc1optError
 from mc1opt.export.formats import write_onnx, write_pt2, write_safetensors
 from mc1opt.inference.open_model import onnx_package
@@ -67,7 +69,7 @@ def test_onnx_keeps_its_weights_inside_and_this_machine_out(exported_folder: Pat
 
 
 def test_in_half_the_weights_of_onnx_are_float16(trained: Trained) -> None:
-    write_onnx(Path("half.onnx"), trained.weights, trained.config, METADATA, half=True)
+    write_onnx(Path("half.onnx"), trained.weights, trained.config, Task(), METADATA, half=True)
     kinds = {t.name: t.data_type for t in onnx.load("half.onnx").graph.initializer if len(t.dims) == 4}
     assert set(kinds.values()) >= {onnx.TensorProto.FLOAT16}
     convolutions = [kind for name, kind in kinds.items() if "convolution" in name]
@@ -81,7 +83,7 @@ def test_a_missing_package_is_named_with_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(Mc1optError, match=rf"{package}.*mc1opt\[export\]"):
-        write_onnx(Path("x.onnx"), trained.weights, trained.config, METADATA, half=False)
+        write_onnx(Path("x.onnx"), trained.weights, trained.config, Task(), METADATA, half=False)
     assert not Path("x.onnx").exists()
     with pytest.raises(Mc1optError, match=package):
         onnx_package(package)
@@ -109,7 +111,7 @@ def test_a_pt2_file_keeps_this_machine_out(exported_folder: Path) -> None:
 
 
 def test_in_half_the_weights_of_pt2_are_float16(trained: Trained) -> None:
-    write_pt2(Path("half.pt2"), trained.weights, trained.config, METADATA, half=True)
+    write_pt2(Path("half.pt2"), trained.weights, trained.config, Task(), METADATA, half=True)
     state = torch.export.load("half.pt2").state_dict
     halves = {name for name, tensor in state.items() if tensor.dtype == torch.float16}
     floats = {name for name, tensor in state.items() if tensor.dtype == torch.float32}
@@ -123,7 +125,7 @@ def test_in_half_the_weights_of_pt2_are_float16(trained: Trained) -> None:
 @pytest.mark.parametrize("half", [False, True])
 def test_safetensors_hold_the_weights_and_the_config(trained: Trained, half: bool) -> None:
     path = Path("x.safetensors")
-    write_safetensors(path, trained.weights, trained.config, METADATA, half=half)
+    write_safetensors(path, trained.weights, trained.config, Task(), METADATA, half=half)
     with safe_open(path, "torch") as written, safe_open(trained.weights, "torch") as original:
         assert set(written.keys()) == set(original.keys())
         assert written.metadata()["mc1opt"] == mc1opt.__version__
@@ -142,6 +144,6 @@ def test_exported_weights_load_into_the_network_of_their_config(
     images = random_images(5)
     path = exported_folder / FOLDER / "trial-1.safetensors"
     np.testing.assert_array_equal(
-        logits_of(weights_model(path, trained.config), images),
-        logits_of(weights_model(trained.weights, trained.config), images),
+        logits_of(weights_model(path, trained.config, CIFAR10_SHAPE), images),
+        logits_of(weights_model(trained.weights, trained.config, CIFAR10_SHAPE), images),
     )

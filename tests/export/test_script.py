@@ -26,7 +26,7 @@ from mc1opt.config import (
     Pooling,
     WhitenedStem,
 )
-from mc1opt.dataset import DataSet
+from mc1opt.dataset import CIFAR10_SHAPE, DataSet, Task
 from mc1opt.errors import ModelError
 from mc1opt.export.script import run_script_network, training_script
 from mc1opt.export.source import ExportSource
@@ -110,6 +110,7 @@ def source_of(config: Config, weights: Path = Path("none"), **changes: object) -
         "study_folder": "cnn",
         "weights": weights,
         "config": config,
+        "task": Task(),
         "data": {"name": CIFAR10.name, "sha256": CIFAR10.sha256},
         "fidelity": Fidelity(train_images=20_000, epochs=10),
         "seed": 2**62 + 1,
@@ -143,7 +144,9 @@ def test_a_studys_name_is_text_in_the_script_and_nothing_else(trained: Trained, 
 def test_equal_weights_give_equal_logits(name: str) -> None:
     config = CONFIGS["plain"].model_copy(update={"architecture": ARCHITECTURES[name]})
     torch.manual_seed(0)
-    network = build_model(config.architecture, mean=torch.full((3,), 120.0), std=torch.full((3,), 60.0))
+    network = build_model(
+        config.architecture, CIFAR10_SHAPE, mean=torch.full((3,), 120.0), std=torch.full((3,), 60.0)
+    )
     with torch.no_grad():
         for tensor in network.state_dict().values():  # batch norms and the whitened stem, too
             if tensor.is_floating_point() and tensor.ndim != 2:
@@ -167,7 +170,9 @@ def test_an_untrained_network_has_the_same_weights_from_the_same_seed(name: str,
     images = torch.zeros(2, 3, 32, 32)
     whitening = whitening_filters(images, stem.kernel_size) if isinstance(stem, WhitenedStem) else None
     torch.manual_seed(5)
-    network = build_model(config.architecture, initialisation=initialisation, whitening=whitening)
+    network = build_model(
+        config.architecture, CIFAR10_SHAPE, initialisation=initialisation, whitening=whitening
+    )
     torch.manual_seed(5)
     states = (each.state_dict().values() for each in (network, names["build_network"](images)))
     assert all(torch.equal(ours, scripts) for ours, scripts in zip(*states, strict=True))

@@ -11,9 +11,10 @@ import onnx
 import pytest
 from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
 
-from mc1opt.config import CLASS_NAMES
 from mc1opt.data.images import open_test_images
 from mc1opt.data.sources import find_data
+from mc1opt.dataset import CIFAR10_CLASS_NAMES as CLASS_NAMES
+from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.errors import DataError, ModelError
 from mc1opt.export.export import ExportCommand, export
 from mc1opt.inference.evaluate import (
@@ -51,7 +52,7 @@ def test_the_confusion_matrix_is_that_of_scikit_learn() -> None:
     probabilities, labels = random_results()
     decisions = probabilities.argmax(1)
     expected = sklearn_confusion_matrix(labels, decisions, labels=range(10))
-    np.testing.assert_array_equal(confusion_matrix(labels, decisions), expected)
+    np.testing.assert_array_equal(confusion_matrix(labels, decisions, 10), expected)
 
 
 @pytest.mark.parametrize(("correct", "count"), [(0, 10), (10, 10), (1, 3), (9123, 10_000), (1, 1)])
@@ -98,7 +99,7 @@ def test_a_model_is_measured_on_the_test_images(exported: Path, trained: Trained
     folder = Path(trained.data.folder)
     result = evaluate(model, folder, storage=STORAGE, output=None)
     images, labels = open_test_images(find_data(folder), "expected", Path("other.jsonl"), "cpu")
-    network = weights_model(trained.weights, trained.config)
+    network = weights_model(trained.weights, trained.config, CIFAR10_SHAPE)
     assert result.images == 50
     assert result.accuracy == accuracy(network, images, labels)
     assert sum(map(sum, result.confusion)) == 50
@@ -217,7 +218,7 @@ def test_the_evaluation_is_shown_in_whole(exported: Path, trained: Trained) -> N
     assert lines[-10].split()[1] == f"{result.by_class['airplane']:.4f}"
     wide = [[0] * 10 for _ in range(10)]
     wide[3][5] = 1_234_567
-    _, header, *rows = confusion_lines(wide)
+    _, header, *rows = confusion_lines(wide, CLASS_NAMES)
     assert {len(line) for line in rows} == {len(header)}
     assert rows[3].index("1234567") + 7 == header.index("dog") + 3
     shown = json.loads(json.dumps(result.to_json()))

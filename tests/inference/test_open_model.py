@@ -15,6 +15,7 @@ from onnx import external_data_helper
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.errors import ModelError
 from mc1opt.inference.open_model import open_model, open_pt2
 from mc1opt.training.model_folder import weights_model
@@ -32,7 +33,7 @@ def test_every_format_gives_the_logits_of_the_trained_network(
     write_model(EXPORTS / "models/m", trained)
     opened = open_model(EXPORTS / name, RECORD)
     assert opened.study == "s"
-    network = weights_model(trained.weights, trained.config)
+    network = weights_model(trained.weights, trained.config, CIFAR10_SHAPE)
     for count in (1, 3, 64):
         images = random_images(count)
         logits, probabilities = opened.run(images.numpy())
@@ -111,7 +112,7 @@ def test_external_data_is_found_wherever_it_hides(exported: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (set_labels("cat", "dog"), r"2: cat, dog.* 10: airplane,"),
+        (set_labels("cat", "dog"), "its outputs are"),
         (lambda model: model.ClearField("metadata_props"), "no class names"),
         (lambda model: model.graph.ClearField("node"), "cannot be run by onnxruntime"),
         (lambda model: model.graph.output.pop(), "its outputs are"),

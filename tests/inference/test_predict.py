@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from mc1opt.config import CLASS_NAMES
+from mc1opt.dataset import CIFAR10_CLASS_NAMES as CLASS_NAMES
+from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.errors import DataError, ModelError
 from mc1opt.inference.predict import predict
 from mc1opt.training.model_folder import weights_model
@@ -29,7 +30,7 @@ def test_predictions_are_the_most_probable_classes_of_each_image(
 ) -> None:
     write_model(EXPORTS / "model", trained)
     write_images(Path("images"), 300)  # more than one batch
-    network = weights_model(trained.weights, trained.config)
+    network = weights_model(trained.weights, trained.config, CIFAR10_SHAPE)
     expected = torch.softmax(torch.from_numpy(logits_of(network, IMAGES)), 1).numpy()
     predictions = predict(EXPORTS / name, [Path("images")], top=3, storage=STORAGE).images
     assert [prediction.image for prediction in predictions] == [f"images/{i:03}.png" for i in range(300)]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mc1opt.config import MLP, SGD, Adam, Config, LinearLayer, Muon
+from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.machine.memory import MemoryNeed, evaluation_memory, training_memory
 from mc1opt.models.cost import layers
 from mc1opt.presets import get_preset
@@ -18,7 +19,7 @@ GIGABYTE = 10**9
 
 def need(config: Config, **changes: object) -> MemoryNeed:
     fields = {"train_images": 50_000, "validation_images": 0, "device": "cpu", "precision": "float32"}
-    return training_memory(config, **(fields | changes))  # type: ignore[arg-type]
+    return training_memory(config, CIFAR10_SHAPE, **(fields | changes))  # type: ignore[arg-type]
 
 
 def with_optimizer(name: str, optimizer: SGD | Adam | Muon) -> Config:
@@ -52,7 +53,7 @@ def test_weights_and_gradients_are_counted_for_each_parameter() -> None:
 
 def test_larger_batches_and_more_images_take_more() -> None:
     config = get_preset("cnn-32-128").config
-    values = sum(prod(layer.output) for layer in layers(config.architecture))
+    values = sum(prod(layer.output) for layer in layers(config.architecture, CIFAR10_SHAPE))
     larger = need(config.model_copy(update={"batch_size": 400})).host - need(config).host
     assert larger >= 200 * values * 4 * 2
     assert need(config).host - need(config, train_images=10_000).host == 40_000 * 3072
@@ -75,7 +76,7 @@ def test_on_a_gpu_the_work_is_in_the_gpus_memory() -> None:
     assert on_cpu.device == 0
     assert on_gpu.device > GIGABYTE
     assert need(config, device="mps") == on_cpu
-    test = evaluation_memory(config, 10_000, "cuda")
+    test = evaluation_memory(config, CIFAR10_SHAPE, 10_000, "cuda")
     assert 0.5 * GIGABYTE < test.device < on_gpu.device
 
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from mc1opt.config import CLASS_NAMES, MLP, SGD, Config, LinearLayer
+from mc1opt.config import MLP, SGD, Config, LinearLayer
 from mc1opt.data.images import open_test_images
-from mc1opt.dataset import DataSet
+from mc1opt.dataset import CIFAR10_CLASS_NAMES as CLASS_NAMES
+from mc1opt.dataset import CIFAR10_SHAPE, DataSet
 from mc1opt.errors import DataError, ModelError, StorageError
 from mc1opt.measurement.final_test import (
     KEPT_A_CLASS,
@@ -124,14 +125,16 @@ def test_images_that_cannot_be_opened_are_an_error_and_the_attempt_is_recorded()
 
 def network() -> nn.Module:
     torch.manual_seed(0)
-    return build_model(CONFIG.architecture, mean=torch.full((3,), 128.0), std=torch.full((3,), 64.0))
+    return build_model(
+        CONFIG.architecture, CIFAR10_SHAPE, mean=torch.full((3,), 128.0), std=torch.full((3,), 64.0)
+    )
 
 
 def decided(count: int) -> Decisions:
     """What the network in `WEIGHTS` decides on so many images."""
     arrays = make_arrays(test_images=count)
     images, labels = torch.from_numpy(arrays.test_images), torch.from_numpy(arrays.test_labels).long()
-    return decide(WEIGHTS, CONFIG, images, labels)
+    return decide(WEIGHTS, CONFIG, CIFAR10_SHAPE, images, labels)
 
 
 def test_a_networks_decisions_are_those_of_its_greatest_logits() -> None:
@@ -215,7 +218,7 @@ def test_accuracies_are_shares_of_the_diagonal() -> None:
     first[3] = [0] * 10
     second[3] = [0] * 10
     second[0] = [0, 10, 0, 0, 0, 0, 0, 0, 0, 0]
-    result = FinalTest({11: first, 12: second}, [], "")
+    result = FinalTest({11: first, 12: second}, [], "", CLASS_NAMES)
     assert result.by_seed == {11: 81 / 90, 12: 48 / 90}
     shares = dict.fromkeys(CLASS_NAMES, 15 / 20) | {"airplane": 9 / 20, "cat": None}
     assert result.by_class == shares

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mc1opt.config import config_id
+from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.errors import StorageError, WorkerError
 from mc1opt.measurement.plan import Job
 from mc1opt.measurement.store import StoredTraining, TrainingStore
@@ -183,7 +184,9 @@ def test_the_time_left_is_by_cost_at_the_pace_of_epochs_that_were_trained_now(
 
     with trainings:
         trainings.train([cheap, dear], on_result)
-    costs = [cost(job.training.config.architecture).macs + OVERHEAD_MACS for job in (cheap, dear)]
+    costs = [
+        cost(job.training.config.architecture, CIFAR10_SHAPE).macs + OVERHEAD_MACS for job in (cheap, dear)
+    ]
     epochs = 30 * costs[1] / costs[0]  # of the cheap one
     later = (3 + epochs) / 2  # a third training, of which nothing is known
     assert left[0] is None

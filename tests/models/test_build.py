@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mc1opt.config import MLP, ConvBlock, ConvNet, LinearLayer, Pooling, WhitenedStem
+from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.models.build import Normalisation, build_layers, build_model
 
 MEAN = torch.tensor([125.3, 123.0, 113.9])
@@ -30,17 +31,17 @@ def images_of(dtype: torch.dtype = torch.uint8) -> torch.Tensor:
 
 def build_drawn(architecture, initialisation: str) -> nn.Module:
     torch.manual_seed(3)
-    return build_model(architecture, initialisation=initialisation)
+    return build_model(architecture, CIFAR10_SHAPE, initialisation=initialisation)
 
 
 @ARCHITECTURES
 def test_logits_are_n_by_10(architecture):
-    assert build_model(architecture, mean=MEAN, std=STD)(images_of()).shape == (4, 10)
+    assert build_model(architecture, CIFAR10_SHAPE, mean=MEAN, std=STD)(images_of()).shape == (4, 10)
 
 
 @ARCHITECTURES
 def test_uint8_and_float_images_give_the_same_logits(architecture):
-    model = build_model(architecture, mean=MEAN, std=STD).eval()
+    model = build_model(architecture, CIFAR10_SHAPE, mean=MEAN, std=STD).eval()
     assert torch.equal(model(images_of()), model(images_of(torch.float32)))
 
 
@@ -52,7 +53,7 @@ def test_images_are_normalised_channel_by_channel():
 
 @ARCHITECTURES
 def test_mean_and_std_are_stored_with_the_weights_and_not_trained(architecture):
-    model = build_model(architecture, mean=MEAN, std=STD)
+    model = build_model(architecture, CIFAR10_SHAPE, mean=MEAN, std=STD)
     state = model.state_dict()
     assert torch.equal(state["normalisation.mean"], MEAN)
     assert torch.equal(state["normalisation.std"], STD)
@@ -62,15 +63,15 @@ def test_mean_and_std_are_stored_with_the_weights_and_not_trained(architecture):
 def test_a_network_built_from_config_alone_takes_stored_weights():
     torch.manual_seed(0)
     filters = torch.randn(24, 3, 2, 2)
-    stored = build_model(SMALL_CONVNET, mean=MEAN, std=STD, whitening=filters).eval()
-    loaded = build_model(SMALL_CONVNET).eval()
+    stored = build_model(SMALL_CONVNET, CIFAR10_SHAPE, mean=MEAN, std=STD, whitening=filters).eval()
+    loaded = build_model(SMALL_CONVNET, CIFAR10_SHAPE).eval()
     loaded.load_state_dict(stored.state_dict())
     assert torch.equal(loaded(images_of()), stored(images_of()))
 
 
 def test_the_whitened_stem_is_a_fixed_convolution_with_its_own_copy_of_the_filters():
     filters = torch.randn(24, 3, 2, 2)
-    model = build_model(SMALL_CONVNET, whitening=filters)
+    model = build_model(SMALL_CONVNET, CIFAR10_SHAPE, whitening=filters)
     images = torch.randn(2, 3, 32, 32)
     expected = F.gelu(F.conv2d(images, filters))
     filters.zero_()
@@ -80,14 +81,14 @@ def test_the_whitened_stem_is_a_fixed_convolution_with_its_own_copy_of_the_filte
 
 
 def test_gradients_reach_every_parameter():
-    model = build_model(SMALL_CONVNET, mean=MEAN, std=STD, whitening=torch.randn(24, 3, 2, 2))
+    model = build_model(SMALL_CONVNET, CIFAR10_SHAPE, mean=MEAN, std=STD, whitening=torch.randn(24, 3, 2, 2))
     model(images_of()).square().sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_all_feature_maps_of_a_convnet_are_channels_last(memory_format):
-    model = build_model(SMALL_CONVNET, mean=MEAN, std=STD)
+    model = build_model(SMALL_CONVNET, CIFAR10_SHAPE, mean=MEAN, std=STD)
     seen = []
     for module in model.modules():
         module.register_forward_hook(lambda module, inputs, output: seen.append(output))
@@ -98,14 +99,16 @@ def test_all_feature_maps_of_a_convnet_are_channels_last(memory_format):
 
 
 def test_weights_of_a_convnet_are_channels_last():
-    model = build_model(SMALL_CONVNET, whitening=torch.randn(24, 3, 2, 2))
+    model = build_model(SMALL_CONVNET, CIFAR10_SHAPE, whitening=torch.randn(24, 3, 2, 2))
     weights = [tensor for tensor in model.state_dict().values() if tensor.ndim == 4]
     assert len(weights) == 5
     assert all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in weights)
 
 
 def test_memory_format_does_not_change_the_logits():
-    model = build_model(SMALL_CONVNET, mean=MEAN, std=STD, whitening=torch.randn(24, 3, 2, 2)).eval()
+    model = build_model(
+        SMALL_CONVNET, CIFAR10_SHAPE, mean=MEAN, std=STD, whitening=torch.randn(24, 3, 2, 2)
+    ).eval()
     plain = nn.Sequential(*list(model.children())[1:]).to(memory_format=torch.contiguous_format)
     normalised = (images_of(torch.float32) - MEAN[:, None, None]) / STD[:, None, None]
     torch.testing.assert_close(model(images_of()), plain(normalised), rtol=1e-4, atol=1e-4)
@@ -118,7 +121,7 @@ def test_kaiming_variance_is_two_by_fan_in_in_every_layer(activation):
         global_pooling="average",
         head=(LinearLayer(width=1024, activation=activation),),
     )
-    model = build_model(architecture)
+    model = build_model(architecture, CIFAR10_SHAPE)
     for layer, fan_in in ((model.blocks[0].convolution, 75), (model.head[0].linear, 256)):
         assert layer.weight.var().item() == pytest.approx(2 / fan_in, rel=0.05)
         assert layer.weight.abs().max() > 3 * (2 / fan_in) ** 0.5  # normal: a uniform one ends at 1.7
@@ -127,7 +130,7 @@ def test_kaiming_variance_is_two_by_fan_in_in_every_layer(activation):
 
 @ARCHITECTURES
 def test_biases_start_at_zero(architecture):
-    model = build_model(architecture)
+    model = build_model(architecture, CIFAR10_SHAPE)
     biases = [module.bias for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     assert all(bias is None or not bias.any() for bias in biases)
 
@@ -135,7 +138,7 @@ def test_biases_start_at_zero(architecture):
 @ARCHITECTURES
 def test_pytorchs_own_initialisation_is_that_of_layers_that_nobody_touches(architecture):
     torch.manual_seed(5)
-    model = build_model(architecture, initialisation="torch")
+    model = build_model(architecture, CIFAR10_SHAPE, initialisation="torch")
     torch.manual_seed(5)
     for module in model.modules():
         if isinstance(module, nn.Linear):
@@ -173,7 +176,9 @@ def test_the_first_filters_of_an_identity_initialisation_hand_their_inputs_on(in
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(architecture):
     def weights(seed: int) -> torch.Tensor:
         torch.manual_seed(seed)
-        return torch.cat([parameter.flatten() for parameter in build_model(architecture).parameters()])
+        return torch.cat(
+            [parameter.flatten() for parameter in build_model(architecture, CIFAR10_SHAPE).parameters()]
+        )
 
     assert torch.equal(weights(1), weights(1))
     assert not torch.equal(weights(1), weights(2))
@@ -181,9 +186,9 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(architectu
 
 def test_whitening_filters_do_not_change_the_random_weights():
     torch.manual_seed(0)
-    without = build_model(SMALL_CONVNET)
+    without = build_model(SMALL_CONVNET, CIFAR10_SHAPE)
     torch.manual_seed(0)
-    with_filters = build_model(SMALL_CONVNET, whitening=torch.ones(24, 3, 2, 2))
+    with_filters = build_model(SMALL_CONVNET, CIFAR10_SHAPE, whitening=torch.ones(24, 3, 2, 2))
     pairs = zip(without.parameters(), with_filters.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
 
@@ -191,23 +196,23 @@ def test_whitening_filters_do_not_change_the_random_weights():
 @pytest.mark.parametrize("architecture", [SMALL_MLP, ConvNet(blocks=(ConvBlock(width=4),))])
 def test_whitening_without_a_whitened_stem_is_refused(architecture):
     with pytest.raises(ValueError, match="stem"):
-        build_model(architecture, whitening=torch.zeros(24, 3, 2, 2))
+        build_model(architecture, CIFAR10_SHAPE, whitening=torch.zeros(24, 3, 2, 2))
 
 
 def test_filters_of_another_shape_are_refused_with_both_shapes():
     with pytest.raises(ValueError, match=r"\(54, 3, 3, 3\).*\(24, 3, 2, 2\)"):
-        build_model(SMALL_CONVNET, whitening=torch.zeros(54, 3, 3, 3))
+        build_model(SMALL_CONVNET, CIFAR10_SHAPE, whitening=torch.zeros(54, 3, 3, 3))
 
 
 @pytest.mark.parametrize("wrong", [{"mean": torch.zeros(1)}, {"std": torch.ones(3, 1)}])
 def test_mean_and_std_of_another_shape_are_refused_by_name(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        build_model(SMALL_MLP, **wrong)
+        build_model(SMALL_MLP, CIFAR10_SHAPE, **wrong)
 
 
 @ARCHITECTURES
 def test_network_can_be_exported_with_its_normalisation(architecture):
-    model = build_model(architecture, mean=MEAN, std=STD).eval()
+    model = build_model(architecture, CIFAR10_SHAPE, mean=MEAN, std=STD).eval()
     exported = torch.export.export(model, (images_of(),))
     torch.testing.assert_close(exported.module()(images_of()), model(images_of()))
     assert torch.equal(exported.state_dict["normalisation.mean"], MEAN)
@@ -220,7 +225,7 @@ ORDERS = ("pool_norm_activation", "norm_activation_pool")
 
 def block_of(block: ConvBlock, order: str = ORDERS[0]) -> nn.Module:
     """The only block of a network."""
-    return build_layers(ConvNet(blocks=(block,), order=order)).blocks[0]
+    return build_layers(ConvNet(blocks=(block,), order=order), CIFAR10_SHAPE).blocks[0]
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -287,7 +292,7 @@ def test_dropout_sets_single_values_to_zero_and_only_in_training():
 
 @pytest.mark.parametrize("kind", ["max", "average"])
 def test_global_pooling_reduces_each_channel_to_one_value(kind):
-    model = build_model(ConvNet(blocks=(ConvBlock(width=4),), global_pooling=kind))
+    model = build_model(ConvNet(blocks=(ConvBlock(width=4),), global_pooling=kind), CIFAR10_SHAPE)
     images = torch.rand(2, 3, 32, 32)
     features = model.blocks(images)
     pooled = features.amax((2, 3)) if kind == "max" else features.mean((2, 3))
@@ -301,7 +306,7 @@ def test_scaled_logits_are_the_logits_times_the_scale(architecture):
 
 
 def test_flattening_goes_through_channels_first():
-    model = build_model(ConvNet(blocks=(ConvBlock(width=4, kernel_size=11, stride=4),)))
+    model = build_model(ConvNet(blocks=(ConvBlock(width=4, kernel_size=11, stride=4),)), CIFAR10_SHAPE)
     images = torch.rand(2, 3, 32, 32)
     features = model.blocks(images).contiguous()
     torch.testing.assert_close(model(images), model.classifier(features.reshape(2, -1)))
@@ -310,7 +315,9 @@ def test_flattening_goes_through_channels_first():
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(("kind", "reference"), [("relu", F.relu), ("gelu", F.gelu), ("silu", F.silu)])
 def test_mlp_computes_what_the_formula_says(kind, reference, memory_format):
-    model = build_model(MLP(layers=(LinearLayer(width=4), LinearLayer(width=3, activation=kind))))
+    model = build_model(
+        MLP(layers=(LinearLayer(width=4), LinearLayer(width=3, activation=kind))), CIFAR10_SHAPE
+    )
     images = torch.rand(2, 3, 32, 32)
     hidden = F.relu(images.flatten(1) @ model.layers[0].linear.weight.T)
     hidden = reference(hidden @ model.layers[1].linear.weight.T)
@@ -319,7 +326,7 @@ def test_mlp_computes_what_the_formula_says(kind, reference, memory_format):
 
 
 def test_mlp_without_hidden_layers_is_the_classifier_alone():
-    model = build_model(MLP(layers=()))
+    model = build_model(MLP(layers=()), CIFAR10_SHAPE)
     assert {name: tuple(p.shape) for name, p in model.named_parameters()} == {
         "classifier.weight": (10, 3072),
         "classifier.bias": (10,),
@@ -327,7 +334,7 @@ def test_mlp_without_hidden_layers_is_the_classifier_alone():
 
 
 def test_parameters_have_readable_names_in_the_networks_order():
-    assert [name for name, _ in build_model(SMALL_CONVNET).named_parameters()] == [
+    assert [name for name, _ in build_model(SMALL_CONVNET, CIFAR10_SHAPE).named_parameters()] == [
         "blocks.0.convolution.weight",
         "blocks.0.norm.weight",
         "blocks.0.norm.bias",

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from mc1opt.config import MLP, Architecture, LinearLayer
+from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.models.build import build_model
 from mc1opt.models.exported import Inference
 from tests.support.images import SMALL_CONVNET
@@ -17,7 +18,11 @@ def network(architecture: Architecture) -> nn.Module:
     torch.manual_seed(0)
     whitening = torch.randn(24, 3, 2, 2) * 0.1 if architecture is SMALL_CONVNET else None
     return build_model(
-        architecture, mean=torch.full((3,), 125.3), std=torch.full((3,), 62.1), whitening=whitening
+        architecture,
+        CIFAR10_SHAPE,
+        mean=torch.full((3,), 125.3),
+        std=torch.full((3,), 62.1),
+        whitening=whitening,
     )
 
 

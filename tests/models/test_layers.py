@@ -4,10 +4,19 @@ import random
 
 import pytest
 import torch
-from pydantic import ValidationError
 from torch.utils.flop_counter import FlopCounterMode
 
-from mc1opt.config import MLP, ConvBlock, ConvNet, LinearLayer, PlainStem, Pooling, WhitenedStem
+from mc1opt.config import (
+    MLP,
+    ConvBlock,
+    ConvNet,
+    LinearLayer,
+    PlainStem,
+    Pooling,
+    WhitenedStem,
+    conv_shapes,
+)
+from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.models.build import FixedConvolution, build_layers
 from mc1opt.models.layers import Layer, walk
 
@@ -50,7 +59,7 @@ def random_architecture(seed: int) -> MLP | ConvNet:
         return MLP(layers=head, logit_scale=scale)
     while True:
         try:
-            return ConvNet(
+            network = ConvNet(
                 stem=draw.choice([PlainStem(), WhitenedStem(kernel_size=draw.randint(1, 4))]),
                 blocks=tuple(random_block(draw) for _ in range(draw.randint(1, 5))),
                 order=draw.choice(ORDERS),
@@ -58,8 +67,10 @@ def random_architecture(seed: int) -> MLP | ConvNet:
                 head=head,
                 logit_scale=scale,
             )
-        except ValidationError:  # shrinks too much: draw another one
+            conv_shapes(network, CIFAR10_SHAPE.size)
+        except ValueError:  # shrinks too much: draw another one
             continue
+        return network
 
 
 def measured_layers(model: torch.nn.Module) -> tuple[list[tuple], int]:
@@ -84,15 +95,17 @@ def measured_layers(model: torch.nn.Module) -> tuple[list[tuple], int]:
 @pytest.mark.parametrize("first", range(0, 100, 25))
 def test_layers_and_their_closed_form_are_those_of_the_built_module(first: int) -> None:
     for seed in range(first, first + 25):
-        layers = [layer for layer in walk(random_architecture(seed)) if layer.kind != "Residual"]
+        layers = [
+            layer for layer in walk(random_architecture(seed), CIFAR10_SHAPE) if layer.kind != "Residual"
+        ]
         with torch.device("meta"):
-            rows, macs = measured_layers(build_layers(random_architecture(seed)))
+            rows, macs = measured_layers(build_layers(random_architecture(seed), CIFAR10_SHAPE))
         assert [(layer.name, layer.kind, layer.output, layer.parameters) for layer in layers] == rows, seed
         assert sum(layer.macs for layer in layers) == macs, seed
 
 
 def test_random_architectures_have_every_kind_of_layer() -> None:
-    kinds = {layer.kind for seed in range(100) for layer in walk(random_architecture(seed))}
+    kinds = {layer.kind for seed in range(100) for layer in walk(random_architecture(seed), CIFAR10_SHAPE)}
     assert kinds == KINDS | {"Residual"}
 
 
@@ -103,7 +116,9 @@ def layers_of(part: ConvBlock | LinearLayer, order: str = ORDERS[0]) -> dict[str
     else:
         network, prefix = ConvNet(blocks=(part,), order=order), "blocks.0."
     return {
-        layer.name.removeprefix(prefix): layer for layer in walk(network) if layer.name.startswith(prefix)
+        layer.name.removeprefix(prefix): layer
+        for layer in walk(network, CIFAR10_SHAPE)
+        if layer.name.startswith(prefix)
     }
 
 
@@ -154,6 +169,6 @@ def test_only_options_that_are_not_pytorchs_defaults_are_given() -> None:
 
 def test_the_stem_is_a_fixed_convolution_without_parameters() -> None:
     architecture = ConvNet(stem=WhitenedStem(), blocks=(ConvBlock(width=4),))
-    stem = next(walk(architecture))
+    stem = next(walk(architecture, CIFAR10_SHAPE))
     assert (stem.output, stem.parameters, stem.macs) == ((24, 31, 31), 0, 31 * 31 * 24 * 12)
     assert FixedConvolution(*stem.arguments).weight.shape == (24, 3, 2, 2)

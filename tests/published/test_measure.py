@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mc1opt.data import images as images_module
-from mc1opt.dataset import DataSet
+from mc1opt.dataset import CIFAR10_SHAPE, DataSet
 from mc1opt.errors import DataError, Mc1optError, UsageError, WorkerError
 from mc1opt.machine.memory import evaluation_memory, training_memory
 from mc1opt.measurement.plan import Plan
@@ -115,9 +115,14 @@ def with_free_memory(patch: pytest.MonkeyPatch, data: DataSet, trainings: float,
     """So much is free that so many trainings of a preset fit, and its test."""
     config = PRESETS[name].config
     each = training_memory(
-        config, train_images=data.train_images, validation_images=0, device="cpu", precision="float32"
+        config,
+        CIFAR10_SHAPE,
+        train_images=data.train_images,
+        validation_images=0,
+        device="cpu",
+        precision="float32",
     )
-    once = evaluation_memory(config, 10_000, "cpu").host
+    once = evaluation_memory(config, CIFAR10_SHAPE, 10_000, "cpu").host
     patch.setattr(measure, "available_memory", lambda: int(once + trainings * each.host))
     patch.setattr(measure, "resolve_precision", lambda _device: "float32")
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from mc1opt.config import config_from_json
+from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.models.cost import cost
 from mc1opt.presets import OPEN_VALUES, PRESETS, SOURCE, get_preset
 from mc1opt.published.measure import Entry, preset_entry
@@ -121,7 +122,7 @@ def test_json_has_what_programs_need() -> None:
         "name": "cnn-deep",
         "row": 8,
         "parameters": 54_093_194,
-        "macs": cost(preset.config.architecture).macs,
+        "macs": cost(preset.config.architecture, CIFAR10_SHAPE).macs,
         "published_accuracy": 0.7621,
     }
     assert printed["results"] == {"published": result.to_json()}

@@ -100,10 +100,10 @@ def test_other_images_are_refused_and_those_that_cannot_be_found_asked_for() -> 
 
 SEEDS = 5
 VALUES = {
-    1: [0.80, 0.81, 0.82, 0.80, 0.81],
-    2: [0.81, 0.80, 0.81, 0.81, 0.80],
-    3: [0.70, 0.711, 0.72, 0.70, 0.71],
-    4: [0.788, 0.80, 0.811, 0.789, 0.80],
+    "#1": [0.80, 0.81, 0.82, 0.80, 0.81],
+    "#2": [0.81, 0.80, 0.81, 0.81, 0.80],
+    "#3": [0.70, 0.711, 0.72, 0.70, 0.71],
+    "#4": [0.788, 0.80, 0.811, 0.789, 0.80],
 }
 
 
@@ -111,9 +111,9 @@ def comparison(trials: list[int], seeds: int = SEEDS) -> Comparison:
     return Comparison([candidate(number) for number in trials], seeds, 5000)
 
 
-def compared(order: list[tuple[int, int]]) -> Comparison:
-    """The comparison of `VALUES`, whose trainings end in this order (trial, seed)."""
-    result = comparison(list(VALUES))
+def compared(order: list[tuple[str, int]]) -> Comparison:
+    """The comparison of `VALUES`, whose trainings end in this order (name, seed)."""
+    result = comparison([1, 2, 3, 4])
     for number, seed in order:
         if result.wanted(number, seed):
             result.add(number, seed, VALUES[number][seed])
@@ -135,7 +135,7 @@ def test_a_candidate_stops_when_the_test_over_the_common_seeds_is_below_its_leve
             if looks * pairs * stats.ttest_rel(first[leader], first[other]).pvalue < 0.05:
                 stopped[other] = (seeds, leader)
         active -= stopped.keys()
-    assert {number: seeds for number, (seeds, _) in stopped.items()} == {3: 3, 4: 4}
+    assert {number: seeds for number, (seeds, _) in stopped.items()} == {"#3": 3, "#4": 4}
     for number, standing in result.standings.items():
         leader = standing.stopped_by and standing.stopped_by[0]
         assert (standing.stopped_after, leader) == stopped.get(number, (None, None))
@@ -152,68 +152,76 @@ def test_the_verdicts_do_not_depend_on_the_order_in_which_trainings_end() -> Non
             assert standing.stopped_after == expected.standings[number].stopped_after
             assert standing.stopped_by == expected.standings[number].stopped_by
             assert standing.counted() == expected.standings[number].counted()
-        assert result.winner() is result.standings[1]
+        assert result.winner() is result.standings["#1"]
 
 
 def test_a_stopped_candidate_is_not_wanted_with_further_seeds() -> None:
     result = compared([(n, s) for n, s in IN_ORDER if s < 3])
-    assert [result.wanted(3, seed) for seed in range(4)] == [True, True, True, False]
-    assert result.wanted(2, 4)
-    few = comparison(list(VALUES), seeds=2)  # with which nobody is stopped
+    assert [result.wanted("#3", seed) for seed in range(4)] == [True, True, True, False]
+    assert result.wanted("#2", 4)
+    few = comparison([1, 2, 3, 4], seeds=2)  # with which nobody is stopped
     assert [few.add(n, seed, VALUES[n][seed]) for n, seed in itertools.product(VALUES, range(2))] == [[]] * 8
     assert few.winner().candidate.trial == 1  # of two equal means, the candidate that comes first
 
 
 def test_a_candidate_whose_training_fails_is_out_and_the_others_go_on() -> None:
     result = comparison([1, 2], seeds=2)
-    result.add(1, 0, 0.9)
-    (out,) = result.add(2, 0, None, "the loss is nan")
+    result.add("#1", 0, 0.9)
+    (out,) = result.add("#2", 0, None, "the loss is nan")
     assert (out.candidate.trial, out.failures) == (2, {0: "the loss is nan"})
-    assert (result.wanted(2, 1), result.winner()) == (False, None)
-    result.add(1, 1, 0.9)
+    assert (result.wanted("#2", 1), result.winner()) == (False, None)
+    result.add("#1", 1, 0.9)
     assert result.winner().candidate.trial == 1
 
 
 def test_a_failure_counts_from_its_own_seed_on() -> None:
     """Known early or late, it must not change what is trained."""
     early, late = comparison([1, 2, 3]), comparison([1, 2, 3])
-    pairs = [(n, seed) for seed in (0, 1, 2) for n in (1, 2, 3)]
-    early.add(2, 3, None, "failed")
+    pairs = [(n, seed) for seed in (0, 1, 2) for n in ("#1", "#2", "#3")]
+    early.add("#2", 3, None, "failed")
     for result in (early, late):
         for number, seed in pairs:
             result.add(number, seed, VALUES[number][seed])
-    late.add(2, 3, None, "failed")
+    late.add("#2", 3, None, "failed")
     for result in (early, late):
-        result.add(1, 3, VALUES[1][3])
-        assert result.standings[3].stopped_after == 3  # for it was worse than 1
-        assert result.standings[2].failed
+        result.add("#1", 3, VALUES["#1"][3])
+        assert result.standings["#3"].stopped_after == 3  # for it was worse than 1
+        assert result.standings["#2"].failed
 
 
 def test_what_was_stopped_for_being_worse_than_one_that_fails_competes_again() -> None:
     """The order in which trainings end is no matter; without it nobody would be left to win."""
-    ends = [(number, seed, VALUES[number][seed]) for seed in range(3) for number in (1, 3)]
-    ends.append((1, 3, None))
+    ends = [(number, seed, VALUES[number][seed]) for seed in range(3) for number in ("#1", "#3")]
+    ends.append(("#1", 3, None))
     for order in (ends, [*ends[-1:], *ends[:-1]]):
         result = comparison([1, 3])
         changed = [entry.candidate.trial for end in order for entry in result.add(*end)]
         assert changed == [3, 1, 3]  # out, failed, in again
-        assert [result.wanted(3, seed) for seed in range(SEEDS)] == [True] * SEEDS
+        assert [result.wanted("#3", seed) for seed in range(SEEDS)] == [True] * SEEDS
         assert result.winner() is None
         for seed in (3, 4):
-            result.add(3, seed, VALUES[3][seed])
+            result.add("#3", seed, VALUES["#3"][seed])
         assert result.winner().candidate.trial == 3
-        assert result.standings[3].stopped_by is None
+        assert result.standings["#3"].stopped_by is None
 
 
 def test_one_that_competes_again_may_be_stopped_by_another() -> None:
     result = comparison([1, 2, 3])
     for seed in (0, 1, 2):
-        for number, value in ((1, VALUES[1][seed] + 0.1), (2, VALUES[1][seed]), (3, VALUES[3][seed])):
+        for number, value in (
+            ("#1", VALUES["#1"][seed] + 0.1),
+            ("#2", VALUES["#1"][seed]),
+            ("#3", VALUES["#3"][seed]),
+        ):
             result.add(number, seed, value)
-    assert {n: s.stopped_by and s.stopped_by[0] for n, s in result.standings.items()} == {1: None, 2: 1, 3: 1}
-    result.add(1, 3, None, "failed")
-    assert result.standings[2].is_active
-    assert (result.standings[3].stopped_by[0], result.standings[3].stopped_after) == (2, 3)
+    assert {n: s.stopped_by and s.stopped_by[0] for n, s in result.standings.items()} == {
+        "#1": None,
+        "#2": "#1",
+        "#3": "#1",
+    }
+    result.add("#1", 3, None, "failed")
+    assert result.standings["#2"].is_active
+    assert (result.standings["#3"].stopped_by[0], result.standings["#3"].stopped_after) == ("#2", 3)
 
 
 @pytest.mark.parametrize(("count", "seeds"), [(2, 3), (3, 3), (3, 5), (3, 10)])
@@ -224,9 +232,9 @@ def test_equal_candidates_are_rarely_called_worse(count: int, seeds: int) -> Non
     for _ in range(300):
         result = comparison(list(range(1, count + 1)), seeds)
         for seed in range(seeds):
-            for number in range(1, count + 1):
-                if result.wanted(number, seed):
-                    result.add(number, seed, round(0.8 + 0.003 * generator.standard_normal(), 4))
+            for name in result.standings:
+                if result.wanted(name, seed):
+                    result.add(name, seed, round(0.8 + 0.003 * generator.standard_normal(), 4))
         winner = result.winner()
         others = [each for each in result.standings.values() if each is not winner]
         tests = [each.stopped_by[1] if each.stopped_by else result.against(winner, each) for each in others]
@@ -237,8 +245,8 @@ def test_equal_candidates_are_rarely_called_worse(count: int, seeds: int) -> Non
 def test_the_others_are_tested_against_the_winner() -> None:
     result = compared(IN_ORDER)
     winner = result.winner()
-    test = result.against(winner, result.standings[2])
-    expected = stats.ttest_rel(VALUES[1], VALUES[2])
+    test = result.against(winner, result.standings["#2"])
+    expected = stats.ttest_rel(VALUES["#1"], VALUES["#2"])
     assert test.t == pytest.approx(expected.statistic)
     assert test.p == min(1.0, 18 * expected.pvalue) == 1.0
     assert result.against(winner, winner) is None

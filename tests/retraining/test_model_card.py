@@ -5,6 +5,7 @@ import re
 
 from mc1opt.config import config_from_json
 from mc1opt.database.records import StudyRecord
+from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.models.cost import cost
 from mc1opt.retraining.model_card import model_card
 from tests.support.retraining import retrain_curves, retrainable, retrainable_folder
@@ -16,7 +17,7 @@ def test_the_card_says_what_it_is_how_good_it_is_and_where_it_comes_from(retrain
     result = retrain_curves(folds=2, command="mc1opt retrain --study s")
     card = model_card(result, "abc123")
     candidate, data = result.winner.candidate, result.plan.data
-    size = cost(candidate.config.architecture)
+    size = cost(candidate.config.architecture, CIFAR10_SHAPE)
     for part in (
         "# Image classifier of study s",
         f"{size.parameters:,}",

@@ -22,7 +22,6 @@ def test_candidates_are_trained_seed_by_seed_and_the_winner_on_all_images_and_in
     first, winner = plan.candidate_jobs(), plan.winner_jobs(candidate(1))
     assert [job.training.seed for job in first] == [seed for seed in SEEDS for _ in range(2)]
     assert [job.label for job in first[:3]] == ["#1 seed 1", "#2 seed 1", "#1 seed 2"]
-    assert {plan.trials[job.name] for job in first} == {1, 2}
     assert [job.training.seed for job in winner] == [*SEEDS, SEEDS[0], SEEDS[0]]
     assert [job.label for job in winner[2:4]] == ["#1 on all images, seed 3", "#1 fold 1"]
     assert {job.training.fidelity.epochs for job in first + winner} == {10}
@@ -70,7 +69,7 @@ def test_progress_follows_what_is_stored() -> None:
     assert (first.stored, first.left) == (6, 5)
     winner = plan.comparison()
     for job in plan.candidate_jobs():
-        winner.add(plan.trials[job.name], job.seed, store.find(job.training).value)
+        winner.add(job.name, job.seed, store.find(job.training).value)
     for job in plan.winner_jobs(winner.winner().candidate)[3:]:
         store.add(stored_training(job.training))
     assert plan.progress(store).left == 3

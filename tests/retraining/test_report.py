@@ -58,7 +58,7 @@ def test_the_result_has_all_that_was_asked_for(retrainable: StudyRecord) -> None
 
 def test_the_table_begins_with_the_winner_and_says_how_the_others_compare(retrainable: StudyRecord) -> None:
     result = retrain_curves(top=4)
-    lines = candidate_lines(result.comparison, result.winner, 20)
+    lines = candidate_lines(result)
     rows = [line for line in lines if line.startswith("#")]
     assert len(rows) == 4
     values = list(result.winner.counted().values())
@@ -69,9 +69,7 @@ def test_the_table_begins_with_the_winner_and_says_how_the_others_compare(retrai
     for row in rows[1:]:
         assert re.search(r"(not told apart from|clearly worse than) the winner, p [01]\.\d{3}$", row)
     result = retrain_curves(top=2, seeds=2, force=True)
-    _, other = (
-        line for line in candidate_lines(result.comparison, result.winner, 20) if line.startswith("#")
-    )
+    _, other = (line for line in candidate_lines(result) if line.startswith("#"))
     assert "fewer than 3 common seeds" in other
     assert "again" in standing_line(result.winner)  # of one that was out, and competes again
 

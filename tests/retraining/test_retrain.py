@@ -23,8 +23,8 @@ from mc1opt.machine import resources
 from mc1opt.measurement import trainings
 from mc1opt.measurement.plan import memory_needs
 from mc1opt.measurement.store import TRAININGS, TrainingStore
-from mc1opt.retraining import epochs as retrain_epochs
 from mc1opt.retraining import retrain as retrain_module
+from mc1opt.retraining import size
 from mc1opt.retraining.comparison import choose_candidates
 from mc1opt.retraining.report import Retraining, command_lines
 from mc1opt.seeds import derive_seed
@@ -196,7 +196,7 @@ def test_a_clearly_worse_candidate_stops_early_and_the_output_says_by_which_test
 def test_a_finished_retraining_times_no_epochs_on_another_kind_of_machine(
     retrainable: StudyRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retrain_epochs, "versions", lambda *_: {"cpu": "AVX9000", "precision": "float32"})
+    monkeypatch.setattr(size, "versions", lambda *_: {"cpu": "AVX9000", "precision": "float32"})
     for timed in (True, False):
         output = io.StringIO()
         retrained(output=output)

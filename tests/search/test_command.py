@@ -205,7 +205,7 @@ def test_a_file_gets_plain_lines_from_the_plan_to_the_commands_to_copy(processes
     ended = run(output, trials=4, workers="2", confirm=1, keep=1, sampler="tpe", pruner="none")
     lines = output.getvalue().split("\n")
     assert lines[0].startswith(
-        "Study mlp: 4 trials to train, each at most 5 epochs of 180 images, 2 workers on cpu."
+        "Study mlp: 4 trials to train, each at most 40 epochs of 180 images, 2 workers on cpu."
     )
     counted = [int(line.split("/")[0]) for line in lines if re.match(r"\d+/4  #\d+ (complete|pruned)", line)]
     assert counted == [1, 2, 3, 4]
@@ -251,7 +251,7 @@ def test_a_terminal_gets_the_live_view_and_is_left_in_order(
     assert done
     assert "\x1b" not in end
     assert view.count("\x1b[?25l") == view.count("\x1b[?25h") == 1
-    assert re.search(r"#\d +\d/6 ", plain(view))
+    assert re.search(r"#\d +\d+/48 ", plain(view))
     assert "3/3 trials" in plain(view)
     assert max(cell_len(line) for line in plain(view).split("\n")) <= WIDTH
 

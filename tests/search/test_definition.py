@@ -11,6 +11,7 @@ import optuna
 import pytest
 from optuna.trial import FixedTrial
 
+from mc1opt.dataset import CIFAR10
 from mc1opt.errors import StudyFileError
 from mc1opt.search.definition import list_definitions, load_definition, shipped_folder
 from mc1opt.spec import Fidelity
@@ -29,6 +30,8 @@ def search_space(trial):
     rate = trial.suggest_float("rate", 0.1, 1.0)
     return Config(architecture=MLP(layers=()), optimizer=SGD(learning_rate=rate), batch_size=10)
 '''
+
+GREY = CIFAR10.model_copy(update={"channels": 1, "size": 28, "class_names": ("a", "b", "c")})
 
 
 def write(path: Path, text: str) -> Path:
@@ -153,6 +156,27 @@ def test_a_search_space_that_raises_says_where_and_for_what(body: str, message: 
     )
     with pytest.raises(StudyFileError, match=message):
         load_definition("mine").config(FixedTrial({}))
+
+
+def test_a_search_space_may_ask_for_the_data_that_it_is_for() -> None:
+    text = MINIMAL.replace("search_space(trial)", "search_space(trial, data)")
+    text = text.replace(
+        "    return Config", "    assert data.shape == (1, 28, 3), data.shape\n    return Config"
+    )
+    definition = load_definition(str(write(Path("mine.py"), text)))
+    with pytest.raises(StudyFileError, match=r"AssertionError.*channels=3, size=32, classes=10"):
+        definition.config(FixedTrial({"rate": 0.5}))  # until it is known, it is CIFAR-10
+    assert definition.on(GREY).config(FixedTrial({"rate": 0.5}))
+
+
+def test_a_network_that_fits_large_images_alone_is_found_with_them_alone() -> None:
+    blocks = "return Config(architecture=ConvNet(blocks=(ConvBlock(width=4, kernel_size=11),) * 4), "
+    text = f"from mc1opt.config import *\n\ndef search_space(trial):\n    {blocks}"
+    text += "optimizer=SGD(learning_rate=0.1), batch_size=1)\n"
+    definition = load_definition(str(write(Path("mine.py"), text)))
+    with pytest.raises(StudyFileError, match="block 3"):
+        definition.on(GREY).config(FixedTrial({}))
+    assert definition.on(GREY.model_copy(update={"size": 64})).config(FixedTrial({}))
 
 
 def test_a_combination_that_is_no_network_is_optunas_own_exception() -> None:

@@ -7,6 +7,7 @@ import optuna
 import pytest
 
 from mc1opt.database.records import StudyRecord
+from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.models.cost import cost
 from mc1opt.search.definition import load_definition
 from mc1opt.search.plan import (
@@ -109,10 +110,14 @@ CNN = load_definition("cnn")
 
 def test_the_typical_config_costs_about_the_mean_of_those_that_are_affordable() -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
-    macs = [cost(CNN.config(study.ask()).architecture).macs for _ in range(200)]
+    macs = [cost(CNN.config(study.ask()).architecture, CIFAR10_SHAPE).macs for _ in range(200)]
     for limit in (5_000_000, 20_000_000):
         mean = statistics.mean(value for value in macs if value <= limit)
-        assert 0.5 * mean < cost(typical_config(CNN, limit).architecture).macs < min(2 * mean, limit)
+        assert (
+            0.5 * mean
+            < cost(typical_config(CNN, limit).architecture, CIFAR10_SHAPE).macs
+            < min(2 * mean, limit)
+        )
 
 
 def test_the_typical_config_is_a_feasible_one() -> None:

@@ -10,6 +10,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import FixedTrial, FrozenTrial
 
 from mc1opt.config import Config, ConvNet, config_from_json, config_id, config_to_json
+from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.models.build import build_model
 from mc1opt.models.cost import cost
 from mc1opt.presets import PRESETS, get_preset
@@ -41,7 +42,7 @@ def drawn(definition: StudyDefinition) -> list[tuple[FrozenTrial, Config]]:
 def test_samples_build_and_give_logits(drawn: list[tuple[FrozenTrial, Config]]) -> None:
     for _, config in drawn[::4]:
         with torch.device("meta"):  # without memory: those of "published" are large
-            model = build_model(config.architecture).eval()
+            model = build_model(config.architecture, CIFAR10_SHAPE).eval()
             assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
 
 
@@ -91,7 +92,9 @@ def test_changing_any_one_parameter_changes_the_id(
 def test_most_networks_are_affordable_on_a_cpu(
     definition: StudyDefinition, drawn: list[tuple[FrozenTrial, Config]]
 ) -> None:
-    affordable = sum(cost(config.architecture).macs <= definition.max_macs for _, config in drawn)
+    affordable = sum(
+        cost(config.architecture, CIFAR10_SHAPE).macs <= definition.max_macs for _, config in drawn
+    )
     assert affordable >= 0.8 * SAMPLES
 
 
@@ -128,7 +131,7 @@ def test_published_models_lie_in_the_search_spaces() -> None:
 def test_starting_points_fit_the_search_space(definition: StudyDefinition) -> None:
     for params in definition.starting_points.values():
         config = definition.config(FixedTrial(dict(params)))
-        assert cost(config.architecture).macs <= definition.max_macs
+        assert cost(config.architecture, CIFAR10_SHAPE).macs <= definition.max_macs
 
 
 def test_the_published_study_starts_with_its_published_models() -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from mc1opt.config import MLP, SGD, Config, LinearLayer, config_to_json
 from mc1opt.database.records import Outcome, StudyRecord, TrialRecord
+from mc1opt.dataset import Task
 from mc1opt.display.progress import SearchProgress
 from mc1opt.search.observers import SearchEnded, SearchStarted
 from mc1opt.spec import EpochResult, Fidelity
@@ -77,6 +78,7 @@ def study(*trials: TrialRecord, **fields: Any) -> StudyRecord:
         direction="maximize",
         fidelity=Fidelity(train_images=20_000, epochs=5),
         data={"name": "cifar10", "sha256": "0" * 64},
+        task=Task(),
         seed=0,
         trials=trials,
         folder="cnn",

@@ -13,7 +13,7 @@ import pytest
 from mc1opt.config import MLP, SGD, Config, LinearLayer, config_id
 from mc1opt.data.sources import find_data
 from mc1opt.database.records import StudyRecord, TrialRecord
-from mc1opt.dataset import DataSet
+from mc1opt.dataset import DataSet, Task
 from mc1opt.measurement.final_test import Decisions
 from mc1opt.retraining.comparison import Candidate
 from mc1opt.retraining.plan import RetrainOptions, RetrainPlan
@@ -54,7 +54,7 @@ def curve_study(
     return stored(STORAGE, STUDY)
 
 
-def fixed_confusion(_weights: Path, _config: Config, images: Any, labels: Any) -> Decisions:
+def fixed_confusion(_weights: Path, _config: Config, _shape: Any, images: Any, labels: Any) -> Decisions:
     """A stand-in for running a network, for weights that are a curve's: 4 of 5 images of each class.
 
     The others are taken for the next class.
@@ -116,7 +116,7 @@ def trial_record(number: int, **fields: Any) -> TrialRecord:
 
 
 def record_of(*trials: TrialRecord, data: dict[str, str] | None = None) -> StudyRecord:
-    return StudyRecord(STUDY, STUDY, "maximize", SEARCH, data, 0, trials, STUDY)
+    return StudyRecord(STUDY, STUDY, "maximize", SEARCH, data, Task(), 0, trials, STUDY)
 
 
 def retrain_plan(*candidates: Candidate, seeds: int = 3, study_seed: int = 7, **changes: Any) -> RetrainPlan:

@@ -88,7 +88,12 @@ def smooth_space(trial: BaseTrial) -> Config:
 
 def definition_of(search_space: Any, **changes: Any) -> StudyDefinition:
     """A study definition; `changes` are further fields of it."""
-    fields = {"name": "small", "path": Path(__file__), "description": "", "search_space": search_space}
+    fields = {
+        "name": "small",
+        "path": Path(__file__),
+        "description": "",
+        "search_space": lambda trial, _data: search_space(trial),
+    }
     return StudyDefinition(**(fields | changes))
 
 

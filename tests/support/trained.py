@@ -18,7 +18,7 @@ from mc1opt.database.location import checkpoints_folder
 from mc1opt.database.opening import open_storage
 from mc1opt.database.ownership import this_owner
 from mc1opt.database.trial_files import study_folder, weights_path
-from mc1opt.dataset import DataSet
+from mc1opt.dataset import DataSet, Task
 from mc1opt.spec import EpochResult, Training
 from mc1opt.training.loop import train
 from mc1opt.training.model_folder import write_model_folder
@@ -83,7 +83,7 @@ def write_model(folder: Path, trained: Trained, **changes: Any) -> Path:
         "train_images": {"final": trained.training.fidelity.train_images},
         "test": {"mean": 0.5, "by_seed": {"1": 0.625, "2": 0.375}},
     }
-    write_model_folder(folder, trained.weights, trained.config, metrics | changes, "A card.\n")
+    write_model_folder(folder, trained.weights, trained.config, Task(), metrics | changes, "A card.\n")
     return folder
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.models.build import build_model
 from mc1opt.spec import INFERENCE_BATCH
 from mc1opt.training.accuracy import accuracy
@@ -61,7 +62,7 @@ def test_one_logit_that_is_not_finite_makes_it_nan(count, logit):
 @pytest.mark.parametrize("architecture", [SMALL_MLP, SMALL_CONVNET], ids=["mlp", "convnet"])
 def test_networks_are_measured_without_dropout_and_with_stored_statistics(architecture):
     torch.manual_seed(0)
-    model = build_model(architecture, mean=torch.full((3,), 127.0), std=torch.full((3,), 70.0))
+    model = build_model(architecture, CIFAR10_SHAPE, mean=torch.full((3,), 127.0), std=torch.full((3,), 70.0))
     images, labels = images_of(64), labels_of(64)
     for _ in range(3):
         model.train()(images)  # batch norm's statistics
@@ -73,7 +74,7 @@ def test_networks_are_measured_without_dropout_and_with_stored_statistics(archit
 
 @pytest.mark.parametrize("architecture", [SMALL_MLP, SMALL_CONVNET], ids=["mlp", "convnet"])
 def test_measuring_does_not_change_the_network_and_records_no_gradients(architecture):
-    model = build_model(architecture).train()
+    model = build_model(architecture, CIFAR10_SHAPE).train()
     recorded = []
     model.register_forward_hook(lambda module, inputs, logits: recorded.append(logits.requires_grad))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

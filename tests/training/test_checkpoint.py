@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from mc1opt.config import MLP, SGD, Adam, LinearLayer, Muon
+from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.machine import devices
 from mc1opt.models.build import build_model
 from mc1opt.spec import EpochResult, Fidelity, Fold, Training
@@ -38,7 +39,7 @@ ARCHITECTURES = pytest.mark.parametrize("architecture", [SMALL_MLP, SMALL_CONVNE
 def network(architecture=SMALL_CONVNET, seed: int = 0) -> nn.Module:
     """Every parameter and buffer has values of its own, also batch norm's statistics."""
     torch.manual_seed(seed)
-    model = build_model(architecture)
+    model = build_model(architecture, CIFAR10_SHAPE)
     for tensor in model.state_dict().values():
         if tensor.is_floating_point():
             tensor.uniform_(0.5, 1.5)

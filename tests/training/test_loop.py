@@ -34,7 +34,7 @@ from mc1opt.config import (
     config_from_json,
 )
 from mc1opt.data.images import open_training_images
-from mc1opt.dataset import DataSet
+from mc1opt.dataset import CIFAR10_SHAPE, DataSet
 from mc1opt.models.build import build_model
 from mc1opt.models.whitening import whitening_filters
 from mc1opt.seeds import derive_seed
@@ -440,7 +440,7 @@ def test_validation_and_unused_images_do_not_change_what_is_learnt(tmp_path):
 def test_the_validation_accuracy_is_that_of_the_validation_images(data):
     training = small_training(data, epochs=1, weights=str(Path("w.safetensors").absolute()))
     (result,) = train(training)
-    model = build_model(training.config.architecture)
+    model = build_model(training.config.architecture, CIFAR10_SHAPE)
     load_weights(model, Path("w.safetensors"))
     images = open_training_images(data, 300, "cpu")
     assert len(images.validation_images) == VALIDATION_IMAGES
@@ -591,7 +591,7 @@ def test_stored_weights_give_the_logits_of_the_trained_network(data, name):
     trainer = Trainer(training)
     for epoch in range(training.fidelity.epochs):
         trainer.train_epoch(epoch)
-    loaded = build_model(training.config.architecture)
+    loaded = build_model(training.config.architecture, CIFAR10_SHAPE)
     load_weights(loaded, Path("outcome.safetensors"))
     images = trainer.images.validation_images
     assert torch.equal(loaded.eval()(images), trainer.averaged.eval()(images))

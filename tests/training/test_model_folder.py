@@ -15,14 +15,15 @@ from safetensors.torch import load_file, save_file
 
 import mc1opt
 from mc1opt.config import MLP, Config, LinearLayer, config_id
+from mc1opt.dataset import CIFAR10_SHAPE, Task
 from mc1opt.errors import ModelError, UsageError
 from mc1opt.models.build import build_model
 from mc1opt.training.checkpoint import load_weights
 from mc1opt.training.model_folder import (
-    check_labels,
     file_sha256,
     load_model,
     read_model_folder,
+    stored_task,
     weights_model,
     write_model_folder,
 )
@@ -43,10 +44,10 @@ def model(trained: Trained) -> Path:
 
 
 def test_what_is_written_is_read_back(trained: Trained) -> None:
-    written = write_model_folder(MODEL, trained.weights, trained.config, METRICS, "# A card\n")
+    written = write_model_folder(MODEL, trained.weights, trained.config, Task(), METRICS, "# A card\n")
     read = read_model_folder(MODEL)
     assert read == written
-    assert (read.config, read.metrics) == (trained.config, METRICS)
+    assert (read.config, read.task, read.metrics) == (trained.config, Task(), METRICS)
     assert read.weights.read_bytes() == trained.weights.read_bytes()
     assert read.weights_sha256 == file_sha256(trained.weights)
     assert (MODEL / "model_card.md").read_text() == "# A card\n"
@@ -58,7 +59,7 @@ def test_what_is_written_is_read_back(trained: Trained) -> None:
 def test_a_loaded_model_answers_as_the_trained_network(
     model: Path, trained: Trained, load: Callable[[Path | str], torch.nn.Module]
 ) -> None:
-    network = build_model(trained.config.architecture)
+    network = build_model(trained.config.architecture, CIFAR10_SHAPE)
     load_weights(network, trained.weights)
     images = random_images(7)
     loaded = load(str(model))
@@ -80,9 +81,9 @@ def test_a_model_is_replaced_only_by_force_and_other_files_stay(model: Path, tra
     (model / "trainings.jsonl").write_text("a record\n")
     before = files_below(model)
     with pytest.raises(UsageError, match=r"models/m .*--force"):
-        write_model_folder(MODEL, trained.weights, trained.config, METRICS, "")
+        write_model_folder(MODEL, trained.weights, trained.config, Task(), METRICS, "")
     assert files_below(model) == before
-    write_model_folder(MODEL, trained.weights, trained.config, METRICS, "", force=True)
+    write_model_folder(MODEL, trained.weights, trained.config, Task(), METRICS, "", force=True)
     assert read_model_folder(model).metrics == METRICS
     assert (model / "trainings.jsonl").read_text() == "a record\n"
     assert [path.name for path in MODEL.parent.iterdir()] == ["m"]
@@ -91,13 +92,13 @@ def test_a_model_is_replaced_only_by_force_and_other_files_stay(model: Path, tra
 def test_a_folder_with_records_alone_gets_its_model(trained: Trained) -> None:
     MODEL.mkdir(parents=True)
     (MODEL / "trainings.jsonl").write_text("a record\n")
-    write_model_folder(MODEL, trained.weights, trained.config, METRICS, "")
+    write_model_folder(MODEL, trained.weights, trained.config, Task(), METRICS, "")
     assert read_model_folder(MODEL).metrics == METRICS
 
 
 def test_weights_that_do_not_exist_leave_nothing_behind(trained: Trained) -> None:
     with pytest.raises(ModelError, match="models/m "):
-        write_model_folder(MODEL, Path("none.safetensors"), trained.config, METRICS, "")
+        write_model_folder(MODEL, Path("none.safetensors"), trained.config, Task(), METRICS, "")
     assert files_below(Path("models")) == {}
 
 
@@ -160,11 +161,8 @@ def truncate(folder: Path) -> None:
         (change_json("config.json", lambda content: content.pop("config_id")), "None"),
         (change_json("config.json", lambda content: content.update(config=[])), "no config"),
         (lambda folder: (folder / "config.json").write_text("[" * 100_000), r"config\.json"),
-        (
-            change_json("labels.json", lambda labels: labels.__setitem__(0, "zebra")),
-            r"\(10: zebra, automobile",
-        ),
-        (change_json("labels.json", lambda labels: labels.pop()), r"\(9: airplane"),
+        (change_json("labels.json", lambda labels: labels.__setitem__(0, "truck")), "same name"),
+        (change_json("labels.json", lambda labels: labels.pop()), "do not fit the config"),
     ],
 )
 def test_a_folder_that_is_not_whole_is_refused(
@@ -203,7 +201,7 @@ def test_weights_of_another_config_are_refused(trained: Trained) -> None:
     config = trained.config.model_copy(update={"architecture": SMALL_MLP})
     assert isinstance(config, Config)
     with pytest.raises(ModelError, match="config"):
-        weights_model(trained.weights, config)
+        weights_model(trained.weights, config, CIFAR10_SHAPE)
 
 
 def test_a_network_much_larger_than_its_weights_is_not_even_made(trained: Trained) -> None:
@@ -211,7 +209,7 @@ def test_a_network_much_larger_than_its_weights_is_not_even_made(trained: Traine
     huge = MLP(layers=(LinearLayer(width=16_384),) * 16)
     config = trained.config.model_copy(update={"architecture": huge})
     with pytest.raises(ModelError, match=r"[\d,]+ numbers for 4,[\d,]+ parameters"):
-        weights_model(trained.weights, config)
+        weights_model(trained.weights, config, CIFAR10_SHAPE)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -221,9 +219,15 @@ def test_weights_that_are_not_finite_are_refused(trained: Trained, value: float)
     tensors[name][0, 0, 0, 0] = value
     save_file(tensors, "broken.safetensors")
     with pytest.raises(ModelError, match=re.escape(name)):
-        weights_model(Path("broken.safetensors"), trained.config)
+        weights_model(Path("broken.safetensors"), trained.config, CIFAR10_SHAPE)
 
 
-def test_many_other_classes_are_not_all_listed() -> None:
-    with pytest.raises(ModelError, match=r"\(1000: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, \.\.\.\)"):
-        check_labels(list(range(1000)), "model.onnx")
+@pytest.mark.parametrize("labels", [list(range(1000)), ["cat"], ["cat", "cat"], "cat", None])
+def test_labels_that_are_no_class_names_are_refused(labels: object) -> None:
+    with pytest.raises(ModelError, match=r"^model\.onnx is damaged"):
+        stored_task("model.onnx", labels, {})
+
+
+def test_a_task_has_the_shape_that_is_stored_or_cifar10s() -> None:
+    assert stored_task("model.onnx", ["cat", "dog"], {}).shape == (3, 32, 2)
+    assert stored_task("model.onnx", ["cat", "dog"], {"channels": 1, "size": 28}).shape == (1, 28, 2)

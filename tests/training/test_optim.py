@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from mc1opt.config import SGD, Adam, AdamW, Constant, Cosine, Muon, OneCycle
+from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.models.build import build_model
 from mc1opt.training.optim import (
     build_optimizer,
@@ -24,7 +25,7 @@ DECAY = 0.05
 def network() -> nn.Module:
     """Convolutions in channels_last, linear layers, norms and biases; fixed filters in the stem."""
     torch.manual_seed(0)
-    return build_model(SMALL_CONVNET, whitening=torch.randn(24, 3, 2, 2)).to(
+    return build_model(SMALL_CONVNET, CIFAR10_SHAPE, whitening=torch.randn(24, 3, 2, 2)).to(
         memory_format=torch.channels_last
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mc1opt.dataset import DataSet
+from mc1opt.dataset import CIFAR10_SHAPE, DataSet
 from mc1opt.models.cost import cost
 from mc1opt.search.definition import load_definition
 from mc1opt.search.plan import typical_config
@@ -52,7 +52,7 @@ def measure(
 
 def test_where_nothing_is_affordable_it_is_the_cheapest() -> None:
     config = typical_config(CNN, 1)
-    assert 1 < cost(config.architecture).macs < 3_000_000
+    assert 1 < cost(config.architecture, CIFAR10_SHAPE).macs < 3_000_000
 
 
 @pytest.mark.parametrize("images", [500, 20_000])

@@ -60,6 +60,8 @@ class DataSet(BaseModel):
     """All training images: 50,000 for CIFAR-10."""
     validation_images: int = Field(ge=0)
     """How many of them are kept back for validation: 5,000 for CIFAR-10; 0 for a training on all of them."""
+    validation_first: bool = False
+    """Whether the first training images validate, because somebody chose them; else the split decides."""
     channels: int = Field(default=CIFAR10_SHAPE.channels, ge=1, le=3)
     """1 for grey images, 3 for RGB."""
     size: int = Field(default=CIFAR10_SHAPE.size, ge=8, le=LARGEST_SIZE)
@@ -87,7 +89,7 @@ class DataSet(BaseModel):
     def _as_before(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without what is as CIFAR-10's: stored JSON reads as before there were other shapes."""
         content: dict[str, Any] = serialise(self)
-        for field in ("channels", "size", "class_names"):
+        for field in ("validation_first", "channels", "size", "class_names"):
             if getattr(self, field) == type(self).model_fields[field].default:
                 content.pop(field, None)
         return content

@@ -1,6 +1,7 @@
 """Data sets, and their training, validation and test images.
 
 sources       finds the images: the cache, a given path, then one download source after the other
+named         the data sets that have a name: shapes, classes and hashes
 fetch         downloads, and when to give up on a source
 formats       reads CIFAR-10's file formats into arrays
 image_files   decodes image files to pixels; finds them in folders

@@ -12,18 +12,22 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mc1opt.config import IMAGE_CHANNELS, IMAGE_SIZE
 from mc1opt.data.libraries import importing_torchvision
+from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.errors import DataError
 
-Array = NDArray[np.uint8]
-PIXELS = IMAGE_SIZE * IMAGE_SIZE
+Array = NDArray[Any]
+CHANNELS, SIZE, _ = CIFAR10_SHAPE
+PIXELS = SIZE * SIZE
+CLASS_NAMES = "class_names.json"
+"""May lie beside our own .npy files: a list, in the order of the labels."""
 ARRAY_FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy")
-ROW_BYTES = 1 + IMAGE_CHANNELS * PIXELS
+ROW_BYTES = 1 + CHANNELS * PIXELS
 """Of the binary format: a label, then red, green and blue."""
 
 PICKLE_FOLDER = "cifar-10-batches-py"
@@ -46,12 +50,18 @@ ReadFile = Callable[[str], bytes]
 
 @dataclass(frozen=True)
 class Arrays:
-    """Images N x 3 x 32 x 32 and labels N, uint8, for training and for test."""
+    """Images N x C x S x S, uint8, and labels N, uint8 or uint16, for training and for test."""
 
     train_images: Array
     train_labels: Array
     test_images: Array
     test_labels: Array
+    class_names: tuple[str, ...] | None = None
+    """In the order of the labels, where the files say them."""
+    validation_images: int = 0
+    """How many of the first training images are there to validate; 0 where nobody has chosen."""
+    name: str | None = None
+    """Of the named data set that these are, where the files' own checksums have shown it."""
 
 
 def read_files(path: Path) -> Arrays:
@@ -72,7 +82,8 @@ def read_files(path: Path) -> Arrays:
 
 def _from_folder(path: Path) -> Arrays:
     if all((path / name).is_file() for name in ARRAY_FILES):
-        return Arrays(*(_npy_array(path / name) for name in ARRAY_FILES))
+        images, labels, test_images, test_labels = (_npy_array(path / name) for name in ARRAY_FILES)
+        return Arrays(images, labels, test_images, test_labels, _class_names(path))
     for folder in (path, path / "cifar-10-batches-bin", path / "package"):
         read = _folder_reader(folder)
         if (folder / "test_batch.bin").is_file():
@@ -124,6 +135,16 @@ def _npy_array(path: Path) -> Array:
     return array
 
 
+def _class_names(folder: Path) -> tuple[str, ...] | None:
+    path = folder / CLASS_NAMES
+    if not path.exists():
+        return None
+    names = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise DataError(f"{path} must be a list of names, one for each label from 0.")
+    return tuple(names)
+
+
 def _folder_reader(folder: Path) -> ReadFile:
     return lambda name: (folder / name).read_bytes()
 
@@ -149,7 +170,7 @@ def _binary_rows(name: str, read: ReadFile) -> tuple[Array, Array]:
     if len(content) == 0 or len(content) % ROW_BYTES:
         raise DataError(f"{name} is damaged: its {len(content):,} bytes are not a multiple of {ROW_BYTES:,}.")
     rows = content.reshape(-1, ROW_BYTES)
-    return rows[:, 1:].reshape(-1, IMAGE_CHANNELS, IMAGE_SIZE, IMAGE_SIZE), rows[:, 0]
+    return rows[:, 1:].reshape(-1, CHANNELS, SIZE, SIZE), rows[:, 0]
 
 
 def read_png(read: ReadFile) -> Arrays:
@@ -173,7 +194,7 @@ def _png_images(name: str, read: ReadFile) -> Array:
     pixels = np.asarray(rgb_image(read(name), name))
     if pixels.shape[1] != PIXELS:
         raise DataError(f"{name} is {pixels.shape[1]} pixels wide; a row must be an image of {PIXELS:,}.")
-    return pixels.reshape(-1, IMAGE_SIZE, IMAGE_SIZE, IMAGE_CHANNELS).transpose(0, 3, 1, 2)
+    return pixels.reshape(-1, SIZE, SIZE, CHANNELS).transpose(0, 3, 1, 2)
 
 
 def _json_labels(name: str, read: ReadFile) -> Array:

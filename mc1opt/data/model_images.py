@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import TextIO
 
-from mc1opt.data.cache import CIFAR10, open_entry, verify
+from mc1opt.data.cache import open_entry, verify
+from mc1opt.data.named import CIFAR10
 from mc1opt.data.sources import find_data
 from mc1opt.dataset import DataSet
 from mc1opt.errors import DataError

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mc1opt.data.cache import (
-    CIFAR10,
     CacheEntry,
     check_arrays,
-    entry_name,
+    data_set,
     fetch_lock,
     open_entry,
     temporary_folder,
@@ -31,6 +30,7 @@ from mc1opt.data.fetch import (
     sources,
 )
 from mc1opt.data.formats import Arrays, read_files
+from mc1opt.data.named import CIFAR10
 from mc1opt.dataset import DataSet
 from mc1opt.errors import DataError
 
@@ -59,11 +59,11 @@ def _find(path: Path | None, output: TextIO | None) -> CacheEntry:
         # Another process may have written it while this one waited for the lock.
         if entry := open_entry(name):
             return entry
-        return _fetch(output) if arrays is None else write_entry(arrays, str(path), must_be_cifar10=False)
+        return _fetch(output) if arrays is None else write_entry(arrays, str(path))
 
 
 def _name(arrays: Arrays, path: Path | None) -> str:
-    return entry_name(check_arrays(arrays, str(path), must_be_cifar10=False))
+    return data_set(arrays, check_arrays(arrays, str(path))).name
 
 
 def look_at_files(path: Path) -> tuple[str, int, int]:
@@ -89,10 +89,10 @@ def _fetch(output: TextIO | None) -> CacheEntry:
             ):
                 arrays = fetch_from(source, folder, PATIENT if last else IMPATIENT, on_progress)
                 try:
-                    check_arrays(arrays, "what arrived", must_be_cifar10=True)
+                    check_arrays(arrays, "what arrived", CIFAR10)
                 except DataError as error:
                     raise SourceFailed(str(error)) from error
-                return write_entry(arrays, source.name, must_be_cifar10=True)
+                return write_entry(arrays, source.name, CIFAR10)
         except SourceFailed as failure:
             failures.append(f"  {source.name}: {failure}")
             if output is not None and not last:

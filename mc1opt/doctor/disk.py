@@ -8,7 +8,8 @@ from pathlib import Path
 
 import psutil
 
-from mc1opt.data.cache import CIFAR10, CacheEntry, cache_folder, damaged_arrays, entry_name, open_entry
+from mc1opt.data.cache import CacheEntry, cache_folder, damaged_arrays, open_entry
+from mc1opt.data.named import CIFAR10
 from mc1opt.data.sources import look_at_files
 from mc1opt.database.location import checkpoints_folder, files_folder, sqlite_path, storage_url
 from mc1opt.doctor.diagnosis import Check, Status
@@ -119,7 +120,7 @@ def check_data(data: Path | None = None) -> Check:
 
 
 def _check_entry(entry: CacheEntry) -> Check:
-    name = entry_name(entry.sha256)
+    name = entry.data.name
     damaged = damaged_arrays(entry)
     if damaged:
         found = f"{name} in {entry.folder} has changed since it was fetched: {', '.join(damaged)}"

@@ -72,6 +72,17 @@ def test_every_format_gives_the_same_arrays(write: Callable[[Path], Arrays], nam
     assert_same(read, make_arrays())
 
 
+def test_names_of_classes_may_lie_beside_our_own_arrays() -> None:
+    write_arrays_folder(Path("images"))
+    assert read_files(Path("images")).class_names is None
+    Path("images/class_names.json").write_text(json.dumps(list("abcdefghij")))
+    assert read_files(Path("images")).class_names == tuple("abcdefghij")
+    for wrong in ("{}", "[1]", '[""]', "["):
+        Path("images/class_names.json").write_text(wrong)
+        with pytest.raises(DataError, match=r"images"):
+            read_files(Path("images"))
+
+
 # ---- Damage ----------------------------------------------------------------------------------------------
 
 

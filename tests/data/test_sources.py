@@ -139,7 +139,7 @@ from tests.support.shell_sources import ShellSources
 
 folder, kind, limit = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 make = ShellSources(folder)
-cache.CIFAR10_SHA256.update(cache.check_arrays(make.arrays, "", must_be_cifar10=False))
+cache.CIFAR10_SHA256.update(cache.check_arrays(make.arrays, ""))
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 sources.sources = lambda: [make.silent() if kind == "silent" else make.good(seconds=0 if limit else 1)]

@@ -1,8 +1,10 @@
 """The data sets that have a name: what their images are, and the hashes that they are verified by."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from mc1opt.dataset import CIFAR10_CLASS_NAMES, CIFAR10_SHAPE, DataShape
+from mc1opt.paths import user_path
 
 CIFAR10 = "cifar10"
 CIFAR10_COUNTS = (50_000, 10_000)
@@ -76,3 +78,17 @@ NAMED = {
 def named_by_hash(sha256: dict[str, str]) -> NamedSet | None:
     """The data set whose arrays have these hashes."""
     return next((named for named in NAMED.values() if named.sha256 == sha256), None)
+
+
+def data_path(text: str) -> Path:
+    """What people mean by `--data`: one of the names, else a path.
+
+    A name is always the data set, whatever lies here; `./mnist` or `mnist/` is a path.
+    """
+    path = Path(text) if text in NAMED else user_path(text)
+    return path if text in NAMED or str(path) not in NAMED else path.absolute()
+
+
+def named_at(path: Path | None) -> NamedSet | None:
+    """The data set that a value of `data_path` names; CIFAR-10 for None; None for a path."""
+    return NAMED.get(CIFAR10 if path is None else str(path))

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import mc1opt
-from mc1opt.data.cache import cache_folder, damaged_arrays, fetch_lock, open_entry, write_entry
+from mc1opt.data.cache import damaged_arrays, fetch_lock, open_entry, write_entry
 from mc1opt.data.formats import Arrays
 from mc1opt.data.images import open_test_images, open_training_images
 from mc1opt.data.named import CIFAR10_SHA256
@@ -65,9 +65,9 @@ def test_chosen_validation_images_of_another_shape_validate() -> None:
     labels = (np.arange(60) % 300).astype(np.uint16) * 299 // 59
     names = tuple(f"class {label}" for label in range(300))
     with fetch_lock():
-        write_entry(Arrays(images, labels, images[:3], labels[:3], names, validation_images=7), "a test")
-    (folder,) = cache_folder().glob("own-*")
-    opened = open_training_images(open_entry(folder.name).data, 50, "cpu")
+        parts = (images, labels, images[:3], labels[:3])
+        entry = write_entry(Arrays(*parts, class_names=names, validation_images=7), "a test")
+    opened = open_training_images(entry.data, 50, "cpu")
     order = [images.tolist().index(image) for image in opened.validation_images.tolist()]
     assert sorted(order) == list(range(7))
     assert opened.train_images.shape == (50, 1, 12, 12)
@@ -177,6 +177,7 @@ def test_nothing_else_names_the_files_of_the_test_images() -> None:
     """Outside the data layer no code names a file of arrays or a function that reads them all; within it,
     what names the test images is the cache's list of files and the one door."""
     reading = {"ARRAY_FILES", "named_arrays", "read_files", "read_binary", "read_png", "read_torchvision"}
+    reading |= {"read_idx", "idx_array", "read_cifar100"}
     doors = set()
     for path in sorted(PACKAGE.rglob("*.py")):
         tree = ast.parse(path.read_text())

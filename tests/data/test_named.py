@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mc1opt.data.named import CIFAR10_COUNTS, CIFAR10_SHA256, NAMED, named_by_hash
+from mc1opt.data.named import CIFAR10_COUNTS, CIFAR10_SHA256, NAMED, data_path, named_at, named_by_hash
 from mc1opt.dataset import CIFAR10_CLASS_NAMES, CIFAR10_SHAPE
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -38,6 +38,21 @@ def test_a_named_set_has_as_many_names_as_classes_and_is_found_by_its_hashes() -
         assert named.class_names is None or len(set(named.class_names)) == named.shape.classes
         assert named.sha256 is None or named_by_hash(dict(named.sha256)) is named
     assert named_by_hash(dict.fromkeys(CIFAR10_SHA256, "0" * 64)) is None
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_name_is_the_data_set_whatever_lies_here(name: str) -> None:
+    Path(name).mkdir()
+    assert named_at(data_path(name)) is NAMED[name]
+    for path in (f"./{name}", f"{name}/", str(Path(name).absolute())):
+        assert named_at(data_path(path)) is None
+        assert data_path(path) == Path(name).absolute()
+
+
+def test_what_is_no_name_is_a_path_and_nothing_at_all_is_cifar10() -> None:
+    assert named_at(None) is NAMED["cifar10"]
+    assert named_at(data_path("images")) is None
+    assert data_path("~/mnist") == Path.home() / "mnist"
 
 
 @pytest.mark.skipif(not DEBIAN.is_dir(), reason="needs Debian's package dataset-fashion-mnist")

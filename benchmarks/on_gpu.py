@@ -48,7 +48,8 @@ from benchmarks.published_arms import DEEP, Arm, arms
 from benchmarks.published_lines import TRAIN_IMAGES
 from mc1opt.cli.signals import Signals
 from mc1opt.cli.values import parse_duration
-from mc1opt.data.cache import CIFAR10, open_entry
+from mc1opt.data.cache import open_entry
+from mc1opt.data.named import CIFAR10
 from mc1opt.data.sources import find_data
 from mc1opt.errors import DataError, Mc1optError, UsageError
 from mc1opt.files import read_lines

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.published_arms import arms
 from mc1opt.config import config_id
-from mc1opt.data.cache import CIFAR10
+from mc1opt.data.named import CIFAR10
 from mc1opt.files import read_lines
 from mc1opt.uncertainty import Spread, spread
 

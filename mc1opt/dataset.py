@@ -77,8 +77,8 @@ class Task(BaseModel):
     def _as_before(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without what is as CIFAR-10's: stored JSON reads as before there were other shapes."""
         content: dict[str, Any] = serialise(self)
-        for field, default in Task.model_fields.items():
-            if getattr(self, field) == default.default:
+        for field, info in type(self).model_fields.items():
+            if not info.is_required() and getattr(self, field) == info.default:
                 content.pop(field, None)
         return content
 
@@ -96,6 +96,8 @@ class DataSet(Task):
     """All training images: 50,000 for CIFAR-10."""
     validation_images: int = Field(ge=0)
     """How many of them are kept back for validation: 5,000 for CIFAR-10; 0 for a training on all of them."""
+    validation_first: bool = False
+    """Whether the first training images validate, because somebody chose them; else the split decides."""
 
 
 CIFAR10 = DataSet(name="cifar10", folder="", sha256="", train_images=50_000, validation_images=5_000)

@@ -12,7 +12,14 @@ CIFAR10 = {
     "train_images": 50_000,
     "validation_images": 5_000,
 }
-GREY = {**CIFAR10, "name": "own-1", "channels": 1, "size": 28, "class_names": ("cat", "dog")}
+GREY = {
+    **CIFAR10,
+    "name": "own-1",
+    "channels": 1,
+    "size": 28,
+    "class_names": ("cat", "dog"),
+    "validation_first": True,
+}
 
 
 def test_cifar10_is_stored_as_before():

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mc1opt.errors import UsageError
-from mc1opt.paths import user_path
 
 if TYPE_CHECKING:
     from mc1opt.mirror.writer import Mode
@@ -20,6 +19,12 @@ def _storage(text: str) -> str:
     from mc1opt.database.location import user_storage
 
     return user_storage(text)
+
+
+def _data(text: str) -> Path:
+    from mc1opt.data.named import data_path
+
+    return data_path(text)
 
 
 Study = Annotated[
@@ -36,9 +41,11 @@ Json = Annotated[
 Data = Annotated[
     Path | None,
     typer.Option(
-        help="Files of CIFAR-10, or other images in its formats [default: CIFAR-10, downloaded once].",
-        parser=user_path,
-        metavar="<path>",
+        help="Images: cifar10, cifar100, fashion_mnist, mnist or kmnist, downloaded once; or a path of files "
+        "in the formats of CIFAR-10, MNIST or NumPy. A name is never a path: give ./mnist for one "
+        "[default: cifar10].",
+        parser=_data,
+        metavar="<name or path>",
     ),
 ]
 

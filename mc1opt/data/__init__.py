@@ -1,8 +1,10 @@
 """Data sets, and their training, validation and test images.
 
 sources       finds the images: the cache, a given path, then one download source after the other
+named         the data sets that have a name: shapes, classes and hashes
 fetch         downloads, and when to give up on a source
-formats       reads CIFAR-10's file formats into arrays
+formats       reads files of known formats into arrays
+idx           reads IDX files, as MNIST's are, into arrays
 image_files   decodes image files to pixels; finds them in folders
 metadata      removes metadata from image files; their orientation
 cache         the cache of arrays, and the checksums that they are verified by

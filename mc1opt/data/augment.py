@@ -22,15 +22,15 @@ def augment_batch(
     """A batch of the images with these indices, augmented at random.
 
     Args:
-        images_NCHW: all training images, uint8, N x 3 x H x W in channels_last memory.
+        images_NCHW: all training images, uint8, N x C x H x W in channels_last memory.
         indices: of the batch, int64 on the CPU, B.
         augmentation: what to apply.
         generator: on the CPU.
-        fill: colour of the cutout, uint8, 3.
+        fill: colour of the cutout, uint8, C.
         flips: which of all images an alternating flip mirrors, bool on the CPU, N; see `alternating_flips`.
 
     Returns:
-        uint8, B x 3 x H x W, in channels_last memory.
+        uint8, B x C x H x W, in channels_last memory.
     """
     count, device = len(indices), images_NCHW.device
     height, width = images_NCHW.shape[2:]

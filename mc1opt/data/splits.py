@@ -1,7 +1,8 @@
 """Which of the training images train and which validate: stratified by class, and never changed.
 
 One order of the images, every prefix of which holds the classes in proportion, decides: the first part
-validates, and a prefix of the rest trains, so that smaller training sets are subsets of larger ones.
+validates, and a prefix of the rest trains, so that smaller training sets are subsets of larger ones. Where
+somebody has chosen the validation images, they are the first part, and the order is one of the rest.
 """
 
 import numpy as np
@@ -13,14 +14,14 @@ SPLIT_SEED = 20230504
 """Never change it: results on other validation images are not comparable."""
 
 
-def stratified_order(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
+def stratified_order(labels: NDArray[np.integer]) -> NDArray[np.int64]:
     """An order of all images, random within each class, whose prefixes hold the classes in proportion.
 
     The i-th of a class's n images (in random order) is placed at (i + 1/2) / n; sorting by place interleaves
     the classes. Where they are of equal size, no class of a prefix is off its share by as much as one image.
 
     Args:
-        labels: N, 0 to 9.
+        labels: N.
     """
     generator = np.random.Generator(np.random.PCG64(SPLIT_SEED))
     places = np.empty(len(labels))
@@ -32,7 +33,12 @@ def stratified_order(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def split(
-    labels: NDArray[np.uint8], validation_images: int, train_images: int, unused_images: int = 0
+    labels: NDArray[np.integer],
+    validation_images: int,
+    train_images: int,
+    unused_images: int = 0,
+    *,
+    validation_first: bool = False,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The indices of the images that train and of those that validate.
 
@@ -41,6 +47,7 @@ def split(
         validation_images: number of held-out images.
         train_images: number of training images among the rest.
         unused_images: number of images after those that validate instead of the held-out ones.
+        validation_first: whether the held-out images are the first ones, because somebody chose them.
 
     Raises:
         ValueError: there are fewer images.
@@ -50,14 +57,15 @@ def split(
             f"{train_images} training and {validation_images + unused_images} validation images are more "
             f"than the {len(labels)} that there are"
         )
-    order = stratified_order(labels)
+    chosen = validation_images if validation_first else 0
+    order = np.concatenate([stratified_order(labels[:chosen]), chosen + stratified_order(labels[chosen:])])
     end = validation_images + train_images
     validation = order[end : end + unused_images] if unused_images else order[:validation_images]
     return order[validation_images:end], validation
 
 
 def fold_split(
-    labels: NDArray[np.uint8], fold: Fold, train_images: int
+    labels: NDArray[np.integer], fold: Fold, train_images: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The indices of the images that train and of those that validate, in one fold of a cross-validation.
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import psutil
 
-from mc1opt.data.cache import CIFAR10, CacheEntry, cache_folder, damaged_arrays, entry_name, open_entry
+from mc1opt.data.cache import CacheEntry, cache_folder, damaged_arrays, open_entry
+from mc1opt.data.named import CIFAR10, named_at
 from mc1opt.data.sources import look_at_files
 from mc1opt.database.location import checkpoints_folder, files_folder, sqlite_path, storage_url
 from mc1opt.doctor.diagnosis import Check, Status
@@ -93,7 +94,7 @@ def check_data(data: Path | None = None) -> Check:
     """Whether the images are there, and are those that they were; else whether the cache can take them.
 
     Args:
-        data: files of images; the cache of CIFAR-10 if None.
+        data: a named data set or files of images; CIFAR-10 if None.
     """
     name, counts = CIFAR10, ""
     if data is not None:
@@ -113,13 +114,13 @@ def check_data(data: Path | None = None) -> Check:
     if free < CACHE_DISK:
         what_to_do = f"Free {megabytes(CACHE_DISK)}, or name another folder with MC1OPT_DATA."
         return Check("data", "problem", f"{found}, where {megabytes(free)} are free", what_to_do)
-    if data is not None:
+    if named_at(data) is None:
         return Check("data", "ok", found, "The first command puts them there.")
     return Check("data", "warning", found, "`mc1opt data` fetches it now; else the first search does.")
 
 
 def _check_entry(entry: CacheEntry) -> Check:
-    name = entry_name(entry.sha256)
+    name = entry.data.name
     damaged = damaged_arrays(entry)
     if damaged:
         found = f"{name} in {entry.folder} has changed since it was fetched: {', '.join(damaged)}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, get_args
 
 from mc1opt import __version__
 from mc1opt.config import Config, ConvNet, config_id
-from mc1opt.data.cache import CIFAR10
+from mc1opt.data.named import CIFAR10
 from mc1opt.data.splits import SPLIT_SEED
 from mc1opt.dataset import DataSet, DataShape
 from mc1opt.errors import ModelError

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mc1opt.config import Config, config_id
-from mc1opt.data.cache import CIFAR10, CIFAR10_SHA256
+from mc1opt.data.named import CIFAR10, CIFAR10_SHA256
 from mc1opt.database.location import files_folder
 from mc1opt.database.trial_files import study_folder
 from mc1opt.measurement.final_test import stored_accuracies

@@ -14,7 +14,7 @@ from benchmarks import on_gpu
 from benchmarks.on_gpu import Piece, command, parse_options, pieces, run_missing, run_piece
 from benchmarks.published_arms import Arm, arms
 from mc1opt.config import config_id
-from mc1opt.data.cache import CIFAR10
+from mc1opt.data.named import CIFAR10
 from mc1opt.errors import UsageError
 from mc1opt.files import append_line, read_lines
 from mc1opt.workers.stop import StopFlag

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mc1opt.data.cache import CIFAR10_SHA256
+from mc1opt.data.named import CIFAR10_SHA256
 from mc1opt.training.tensor_file import read_tensors
 from tests.support.command import (
     SECONDS,

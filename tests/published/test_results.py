@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mc1opt.data.cache import CIFAR10_SHA256
+from mc1opt.data.named import CIFAR10_SHA256
 from mc1opt.dataset import DataSet
 from mc1opt.measurement.store import Failure, StoredTraining
 from mc1opt.presets import PRESETS

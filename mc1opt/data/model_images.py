@@ -45,17 +45,26 @@ def model_data(title: str, known: dict[str, str] | None, path: Path | None, outp
     return find_data(path, output=output)
 
 
-def check_same_task(title: str, task: Task, data: DataSet) -> None:
+def check_same_task(title: str, task: Task, known_images: dict[str, str] | None, data: DataSet) -> None:
     """Checks that images are of the shape and the classes that a model knows.
 
+    Args:
+        title: what the model is called in a message.
+        task: the images and classes that it knows.
+        known_images: those that it was trained on, which are right in any case; see `known_data`.
+        data: the images.
+
     Raises:
-        DataError: they are not; the message begins with `title`, which says what the model is called.
+        DataError: they are others.
     """
+    unnamed = tuple(map(str, range(task.classes)))
+    if known_images is not None and known_images["name"] == data.name:
+        return
     for what, known, given in (
         ("images of (channels, size)", (task.channels, task.size), (data.channels, data.size)),
         ("the classes", task.class_names, data.class_names),
     ):
-        if known != given:
+        if known != given != unnamed:  # numbers say how many classes there are, and no more
             raise DataError(
                 f"{title} knows {what} {_few(known)}, but {data.name} has {_few(given)}. Give images of its "
                 "own kind with --data."

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from mc1opt.config import config_from_json
 from mc1opt.database.records import UNTRAINED, Outcome, TrialRecord, by_value
+from mc1opt.dataset import CIFAR10
 from mc1opt.describe import describe_config, describe_fidelity
 from mc1opt.search.observers import Observer, SearchStarted
 from mc1opt.spec import EpochResult
@@ -267,14 +268,26 @@ def plan_lines(search: SearchStarted) -> list[str]:
     done = f"{search.counted} of {plural(search.trials, 'trial')} done, " if search.counted else ""
     lines = [
         f"Study {study_name(search.study, search.definition)}: {done}{plural(left, 'trial')} to train, each "
-        f"at most {describe_fidelity(search.fidelity)}, {plural(search.workers, 'worker')} on "
-        f"{search.device}. {_price(search)}Ctrl-C keeps everything."
+        f"at most {describe_fidelity(search.fidelity)}{_images(search)}, {plural(search.workers, 'worker')} "
+        f"on {search.device}. {_price(search)}Ctrl-C keeps everything."
     ]
     # Trials of dead processes, and those that a stopped search has set back to waiting.
     taken_up = sum(trial.outcome == "waiting" and trial.interrupted > 0 for trial in search.record.trials)
     if taken_up and left:
         lines.append(f"{plural(taken_up, 'interrupted trial')} {'is' if taken_up == 1 else 'are'} taken up.")
     return [*lines, *passed_over_lines(search.record.trials)]
+
+
+def _images(search: SearchStarted) -> str:
+    """Which images, and what was chosen for them, in words; empty for CIFAR-10."""
+    task, name = search.record.task, (search.record.data or {}).get("name", CIFAR10.name)
+    if name == CIFAR10.name:
+        return ""
+    grey = ", grey" if task.channels == 1 else ""
+    return (
+        f" of {name} ({task.size} x {task.size}{grey}, {task.classes} classes), networks of at most "
+        f"{search.max_macs / 1e6:.0f} million multiply-accumulates"
+    )
 
 
 def passed_over_lines(trials: Iterable[TrialRecord]) -> list[str]:

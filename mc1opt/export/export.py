@@ -121,7 +121,7 @@ def export(command: ExportCommand, *, write: Callable[[str], None], output: Text
         source = replace(source, weights=weights)
         write(f"Exporting {source.title}: {source.quality}")
         data = model_data(source.title, source.data, command.data, output)
-        check_same_task(source.title, source.task, data)
+        check_same_task(source.title, source.task, source.data, data)
         if "python" in paths and source.data is not None and data.name != source.data["name"]:
             raise UsageError(
                 f"{source.title} was trained on {source.data['name']}, and {command.data} holds other "

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, get_args
 
 from mc1opt import __version__
 from mc1opt.config import Config, ConvNet, config_id
-from mc1opt.data.named import CIFAR10
+from mc1opt.data.named import CIFAR10, NAMED
 from mc1opt.data.splits import SPLIT_SEED
 from mc1opt.dataset import DataSet, DataShape
 from mc1opt.errors import ModelError
@@ -52,6 +52,8 @@ def training_script(source: ExportSource, data: DataSet, file_name: str) -> str:
         "SEED": str(source.seed or 0),
         "EPOCHS": str(source.fidelity.epochs),
         "TRAIN_IMAGES": f"{min(source.fidelity.train_images, left):_}",
+        "VALIDATION_IMAGES": f"{data.validation_images:_}",
+        "SIZE": str(data.size),
         "SPLIT_SEED": str(SPLIT_SEED),
         "BFLOAT16": _bfloat16_devices(source),
     }
@@ -68,6 +70,9 @@ def training_script(source: ExportSource, data: DataSet, file_name: str) -> str:
     body = _with_layers(body, config, data.shape)
     if config.progressive_size is None or config.progressive_size >= data.size:
         body = body.replace("            batch = shrink(batch, epoch)\n", "")
+    if data.validation_first:  # in the last one of the two places
+        before, call, after = body.rpartition("order = stratified_order(")
+        body = f"{before}{call.replace('stratified_order', 'chosen_first')}{after}"
     if not config.weight_averaging:
         body = re.sub(r"^ +(averaged = |update_average\().*\n", "", body, flags=re.MULTILINE)
         body = re.sub(r"\baveraged\b", "network", body)
@@ -106,13 +111,15 @@ def _bfloat16_devices(source: ExportSource) -> str:
 
 def _own_images(source: ExportSource) -> str | None:
     """The name of the images, if they are not CIFAR-10's."""
-    return source.data["name"] if source.data is not None and source.data["name"] != CIFAR10 else None
+    name = CIFAR10 if source.data is None else source.data["name"]
+    return None if name == CIFAR10 else name
 
 
 def _header(source: ExportSource, file_name: str) -> str:
     origin = f"study {_harmless(source.study)}, " if source.study else ""
     own = _own_images(source)
-    images = "CIFAR-10" if own is None else f"the images {_harmless(own)}"
+    named = NAMED.get(own or CIFAR10)
+    images = named.title if named else f"the images {_harmless(own or '')}"
     needed = "torch and torchvision" if own is None else "torch and numpy"
     return f'''"""A network for {images} and its training. It needs {needed}.
 

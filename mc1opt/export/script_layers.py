@@ -10,13 +10,14 @@ from torch import nn
 
 
 def channels(images):
-    """Mean and standard deviation of each channel of the images, N x 3 x 32 x 32."""
+    """Mean and standard deviation of each channel of the images, N x C x H x W."""
     return images.mean((0, 2, 3)), images.std((0, 2, 3)).clamp(min=1.0)
 
 
 def symmetric(images):
     """What takes the values 0 to 255 to -1 to 1, whatever the images are."""
-    return images.new_full((3,), 127.5), images.new_full((3,), 127.5)
+    middle = images.new_full((images.shape[1],), 127.5)
+    return middle, middle
 
 
 class Normalise(nn.Module):
@@ -29,7 +30,7 @@ class Normalise(nn.Module):
 
     def forward(self, images):
         """The normalised images, float."""
-        return (images.float() - self.mean.view(3, 1, 1)) / self.std.view(3, 1, 1)
+        return (images.float() - self.mean.view(-1, 1, 1)) / self.std.view(-1, 1, 1)
 
 
 class FixedConvolution(nn.Module):
@@ -52,7 +53,7 @@ def whitening_filters(images, kernel_size):
     """
     used = min(len(images), 2000)
     images = images[torch.arange(used) * len(images) // used].double()
-    size = 3 * kernel_size**2
+    size = images.shape[1] * kernel_size**2
     patches = F.unfold(images, kernel_size).transpose(0, 1).reshape(size, -1)
     eigenvalues, vectors = torch.linalg.eigh(torch.cov(patches, correction=0))
     vectors, eigenvalues = vectors.T.flip(0), eigenvalues.flip(0).clamp(min=0.0)
@@ -60,7 +61,7 @@ def whitening_filters(images, kernel_size):
     large = vectors.abs() >= 0.5 * vectors.abs().amax(1, keepdim=True)
     signs = vectors.gather(1, large.int().argmax(1, keepdim=True)).sign()
     filters = vectors * signs * (eigenvalues + 5e-4).rsqrt()[:, None]
-    filters = filters.view(size, 3, kernel_size, kernel_size)
+    filters = filters.view(size, -1, kernel_size, kernel_size)
     return torch.cat([filters, -filters]).float()
 
 

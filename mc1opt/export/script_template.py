@@ -23,7 +23,9 @@ from mc1opt.export.script_layers import FixedConvolution, Normalise, Residual, c
 
 SEED = 0
 EPOCHS = 8
+VALIDATION_IMAGES = 5_000
 TRAIN_IMAGES = 45_000  # of those that validation leaves
+SIZE = 32  # pixels, height and width of the images
 BATCH_SIZE = 64
 LEARNING_RATE = 0.2  # the peak of the schedule
 SGD_LEARNING_RATE = 0.2  # the peak for the classifier, norms and biases
@@ -52,9 +54,9 @@ def seed_of(*parts):
 
 
 def load_arrays(folder, part):
-    """Images (uint8, N x 32 x 32 x 3) and labels (N) of the part "train" or "test".
+    """Images (uint8, N x H x W x C) and labels (N) of the part "train" or "test".
 
-    The folder holds train_images.npy (N x 3 x 32 x 32), train_labels.npy and so on.
+    The folder holds train_images.npy (N x C x H x W), train_labels.npy and so on.
     """
     images = np.load(folder / f"{part}_images.npy").transpose(0, 2, 3, 1)
     labels = np.load(folder / f"{part}_labels.npy").astype(np.int64)
@@ -82,9 +84,15 @@ def stratified_order(labels):
     return torch.from_numpy(np.lexsort((labels, places)))
 
 
+def chosen_first(labels):
+    """The images that were chosen to validate, then the others in a random order."""
+    others = stratified_order(labels[VALIDATION_IMAGES:]) + VALIDATION_IMAGES
+    return torch.cat([torch.arange(VALIDATION_IMAGES), others])
+
+
 def reflect(positions):
     """Positions outside of the image, mirrored at its first or last pixel."""
-    return 31 - (31 - positions.abs()).abs()
+    return (SIZE - 1) - ((SIZE - 1) - positions.abs()).abs()
 
 
 def random_flips(_images, chosen, generator, _epoch):
@@ -102,7 +110,7 @@ def alternating_flips(images, chosen, _generator, epoch):
 def augment(images, chosen, generator, fill, epoch):
     """A batch, randomly shifted, flipped and cut out; `fill` colours the square."""
     count = len(chosen)
-    rows = columns = torch.arange(32).expand(count, 32)
+    rows = columns = torch.arange(SIZE).expand(count, SIZE)
     if CROP:
         shifts = torch.randint(-CROP, CROP + 1, (count, 2), generator=generator)
         rows, columns = reflect(rows + shifts[:, :1]), reflect(columns + shifts[:, 1:])
@@ -113,8 +121,8 @@ def augment(images, chosen, generator, fill, epoch):
     chosen = chosen.to(images.device)
     batch = images[chosen[:, None, None], rows[:, :, None], columns[:, None, :]]
     if CUTOUT:
-        centres = (torch.rand(count, 2, generator=generator) * 32).long()
-        places = torch.arange(32) - (centres - CUTOUT // 2)[:, :, None]
+        centres = (torch.rand(count, 2, generator=generator) * SIZE).long()
+        places = torch.arange(SIZE) - (centres - CUTOUT // 2)[:, :, None]
         inside = ((places >= 0) & (places < CUTOUT)).to(images.device)
         square = inside[:, 0, :, None] & inside[:, 1, None, :]
         batch = torch.where(square[..., None], fill, batch)
@@ -146,7 +154,7 @@ def make_identity(network):
 
 
 def build_network(images):
-    """From images (uint8, N x 3 x 32 x 32) to logits (N x 10).
+    """From images (uint8, N x C x H x W) to one logit a class.
 
     Mean, standard deviation and fixed filters, if any, come from these training images.
     """
@@ -326,15 +334,15 @@ def main():
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_flush_denormal(True)  # tiny numbers, which are slow on a CPU, become 0
     images, labels = load_cifar10(options.data, "train")
-    order = stratified_order(labels)
     if options.test:
+        order = stratified_order(labels)
         network = train(images[order], labels[order], device)
         name, (images, labels) = "test", load_cifar10(options.data, "test")
         images, labels = images.to(device), labels.to(device)
     else:
-        count = len(labels) // 10
-        chosen = order[count : count + TRAIN_IMAGES]
-        name, validating = "validation", order[:count]
+        order = stratified_order(labels)
+        chosen = order[VALIDATION_IMAGES : VALIDATION_IMAGES + TRAIN_IMAGES]
+        name, validating = "validation", order[:VALIDATION_IMAGES]
         held_back = images[validating].to(device), labels[validating].to(device)
         network = train(images[chosen], labels[chosen], device, held_back)
         images, labels = held_back

@@ -71,7 +71,7 @@ def evaluate(path: Path, data_path: Path | None, *, storage: str, output: TextIO
 
     opened = open_model(path, export_record(storage))
     data = model_data(f"model {path}", opened.data, data_path, output)
-    check_same_task(f"model {path}", opened.task, data)
+    check_same_task(f"model {path}", opened.task, opened.data, data)
     record = openings_record(opened, storage)
     before = len(past_openings(record, data))
     images, labels = open_test_images(data, f"evaluate model {path}", record, "cpu")
@@ -89,12 +89,12 @@ def evaluate(path: Path, data_path: Path | None, *, storage: str, output: TextIO
         interval=wilson_interval(correct, len(truth)),
         by_class={
             name: float(confusion[i, i] / counts[i]) if counts[i] else None
-            for i, name in enumerate(data.class_names)
+            for i, name in enumerate(opened.task.class_names)
         },
         calibration_error=expected_calibration_error(probabilities, truth),
         confusion=confusion.tolist(),
         opened_before=before,
-        labels=data.class_names,
+        labels=opened.task.class_names,
     )
 
 

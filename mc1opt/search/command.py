@@ -68,7 +68,7 @@ def search(
             f"is killed, and its trial fails: --workers {fit} is safer."
         )
     space_fingerprint(definition)  # fails here if the search space raises
-    data = find_data(command.data, output=output)
+    data = find_data(command.data or definition.data_path, output=output)
     definition = definition.on(data)
     if command.train_images is not None:
         check_train_images(f"--train-images {command.train_images}", command.train_images, data)

@@ -4,6 +4,7 @@ A study definition is a Python file with a function `search_space(trial) -> Conf
 data)`, where `data` is the `mc1opt.dataset.DataSet` that is searched for. It may raise
 `optuna.TrialPruned("why")` for an infeasible combination. The file may set:
 
+    DATA                    the default of --data: the name of a data set, or a path
     EPOCHS, TRAIN_IMAGES    the default fidelity; by default it follows from the data (`mc1opt.search.price`)
     MAX_MACS                the default of --max-macs: the most multiply-accumulates per image; larger
                             networks are not trained; by default it follows from the data
@@ -35,6 +36,7 @@ from optuna.trial import BaseTrial
 from pydantic import ValidationError
 
 from mc1opt.config import Config, ConvNet, conv_shapes
+from mc1opt.data.named import data_path
 from mc1opt.dataset import CIFAR10, DataSet
 from mc1opt.errors import StudyFileError, describe_validation_error
 from mc1opt.paths import user_path
@@ -58,6 +60,8 @@ class StudyDefinition:
     search_space: SearchSpace
     data: DataSet = CIFAR10
     """The images that are searched for; see `on`."""
+    data_path: Path | None = None
+    """The default of `--data`."""
     chosen: Mapping[str, int | None] = field(default_factory=dict)
     """The file's own `train_images`, `epochs` and `max_macs`."""
     starting_points: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -255,6 +259,9 @@ def _from_module(module: Any, path: Path, neighbours: _Neighbours) -> StudyDefin
             f"{path} has no search space. Define a function `search_space(trial)` that returns a Config; "
             f"{shipped_folder() / 'cnn.py'} is an example to copy."
         )
+    images = getattr(module, "DATA", None)
+    if not isinstance(images, str | None):
+        raise StudyFileError(f"{path}: DATA must be the name of a data set, or a path, not {images!r}.")
     chosen = {
         name: as_python(getattr(module, name.upper(), None))
         for name in ("train_images", "epochs", "max_macs")
@@ -264,6 +271,7 @@ def _from_module(module: Any, path: Path, neighbours: _Neighbours) -> StudyDefin
         path=path,
         description=(module.__doc__ or "").strip().split("\n", 1)[0],
         search_space=neighbours.with_them(search_space),
+        data_path=None if images is None else data_path(images),
         chosen=chosen,
         starting_points=_starting_points(module, path),
         presets=getattr(module, "PRESETS", {}),

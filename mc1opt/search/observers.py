@@ -35,6 +35,7 @@ class SearchStarted:
     """Expected seconds of the search; None if unknown."""
     expected_bytes: int
     """Expected bytes on disk."""
+    max_macs: int
     record: StudyRecord
 
 

@@ -177,6 +177,7 @@ class _Search:
                 confirmations=confirmations,
             ),
             expected_bytes=expected_bytes(settings.trials, settings.keep, record),
+            max_macs=settings.max_macs,
             record=record,
         )
 

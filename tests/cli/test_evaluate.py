@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-from mc1opt.dataset import CIFAR10_CLASS_NAMES as CLASS_NAMES
 from tests.support.command import output_of
 
 FIELDS = {
@@ -24,7 +23,7 @@ def test_json_says_everything_and_the_text_the_same(model: str, mc1opt_here) -> 
     shown = json.loads(output_of(mc1opt_here("evaluate", model, "--data", "images", "--json")))
     assert set(shown) == FIELDS
     assert (shown["model"], shown["images"], shown["opened_before"]) == (model, 50, 0)
-    assert list(shown["by_class"]) == shown["labels"] == list(CLASS_NAMES)
+    assert list(shown["by_class"]) == shown["labels"] == list("0123456789")
     text = mc1opt_here("evaluate", model, "--data", "images").stdout
     assert f"{shown['accuracy']:.4f}" in text
     assert "1 time before" in text.splitlines()[0]

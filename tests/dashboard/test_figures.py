@@ -118,6 +118,11 @@ def test_curves_that_are_left_out_are_said() -> None:
 # ---- Accuracy and parameters -----------------------------------------------------------------------------
 
 
+def test_beside_other_images_stand_no_published_models() -> None:
+    other = study(trial(0, value=0.5, parameters=900), data={"name": "fashion_mnist", "sha256": "0"})
+    assert "published models (test)" not in traces(accuracy_and_parameters(other))
+
+
 def test_the_published_models_stand_beside_the_trials() -> None:
     record = study(
         trial(0, value=0.5, parameters=900),

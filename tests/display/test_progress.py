@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from mc1opt.database.records import TrialRecord
+from mc1opt.dataset import Task
 from mc1opt.display.progress import PlainProgress, SearchProgress, ending, plan_lines
 from mc1opt.search.observers import SearchStarted
 from tests.support.curves import Switches
@@ -123,6 +124,13 @@ def test_the_plan_says_trials_images_time_disk_and_that_nothing_is_lost() -> Non
         "Study cnn: 100 trials to train, each at most 5 epochs of 20,000 images, 2 workers on cpu. "
         "About 12 min, about 22 MB of disk. Ctrl-C keeps everything."
     ]
+
+
+def test_of_other_images_than_cifar10s_the_plan_says_which_and_what_was_chosen_for_them() -> None:
+    grey = Task(channels=1, size=28, class_names=("bag", "boot"))
+    record = replace(started().record, task=grey, data={"name": "fashion_mnist", "sha256": "0"})
+    (line,) = plan_lines(started(record=record))
+    assert "20,000 images of fashion_mnist (28 x 28, grey, 2 classes), networks of at most 20 million" in line
 
 
 ODD = "[red]x[/red] 'y' \"z\" :smile: 🙂 <b>"

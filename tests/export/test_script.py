@@ -191,6 +191,8 @@ VARIANTS = {
     "smaller images": {"progressive_size": 20, "epochs": 3},
     "averaged weights": {"weight_averaging": 0.6, "epochs": 3},
     "in bfloat16": {"precision": "bfloat16"},
+    "grey images of 28 pixels": {"channels": 1, "size": 28},
+    "grey images from -1 to 1": {"channels": 1, "size": 28, "normalisation": "symmetric"},
 }
 
 
@@ -199,6 +201,7 @@ def assert_same_curve(trained: Trained) -> None:
     training = trained.training
     known = {name: getattr(training, name) for name in ("fidelity", "seed", "device", "precision")}
     known["data"] = {"name": trained.data.name, "sha256": trained.data.sha256}
+    known["task"] = Task(channels=trained.data.channels, size=trained.data.size)
     source = source_of(trained.config, trained.weights, **known)
     Path("script.py").write_text(training_script(source, trained.data, "script.py"))
     *lines, last = run_script(Path("script.py"), "--data", trained.data.folder)

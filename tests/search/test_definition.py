@@ -121,6 +121,7 @@ def test_an_unknown_name_or_file_is_named(name: str, named: str) -> None:
         ("import sys\nsys.exit(3)\n", r"SystemExit: 3 \(line 2\)"),
         ("x = '\0'\n", r"mine\.py.*null bytes"),
         (MINIMAL.replace("EPOCHS = 3", "EPOCHS = 0"), "epochs.* 1"),
+        (MINIMAL + "\nDATA = 5\n", "DATA.* 5"),
         (MINIMAL + "\nGRID = {'rate': []}\n", "GRID"),
         (MINIMAL + "\nGRID = ['rate']\n", "GRID"),
         (MINIMAL + "\nGRID = {'rate': '0.1'}\n", "GRID"),

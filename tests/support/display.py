@@ -99,6 +99,7 @@ def started(*trials: TrialRecord, **fields: Any) -> SearchStarted:
         timeout=None,
         expected_seconds=720.0,
         expected_bytes=22_000_000,
+        max_macs=20_000_000,
         record=study(*trials),
     )
     return replace(made, **fields)

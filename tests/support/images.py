@@ -36,15 +36,15 @@ SMALL_CONVNET = ConvNet(
 ALL_AUGMENTATION = Augmentation(flip=True, crop=2, cutout=6)
 
 
-def write_images(folder: Path) -> DataSet:
+def write_images(folder: Path, channels: int = 3, size: int = 32) -> DataSet:
     """Writes the arrays of a data set: each class has a colour and a width of stripes, under much noise."""
     generator = np.random.default_rng(0)
     colours = generator.integers(60, 196, (10, 3))
     for name, count in (("train", IMAGES), ("test", TEST_IMAGES)):
         labels = (np.arange(count) % 10).astype(np.uint8)
-        stripes = 30 * np.sign(np.sin(np.arange(32) * np.pi / (1 + labels[:, None] % 5) + 0.1))
-        images = colours[labels][:, :, None, None] + stripes[:, None, None, :]
-        images = images + generator.normal(0, 25, (count, 3, 32, 32))
+        stripes = 30 * np.sign(np.sin(np.arange(size) * np.pi / (1 + labels[:, None] % 5) + 0.1))
+        images = colours[labels][:, :channels, None, None] + stripes[:, None, None, :]
+        images = images + generator.normal(0, 25, (count, channels, size, size))
         np.save(folder / f"{name}_images.npy", images.clip(0, 255).astype(np.uint8))
         np.save(folder / f"{name}_labels.npy", labels)
     return DataSet(
@@ -53,6 +53,8 @@ def write_images(folder: Path) -> DataSet:
         sha256="0" * 64,
         train_images=IMAGES,
         validation_images=VALIDATION_IMAGES,
+        channels=channels,
+        size=size,
     )
 
 

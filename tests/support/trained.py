@@ -50,9 +50,9 @@ class Trained:
         return self.training.data
 
 
-def train_small(folder: Path, **changes: Any) -> Trained:
+def train_small(folder: Path, *, channels: int = 3, size: int = 32, **changes: Any) -> Trained:
     """Trains `RESIDUAL_NET` with everything that a recipe can have; images and weights lie in `folder`."""
-    data = write_images(folder)
+    data = write_images(folder, channels, size)
     name, _, _ = look_at_files(folder)
     data = data.model_copy(update={"name": name, "validation_images": IMAGES // 10})
     fields = {"architecture": RESIDUAL_NET, "schedule": OneCycle(), "augmentation": ALL_AUGMENTATION}

@@ -34,13 +34,17 @@ def retrain(
     epochs: Annotated[
         int | None,
         typer.Option(
-            help="Epochs of each training, of networks as wide as they were found [default: about an hour in "
-            "all, of networks as wide as suits it]."
+            help="Epochs of each training, of networks as wide as they were found [default: as --budget "
+            "allows, of networks as wide as suits it]."
         ),
     ] = None,
     keep_size: Annotated[
         bool, typer.Option("--keep-size", help="Leave networks as wide as they were found.")
     ] = False,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Time that all trainings shall take, without --epochs: 40m, 2h [default: 1h]."),
+    ] = None,
     timeout: Timeout = None,
     workers: Workers = "auto",
     device: DeviceName = "auto",
@@ -61,6 +65,7 @@ def retrain(
     Examples:
       mc1opt retrain --study cnn
       mc1opt retrain --study cnn --top 5 --seeds 5 --epochs 30
+      mc1opt retrain --study cnn --budget 3h
       mc1opt retrain --study cnn --trial 7 --folds 10
     """
     at_least(top, 1, "--top")
@@ -69,6 +74,7 @@ def retrain(
     at_least(folds, 2, "--folds")
     at_least(epochs, 1, "--epochs")
     seconds = parse_duration(timeout, "--timeout")
+    planned = parse_duration(budget, "--budget")
     mode = wandb_mode(wandb)
 
     from mc1opt.dashboard.pages import update_or_warn
@@ -91,6 +97,7 @@ def retrain(
                 folds=folds,
                 epochs=epochs,
                 keep_size=keep_size,
+                budget=planned,
                 timeout=seconds,
                 workers=workers,
                 device=device,

@@ -30,6 +30,8 @@ class RetrainOptions(MeasureOptions):
     """The only candidate, instead of `top`."""
     keep_size: bool = False
     """Whether candidates stay as wide as they were found."""
+    budget: float | None = None
+    """Seconds that all trainings shall take together where `epochs` is None; None for the default."""
     force: bool = False
     command: str = "mc1opt retrain"
     """As it was given, for the model card."""
@@ -57,6 +59,7 @@ class RetrainPlan(Plan):
     epochs: int = 0
     """Of each training; 0 where each candidate has its own."""
     keep_size: bool = False
+    budget: float | None = None
     search: Fidelity | None
     """The trials' fidelity; None if unknown."""
 
@@ -159,6 +162,7 @@ class RetrainPlan(Plan):
             "device": self.device,
             "precision": self.precision,
             **({"keep_size": True} if self.keep_size else {}),
+            **({} if self.budget is None else {"budget": self.budget}),
         }
 
 

@@ -24,7 +24,7 @@ from mc1opt.retraining.comparison import Candidate, Comparison, choose_candidate
 from mc1opt.retraining.model_card import model_card
 from mc1opt.retraining.plan import RetrainOptions, RetrainPlan
 from mc1opt.retraining.report import Retraining, plan_line, result_lines, standing_line
-from mc1opt.retraining.size import in_an_hour, remember, remembered, timed_here, timer
+from mc1opt.retraining.size import remember, remembered, timed_here, timer, within_budget
 from mc1opt.search.settings import resolve_workers
 from mc1opt.seeds import retrain_seed
 from mc1opt.training.model_folder import (
@@ -84,7 +84,7 @@ def retrain(
     known = replace(plan, epochs=options.epochs) if options.epochs else remembered(plan)
     time = timer(plan, new_pool, stop.is_set)
     if known is None:
-        plan = in_an_hour(timed_here(plan, record, time, write), time, keep_size=options.keep_size)
+        plan = within_budget(timed_here(plan, record, time, write), time)
     elif known.epochs and known.progress(TrainingStore(plan.folder / TRAININGS)).left:
         plan = timed_here(known, record, time, write)
     else:  # seconds are of no use where nothing is left to train
@@ -120,6 +120,7 @@ def _plan(options: RetrainOptions, record: StudyRecord, output: TextIO) -> Retra
         seeds=tuple(retrain_seed(record.seed or 0, index) for index in range(options.seeds)),
         folds=options.folds or 0,
         keep_size=options.keep_size,
+        budget=options.budget,
         search=record.fidelity,
         data=data,
         device=device,

@@ -24,7 +24,7 @@ from mc1opt.retraining.plan import RetrainPlan, makespan
 from mc1opt.workers.pool import Pool
 from mc1opt.workers.speed import VALIDATION_SHARE, epoch_seconds
 
-AIM_SECONDS = 3600.0
+BUDGET_SECONDS = 3600.0
 """Seconds that all trainings shall take together by default."""
 COMPARISON_SHARE = 1 / 6
 """Time of a training that compares candidates, of that of a final one."""
@@ -41,19 +41,18 @@ Time = Callable[[Sequence[Config]], list[float | None]]
 """Configs to the seconds of an epoch of each at the search's fidelity; None where it cannot be trained."""
 
 
-def in_an_hour(plan: RetrainPlan, time: Time, *, keep_size: bool) -> RetrainPlan:
-    """The plan with candidates whose trainings take about `AIM_SECONDS` together.
+def within_budget(plan: RetrainPlan, time: Time) -> RetrainPlan:
+    """The plan with candidates whose trainings take about its budget together.
 
     Args:
         plan: with candidates as they were found, and their seconds.
         time: measures wider ones.
-        keep_size: whether all stay as wide as they were found.
     """
     found = plan.candidates
     if plan.search is None or not all(each.epoch_seconds for each in found):
         return replace(plan, epochs=UNKNOWN_EPOCHS)
     competitors = [(each, False) for each in found]
-    if not keep_size:
+    if not plan.keep_size:
         competitors = [*((each, True) for each in found), (found[0], False)]
     stages = _seconds_of_stages(plan, len(competitors))
     drafts = [
@@ -77,7 +76,9 @@ def in_an_hour(plan: RetrainPlan, time: Time, *, keep_size: bool) -> RetrainPlan
 def _seconds_of_stages(plan: RetrainPlan, competitors: int) -> tuple[float, float]:
     """Of a training that compares so many competitors, and of a final one or a fold."""
     compared = makespan([COMPARISON_SHARE] * (competitors * len(plan.seeds)), plan.workers)
-    final = AIM_SECONDS / (compared + makespan([1.0] * (len(plan.seeds) + plan.folds), plan.workers))
+    final = (plan.budget or BUDGET_SECONDS) / (
+        compared + makespan([1.0] * (len(plan.seeds) + plan.folds), plan.workers)
+    )
     return COMPARISON_SHARE * final, final
 
 

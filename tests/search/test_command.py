@@ -204,9 +204,7 @@ def test_a_file_gets_plain_lines_from_the_plan_to_the_commands_to_copy(processes
     output = io.StringIO()
     ended = run(output, trials=4, workers="2", confirm=1, keep=1, sampler="tpe", pruner="none")
     lines = output.getvalue().split("\n")
-    assert lines[0].startswith(
-        "Study mlp: 4 trials to train, each at most 40 epochs of 180 images, 2 workers on cpu."
-    )
+    assert lines[0].startswith("Study mlp: 4 trials to train, each at most 40 epochs of 180 images of own-")
     counted = [int(line.split("/")[0]) for line in lines if re.match(r"\d+/4  #\d+ (complete|pruned)", line)]
     assert counted == [1, 2, 3, 4]
     assert sum("again, with a new seed: 0." in line for line in lines) == 2

@@ -95,7 +95,7 @@ def suggest_augmentation(trial: "BaseTrial", size: int = IMAGE_SIZE) -> Augmenta
     """Flip, crop and cutout for images of `size` x `size` pixels; 0 pixels are none."""
     return Augmentation(
         flip=trial.suggest_categorical("flip", [False, True]),
-        crop=trial.suggest_int("crop", 0, min(size // 8, 16)),
+        crop=trial.suggest_int("crop", 0, min(max(size // 8, 2), 16)),
         cutout=trial.suggest_int("cutout", 0, 3 * size // 8 // 4 * 4, step=4),
     )
 

@@ -82,7 +82,10 @@ def suggest_blocks(
     """
     count = trial.suggest_int("conv_layers", 2, 6)
     kernel_size = trial.suggest_categorical("kernel_size", [3, 5])
-    padding = kernel_size // 2 if trial.suggest_categorical("padding", ["none", "same"]) == "same" else 0
+    padding = kernel_size // 2
+    # In small images, many convolutions without padding would leave nothing.
+    if size > count * (kernel_size - 1) and trial.suggest_categorical("padding", ["none", "same"]) == "none":
+        padding = 0
     shrinks = kernel_size - 1 - 2 * padding  # pixels a convolution takes away
     blocks = []
     for i in range(1, count + 1):

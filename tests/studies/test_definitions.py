@@ -10,11 +10,12 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import FixedTrial, FrozenTrial
 
 from mc1opt.config import Config, ConvNet, config_from_json, config_id, config_to_json
-from mc1opt.dataset import CIFAR10_SHAPE
+from mc1opt.dataset import CIFAR10, CIFAR10_SHAPE
 from mc1opt.models.build import build_model
 from mc1opt.models.cost import cost
 from mc1opt.presets import PRESETS, get_preset
 from mc1opt.search.definition import StudyDefinition, load_definition
+from mc1opt.search.study import space_fingerprint
 
 SAMPLES = 200
 
@@ -96,6 +97,19 @@ def test_most_networks_are_affordable_on_a_cpu(
         cost(config.architecture, CIFAR10_SHAPE).macs <= definition.max_macs for _, config in drawn
     )
     assert affordable >= 0.8 * SAMPLES
+
+
+@pytest.mark.filterwarnings("ignore:.*has no effect")  # poolings of small images
+@pytest.mark.parametrize(("channels", "size", "classes"), [(1, 8, 2), (3, 16, 5), (1, 28, 10), (3, 64, 1000)])
+@pytest.mark.parametrize("name", ["cnn", "mlp"])
+def test_they_serve_any_images(name: str, channels: int, size: int, classes: int) -> None:
+    names = tuple(map(str, range(classes)))
+    data = CIFAR10.model_copy(update={"channels": channels, "size": size, "class_names": names})
+    definition = load_definition(name).on(data)
+    assert space_fingerprint(definition) != space_fingerprint(load_definition(name)) or name == "mlp"
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=3))
+    macs = [cost(definition.config(study.ask()).architecture, data.shape).macs for _ in range(30)]
+    assert sum(each <= definition.max_macs for each in macs) >= 24
 
 
 def test_sizes_stay_within_the_promised_ranges(

@@ -1,5 +1,6 @@
-"""The program's name in commands that people copy, versions of packages, and the machine's boot id."""
+"""The program's name in commands that people copy, packages and where they are, and the machine's boot id."""
 
+import os
 import shlex
 import shutil
 import sys
@@ -25,6 +26,11 @@ def installed(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def search_path() -> str:
+    """This process's module search path as PYTHONPATH, so that a child process finds the same modules."""
+    return os.pathsep.join(str(Path(folder).absolute()) for folder in sys.path)
 
 
 def boot_id() -> str | None:

@@ -41,11 +41,23 @@ Json = Annotated[
 Data = Annotated[
     Path | None,
     typer.Option(
-        help="Images: cifar10, cifar100, fashion_mnist, mnist or kmnist, downloaded once; or a path of files "
-        "in the formats of CIFAR-10, MNIST or NumPy. A name is never a path: give ./mnist for one "
-        "[default: cifar10].",
+        help="Images: cifar10, cifar100, fashion_mnist, mnist or kmnist, downloaded once; or a folder with "
+        "train/CLASS/ and test/CLASS/, or CLASS/ alone; or files in the formats of CIFAR-10, MNIST, NumPy. "
+        "A name is never a path: give ./mnist for one [default: cifar10].",
         parser=_data,
         metavar="<name or path>",
+    ),
+]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(
+        help="Pixels, height and width, that the images of a folder get [default: by the median, 16 to 64]."
+    ),
+]
+MaxUnreadable = Annotated[
+    int | None,
+    typer.Option(
+        help="Image files that cannot be read and are left out, at most [default: 1 %, and at least 10]."
     ),
 ]
 

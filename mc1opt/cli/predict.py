@@ -16,7 +16,7 @@ Model = Annotated[
 
 Images = Annotated[
     list[Path],
-    typer.Argument(help="PNG, JPEG, WebP, GIF or TIFF files, or folders of them.", parser=user_path),
+    typer.Argument(help="PNG, JPEG, WebP, BMP, GIF or TIFF files, or folders of them.", parser=user_path),
 ]
 
 

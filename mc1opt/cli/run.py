@@ -9,7 +9,9 @@ from mc1opt.cli.options import (
     DEFAULT_STORAGE,
     Data,
     DeviceName,
+    ImageSize,
     Json,
+    MaxUnreadable,
     Storage,
     Study,
     Timeout,
@@ -70,6 +72,8 @@ def run(
         ),
     ] = True,
     data: Data = None,
+    image_size: ImageSize = None,
+    max_unreadable: MaxUnreadable = None,
     wandb: Wandb = None,
     as_json: Json = False,
 ) -> None:
@@ -91,6 +95,7 @@ def run(
     at_least(confirm, 0, "--confirm")
     at_least(keep, 0, "--keep")
     at_least(seed, 0, "--seed")
+    at_least(max_unreadable, 0, "--max-unreadable")
     seconds = parse_duration(timeout, "--timeout")
     trial_seconds = parse_duration(max_trial_time, "--max-trial-time")
     mode = wandb_mode(wandb)
@@ -128,6 +133,8 @@ def run(
                 keep=keep,
                 max_trial_seconds=trial_seconds,
                 data=data,
+                image_size=image_size,
+                max_unreadable=max_unreadable,
                 starting_points=starting_points,
             ),
             stop=stop,

@@ -6,6 +6,9 @@ fetch         downloads, and when to give up on a source
 formats       reads files of known formats into arrays
 idx           reads IDX files, as MNIST's are, into arrays
 image_files   decodes image files to pixels; finds them in folders
+folders       the files, classes and parts of a folder of image files
+decode        decodes many image files in parallel
+intake        takes a folder of image files into the cache, and finds it there again
 metadata      removes metadata from image files; their orientation
 cache         the cache of arrays, and the checksums that they are verified by
 model_images  the images that a stored model was trained on

@@ -22,6 +22,7 @@ from mc1opt.errors import DataError
 from mc1opt.files import locked, read_object
 from mc1opt.paths import user_path
 from mc1opt.program import boot_id
+from mc1opt.text import megabytes
 
 TEMPORARY = ".fetching-"
 """Prefix of temporary folders."""
@@ -30,6 +31,8 @@ VERIFIED = "verified.json"
 LEAST_TRAIN_IMAGES = 20
 """Of own images: two of them validate."""
 LEAST_SIZE = 8
+CIFAR10_DISK = 400_000_000
+"""Bytes that fetching CIFAR-10 needs."""
 UINT8_CLASSES = 256
 """Labels of more classes are uint16."""
 
@@ -185,7 +188,7 @@ def named_arrays(arrays: Arrays) -> list[tuple[str, Array]]:
 
 
 def write_entry(arrays: Arrays, source: str, must_be: str | None = None) -> CacheEntry:
-    """Checks arrays and writes them to the cache atomically.
+    """Checks arrays and writes them to the cache atomically, if they are not there.
 
     Raises:
         DataError: the arrays are not what they should be, or the cache cannot be written.
@@ -193,6 +196,8 @@ def write_entry(arrays: Arrays, source: str, must_be: str | None = None) -> Cach
     hashes = check_arrays(arrays, source, must_be)
     data = data_set(arrays, hashes)
     name, final = data.name, Path(data.folder)
+    if there := open_entry(name):
+        return there  # workers may have mapped it
     with writing_to_cache(), temporary_folder() as temporary:
         staging = temporary / name
         staging.mkdir()
@@ -209,7 +214,7 @@ def write_entry(arrays: Arrays, source: str, must_be: str | None = None) -> Cach
         } | _stored(data, hashes)
         (staging / "source.json").write_text(json.dumps(description, indent=2))
         if final.exists():
-            shutil.rmtree(final)  # damaged: an entry that opens is never replaced
+            shutil.rmtree(final)  # damaged
         staging.rename(final)
     entry = open_entry(name)
     assert entry is not None  # it was written a moment ago
@@ -347,14 +352,18 @@ def temporary_folder() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def writing_to_cache() -> Iterator[None]:
-    """Turns OSError into a DataError that says what to do."""
+def writing_to_cache(needed: int = CIFAR10_DISK) -> Iterator[None]:
+    """Turns OSError into a DataError that says what to do.
+
+    Args:
+        needed: bytes that are about to be written.
+    """
     try:
         yield
     except OSError as error:
         raise DataError(
-            f"the data cache {cache_folder()} cannot be written: {error.strerror or error}. It needs 400 MB: "
-            "free some, or set the environment variable MC1OPT_DATA to another folder."
+            f"the data cache {cache_folder()} cannot be written: {error.strerror or error}. It needs "
+            f"{megabytes(needed)}: free some, or set the environment variable MC1OPT_DATA to another folder."
         ) from error
 
 

@@ -5,6 +5,7 @@ an image a row), the original pickles of CIFAR-10 and CIFAR-100 (only through to
 check, because a pickle can run code), MNIST's IDX files, and our own .npy files.
 """
 
+import functools
 import json
 import lzma
 import tarfile
@@ -86,29 +87,44 @@ def read_files(path: Path) -> Arrays:
     if not path.exists():
         raise DataError(f"--data {path} does not exist. Names that need no path: {', '.join(NAMED)}.")
     try:
-        if path.is_dir():
-            return _from_folder(path)
-        return _from_archive(path)
+        if not path.is_dir():
+            return _from_archive(path)
+        read = _known_files(path)
+        if read is None:
+            raise DataError(f"--data {path} holds no known files: {KNOWN_FILES}.")
+        return read()
     except DAMAGE as error:
         raise DataError(f"--data {path} cannot be read: {error}") from error
 
 
-def _from_folder(path: Path) -> Arrays:
+def has_known_files(folder: Path) -> bool:
+    """Whether a folder holds files of a known format, whole or not."""
+    return _known_files(folder) is not None
+
+
+def _known_files(path: Path) -> Callable[[], Arrays] | None:
+    """What reads the files of a known format in a folder; None if there are none."""
     if all((path / name).is_file() for name in ARRAY_FILES):
-        return Arrays(*(_npy_array(path / name) for name in ARRAY_FILES), class_names=_class_names(path))
+        return lambda: Arrays(
+            *(_npy_array(path / name) for name in ARRAY_FILES), class_names=_class_names(path)
+        )
     for folder in (path, path / "cifar-10-batches-bin", path / "package"):
         read = _folder_reader(folder)
         if (folder / "test_batch.bin").is_file():
-            return read_binary(read)
+            return functools.partial(read_binary, read)
         if (folder / "test_batch.png").is_file():
-            return read_png(read)
+            return functools.partial(read_png, read)
         if names := idx_names(file.name for file in folder.glob("*ubyte*")):
-            return Arrays(*read_idx(read, names))
+            return functools.partial(_idx_arrays, read, names)
     for name, reader in ((PICKLE_FOLDER, read_torchvision), (CIFAR100_FOLDER, read_cifar100)):
         for folder in (path / name, path):
             if folder.name == name and folder.is_dir():
-                return reader(folder.parent)
-    raise DataError(f"--data {path} holds no images that can be read. Known files: {KNOWN_FILES}.")
+                return functools.partial(reader, folder.parent)
+    return None
+
+
+def _idx_arrays(read: ReadFile, names: list[str]) -> Arrays:
+    return Arrays(*read_idx(read, names))
 
 
 def _from_archive(path: Path) -> Arrays:
@@ -127,7 +143,7 @@ def _from_archive(path: Path) -> Arrays:
         if "test_batch.png" in members:
             return read_png(read)
         if names := idx_names(members):
-            return Arrays(*read_idx(read, names))
+            return _idx_arrays(read, names)
         for folder_name, pickles, mark, reader in (
             (PICKLE_FOLDER, PICKLES, "test_batch", read_torchvision),
             (CIFAR100_FOLDER, CIFAR100_PICKLES, "meta", read_cifar100),

@@ -2,8 +2,8 @@
 
 Steps, in this order: take the first frame or page; reduce 16 bits a channel to 8; make transparent parts
 white; convert grey, palette and CMYK to RGB; apply the EXIF orientation; resize the central square to the
-size that is asked for with Pillow's bicubic filter, which antialiases. An image of this size stays as it is.
-Other metadata, such as colour profiles and gamma, is ignored.
+size that is asked for with Pillow's bicubic filter, which antialiases (an image of this size stays as it is);
+make it grey if that is asked for. Other metadata, such as colour profiles and gamma, is ignored.
 """
 
 import io
@@ -19,10 +19,10 @@ from PIL import Image, UnidentifiedImageError
 from mc1opt.data.metadata import without_metadata
 from mc1opt.errors import DataError
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF")
-ENDINGS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".tif", ".tiff")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+ENDINGS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 """Of images in folders; a file that is named may have any."""
-NAMES = "PNG, JPEG, WebP, GIF or TIFF"
+NAMES = "PNG, JPEG, WebP, BMP, GIF or TIFF"
 LARGEST = 2**30
 """Bytes of a file: the largest picture that Pillow accepts, in 16 bits."""
 TURNS = {
@@ -66,6 +66,15 @@ def read_image(path: Path, channels: int, size: int) -> NDArray[np.uint8]:
     Raises:
         DataError: the file is missing, not an image, damaged, or too large.
     """
+    return square_pixels(open_image(path), channels, size)
+
+
+def open_image(path: Path) -> Image.Image:
+    """An image file as a viewer shows it on white: RGB, in full size.
+
+    Raises:
+        DataError: the file is missing, not an image, damaged, or too large.
+    """
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
@@ -78,7 +87,11 @@ def read_image(path: Path, channels: int, size: int) -> NDArray[np.uint8]:
         raise DataError(what) from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error
-    image = rgb_image(content, str(path))
+    return rgb_image(content, str(path))
+
+
+def square_pixels(image: Image.Image, channels: int, size: int) -> NDArray[np.uint8]:
+    """The central square of an RGB image as channels x size x size."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     if image.size != (size, size):
@@ -88,6 +101,15 @@ def read_image(path: Path, channels: int, size: int) -> NDArray[np.uint8]:
     if channels == 1:
         return np.asarray(image.convert("L"), dtype=np.uint8)[None]
     return np.ascontiguousarray(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1))
+
+
+def shorter_side(path: Path) -> int | None:
+    """Pixels of an image's shorter side, by its header; None if that cannot be read."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return min(image.size)
+    except Exception:  # decoders raise whatever they like; reading the whole file will name what is wrong
+        return None
 
 
 def rgb_image(content: bytes, name: str) -> Image.Image:

@@ -29,34 +29,55 @@ from mc1opt.data.fetch import (
     fetch_from,
     sources,
 )
-from mc1opt.data.formats import Arrays, read_files
-from mc1opt.data.named import NamedSet, named_at
+from mc1opt.data.formats import Arrays, has_known_files, read_files
+from mc1opt.data.intake import FolderRecord, known_folder, take_in
+from mc1opt.data.named import CIFAR10, NamedSet, named_at
 from mc1opt.dataset import DataSet
-from mc1opt.errors import DataError
+from mc1opt.errors import DataError, UsageError
 
 
-def find_data(path: Path | None = None, *, output: TextIO | None = None) -> DataSet:
+def find_data(
+    path: Path | None = None,
+    *,
+    image_size: int | None = None,
+    max_unreadable: int | None = None,
+    output: TextIO | None = None,
+) -> DataSet:
     """The images: from the cache, from `path`, or downloaded. See `verify` for when hashes are compared.
 
     Args:
-        path: the name of a data set, or files; see `data_path`. None for CIFAR-10.
+        path: the name of a data set, files, or a folder of image files; see `data_path`. None for CIFAR-10.
+        image_size: pixels, height and width, that image files get; see `take_in`.
+        max_unreadable: image files that are left out, at most; see `take_in`.
         output: where progress is shown; None for nowhere.
 
     Raises:
         DataError: no source works, or the images are wrong or have changed.
+        UsageError: a size is given, but no folder of image files.
     """
-    entry = _find(path, output)
+    entry, _ = _find(path, image_size, max_unreadable, output)
     verify(entry)
     return entry.data
 
 
-def _find(path: Path | None, output: TextIO | None) -> CacheEntry:
+def _find(
+    path: Path | None, image_size: int | None, max_unreadable: int | None, output: TextIO | None
+) -> tuple[CacheEntry, FolderRecord | None]:
+    """The entry, and what is remembered of a folder of image files."""
     named = named_at(path)
+    if path is not None and named is None and _is_image_folder(path):
+        return take_in(path, image_size, max_unreadable, output)
+    if image_size is not None:
+        raise UsageError(f"--image-size is for folders of image files; {path or CIFAR10} has its own size.")
     if named is not None:
-        return _find_or(named.name, lambda: _fetch(named, output))
+        return _find_or(named.name, lambda: _fetch(named, output)), None
     assert path is not None  # which names CIFAR-10
     arrays = read_files(path)
-    return _find_or(_name(arrays, path), lambda: write_entry(arrays, str(path)))
+    return _find_or(_name(arrays, path), lambda: write_entry(arrays, str(path))), None
+
+
+def _is_image_folder(path: Path) -> bool:
+    return path.is_dir() and not has_known_files(path)
 
 
 def _find_or(name: str, make: Callable[[], CacheEntry]) -> CacheEntry:
@@ -72,14 +93,18 @@ def _name(arrays: Arrays, path: Path) -> str:
     return data_set(arrays, check_arrays(arrays, str(path))).name
 
 
-def look_at_files(path: Path) -> tuple[str, int, int]:
+def look_at_files(path: Path) -> tuple[str | None, int, int]:
     """Name of given images in the cache, and how many training and test images there are. Writes nothing.
+
+    The name of a folder of image files is None until it was taken in.
 
     Raises:
         DataError: they cannot be read, or are not images in a known format.
     """
     if (named := named_at(path)) is not None:
         return named.name, *named.counts
+    if _is_image_folder(path):
+        return known_folder(path)
     arrays = read_files(path)
     return _name(arrays, path), len(arrays.train_labels), len(arrays.test_labels)
 
@@ -172,7 +197,7 @@ def describe_data(path: Path | None = None, *, output: TextIO | None = None) -> 
     Raises:
         DataError: they cannot be obtained, or are damaged.
     """
-    entry = _find(path, output)
+    entry, _ = _find(path, None, None, output)
     verify(entry, anew=True)
     return DataReport(
         name=entry.data.name,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from mc1opt.data.cache import CacheEntry, cache_folder, damaged_arrays, open_entry
+from mc1opt.data.cache import CIFAR10_DISK, CacheEntry, cache_folder, damaged_arrays, open_entry
 from mc1opt.data.named import CIFAR10, named_at
 from mc1opt.data.sources import look_at_files
 from mc1opt.database.location import checkpoints_folder, files_folder, sqlite_path, storage_url
@@ -20,8 +20,6 @@ LITTLE_DISK = 2_000_000_000
 """Bytes: below this a long search with its checkpoints, models and exports may fill the disk."""
 LEAST_DISK = 200_000_000
 """Bytes: below this a search does not even begin in comfort."""
-CACHE_DISK = 400_000_000
-"""Bytes that fetching CIFAR-10 needs."""
 NETWORK_FILE_SYSTEMS = (
     "9p", "afs", "beegfs", "ceph", "cifs", "fuse.", "gluster", "gpfs", "lustre", "nfs", "smb",
 )  # fmt: skip
@@ -96,14 +94,15 @@ def check_data(data: Path | None = None) -> Check:
     Args:
         data: a named data set or files of images; CIFAR-10 if None.
     """
-    name, counts = CIFAR10, ""
+    name: str | None = CIFAR10
+    counts = ""
     if data is not None:
         try:
             name, training, test = look_at_files(data)
         except DataError as error:
             return Check("data", "problem", f"{data} cannot be used", str(error))
         counts = f" ({training:,} training and {test:,} test images)"
-    if (entry := open_entry(name)) is not None:
+    if name is not None and (entry := open_entry(name)) is not None:
         return _check_entry(entry)
     place = _existing(cache_folder())
     found = f"{data or 'CIFAR-10'}{counts} is not in the cache {cache_folder()} yet"
@@ -111,8 +110,8 @@ def check_data(data: Path | None = None) -> Check:
         what_to_do = "Name a folder that you may write to with the environment variable MC1OPT_DATA."
         return Check("data", "problem", f"{found}, which cannot be written", what_to_do)
     free = shutil.disk_usage(place).free
-    if free < CACHE_DISK:
-        what_to_do = f"Free {megabytes(CACHE_DISK)}, or name another folder with MC1OPT_DATA."
+    if free < CIFAR10_DISK:
+        what_to_do = f"Free {megabytes(CIFAR10_DISK)}, or name another folder with MC1OPT_DATA."
         return Check("data", "problem", f"{found}, where {megabytes(free)} are free", what_to_do)
     if named_at(data) is None:
         return Check("data", "ok", found, "The first command puts them there.")

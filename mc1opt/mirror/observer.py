@@ -17,8 +17,8 @@ from mc1opt.database.records import TrialRecord, by_value
 from mc1opt.mirror.command import try_again
 from mc1opt.mirror.runs import TOP
 from mc1opt.mirror.writer import Mode, kill_children
+from mc1opt.program import search_path
 from mc1opt.search.observers import Observer, SearchEnded, SearchStarted
-from mc1opt.workers.child import search_path
 
 STEP_SECONDS = 60.0
 """Seconds that a mirroring in the background may take without progress."""

@@ -68,7 +68,12 @@ def search(
             f"is killed, and its trial fails: --workers {fit} is safer."
         )
     space_fingerprint(definition)  # fails here if the search space raises
-    data = find_data(command.data or definition.data_path, output=output)
+    data = find_data(
+        command.data or definition.data_path,
+        image_size=command.image_size,
+        max_unreadable=command.max_unreadable,
+        output=output,
+    )
     definition = definition.on(data)
     if command.train_images is not None:
         check_train_images(f"--train-images {command.train_images}", command.train_images, data)

@@ -41,6 +41,8 @@ class SearchCommand:
     max_trial_seconds: float | None = None
     """Seconds of training; None for no limit."""
     data: Path | None = None
+    image_size: int | None = None
+    max_unreadable: int | None = None
     starting_points: bool = True
     """Whether a new study begins with those of its definition."""
 

@@ -13,9 +13,9 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 from mc1opt.machine.resources import memory_kills
+from mc1opt.program import search_path
 from mc1opt.spec import FailureKind
 from mc1opt.workers.protocol import (
     INTERRUPT_SIGNAL,
@@ -245,8 +245,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:  # a real-time signal
         return f"signal {number}"
-
-
-def search_path() -> str:
-    """This process's module search path as PYTHONPATH, so that the worker finds the same modules."""
-    return os.pathsep.join(str(Path(folder).absolute()) for folder in sys.path)

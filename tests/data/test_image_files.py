@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mc1opt.data.image_files import find_images, read_image, rgb_image
+from mc1opt.data.image_files import find_images, read_image, rgb_image, shorter_side
 from mc1opt.errors import DataError
 from tests.support.pictures import NEEDLESS, NEEDLESS_IN_TIFF, PICTURES, Picture
 
@@ -47,6 +47,20 @@ def test_the_central_square_is_resized(height: int, width: int) -> None:
     np.testing.assert_array_equal(
         read_image(save(Image.fromarray(original)), 3, 32), expected.transpose(2, 0, 1)
     )
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "RGBA"])
+def test_a_bitmap_is_read(mode: str) -> None:
+    image = Image.fromarray(pixels(32, 32)).convert(mode)
+    read = read_image(save(image, "image.bmp"), 3, 32)
+    np.testing.assert_array_equal(read, np.asarray(image.convert("RGB")).transpose(2, 0, 1))
+
+
+def test_the_shorter_side_is_that_of_the_header() -> None:
+    assert shorter_side(save(Image.fromarray(pixels(50, 31)))) == 31
+    Path("text.png").write_text("text")
+    assert shorter_side(Path("text.png")) is None
+    assert shorter_side(Path("none.png")) is None
 
 
 @pytest.mark.parametrize("picture", PICTURES.values(), ids=PICTURES)
@@ -86,9 +100,9 @@ def png_of_size(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "PNG, JPEG, WebP, GIF or TIFF"),
-        (b"no image at all", "PNG, JPEG, WebP, GIF or TIFF"),
-        (encoded("BMP"), "PNG, JPEG, WebP, GIF or TIFF"),
+        (b"", "PNG, JPEG, WebP, BMP, GIF or TIFF"),
+        (b"no image at all", "PNG, JPEG, WebP, BMP, GIF or TIFF"),
+        (encoded("PPM"), "PNG, JPEG, WebP, BMP, GIF or TIFF"),
         (encoded("GIF")[:3000], "damaged"),
         (encoded("WEBP")[:3000], "damaged"),
         (encoded("TIFF")[:3000], "damaged|PNG"),
@@ -103,7 +117,7 @@ def png_of_size(width: int, height: int) -> bytes:
     ids=[
         "empty",
         "text",
-        "bmp",
+        "ppm",
         "gif cut",
         "webp cut",
         "tiff cut",

@@ -1,7 +1,8 @@
 """Folders of image files: which files there are, of which class, and whether they train, validate or test.
 
 Two forms: `train/CLASS/...`, with `test/CLASS/...` and `val/CLASS/...` if there are any; or only `CLASS/...`.
-Where there is no test folder, a fifth of each class is the test part. Nothing is decoded here, or written.
+Where there is no test folder, a fifth of each class is the test part; where there is no val folder, a tenth of
+the rest validates, or up to a fifth of few images. Nothing is decoded here, or written.
 """
 
 import hashlib
@@ -28,10 +29,14 @@ PARTS = {
     "testing": "test",
 }
 """What the folders of the parts are called, in small letters."""
-TEST_SHARE = 5
-"""One image of so many is the test part where there is no test folder."""
-TEST_SEED = 20261130
-"""Never change it: which images are the test part depends on it."""
+TEST_SHARE = 0.2
+"""Of the images, where there is no test folder."""
+VALIDATION_SHARES = (0.1, 0.2)
+"""Of the training images, where there is no folder of validation images: so many, or up to so many of few."""
+VALIDATION_IMAGES = 1000
+"""What the greater share is good for: to tell a few points of accuracy from luck."""
+CUT_SEED = 20261130
+"""Never change it: which images are test and validation images depends on it."""
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".xz", ".bz2", ".7z", ".rar")
 SHOWN = 5
 """Names in a message, at most."""
@@ -55,7 +60,6 @@ class ImageFolder:
     class_names: tuple[str, ...]
     """In the order of the labels."""
     validation: list[ImageFile]
-    """Those that somebody chose; empty where the split decides."""
     train: list[ImageFile]
     test: list[ImageFile]
     others: Counter[str]
@@ -107,10 +111,13 @@ def list_images(path: Path) -> ImageFolder:
         ]
         for part, classes in by_part.items()
     }
-    train, test = found["train"], found.get("test")
+    train, test, validation = found["train"], found.get("test"), found.get("validation")
     if test is None:
-        train, test = _cut(train, len(names))
-    return ImageFolder(root, names, found.get("validation", []), train, test, others)
+        train, test = _cut(train, len(names), TEST_SHARE)
+    if validation is None:
+        least, most = VALIDATION_SHARES
+        train, validation = _cut(train, len(names), max(least, min(most, VALIDATION_IMAGES / len(train))))
+    return ImageFolder(root, names, validation, train, test, others)
 
 
 def _parts(path: Path, root: Path) -> dict[str, Path]:
@@ -207,24 +214,24 @@ def _compare(train: Path, names: tuple[str, ...], folder: Path, others: tuple[st
             )
 
 
-def _cut(files: list[ImageFile], classes: int) -> tuple[list[ImageFile], list[ImageFile]]:
-    """Training and test part: of each class a fifth, by a hash of the paths.
+def _cut(files: list[ImageFile], classes: int, share: float) -> tuple[list[ImageFile], list[ImageFile]]:
+    """What is left, and a share of each class, by a hash of the paths.
 
     So that images that are added later move few of the others from one part to the other.
     """
     by_class: list[list[ImageFile]] = [[] for _ in range(classes)]
     for file in files:
         by_class[file.label].append(file)
-    test = {
+    cut = {
         file.path
         for members in by_class
-        for file in sorted(members, key=_place)[: round(len(members) / TEST_SHARE)]
+        for file in sorted(members, key=_place)[: round(share * len(members))]
     }
-    return [file for file in files if file.path not in test], [file for file in files if file.path in test]
+    return [file for file in files if file.path not in cut], [file for file in files if file.path in cut]
 
 
 def _place(file: ImageFile) -> bytes:
-    return hashlib.sha256(os.fsencode(f"{TEST_SEED}/{file.path}")).digest()
+    return hashlib.sha256(os.fsencode(f"{CUT_SEED}/{file.path}")).digest()
 
 
 def readable(name: str) -> str:

@@ -69,10 +69,20 @@ def cut(counts: dict[str, int], prefix: str = "") -> ImageFolder:
 def test_without_a_test_folder_a_fifth_of_each_class_is_the_test_part(prefix: str) -> None:
     folder = cut({"a": 100, "b": 50, "c": 3, "d": 2}, prefix)
     assert [sum(file.label == label for file in folder.test) for label in range(4)] == [20, 10, 1, 0]
-    assert sorted(paths(folder.train + folder.test)) == sorted(
+    # Of few images a fifth of the rest validates.
+    assert [sum(file.label == label for file in folder.validation) for label in range(4)] == [16, 8, 0, 0]
+    assert sorted(paths(folder.files)) == sorted(
         str(path.relative_to(HERE)) for path in HERE.rglob("*.png")
     )
     assert list_images(HERE) == folder
+
+
+def test_of_many_images_a_tenth_validates_and_of_fewer_so_many_that_there_are_1000() -> None:
+    assert len(cut({"a": 4000, "b": 3000}).validation) == 1000
+    (HERE / "a/0.png").unlink()
+    touch(*(f"b/more/{number}.png" for number in range(9000)))
+    folder = list_images(HERE)
+    assert len(folder.validation) == round(0.1 * len(folder.train + folder.validation))
 
 
 def test_images_that_are_added_move_few_from_one_part_to_the_other() -> None:

@@ -62,10 +62,10 @@ def test_a_folder_with_parts_becomes_arrays_whose_first_images_validate() -> Non
     assert_decoded(data, 40)
 
 
-def test_a_folder_of_classes_alone_has_a_test_part_and_the_split_validates() -> None:
+def test_a_folder_of_classes_alone_has_a_test_part_and_one_that_validates() -> None:
     write_classes(HERE, 30, 10)
     data = find_data(HERE)
-    assert (data.train_images, data.validation_images, data.validation_first) == (32, 3, False)
+    assert (data.train_images, data.validation_images, data.validation_first) == (32, 7, True)
     assert len(record().test_files) == 8
     assert_decoded(data, 40)
 

@@ -184,3 +184,19 @@ def _pooled(values: Mapping[int, Sequence[float]]) -> float | None:
     degrees = sum(len(group) - 1 for group in several)
     variance = sum(statistics.variance(group) * (len(group) - 1) for group in several) / degrees
     return t_quantile(degrees) * math.sqrt(variance)
+
+
+def binomial_difference(accuracy: float, images: int) -> float:
+    """The least difference of two accuracies that chance in which images validate doesn't explain, at 5 %.
+
+    As if each of two models of this accuracy met images of its own. Where both meet the same ones, and agree
+    on most, somewhat smaller differences count; the seeds of their trainings add to it.
+
+    Args:
+        accuracy: of both, from 0 to 1.
+        images: that each is measured on, at least 1.
+
+    Returns:
+        A share of 1.
+    """
+    return 1.959964 * math.sqrt(2.0 * accuracy * (1.0 - accuracy) / images)

@@ -8,7 +8,15 @@ import pytest
 import scipy.stats
 from scipy import stats
 
-from mc1opt.uncertainty import indistinguishable, paired_test, seed_noise, spread, t_above, t_quantile
+from mc1opt.uncertainty import (
+    binomial_difference,
+    indistinguishable,
+    paired_test,
+    seed_noise,
+    spread,
+    t_above,
+    t_quantile,
+)
 
 GENERATOR = np.random.default_rng(1)
 SAMPLES = [list(0.8 + 0.01 * GENERATOR.standard_normal(n)) for n in (2, 3, 5, 10, 40)]
@@ -144,3 +152,9 @@ def test_the_order_of_the_configs_does_not_matter() -> None:
         shuffled = {number: values[number] for number in order}
         assert seed_noise(shuffled) == pytest.approx(seed_noise(values))
         assert indistinguishable(shuffled) == [2, 3]
+
+
+def test_the_least_difference_of_two_accuracies_is_that_of_two_binomial_ones():
+    generator = np.random.default_rng(0)
+    differences = np.abs(np.diff(generator.binomial(500, 0.9, (20_000, 2)) / 500, axis=1))
+    assert np.mean(differences > binomial_difference(0.9, 500)) == pytest.approx(0.05, abs=0.01)

@@ -10,6 +10,9 @@ folders       the files, classes and parts of a folder of image files
 decode        decodes many image files in parallel
 intake        takes a folder of image files into the cache, and finds it there again
 metadata      removes metadata from image files; their orientation
+report        what `mc1opt data` says
+examine       what is wrong with images, and what to do
+duplicates    images that are there twice, or nearly
 cache         the cache of arrays, and the checksums that they are verified by
 model_images  the images that a stored model was trained on
 libraries     checks that torch and torchvision were built for each other

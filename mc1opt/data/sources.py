@@ -5,9 +5,9 @@ Every source yields the same arrays, which are checked. Not here: formats, downl
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from mc1opt.data.cache import (
     CacheEntry,
@@ -55,15 +55,15 @@ def find_data(
         DataError: no source works, or the images are wrong or have changed.
         UsageError: a size is given, but no folder of image files.
     """
-    entry, _ = _find(path, image_size, max_unreadable, output)
+    entry, _ = find_entry(path, image_size, max_unreadable, output)
     verify(entry)
     return entry.data
 
 
-def _find(
+def find_entry(
     path: Path | None, image_size: int | None, max_unreadable: int | None, output: TextIO | None
 ) -> tuple[CacheEntry, FolderRecord | None]:
-    """The entry, and what is remembered of a folder of image files."""
+    """The entry of `find_data`, not verified, and what is remembered of a folder of image files."""
     named = named_at(path)
     if path is not None and named is None and _is_image_folder(path):
         return take_in(path, image_size, max_unreadable, output)
@@ -157,56 +157,3 @@ def _progress_bar(title: str, source: Source, output: TextIO | None) -> Iterator
     with Progress(*columns, console=Console(file=output)) as bar:
         task = bar.add_task(f"{title} from {source.name}", total=source.total_bytes)
         yield lambda size: bar.update(task, completed=min(size, source.total_bytes))
-
-
-@dataclass(frozen=True)
-class DataReport:
-    """What `mc1opt data` shows of verified images."""
-
-    name: str
-    folder: str
-    source: str
-    fetched: str
-    train_images: int
-    validation_images: int
-    test_images: int
-    bytes: int
-    sha256: dict[str, str]
-
-    def to_json(self) -> dict[str, Any]:
-        """As `data --json` prints it."""
-        return asdict(self)
-
-    def lines(self) -> list[str]:
-        """As text."""
-        lines = [
-            f"{self.name}: {self.train_images:,} training images ({self.validation_images:,} of them kept "
-            f"for validation), {self.test_images:,} test images",
-            f"  folder   {self.folder} ({self.bytes / 1e6:.0f} MB)",
-            f"  source   {self.source}, {self.fetched}",
-            "  SHA-256",
-        ]
-        for name, digest in self.sha256.items():
-            lines.append(f"    {name:<13} {digest}  verified")
-        return lines
-
-
-def describe_data(path: Path | None = None, *, output: TextIO | None = None) -> DataReport:
-    """Describes the images after verifying their hashes; downloads them if they are missing.
-
-    Raises:
-        DataError: they cannot be obtained, or are damaged.
-    """
-    entry, _ = _find(path, None, None, output)
-    verify(entry, anew=True)
-    return DataReport(
-        name=entry.data.name,
-        folder=str(entry.folder),
-        source=entry.source,
-        fetched=entry.fetched,
-        train_images=entry.counts[0],
-        validation_images=entry.data.validation_images,
-        test_images=entry.counts[1],
-        bytes=sum(entry.sizes.values()),
-        sha256=entry.sha256,
-    )

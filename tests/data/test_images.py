@@ -189,7 +189,9 @@ def test_nothing_else_names_the_files_of_the_test_images() -> None:
             assert not [text for text in strings(tree) if ".npy" in text], path
             assert not reading & {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}, path
             assert not reading & imported(tree), path
-    assert doors == {("images.py", "open_test_images")}
+    assert doors == {("images.py", "open_test_images"), ("examine.py", "examined_test_images")}
+    used = {path.name for path in PACKAGE.rglob("*.py") if "examined_test_images" in path.read_text()}
+    assert used == {"examine.py"}
 
 
 def strings(tree: ast.AST) -> list[str]:

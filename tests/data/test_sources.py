@@ -18,7 +18,8 @@ from mc1opt.data.cache import cache_folder, check_arrays, fetch_lock
 from mc1opt.data.fetch import Patience, Source
 from mc1opt.data.formats import ARRAY_FILES, Arrays
 from mc1opt.data.named import NAMED
-from mc1opt.data.sources import describe_data, find_data
+from mc1opt.data.report import describe_data
+from mc1opt.data.sources import find_data
 from mc1opt.dataset import DataSet, DataShape
 from mc1opt.errors import DataError
 from tests.data.test_idx import grey
@@ -296,8 +297,8 @@ def test_the_report_says_where_the_images_are_and_that_they_are_whole(own_cifar1
     report = describe_data(Path("files"))
     lines = report.lines()
     assert re.findall(r"\b\d+\b", lines[0]) == ["200", "20", "50"]
-    assert str(cache_folder() / "cifar10") in lines[1]
-    hashes = [line.split() for line in lines[4:]]
+    assert str(cache_folder() / "cifar10") in lines[2]
+    hashes = [line.split() for line in lines[5:9]]
     assert [name for name, *_ in hashes] == ["train_images", "train_labels", "test_images", "test_labels"]
     assert all(len(digest) == 64 and state == "verified" for _, digest, state in hashes)
     assert report.bytes == sum(path.stat().st_size for path in Path(report.folder).glob("*.npy"))

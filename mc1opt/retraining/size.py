@@ -18,6 +18,7 @@ from mc1opt.database.records import StudyRecord
 from mc1opt.errors import StorageError
 from mc1opt.files import read_object, write_whole
 from mc1opt.machine.environment import versions
+from mc1opt.models.cost import cost
 from mc1opt.models.widen import widened
 from mc1opt.retraining.comparison import Candidate, Form
 from mc1opt.retraining.plan import RetrainPlan, makespan
@@ -60,8 +61,9 @@ def within_budget(plan: RetrainPlan, time: Time) -> RetrainPlan:
         for each, wider in competitors
     ]
     known = {each.config: each.epoch_seconds for each in found}
-    unknown = dict.fromkeys(config for _, pair in drafts for _, config in pair if config not in known)
-    known |= dict(zip(unknown, time(list(unknown)), strict=True))
+    unknown = {config: each for each, pair in drafts for _, config in pair if config not in known}
+    for (config, each), seconds in zip(unknown.items(), time(list(unknown)), strict=True):
+        known[config] = None if seconds is None else min(seconds, _most_seconds(plan, each, config))
     sized: dict[tuple[Config, Config], Candidate] = {}  # one that cannot grow is as it was found
     for each, ((growth, compared), (final_growth, final)) in drafts:
         if known[compared] and known[final]:  # else it cannot be trained
@@ -71,6 +73,16 @@ def within_budget(plan: RetrainPlan, time: Time) -> RetrainPlan:
             )
             sized.setdefault((compared, final), replace(each, forms=forms))
     return replace(plan, candidates=tuple(sized.values()))
+
+
+def _most_seconds(plan: RetrainPlan, found: Candidate, wider: Config) -> float:
+    """Of an epoch: as much more as it has more multiply-accumulates, which wide layers compute faster.
+
+    What was measured may be more by what else the machine did in those seconds.
+    """
+    assert found.epoch_seconds is not None
+    macs = [cost(config.architecture, plan.data.shape).macs for config in (wider, found.config)]
+    return found.epoch_seconds * macs[0] / macs[1]
 
 
 def _seconds_of_stages(plan: RetrainPlan, competitors: int) -> tuple[float, float]:

@@ -8,7 +8,9 @@ from typing import TextIO
 
 import optuna
 
+from mc1opt.data.examine import serious_findings
 from mc1opt.data.libraries import check_libraries
+from mc1opt.data.named import NAMED
 from mc1opt.data.sources import find_data
 from mc1opt.database.opening import open_storage
 from mc1opt.database.ownership import this_owner
@@ -75,6 +77,9 @@ def search(
         output=output,
     )
     definition = definition.on(data)
+    if data.name not in NAMED:  # of which everything is known
+        for finding in serious_findings(data):
+            write(finding.line())
     if command.train_images is not None:
         check_train_images(f"--train-images {command.train_images}", command.train_images, data)
     storage = open_storage(command.storage, create=True, owner=this_owner(), threads=workers)

@@ -86,6 +86,17 @@ def test_a_search_never_looks_at_the_test_images(monkeypatch: pytest.MonkeyPatch
         examine(data)
 
 
+def test_what_a_search_says_is_found_once_and_kept_beside_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = stored(ARRAYS)
+    found = serious_findings(data)
+    with monkeypatch.context() as patch:
+        patch.setattr(examine_module, "duplicates", None)
+        assert serious_findings(data) == found
+    for damaged in ("", "{", '{"sha256": 5}', f'{{"sha256": "{data.sha256}", "findings": [{{"kind": 1}}]}}'):
+        (Path(data.folder) / "findings.json").write_text(damaged)
+        assert serious_findings(data) == found
+
+
 def test_copies_that_train_and_validate_are_told_and_labels_that_contradict() -> None:
     train, validation = split(ARRAYS.train_labels, 100, 900)
     images = np.array(ARRAYS.train_images)

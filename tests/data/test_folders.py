@@ -71,9 +71,7 @@ def test_without_a_test_folder_a_fifth_of_each_class_is_the_test_part(prefix: st
     assert [sum(file.label == label for file in folder.test) for label in range(4)] == [20, 10, 1, 0]
     # Of few images a fifth of the rest validates.
     assert [sum(file.label == label for file in folder.validation) for label in range(4)] == [16, 8, 0, 0]
-    assert sorted(paths(folder.files)) == sorted(
-        str(path.relative_to(HERE)) for path in HERE.rglob("*.png")
-    )
+    assert sorted(paths(folder.files)) == sorted(str(path.relative_to(HERE)) for path in HERE.rglob("*.png"))
     assert list_images(HERE) == folder
 
 

@@ -93,6 +93,12 @@ def test_what_cannot_be_trained_wider_competes_as_it_was_found() -> None:
     assert [each.name for each in found.candidates] == ["#8"]
 
 
+def test_a_machine_that_is_busy_while_it_is_timed_costs_no_epochs() -> None:
+    plan = retrain_plan(candidate(8, 2.0), epochs=0)
+    busy = within_budget(plan, lambda configs: [10 * by_macs(each) for each in configs])
+    assert busy == sized(candidate(8, 2.0))
+
+
 def test_the_quickest_have_bounds_and_without_seconds_there_is_a_fixed_number_of_epochs() -> None:
     quick = sized(candidate(8, 0.0001), keep_size=True)
     assert quick.candidates[0].forms[1].epochs == MOST_EPOCHS

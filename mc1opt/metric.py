@@ -1,4 +1,6 @@
-"""By what trainings are judged: accuracy, another known metric, or a function of the study file.
+"""What a search aims at: a metric, what an image counts in the loss, and how large networks may be.
+
+A metric is accuracy, another known one, or a function of the study file.
 
 A reported, stored or shown value is always the metric's own, and the Optuna study has the metric's direction.
 Whoever compares values takes `Metric.score` of them: larger is better. No NumPy here: the functions are in
@@ -9,6 +11,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+ClassWeights = Literal["balanced"]
+"""What an image counts in the loss: as much as its class is rare, n / (classes * count of its class)."""
 Direction = Literal["maximize", "minimize"]
 DIRECTIONS: tuple[Direction, ...] = ("maximize", "minimize")
 
@@ -24,6 +28,11 @@ SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "auroc")
 """Of them, those that lie between 0 and 1, 1 being the best."""
 FUNCTION = "metric"
 """The name of a study file's own function."""
+
+
+def score(value: float, direction: Direction) -> float:
+    """A value as a number of which larger is better; the score of a score is the value."""
+    return value if direction == "maximize" else -value
 
 
 def known_direction(name: str) -> Direction:
@@ -80,8 +89,8 @@ class Metric(BaseModel):
         return self.model_dump(exclude={"path"})
 
     def score(self, value: float) -> float:
-        """A value as a number of which larger is better; the score of a score is the value."""
-        return value if self.direction == "maximize" else -value
+        """See the function `score`."""
+        return score(value, self.direction)
 
     def difference(self, amount: float, sign: str = "") -> str:
         """A difference of two values for people: in points of a share, else in the metric's own unit."""
@@ -103,3 +112,27 @@ def known_metric(name: str) -> Metric:
         ValueError: there is none of that name.
     """
     return Metric(name=name, direction=known_direction(name))
+
+
+class Aim(BaseModel):
+    """What a study file says of its aim."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    metric: Metric = ACCURACY
+    class_weights: ClassWeights | None = None
+    """None where every image counts the same."""
+    parameters: int | None = Field(default=None, ge=1)
+    """Most trainable parameters of a network; None for no limit."""
+    macs: int | None = Field(default=None, ge=1)
+    """Most multiply-accumulates an image; None for no limit but `--max-macs`."""
+
+    @property
+    def constraints(self) -> dict[str, int]:
+        """The limits by name, as in CONSTRAINTS."""
+        return self.model_dump(include={"parameters", "macs"}, exclude_none=True)
+
+    def allows(self, *, parameters: int, macs: int) -> bool:
+        """Whether a network is within the limits."""
+        limits = self.constraints
+        return parameters <= limits.get("parameters", parameters) and macs <= limits.get("macs", macs)

@@ -14,7 +14,7 @@ from pydantic import (
 from mc1opt.config import Config
 from mc1opt.dataset import DataSet
 from mc1opt.fields import later_field
-from mc1opt.metric import ACCURACY, Metric
+from mc1opt.metric import ACCURACY, ClassWeights, Metric
 
 Device = Literal["cpu", "cuda", "mps"]
 DEVICES: tuple[Device, ...] = ("cpu", "cuda", "mps")
@@ -33,9 +33,6 @@ CHECKPOINT_SECONDS = 10.0
 
 INFERENCE_BATCH = 500
 """Images at once where nothing is learnt from them: the cache of the CPU is the limit, not memory."""
-
-ClassWeights = Literal["balanced"]
-"""What an image counts in the loss: as much as its class is rare, n / (classes * count of its class)."""
 
 UNUSED_SHARE = 0.3
 """Unused images that validate after the last epoch, for each image that was trained."""

@@ -14,9 +14,8 @@ from mc1opt.config import config_id
 from mc1opt.errors import StorageError, describe_validation_error
 from mc1opt.fields import later_field
 from mc1opt.files import append_line, read_lines, remove_checkpoint
-from mc1opt.metric import ACCURACY, Metric
+from mc1opt.metric import ACCURACY, ClassWeights, Metric
 from mc1opt.spec import (
-    ClassWeights,
     Device,
     EpochResult,
     FailureKind,

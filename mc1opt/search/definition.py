@@ -9,6 +9,12 @@ data)`, where `data` is the `mc1opt.dataset.DataSet` that is searched for. It ma
     MAX_MACS                the default of --max-macs: the most multiply-accumulates per image; larger
                             networks are not trained; by default it follows from the data
     STARTING_POINTS         name -> parameters, tried first, in this order
+    METRIC                  what trials are judged by: "accuracy", "balanced_accuracy", "macro_f1", "log_loss"
+                            or "auroc"; or define a function `metric(logits, labels) -> float`: it gets NumPy
+                            arrays (float32, N x classes; int64, N) of all validation images
+    DIRECTION               of such a function: "maximize" or "minimize"
+    CLASS_WEIGHTS           "balanced" weighs the classes in the loss by their rarity
+    CONSTRAINTS             the most "parameters" or "macs" that a network may have
     SAMPLER, PRUNER         the defaults of --sampler and --pruner
     GRID                    parameter -> its values, for the sampler "grid": every combination is tried once
     PRESETS                 name -> parameters of the published models inside the search space
@@ -32,7 +38,9 @@ from mc1opt.config import Config, ConvNet, conv_shapes
 from mc1opt.data.named import data_path
 from mc1opt.dataset import CIFAR10, DataSet
 from mc1opt.errors import StudyFileError, describe_validation_error
+from mc1opt.metric import Aim
 from mc1opt.paths import user_path
+from mc1opt.search.aim import aim_of_file, with_fingerprint
 from mc1opt.search.json_values import ALLOWED_VALUES, as_python, as_stored, suggesting_as_stored
 from mc1opt.search.price import default_fidelity, default_max_macs
 from mc1opt.spec import Fidelity
@@ -60,6 +68,8 @@ class StudyDefinition:
     """The file's own `train_images`, `epochs` and `max_macs`."""
     starting_points: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    aim: Aim = field(default_factory=Aim)
+    """Its own metric lacks the fingerprint; see `aim_on`."""
     sampler: str = DEFAULT_SAMPLER
     pruner: str = DEFAULT_PRUNER
     grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
@@ -74,6 +84,14 @@ class StudyDefinition:
     def max_macs(self) -> int:
         """The default of `--max-macs`."""
         return self.chosen.get("max_macs") or default_max_macs(self.data.size)
+
+    def aim_on(self, data: DataSet) -> Aim:
+        """The aim, with the fingerprint of the file's own metric.
+
+        Raises:
+            StudyFileError: that metric cannot be computed for so many classes.
+        """
+        return with_fingerprint(self.aim, data.classes)
 
     def on(self, data: DataSet) -> "StudyDefinition":
         """The same definition for other images."""
@@ -206,6 +224,7 @@ def _from_file(file: StudyFile) -> StudyDefinition:
         chosen=chosen,
         starting_points=_starting_points(module, path),
         presets=getattr(module, "PRESETS", {}),
+        aim=aim_of_file(file),
         sampler=as_python(getattr(module, "SAMPLER", DEFAULT_SAMPLER)),
         pruner=as_python(getattr(module, "PRUNER", DEFAULT_PRUNER)),
         grid=_grid(module, path),

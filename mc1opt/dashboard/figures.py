@@ -70,7 +70,7 @@ def learning_curves(record: StudyRecord) -> "Figure":
 
 
 def accuracy_and_parameters(record: StudyRecord) -> "Figure":
-    """Value of the complete trials against their parameters; accuracies on CIFAR-10 beside the published models.
+    """Value of the complete trials against their parameters; on CIFAR-10, accuracies of published models too.
 
     Published accuracies are of full trainings on the test images, the trials' are at the study's fidelity on
     the validation images: the figure says so.

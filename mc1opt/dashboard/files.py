@@ -91,7 +91,7 @@ def _misclassified(path: Path, names: Sequence[str]) -> bytes:
 
 
 def history_csv(trial: TrialRecord) -> bytes:
-    """Epoch (from 1), training loss (empty if not stored), the metric's value, accuracy beside another one."""
+    """Epoch (from 1), training loss (empty if not stored), value, and accuracy if that is another one."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     beside = trial.metric != ACCURACY.name

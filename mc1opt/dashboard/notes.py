@@ -20,6 +20,7 @@ from mc1opt.describe import describe_config, describe_fidelity
 from mc1opt.display.progress import passed_over_lines, shown_value
 from mc1opt.display.tables import counts_line, pruning_line, starting_point_line
 from mc1opt.errors import ConfigError
+from mc1opt.metric import Metric
 from mc1opt.text import duration, plural
 
 BEST = 5
@@ -87,7 +88,7 @@ def study_note(record: StudyRecord, *, storage: str, page: str, found: Retrained
         parts += [_best(best[0], page), _table(record, best, page), _distinguishable(record)]
         parts += [starting_point_line(record), pruning_line(record)]
     if found is not None:
-        parts.append(_retrained(found, page))
+        parts.append(_retrained(found, page, record.metric))
     parts += [_commands(record, storage, found), OUTCOMES]
     return "\n\n".join(part for part in parts if part)
 
@@ -156,11 +157,12 @@ def _distinguishable(record: StudyRecord) -> str:
     return f"Trained again with new seeds, these cannot be distinguished: {shown}; seed noise is {points}."
 
 
-def _retrained(found: Retrained, page: str) -> str:
+def _retrained(found: Retrained, page: str, metric: Metric) -> str:
+    of = "" if metric.is_accuracy else f" {metric.label}"
     low_high = "" if found.interval is None else ", 95 % interval {:.4f} to {:.4f}".format(*found.interval)
     return (
         f"## Retrained: test accuracy {found.test:.4f}\n\n"
-        f"Trial {_link(found.trial, page)} won: validation {found.validation:.4f} after {found.epochs} "
+        f"Trial {_link(found.trial, page)} won: validation{of} {found.validation:.4f} after {found.epochs} "
         f"epochs. Trained on all images, {plural(found.seeds, 'seed')}: test accuracy "
         f"{found.test:.4f}{low_high}. The model is in {_code(found.model)}."
     )

@@ -302,17 +302,10 @@ def _part(record: StudyRecord, stored: StoredTraining) -> str:
 def _about(record: StudyRecord) -> dict[str, Scalar]:
     """What the configs of all runs of a study say."""
     fidelity = record.fidelity.model_dump() if record.fidelity else {}
-    aim = {} if record.metric.is_accuracy else {"direction": record.metric.direction}
-    if record.aim.class_weights:
-        aim["class_weights"] = record.aim.class_weights
-    return _known(
-        study=record.study,
-        data=(record.data or {}).get("name"),
-        metric=record.metric.name,
-        **aim,
-        **record.aim.constraints,
-        **fidelity,
-    )
+    aim: dict[str, Any] = {**record.aim.constraints, "class_weights": record.aim.class_weights}
+    if not record.metric.is_accuracy:
+        aim |= {"metric": record.metric.name, "direction": record.metric.direction}
+    return _known(study=record.study, data=(record.data or {}).get("name"), **aim, **fidelity)
 
 
 def _config(trial: TrialRecord) -> dict[str, Scalar]:

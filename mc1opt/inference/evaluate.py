@@ -18,6 +18,7 @@ from mc1opt.database.location import files_folder, folder_name
 from mc1opt.inference.export_record import EXPORTS, RECORD, export_record, recorded_hashes
 from mc1opt.inference.open_model import OpenModel, open_model
 from mc1opt.metric import LABELS
+from mc1opt.metric_functions import NAMED
 from mc1opt.text import plural
 from mc1opt.training.model_folder import file_sha256
 
@@ -100,6 +101,7 @@ def evaluate(path: Path, data_path: Path | None, *, storage: str, output: TextIO
         confusion=confusion.tolist(),
         opened_before=before,
         labels=opened.task.class_names,
+        metrics={name: metric(logits, truth) for name, metric in NAMED.items() if name != "accuracy"},
     )
 
 

@@ -190,11 +190,11 @@ def shown_value(trial: TrialRecord, digits: int = 3) -> str:
 
 def _size(trial: TrialRecord) -> str:
     """What of a network is too large."""
-    sizes = {
-        TOO_LARGE: f"{(trial.macs or 0) / 1e6:.1f} million multiply-accumulates",
-        TOO_MANY_PARAMETERS: f"{trial.parameters or 0:,} parameters",
-    }
-    return ", ".join(size for name, size in sizes.items() if trial.constraints.get(name, 0.0) > 0.0)
+    macs = f"{(trial.macs or 0) / 1e6:.1f} million multiply-accumulates"
+    if trial.constraints.get(TOO_MANY_PARAMETERS, 0.0) <= 0.0:
+        return macs
+    parameters = f"{trial.parameters or 0:,} parameters"
+    return f"{macs}, {parameters}" if trial.constraints.get(TOO_LARGE, 0.0) > 0.0 else parameters
 
 
 def record_summary(trial: TrialRecord) -> str:

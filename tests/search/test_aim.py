@@ -107,7 +107,7 @@ def test_what_is_no_aim_is_refused_with_what_is_allowed(text: str, message: str)
 def record_of(name: str, sampler: str = "local", **changes: Any) -> records.StudyRecord:
     """A study on learning curves whose metric says what the accuracy says, in its own direction."""
     aim = Aim(metric=known_metric(name))
-    run_study(24, path=f"{name}-{sampler}.db", aim=aim, sampler=sampler, confirm=2, **changes)
+    run_study(14, path=f"{name}-{sampler}.db", aim=aim, sampler=sampler, confirm=2, **changes)
     return stored(f"{name}-{sampler}.db")
 
 

@@ -45,7 +45,8 @@ from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.files import read_lines
 from mc1opt.models.cost import cost
 from mc1opt.search.local import Encoding, LocalSampler, logit
-from mc1opt.search.sampling import STARTUP, SeededSampler, make_pruner, make_sampler
+from mc1opt.search.pruning import make_pruner
+from mc1opt.search.sampling import STARTUP, SeededSampler, make_sampler
 
 TREES = 100
 HELD_OUT, UNUSED = 5_000, 27_000

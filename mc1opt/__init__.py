@@ -16,6 +16,9 @@ lists the package's files. The modules below may be imported by all of them:
     config       the config: its fields, JSON, identity and shape arithmetic
     fields       what configs are made of: frozen models; fields added later
     spec         a training as data: config, fidelity, seed, images; and its results
+    metric       what a search aims at; which of two values is better
+    metric_functions  the metrics as functions of logits and labels, those of study files among them
+    study_file   loads a study file, and says where its code went wrong
     dataset      which images a training is about: shape, classes, where they are
     presets      the published models as configs
     suggest      suggestions that search spaces share

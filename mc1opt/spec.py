@@ -13,6 +13,8 @@ from pydantic import (
 
 from mc1opt.config import Config
 from mc1opt.dataset import DataSet
+from mc1opt.fields import later_field
+from mc1opt.metric import ACCURACY, ClassWeights, Metric
 
 Device = Literal["cpu", "cuda", "mps"]
 DEVICES: tuple[Device, ...] = ("cpu", "cuda", "mps")
@@ -108,6 +110,10 @@ class Training(_Model):
     memory for the same batch. Batch norm has the statistics of a part, so that the curve is another one."""
     fold: Fold | None = None
     """Which part of all training images validates, instead of the data set's own validation images."""
+    metric: Metric = later_field(ACCURACY)
+    """By which the training is judged, beside the accuracy."""
+    class_weights: ClassWeights | None = later_field(None)
+    """None where every image counts the same."""
     weights: str | None = None
     """Where the weights go after the last epoch (a safetensors file), or None to drop them."""
     checkpoint: str | None = None
@@ -147,11 +153,13 @@ class EpochResult(_Model):
     epoch: int = Field(ge=0)
     """Counted from 0, over both schedules."""
     loss: float = Field(allow_inf_nan=False)
-    """Mean training loss over the epoch, label smoothing included."""
+    """Mean training loss over the epoch, label smoothing and class weights included."""
     validation_accuracy: float | None = Field(ge=0.0, le=1.0)
     """None where no images are kept back for validation."""
     seconds: float = Field(ge=0.0)
     """Training and validation, without start-up."""
+    metric_value: float | None = later_field(None, allow_inf_nan=False)
+    """The value of the training's metric, where that is another one than accuracy."""
     restored: bool = False
     """Whether it comes from a checkpoint: the epoch was trained before the training was interrupted."""
 
@@ -165,6 +173,20 @@ class EpochResult(_Model):
         if self.validation_accuracy is None:
             raise ValueError("this training has no validation images")
         return self.validation_accuracy
+
+    @property
+    def judged(self) -> float | None:
+        """The value of the training's metric, accuracy or another; None where nothing validates."""
+        return self.validation_accuracy if self.metric_value is None else self.metric_value
+
+    @property
+    def value(self) -> float:
+        """The same, of a training that validates.
+
+        Raises:
+            ValueError: no images were kept back for it.
+        """
+        return self.accuracy if self.metric_value is None else self.metric_value
 
 
 class TrainingFailed(Exception):  # noqa: N818  (a result, not an error of the program)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mc1opt.database.records import StudyRecord, TrialRecord, by_value
 from mc1opt.dataset import CIFAR10
 from mc1opt.display.tables import pruning_line
+from mc1opt.metric import Metric
 from mc1opt.presets import PRESETS
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def study_figures(record: StudyRecord) -> dict[str, "Figure"]:
 
 
 def learning_curves(record: StudyRecord) -> "Figure":
-    """Validation accuracy by epoch of each trained trial: pruned and failed ones grey, the best by name."""
+    """Validation metric by epoch of each trained trial: pruned and failed ones grey, the best by name."""
     complete = by_value(record.trials)
     pruned, failed, running = (
         [trial for trial in record.trials if trial.outcome == outcome]
@@ -64,12 +65,12 @@ def learning_curves(record: StudyRecord) -> "Figure":
         [trace for trace in traces if trace is not None],
         title="Learning curves",
         x={"title": "epoch", "dtick": 1} if _epochs(record) <= 15 else {"title": "epoch"},
-        y={"title": "validation accuracy"},
+        y={"title": f"validation {record.metric.label}"},
     )
 
 
 def accuracy_and_parameters(record: StudyRecord) -> "Figure":
-    """Accuracy of the complete trials against their parameters; on CIFAR-10 beside the published models.
+    """Value of the complete trials against their parameters; on CIFAR-10, accuracies of published models too.
 
     Published accuracies are of full trainings on the test images, the trials' are at the study's fidelity on
     the validation images: the figure says so.
@@ -88,17 +89,16 @@ def accuracy_and_parameters(record: StudyRecord) -> "Figure":
         )
     front = _staircase(
         "best for their size",
-        _front((trial.parameters or 0, trial.value or 0.0) for trial in ranked),
+        _front(((trial.parameters or 0, trial.value or 0.0) for trial in ranked), record.metric),
         {"width": 1, "dash": "dot"},
     )
     traces.append(front | {"hoverinfo": "skip"})
-    title = "Accuracy and parameters"
-    if (record.data or {}).get("name") == CIFAR10.name:
+    label = record.metric.label
+    title = f"{label[0].upper()}{label[1:]} and parameters"
+    if (record.data or {}).get("name") == CIFAR10.name and record.metric.is_accuracy:
         title += ", beside the published models"
         traces.append(_published_models())
-    return _figure(
-        traces, title=title, x={"title": "trained parameters", "type": "log"}, y={"title": "accuracy"}
-    )
+    return _figure(traces, title=title, x={"title": "trained parameters", "type": "log"}, y={"title": label})
 
 
 def _published_models() -> Trace:
@@ -123,7 +123,7 @@ def best_over_time(record: StudyRecord) -> "Figure":
     unit, scale = ("hours", 60.0) if max(minutes.values(), default=0.0) > 180.0 else ("minutes", 1.0)
     steps: list[Point] = []
     for trial in ended:
-        if not steps or (trial.value or 0.0) > steps[-1][1]:
+        if not steps or trial.score > trial.scored(steps[-1][1]):
             steps.append((minutes[trial.number] / scale, trial.value or 0.0))
     if steps:
         steps.append((max(minutes.values()) / scale, steps[-1][1]))
@@ -136,13 +136,13 @@ def best_over_time(record: StudyRecord) -> "Figure":
     ]
     figure = _figure(
         traces,
-        title="Best accuracy over time",
+        title=f"Best {record.metric.label} over time",
         x={"title": f"{unit} of training", "rangemode": "tozero"},
-        y={"title": "validation accuracy"},
+        y={"title": f"validation {record.metric.label}"},
     )
     if given:
         figure.add_hline(
-            y=max(given),
+            y=max(given, key=record.metric.score),
             line={"color": COLOURS[2], "dash": "dot", "width": 1},
             annotation={"text": "best starting point", "font": {"color": COLOURS[2]}},
             annotation_position="bottom right",
@@ -324,11 +324,11 @@ def _staircase(name: str, points: Sequence[Point], line: Trace) -> Trace:
     }
 
 
-def _front(points: Iterable[Point]) -> list[Point]:
+def _front(points: Iterable[Point], metric: Metric) -> list[Point]:
     """The Pareto front: points without another that is as small and better."""
     front: list[Point] = []
-    for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not front or y > front[-1][1]:
+    for x, y in sorted(points, key=lambda point: (point[0], -metric.score(point[1]))):
+        if not front or metric.score(y) > metric.score(front[-1][1]):
             front.append((x, y))
     return front
 

@@ -20,6 +20,7 @@ from mc1opt import __version__
 from mc1opt.database.artifacts import artifact_names, put_artifact, remove_artifact
 from mc1opt.database.records import TrialRecord
 from mc1opt.display.pictures import confusion_picture, learning_curve_picture, misclassified_picture
+from mc1opt.metric import ACCURACY, Metric
 
 NAMESPACE = uuid.UUID("6d633170-7400-5000-8000-6172746966cc")
 """Namespace of the artifacts' ids."""
@@ -35,15 +36,17 @@ class TrialFile:
     make: Callable[[], bytes]
 
 
-def trial_files(trial: TrialRecord) -> list[TrialFile]:
-    """Learning curve, history and config of a complete trial."""
+def trial_files(trial: TrialRecord, metric: Metric = ACCURACY) -> list[TrialFile]:
+    """Learning curve, history and config of a complete trial, whose values are of this metric."""
     curve = [trial.values_by_epoch, trial.losses]
+    if not metric.is_accuracy:
+        curve.append(trial.accuracies)
     title = f"Trial #{trial.number}" + ("" if trial.value is None else f": {trial.value:.4f}")
     files = [
         TrialFile(
             "learning_curve.png",
             [title, curve],
-            lambda: learning_curve_picture(title, trial.values_by_epoch, trial.losses),
+            lambda: learning_curve_picture(title, trial.values_by_epoch, trial.losses, metric.label),
         ),
         TrialFile("history.csv", curve, lambda: history_csv(trial)),
     ]
@@ -88,13 +91,17 @@ def _misclassified(path: Path, names: Sequence[str]) -> bytes:
 
 
 def history_csv(trial: TrialRecord) -> bytes:
-    """Epoch (from 1), training loss (empty if not stored) and validation accuracy."""
+    """Epoch (from 1), training loss (empty if not stored), value, and accuracy if that is another one."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["epoch", "training_loss", "validation_accuracy"])
-    for epoch, accuracy in enumerate(trial.values_by_epoch):
-        loss = trial.losses[epoch] if epoch < len(trial.losses) else ""
-        writer.writerow([epoch + 1, loss, accuracy])
+    beside = trial.metric != ACCURACY.name
+    names = ["epoch", "training_loss", f"validation_{trial.metric}"]
+    writer.writerow([*names, "validation_accuracy"] if beside else names)
+    for epoch, value in enumerate(trial.values_by_epoch):
+        loss, accuracy = (
+            each[epoch] if epoch < len(each) else "" for each in (trial.losses, trial.accuracies)
+        )
+        writer.writerow([epoch + 1, loss, value, accuracy] if beside else [epoch + 1, loss, value])
     return text.getvalue().encode()
 
 

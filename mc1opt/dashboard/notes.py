@@ -17,9 +17,10 @@ from mc1opt.database.location import storage_option
 from mc1opt.database.ranking import by_expected_accuracy, confirmed_values, distinguishable
 from mc1opt.database.records import StudyRecord, TrialRecord, by_value
 from mc1opt.describe import describe_config, describe_fidelity
-from mc1opt.display.progress import passed_over_lines
+from mc1opt.display.progress import passed_over_lines, shown_value
 from mc1opt.display.tables import counts_line, pruning_line, starting_point_line
 from mc1opt.errors import ConfigError
+from mc1opt.metric import Metric
 from mc1opt.text import duration, plural
 
 BEST = 5
@@ -87,7 +88,7 @@ def study_note(record: StudyRecord, *, storage: str, page: str, found: Retrained
         parts += [_best(best[0], page), _table(record, best, page), _distinguishable(record)]
         parts += [starting_point_line(record), pruning_line(record)]
     if found is not None:
-        parts.append(_retrained(found, page))
+        parts.append(_retrained(found, page, record.metric))
     parts += [_commands(record, storage, found), OUTCOMES]
     return "\n\n".join(part for part in parts if part)
 
@@ -99,28 +100,31 @@ def _what(record: StudyRecord) -> str:
     if record.fidelity is not None:
         lines.append(
             f"Each trial trains at most {describe_fidelity(record.fidelity)}. Its value "
-            "is the validation accuracy of its last epoch; the test images stay closed."
+            f"is the validation {record.metric.label} of its last epoch; the test images stay closed."
         )
     passed_over = passed_over_lines(record.trials)
     return "\n".join([*lines, "", f"Trials: {counts_line(record.trials)}.", *passed_over])
 
 
 def _best(trial: TrialRecord, page: str) -> str:
-    title = f"## Best so far: {trial.value:.4f}, trial {_link(trial.number, page)}"
+    title = f"## Best so far: {shown_value(trial, 4)}, trial {_link(trial.number, page)}"
     return "\n".join([title, "", *(f"- {part}" for part in _parts(trial))])
 
 
 def _table(record: StudyRecord, best: Sequence[TrialRecord], page: str) -> str:
     confirmed = confirmed_values(record.trials)
-    lines = [
-        "| trial | accuracy | with new seeds | parameters | million MACs | time | config |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    columns = ["trial", record.metric.label]
+    if not record.metric.is_accuracy:
+        columns.append("accuracy")
+    columns += ["with new seeds", "parameters", "million MACs", "time", "config"]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for trial in best:
         again = ", ".join(f"{value:.4f}" for value in confirmed.get(trial.number, []))
+        right = trial.accuracy
         cells = [
             _link(trial.number, page),
             f"{trial.value:.4f}",
+            *([] if record.metric.is_accuracy else ["-" if right is None else f"{right:.4f}"]),
             again or "-",
             "-" if trial.parameters is None else f"{trial.parameters:,}",
             "-" if trial.macs is None else f"{trial.macs / 1e6:.1f}",
@@ -140,7 +144,7 @@ def _distinguishable(record: StudyRecord) -> str:
             "trials are trained again at the end of the search."
         )
     means = {number: statistics.fmean(group) for number, group in confirmed_values(record.trials).items()}
-    points = f"{100 * told.noise:.1f} points"
+    points = f"{record.metric.difference(told.noise)} {record.metric.unit}"
     if told.is_ahead:
         best = told.equal[0]
         return (
@@ -153,11 +157,12 @@ def _distinguishable(record: StudyRecord) -> str:
     return f"Trained again with new seeds, these cannot be distinguished: {shown}; seed noise is {points}."
 
 
-def _retrained(found: Retrained, page: str) -> str:
+def _retrained(found: Retrained, page: str, metric: Metric) -> str:
+    of = "" if metric.is_accuracy else f" {metric.label}"
     low_high = "" if found.interval is None else ", 95 % interval {:.4f} to {:.4f}".format(*found.interval)
     return (
         f"## Retrained: test accuracy {found.test:.4f}\n\n"
-        f"Trial {_link(found.trial, page)} won: validation {found.validation:.4f} after {found.epochs} "
+        f"Trial {_link(found.trial, page)} won: validation{of} {found.validation:.4f} after {found.epochs} "
         f"epochs. Trained on all images, {plural(found.seeds, 'seed')}: test accuracy "
         f"{found.test:.4f}{low_high}. The model is in {_code(found.model)}."
     )
@@ -196,7 +201,7 @@ def trial_note(
     """
     ranked = [entry.number for entry in best_trials(record)]
     rank = f", number {ranked.index(trial.number) + 1} of its study" if trial.number in ranked else ""
-    parts = [f"# Trial {trial.number}: {trial.value:.4f}{rank}"]
+    parts = [f"# Trial {trial.number}: {shown_value(trial, 4)}{rank}"]
     parts.append("\n".join(f"- {part}" for part in _parts(trial)))
     facts = {
         "parameters": None if trial.parameters is None else f"{trial.parameters:,}",

@@ -6,6 +6,7 @@ own thread, so that nothing waits for it.
 """
 
 import contextlib
+import math
 import re
 import threading
 import time
@@ -106,7 +107,7 @@ def update_study(study: optuna.Study, database: StudyStorage, storage: str) -> N
     with database.writing_study_attributes_together():
         for name, figure in study_figures(record).items():
             save_plotly_graph_object(study, figure, graph_object_id=name)
-        files = {ids[number]: trial_files(trial) for number, trial in shown.items()}
+        files = {ids[number]: trial_files(trial, record.metric) for number, trial in shown.items()}
         if found and model:
             wrong = misclassified_path(model.path, model.weights_sha256)
             files[ids[found.trial]] += retraining_files(model.metrics, wrong)
@@ -184,7 +185,7 @@ class DashboardWriter(Observer):
         self._started = now()
         self._spent = 0.0
         self._writes = 0
-        self._best: float | None = None
+        self._best = -math.inf  # a score
         self._trials = 0  # since the last write
         self._better = False
         self._thread: threading.Thread | None = None
@@ -194,13 +195,13 @@ class DashboardWriter(Observer):
         """See `Observer`."""
         self._name = search.study
         self._started = self._now()
-        self._best = None if search.record.best is None else search.record.best.value
+        self._best = -math.inf if search.record.best is None else search.record.best.score
 
     def trial_ended(self, trial: TrialRecord) -> None:
         """See `Observer`."""
         self._trials += trial.outcome in ("complete", "pruned")
-        if trial.value is not None and (self._best is None or trial.value > self._best):
-            self._best = trial.value
+        if trial.score > self._best:
+            self._best = trial.score
             self._better = True
 
     def tick(self) -> None:

@@ -19,7 +19,7 @@ import optuna
 from optuna.exceptions import StorageInternalError
 
 from mc1opt.dashboard.pages import study_page, update_or_warn
-from mc1opt.database import records
+from mc1opt.database import records, study_attributes
 from mc1opt.database.artifacts import artifacts_folder
 from mc1opt.database.identity import keep_folder
 from mc1opt.database.opening import load_study, open_storage
@@ -93,7 +93,7 @@ def serve_dashboard(
             ours = [
                 each.study_name
                 for each in database.get_all_studies()
-                if records.STUDY_DEFINITION in each.user_attrs
+                if study_attributes.STUDY_DEFINITION in each.user_attrs
             ]
             for name in ours:
                 try:  # a study's page can rename it
@@ -169,7 +169,7 @@ class _ReadableTrials:
         return readable
 
     def _mark_foreign(self, detail: dict[str, Any], study_id: int) -> None:
-        if records.STUDY_DEFINITION not in self._storage.get_study_user_attrs(study_id):
+        if study_attributes.STUDY_DEFINITION not in self._storage.get_study_user_attrs(study_id):
             return
         stored = self._storage.get_all_trials(study_id, deepcopy=False)
         foreign = {trial.number: why for trial in stored if (why := records.foreign(trial))}

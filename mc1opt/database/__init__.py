@@ -9,6 +9,7 @@ location     paths and URLs of study databases and their files
 ownership    which search process runs a trial, and whether it is alive
 heartbeat    heartbeats of running trials; finds trials without one
 interrupted  sets trials whose search process has died back to waiting
+study_attributes  the attributes of a stored study
 records      the attributes of a stored trial, and reading them
 ranking      the best trials, and which of them seed noise cannot separate
 studies      reads and deletes stored studies

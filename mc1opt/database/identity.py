@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import optuna
 
-from mc1opt.database import records
+from mc1opt.database import study_attributes
 from mc1opt.database.location import STUDY_FOLDERS, files_folder, folder_name
-from mc1opt.database.records import study_folder_name
 from mc1opt.database.storage import StudyStorage
+from mc1opt.database.study_attributes import study_folder_name
 from mc1opt.database.trial_files import copy_files
 from mc1opt.errors import StorageError
 
@@ -28,14 +28,14 @@ def name_folder(study: optuna.Study, database: StudyStorage) -> None:
 
     The caller keeps other processes from creating studies; see `StudyStorage.exclusive`.
     """
-    if records.STUDY_FOLDER not in study.user_attrs:
-        study.set_user_attr(records.STUDY_FOLDER, _free_name(study, database))
+    if study_attributes.STUDY_FOLDER not in study.user_attrs:
+        study.set_user_attr(study_attributes.STUDY_FOLDER, _free_name(study, database))
 
 
 def keep_folder(study: optuna.Study) -> None:
     """Stores the folder's name on an older study that lacks it, so that the study can be renamed."""
-    if records.STUDY_FOLDER not in study.user_attrs:
-        study.set_user_attr(records.STUDY_FOLDER, _folder(study))
+    if study_attributes.STUDY_FOLDER not in study.user_attrs:
+        study.set_user_attr(study_attributes.STUDY_FOLDER, _folder(study))
 
 
 def make_own(study: optuna.Study, database: StudyStorage) -> None:
@@ -52,14 +52,14 @@ def make_own(study: optuna.Study, database: StudyStorage) -> None:
         return
     with database.exclusive():
         originals = _originals(study, database)
-        identity = study.user_attrs.get(records.STUDY_IDENTITY)
-        if identity in {each.user_attrs.get(records.STUDY_IDENTITY) for each in originals} - {None}:
-            study.set_user_attr(records.STUDY_IDENTITY, secrets.token_hex(16))
+        identity = study.user_attrs.get(study_attributes.STUDY_IDENTITY)
+        if identity in {each.user_attrs.get(study_attributes.STUDY_IDENTITY) for each in originals} - {None}:
+            study.set_user_attr(study_attributes.STUDY_IDENTITY, secrets.token_hex(16))
         if _folder(study) in map(_folder, originals):
             own = _free_name(study, database)
             _copy(study, database, own)
             # Last: if this process dies earlier, the next start copies again.
-            study.set_user_attr(records.STUDY_FOLDER, own)
+            study.set_user_attr(study_attributes.STUDY_FOLDER, own)
 
 
 def sharing_studies(study: optuna.Study, database: StudyStorage) -> "list[FrozenStudy]":
@@ -70,12 +70,12 @@ def sharing_studies(study: optuna.Study, database: StudyStorage) -> "list[Frozen
 
 def _originals(study: optuna.Study, database: StudyStorage) -> "list[FrozenStudy]":
     """The older studies with the same folder, or the same identity in the mirror."""
-    folder, identity = _folder(study), study.user_attrs.get(records.STUDY_IDENTITY)
+    folder, identity = _folder(study), study.user_attrs.get(study_attributes.STUDY_IDENTITY)
     return [
         each
         for each in _others(study, database)
         if each._study_id < study._study_id
-        and (_folder(each) == folder or each.user_attrs.get(records.STUDY_IDENTITY, ...) == identity)
+        and (_folder(each) == folder or each.user_attrs.get(study_attributes.STUDY_IDENTITY, ...) == identity)
     ]
 
 

@@ -135,7 +135,7 @@ def models_folder(storage: str, folder: str) -> Path:
 
     Args:
         storage: the study database.
-        folder: the study's folder name; see `mc1opt.database.records.study_folder_name`.
+        folder: the study's folder name; see `mc1opt.database.study_attributes.study_folder_name`.
     """
     return files_folder(storage) / "models" / folder
 

@@ -10,7 +10,7 @@ from mc1opt.uncertainty import indistinguishable, least_difference, seed_noise
 
 
 def confirmed_values(trials: Iterable[TrialRecord]) -> dict[int, list[float]]:
-    """The accuracies of confirmed trials with new seeds, by trial number.
+    """The values of confirmed trials with new seeds, by trial number.
 
     The value from the search is left out: it was selected for being high.
     """
@@ -19,24 +19,22 @@ def confirmed_values(trials: Iterable[TrialRecord]) -> dict[int, list[float]]:
 
 
 def by_expected_accuracy(trials: Collection[TrialRecord]) -> list[TrialRecord]:
-    """The complete trials, the one with the highest expected accuracy with another seed first.
+    """The complete trials, the one that is expected to be the best with another seed first.
 
-    For a confirmed trial this is the mean of its new trainings. For another it is its value minus the mean
+    For a confirmed trial that is the mean of its new trainings. For another it is its value minus the mean
     excess of the confirmed trials' values; otherwise being confirmed would be a handicap. A trial whose
     config failed in a new training comes last.
     """
-    again = confirmed_values(trials)
+    again = _confirmed_scores(trials)
     complete = by_value(trials)
     excesses = [
-        (trial.value or 0.0) - statistics.fmean(again[trial.number])
-        for trial in complete
-        if trial.number in again
+        trial.score - statistics.fmean(again[trial.number]) for trial in complete if trial.number in again
     ]
     excess = statistics.fmean(excesses) if excesses else 0.0
 
     def expected(trial: TrialRecord) -> float:
         values = again.get(trial.number)
-        return statistics.fmean(values) if values else (trial.value or 0.0) - excess
+        return statistics.fmean(values) if values else trial.score - excess
 
     return sorted(complete, key=lambda trial: (_fails_again(trial), -expected(trial), trial.number))
 
@@ -60,7 +58,7 @@ class Distinguishable:
 
 def distinguishable(record: StudyRecord) -> Distinguishable | None:
     """What seed noise leaves of the ranking; None if no trial was trained again twice."""
-    values = confirmed_values(record.trials)
+    values = _confirmed_scores(record.trials)
     noise = seed_noise(values)
     if noise is None:
         return None
@@ -81,14 +79,15 @@ class Gain:
     given: int
     """The best starting point."""
     points: float
-    """The difference of their means, as a share of 1."""
+    """By how much the mean of the first is better than that of the second, in the metric's unit (a share of 1
+    where it is one)."""
     interval: tuple[float, float]
     """Its 95 % interval, with the noise of all confirmed trials."""
 
 
 def gain(record: StudyRecord) -> Gain | None:
     """What a search has added; None if not both kinds of trials are confirmed, or nothing tells the noise."""
-    again = confirmed_values(record.trials)
+    again = _confirmed_scores(record.trials)
     ranked = [trial for trial in by_expected_accuracy(record.trials) if trial.number in again]
     given = next((trial.number for trial in ranked if trial.starting_point), None)
     sampled = next((trial.number for trial in ranked if not trial.starting_point), None)
@@ -99,6 +98,12 @@ def gain(record: StudyRecord) -> Gain | None:
         return None
     points = statistics.fmean(again[sampled]) - statistics.fmean(again[given])
     return Gain(sampled, given, points, (points - half, points + half))
+
+
+def _confirmed_scores(trials: Iterable[TrialRecord]) -> dict[int, list[float]]:
+    """As `confirmed_values`, but numbers of which larger is better."""
+    scores = {trial.number: [trial.scored(value) for value in _again(trial)] for trial in trials}
+    return {number: group for number, group in scores.items() if group}
 
 
 def _again(trial: TrialRecord) -> list[float]:

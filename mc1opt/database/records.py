@@ -1,10 +1,11 @@
-"""The attributes of stored trials and studies, and the records that are read from them.
+"""The attributes of stored trials, and the records that are read from them and from studies.
 
 The database is the only memory of a search: results come from these records, never from a live trial.
 """
 
 import functools
 import json
+import math
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -15,12 +16,18 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from mc1opt.config import SCHEMA_VERSION, config_from_json
-from mc1opt.database.location import folder_name
+from mc1opt.database.study_attributes import (
+    STUDY_DEFINITION,
+    STUDY_SEED,
+    aim_of,
+    study_folder_name,
+)
 from mc1opt.dataset import Task
 from mc1opt.errors import ConfigError, UsageError
+from mc1opt.metric import ACCURACY, Aim, Direction, Metric, score
 from mc1opt.spec import Fidelity
 
-# ---- User attributes of a trial --------------------------------------------------------------------------
+# ---- User attributes of a trial; those of a study are in `study_attributes` ------------------------------
 
 CONFIG = "config"
 """The config as JSON, with its schema version."""
@@ -40,6 +47,10 @@ EPOCH_SECONDS = "epoch_seconds"
 """Mean seconds of an epoch, with validation."""
 LOSSES = "losses"
 """Training loss by epoch, a list."""
+METRIC = "metric"
+"""{"name": ..., "direction": ...} of the value and the reports, where they are not accuracies."""
+ACCURACIES = "accuracies"
+"""Validation accuracy by epoch, a list, beside another metric."""
 DEVICE = "device"
 """cpu, cuda or mps."""
 VERSIONS = "versions"
@@ -64,7 +75,7 @@ DRAWN = "drawn"
 """How the sampler came to the parameters: "1 change from #41: batch_size 64 -> 96"."""
 CONFIRMATIONS = "confirmations"
 """[{"seed": ..., "value": ...}, ...]: trainings of the config with new seeds; complete ones also have
-"accumulation", except older ones, whose accumulation is the trial's."""
+"accumulation", except older ones, whose accumulation is the trial's, and "accuracy" beside another metric."""
 CONFIRMING = "confirming"
 """[{"seed": ..., "owner": ...}, ...]: the processes that train it again, dead ones among them."""
 CONFIRMING_STEPS = "confirming_steps"
@@ -77,22 +88,10 @@ OUTCOME = "outcome"
 """The trial's outcome, for people who use other programs. Written before the trial is told, so an unfinished
 trial may have it; the function `outcome` decides."""
 
-# ---- User attributes of a study --------------------------------------------------------------------------
-
-STUDY_SEED = "mc1opt_seed"
-STUDY_DEFINITION = "mc1opt_definition"
-STUDY_SPACE = "mc1opt_search_space"
-STUDY_MAX_MACS = "mc1opt_max_macs"
-STUDY_SAMPLER, STUDY_PRUNER = "mc1opt_sampler", "mc1opt_pruner"
-"""The defaults of the next start."""
-STUDY_STARTED = "mc1opt_starting_points_enqueued"
-STUDY_FOLDER = "mc1opt_folder"
-"""The name of the study's folder; see `study_folder_name`."""
-STUDY_IDENTITY = "mc1opt_identity"
-"""A random id, stored when the study is first mirrored: two studies may share a name."""
-
 TOO_LARGE = "too_large"
 """The constraint (`trial.set_constraint`) that limits multiply-accumulates."""
+TOO_MANY_PARAMETERS = "too_many_parameters"
+"""The constraint that limits parameters. For people, both are "too large"."""
 FAILED = "failed"
 """The constraint that a config violates if its training fails."""
 
@@ -111,26 +110,11 @@ _PLAIN_OUTCOMES: dict[TrialState, Outcome] = {
 
 _TYPES: Mapping[str, type | tuple[type, ...]] = MappingProxyType(
     {
-        CONFIG: dict,
-        CONFIG_ID: str,
-        SEED: int,
-        FIDELITY: dict,
-        PARAMETERS: int,
-        MACS: int,
+        **dict.fromkeys((CONFIG, FIDELITY, VERSIONS, STALLED, FAILURE, CONFIRMING_STEPS, METRIC), dict),
+        **dict.fromkeys((CONFIG_ID, DEVICE, STARTING_POINT, INFEASIBLE), str),
+        **dict.fromkeys((SEED, PARAMETERS, MACS, INTERRUPTED, ACCUMULATION, DUPLICATE_OF), int),
+        **dict.fromkeys((LOSSES, ACCURACIES, CONFIRMATIONS, CONFIRMING), list),
         EPOCH_SECONDS: (int, float),
-        LOSSES: list,
-        DEVICE: str,
-        VERSIONS: dict,
-        INTERRUPTED: int,
-        STALLED: dict,
-        ACCUMULATION: int,
-        FAILURE: dict,
-        DUPLICATE_OF: int,
-        STARTING_POINT: str,
-        CONFIRMATIONS: list,
-        CONFIRMING: list,
-        CONFIRMING_STEPS: dict,
-        INFEASIBLE: str,
     }
 )
 """The types of the attributes that are read; the others are for people."""
@@ -188,7 +172,7 @@ def outcome(trial: FrozenTrial) -> Outcome:
     untrained: dict[Outcome, bool] = {
         "infeasible": INFEASIBLE in trial.user_attrs,
         "duplicate": trial.user_attrs.get(DUPLICATE_OF) is not None,
-        "too_large": trial.constraints.get(TOO_LARGE, 0.0) > 0.0,
+        "too_large": any(trial.constraints.get(key, 0.0) > 0.0 for key in (TOO_LARGE, TOO_MANY_PARAMETERS)),
     }
     return next((what for what, applies in untrained.items() if applies), "pruned")
 
@@ -199,7 +183,7 @@ def is_counted(trial: FrozenTrial) -> bool:
 
 
 def values_by_epoch(trial: FrozenTrial) -> list[float]:
-    """The reported validation accuracies, by epoch."""
+    """The reported values, by epoch."""
     return [value for _, value in sorted(trial.intermediate_values.items())]
 
 
@@ -241,12 +225,34 @@ class TrialRecord:
     """Why the parameters are infeasible; empty if the search space gives no reason."""
     foreign: str = ""
     """See `foreign`; a foreign trial's record has no value, reports or attributes."""
+    metric: str = "accuracy"
+    """What `value` and `values_by_epoch` are."""
+    direction: Direction = "maximize"
+    accuracies: list[float] = field(default_factory=list)
+    """Validation accuracy by epoch beside another metric; empty during training."""
+
+    @property
+    def score(self) -> float:
+        """The value as a number of which larger is better; that of a trial without a value is the least."""
+        return -math.inf if self.value is None else self.scored(self.value)
+
+    def scored(self, value: float) -> float:
+        """A value of its metric as a number of which larger is better."""
+        return score(value, self.direction)
+
+    @property
+    def accuracy(self) -> float | None:
+        """The validation accuracy at the end; None if it is not known."""
+        if self.metric == ACCURACY.name:
+            return self.value
+        return self.accuracies[-1] if self.accuracies and self.value is not None else None
 
 
 def trial_record(trial: FrozenTrial) -> TrialRecord:
     """The record of a stored trial; missing fields are None, 0 or empty."""
     passed_over = foreign(trial)
     attributes = {} if passed_over else trial.user_attrs
+    metric = attributes.get(METRIC, {})
     return TrialRecord(
         number=trial.number,
         state=trial.state.name,
@@ -277,6 +283,9 @@ def trial_record(trial: FrozenTrial) -> TrialRecord:
         drawn=attributes.get(DRAWN),
         infeasible=attributes.get(INFEASIBLE),
         foreign=passed_over,
+        metric=metric.get("name", ACCURACY.name),
+        direction="minimize" if metric.get("direction") == "minimize" else "maximize",
+        accuracies=attributes.get(ACCURACIES, []),
     )
 
 
@@ -296,27 +305,10 @@ def _in_utc(time: datetime | None) -> str | None:
     return None if time is None else time.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
-def study_folder_name(name: str, attributes: Mapping[str, Any]) -> str:
-    """The name of a study's folder, among checkpoints, models and exports.
-
-    It is stored in the study, so that a renamed study keeps it. Older studies have none until they are
-    resumed: their folder has the study's name.
-
-    Args:
-        name: the study's name.
-        attributes: the study's user attributes.
-    """
-    stored = attributes.get(STUDY_FOLDER)
-    # A database may come from anywhere: deleting its study must not delete a folder elsewhere.
-    if isinstance(stored, str) and stored == folder_name(stored, "study"):
-        return stored
-    return folder_name(name, "study")
-
-
 def by_value(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """The complete trials by value, highest first; of equal values, the lowest number first."""
+    """The complete trials by value, the best first; of equal values, the lowest number first."""
     complete = [trial for trial in trials if trial.value is not None]
-    return sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.number))
+    return sorted(complete, key=lambda trial: (-trial.score, trial.number))
 
 
 @dataclass(frozen=True)
@@ -333,6 +325,12 @@ class StudyRecord:
     trials: Sequence[TrialRecord]
     folder: str
     """See `study_folder_name`."""
+    aim: Aim = field(default_factory=Aim)
+
+    @property
+    def metric(self) -> Metric:
+        """What the values of its trials are."""
+        return self.aim.metric
 
     @property
     def best(self) -> TrialRecord | None:
@@ -371,6 +369,9 @@ class StudyRecord:
             "study": self.study,
             "definition": self.definition,
             "direction": self.direction,
+            "metric": self.metric.name,
+            "class_weights": self.aim.class_weights,
+            "constraints": self.aim.constraints,
             "fidelity": self.fidelity.model_dump() if self.fidelity else None,
             "data": self.data,
             "seed": self.seed,
@@ -393,4 +394,5 @@ def study_record(study: optuna.Study) -> StudyRecord:
         seed=attributes.get(STUDY_SEED),
         trials=[trial_record(trial) for trial in study.get_trials(deepcopy=False)],
         folder=study_folder_name(study.study_name, attributes),
+        aim=aim_of(attributes),
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from mc1opt.database import records
+from mc1opt.database import records, study_attributes
 from mc1opt.database.artifacts import artifacts_folder, remove_artifacts
 from mc1opt.database.identity import keep_folder, make_own, sharing_studies
 from mc1opt.database.location import checkpoints_folder
@@ -46,7 +46,7 @@ def claim_study(storage: str, name: str) -> None:
     database = open_storage(storage, create=False)
     try:
         study = load_study(database, name)
-        if records.STUDY_DEFINITION in study.user_attrs:  # else another program's study
+        if study_attributes.STUDY_DEFINITION in study.user_attrs:  # else another program's study
             make_own(study, database)
             keep_folder(study)
     finally:
@@ -63,7 +63,7 @@ class StudyToDelete:
     name: str
     trials: int
     folder: str
-    """See `mc1opt.database.records.study_folder_name`."""
+    """See `mc1opt.database.study_attributes.study_folder_name`."""
 
 
 def open_for_deletion(storage: str, name: str) -> StudyToDelete:
@@ -76,7 +76,7 @@ def open_for_deletion(storage: str, name: str) -> StudyToDelete:
     study = load_study(database, name)
     trials = study.get_trials(deepcopy=False)
     _refuse_if_running(name, trials)
-    folder = records.study_folder_name(name, study.user_attrs)
+    folder = study_attributes.study_folder_name(name, study.user_attrs)
     return StudyToDelete(database, storage, name, len(trials), folder)
 
 

@@ -86,9 +86,9 @@ class LiveProgress(Display):
 
 
 def _running_table(progress: SearchProgress, now: float, rows: int) -> Table:
-    """Number, epoch, accuracy against the best, time and config of each running trial, `rows` at most."""
+    """Number, epoch, value against the best, time and config of each running trial, `rows` at most."""
     table = Table(box=None, pad_edge=False, show_header=bool(progress.running), header_style="dim")
-    for column in ("trial", "epoch", "accuracy", "to best", "time"):
+    for column in ("trial", "epoch", progress.search.record.metric.label, "to best", "time"):
         table.add_column(column, no_wrap=True)
     table.add_column("config")  # without no_wrap, so that this column is the one that shrinks
     running = sorted(progress.running, key=lambda trial: trial.number)
@@ -104,9 +104,9 @@ def _cells(progress: SearchProgress, trial: RunningTrial) -> list[str]:
     cells = [f"#{trial.number}", f"{trial.epochs}/{progress.search.fidelity.all_epochs}"]
     if trial.result is None:
         return [*cells, "", ""]
-    accuracy = trial.result.accuracy
+    value = trial.result.value
     best = progress.best.value if progress.best is not None else None
-    return [*cells, f"{accuracy:.3f}", "" if best is None else f"{accuracy - best:+.3f}"]
+    return [*cells, f"{value:.3f}", "" if best is None else f"{value - best:+.3f}"]
 
 
 @contextlib.contextmanager

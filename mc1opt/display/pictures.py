@@ -19,13 +19,16 @@ IMAGES_A_CLASS = 8
 """Misclassified images per row of the sheet."""
 
 
-def learning_curve_picture(title: str, accuracies: Sequence[float], losses: Sequence[float]) -> bytes:
-    """Validation accuracy, and training loss if known, by epoch.
+def learning_curve_picture(
+    title: str, values: Sequence[float], losses: Sequence[float], metric: str = "accuracy"
+) -> bytes:
+    """A validation metric, and training loss if known, by epoch.
 
     Args:
         title: above the picture.
-        accuracies: one per epoch, in 0..1.
+        values: of the metric, one per epoch.
         losses: one per epoch, or empty.
+        metric: its name, for people.
 
     Returns:
         A PNG file.
@@ -34,12 +37,12 @@ def learning_curve_picture(title: str, accuracies: Sequence[float], losses: Sequ
 
     figure = _figure(6.4, 4.0, left=0.12, right=0.88, bottom=0.13)
     axes = figure.add_subplot()
-    epochs = range(1, len(accuracies) + 1)
-    axes.plot(epochs, accuracies, color="tab:blue", marker="o", markersize=4, label="validation accuracy")
-    if accuracies:
-        last = (len(accuracies), accuracies[-1])
+    epochs = range(1, len(values) + 1)
+    axes.plot(epochs, values, color="tab:blue", marker="o", markersize=4, label=f"validation {metric}")
+    if values:
+        last = (len(values), values[-1])
         axes.annotate(f"{last[1]:.4f}", last, xytext=(0, -18), textcoords="offset points", ha="right")
-    axes.set(title=title, xlabel="epoch", ylabel="validation accuracy")
+    axes.set(title=title, xlabel="epoch", ylabel=f"validation {metric}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     if losses:

@@ -12,9 +12,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from mc1opt.config import config_from_json
-from mc1opt.database.records import UNTRAINED, Outcome, TrialRecord, by_value
+from mc1opt.database.records import (
+    TOO_LARGE,
+    TOO_MANY_PARAMETERS,
+    UNTRAINED,
+    Outcome,
+    TrialRecord,
+    by_value,
+)
 from mc1opt.dataset import CIFAR10
 from mc1opt.describe import describe_config, describe_fidelity
+from mc1opt.metric import ACCURACY, Aim
 from mc1opt.search.observers import Observer, SearchStarted
 from mc1opt.spec import EpochResult
 from mc1opt.text import SILENCE_SECONDS, duration, first_line, megabytes, plural
@@ -142,7 +150,7 @@ class SearchProgress:
 
     def best_line(self) -> str:
         """The best trial's value and number, in words."""
-        return "no best yet" if self.best is None else f"best {self.best.value:.3f} (#{self.best.number})"
+        return "no best yet" if self.best is None else f"best {shown_value(self.best)} (#{self.best.number})"
 
 
 def outcome_count(count: int, outcome: Outcome) -> str:
@@ -154,11 +162,11 @@ def outcome_count(count: int, outcome: Outcome) -> str:
 def ending(trial: TrialRecord) -> str:
     """A trial's outcome in words."""
     if trial.outcome == "complete":
-        return f"complete, {trial.value:.3f}"
+        return f"complete, {shown_value(trial)}"
     if trial.outcome == "pruned" and trial.values_by_epoch:
         return f"pruned at epoch {len(trial.values_by_epoch)}, {trial.values_by_epoch[-1]:.3f}"
     untrained: dict[Outcome, str] = {
-        "too_large": f"too large, {(trial.macs or 0) / 1e6:.1f} million multiply-accumulates",
+        "too_large": f"too large, {_size(trial)}",
         "infeasible": f"infeasible: {trial.infeasible}" if trial.infeasible else "infeasible",
         "duplicate": f"duplicate of #{trial.duplicate_of}",
         "foreign": f"passed over: {trial.foreign}",
@@ -170,6 +178,23 @@ def ending(trial: TrialRecord) -> str:
         return f"failed ({trial.failure['kind']}): {message}"
     waiting = "interrupted, waits for the next start" if trial.interrupted else "not begun yet"
     return waiting if trial.outcome == "waiting" else trial.outcome
+
+
+def shown_value(trial: TrialRecord, digits: int = 3) -> str:
+    """A complete trial's value, with the accuracy beside another metric."""
+    beside = ""
+    if trial.metric != ACCURACY.name and trial.accuracy is not None:
+        beside = f" (accuracy {trial.accuracy:.{digits}f})"
+    return f"{trial.value:.{digits}f}{beside}"
+
+
+def _size(trial: TrialRecord) -> str:
+    """What of a network is too large."""
+    macs = f"{(trial.macs or 0) / 1e6:.1f} million multiply-accumulates"
+    if trial.constraints.get(TOO_MANY_PARAMETERS, 0.0) <= 0.0:
+        return macs
+    parameters = f"{trial.parameters or 0:,} parameters"
+    return f"{macs}, {parameters}" if trial.constraints.get(TOO_LARGE, 0.0) > 0.0 else parameters
 
 
 def record_summary(trial: TrialRecord) -> str:
@@ -255,7 +280,7 @@ class PlainProgress(Display):
             return
         epochs = self.progress.search.fidelity.all_epochs
         running = [
-            f"#{t.number} {t.epochs}/{epochs} epochs" + (f" {t.result.accuracy:.3f}" if t.result else "")
+            f"#{t.number} {t.epochs}/{epochs} epochs" + (f" {t.result.value:.3f}" if t.result else "")
             for t in self.progress.running
         ]
         waiting = "waiting for a worker, or for trials of other processes"
@@ -268,8 +293,8 @@ def plan_lines(search: SearchStarted) -> list[str]:
     done = f"{search.counted} of {plural(search.trials, 'trial')} done, " if search.counted else ""
     lines = [
         f"Study {study_name(search.study, search.definition)}: {done}{plural(left, 'trial')} to train, each "
-        f"at most {describe_fidelity(search.fidelity)}{_images(search)}, {plural(search.workers, 'worker')} "
-        f"on {search.device}. {_price(search)}Ctrl-C keeps everything."
+        f"at most {describe_fidelity(search.fidelity)}{_images(search)}{_aim(search.record.aim)}, "
+        f"{plural(search.workers, 'worker')} on {search.device}. {_price(search)}Ctrl-C keeps everything."
     ]
     # Trials of dead processes, and those that a stopped search has set back to waiting.
     taken_up = sum(trial.outcome == "waiting" and trial.interrupted > 0 for trial in search.record.trials)
@@ -288,6 +313,19 @@ def _images(search: SearchStarted) -> str:
         f" of {name} ({task.size} x {task.size}{grey}, {task.classes} classes), networks of at most "
         f"{search.max_macs / 1e6:.0f} million multiply-accumulates"
     )
+
+
+def _aim(aim: Aim) -> str:
+    """What is not as usual of a study's aim, in words that follow the fidelity."""
+    parts = []
+    if not aim.metric.is_accuracy:
+        parts.append(f", judged by {aim.metric.label} ({aim.metric.direction})")
+    if aim.class_weights:
+        parts.append(", rare classes weighing more")
+    if aim.constraints:
+        limits = " and ".join(f"{most:,} {name}" for name, most in aim.constraints.items())
+        parts.append(f", networks of at most {limits}")
+    return "".join(parts)
 
 
 def passed_over_lines(trials: Iterable[TrialRecord]) -> list[str]:

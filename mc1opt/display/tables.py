@@ -11,6 +11,7 @@ from mc1opt.database.ranking import by_expected_accuracy, confirmed_values, dist
 from mc1opt.database.records import Outcome, StudyRecord, TrialRecord, by_value
 from mc1opt.describe import describe_fidelity
 from mc1opt.display.progress import ending, outcome_count, passed_over_lines, record_summary, study_name
+from mc1opt.metric import ACCURACY
 from mc1opt.program import program
 from mc1opt.search.observers import SearchEnded
 from mc1opt.text import duration
@@ -27,6 +28,12 @@ def study_lines(record: StudyRecord) -> list[str]:
         lines.append(f"  fidelity   {describe_fidelity(fidelity)}")
     if record.data is not None:
         lines.append(f"  data       {record.data['name']}")
+    if not record.metric.is_accuracy:
+        lines.append(f"  metric     {record.metric.label} ({record.metric.direction})")
+    if record.aim.class_weights:
+        lines.append(f"  weights    of classes: {record.aim.class_weights}")
+    if limits := [f"{most:,} {name}" for name, most in record.aim.constraints.items()]:
+        lines.append(f"  at most    {', '.join(limits)}")
     lines += [f"  trials     {counts_line(record.trials)}", *passed_over_lines(record.trials)]
     if record.best is None:
         return [*lines, "No trial is complete yet."]
@@ -46,17 +53,27 @@ def counts_line(trials: Sequence[TrialRecord]) -> str:
 
 
 def best_lines(record: StudyRecord) -> list[str]:
-    """The table of the best trials: validation accuracy, size and time, and the config below each row."""
-    lines = ["trial   accuracy  parameters  million MACs  seconds"]
+    """The table of the best trials: value, accuracy, size and time, and the config below each row."""
+    metric = record.metric
+    width = max(8, len(metric.label))
+    beside = "" if metric.is_accuracy else f"  {'accuracy':>8}"
+    lines = [f"trial   {metric.label:>{width}}{beside}  parameters  million MACs  seconds"]
     for trial in by_value(record.trials)[:BEST]:
         start = f"  starting point {trial.starting_point}" if trial.starting_point else ""
         lines.append(
-            f"#{trial.number:<6} {trial.value:>8.4f}  {trial.parameters or 0:>10,}  "
+            f"#{trial.number:<6} {trial.value:>{width}.4f}{_beside(trial)}  {trial.parameters or 0:>10,}  "
             f"{(trial.macs or 0) / 1e6:>12.1f}  {trial.seconds or 0.0:>7.0f}{start}"
         )
         # On separate lines, so that a terminal of usual width does not wrap them.
         lines += [f"        {part}" for part in record_summary(trial).split(" | ") if part]
     return lines
+
+
+def _beside(trial: TrialRecord) -> str:
+    """The cell of the accuracy beside another metric."""
+    if trial.metric == ACCURACY.name:
+        return ""
+    return f"  {'-' if trial.accuracy is None else f'{trial.accuracy:.4f}':>8}"
 
 
 def trial_lines(trial: TrialRecord) -> list[str]:
@@ -71,9 +88,11 @@ def trial_lines(trial: TrialRecord) -> list[str]:
         "starting point": trial.starting_point,
         "drawn": trial.drawn,
         "interrupted": trial.interrupted or None,
-        "accuracy by epoch": " ".join(f"{value:.3f}" for value in trial.values_by_epoch) or None,
+        f"{trial.metric} by epoch": " ".join(f"{value:.3f}" for value in trial.values_by_epoch) or None,
         "with new seeds": " ".join(_again(trial)) or None,
     }
+    if trial.accuracies:
+        facts["accuracy by epoch"] = " ".join(f"{value:.3f}" for value in trial.accuracies)
     lines += [f"  {name:<18} {value}" for name, value in facts.items() if value is not None]
     if trial.failure is not None:
         lines += ["  failure", *(f"    {line}" for line in trial.failure["message"].strip().split("\n"))]
@@ -99,8 +118,9 @@ def confirmation_lines(record: StudyRecord) -> list[str]:
     values = confirmed_values(record.trials)
     if not values:
         return []
+    metric = record.metric
     in_search = {trial.number: trial.value or 0.0 for trial in record.trials}
-    ranked = sorted(values, key=lambda number: -statistics.mean(values[number]))
+    ranked = sorted(values, key=lambda number: -metric.score(statistics.mean(values[number])))
     lines = ["Trained again with new seeds:", "trial   in the search  again            mean"]
     for number in ranked:
         again = " ".join(f"{value:.4f}" for value in values[number])
@@ -108,7 +128,7 @@ def confirmation_lines(record: StudyRecord) -> list[str]:
         lines.append(f"#{number:<6} {in_search[number]:<14.4f} {again:<16} {mean:.4f}")
     found = distinguishable(record)
     if found is not None:
-        points = f"{100 * found.noise:.1f} points"
+        points = f"{metric.difference(found.noise)} {metric.unit}"
         if len(found.equal) > 1:
             numbers = ", ".join(f"#{number}" for number in found.equal)
             lines.append(f"{numbers}: within seed noise ({points}).")
@@ -131,10 +151,12 @@ def starting_point_line(record: StudyRecord) -> str:
     )
     if (added := gain(record)) is None:
         return line
-    low, high = (100.0 * each for each in added.interval)
+    metric = record.metric
+    low, high = (metric.difference(each, "+") for each in added.interval)
+    better = "from" if metric.direction == "maximize" else "better than"
     return (
-        f"{line}\nWith new seeds, #{added.sampled} is {100.0 * added.points:+.1f} points from #{added.given} "
-        f"(95 % interval {low:+.1f} to {high:+.1f})."
+        f"{line}\nWith new seeds, #{added.sampled} is {metric.difference(added.points, '+')} {metric.unit} "
+        f"{better} #{added.given} (95 % interval {low} to {high})."
     )
 
 
@@ -177,7 +199,8 @@ def end_lines(ended: SearchEnded, storage: str) -> list[str]:
         if ended.importances:
             shown = [f"{name} {share:.0%}" for name, share in list(ended.importances.items())[:BEST]]
             lines += ["", "What matters most: " + ", ".join(shown)]
-        lines += ["", "All accuracies are on the validation images; the test images stay closed."]
+        values = "accuracies" if record.metric.is_accuracy else "values"
+        lines += ["", f"All {values} are on the validation images; the test images stay closed."]
     commands = _commands(record, storage)
     failed = [trial.number for trial in record.trials if trial.outcome == "failed"]
     if ended.reason == "failures" and failed:

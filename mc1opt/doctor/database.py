@@ -3,7 +3,7 @@
 import math
 import shlex
 
-from mc1opt.database import records
+from mc1opt.database import records, study_attributes
 from mc1opt.database.heartbeat import GRACE_SECONDS, silent_seconds
 from mc1opt.database.interrupted import MAX_STALLED, deaths_without_epoch
 from mc1opt.database.location import DEFAULT_STORAGE, shown_storage, storage_url
@@ -61,7 +61,7 @@ def _check_studies(storage: str) -> list[Check]:
         return [
             check
             for study in sorted(database.get_all_studies(), key=lambda study: study.study_name)
-            if records.STUDY_DEFINITION in study.user_attrs
+            if study_attributes.STUDY_DEFINITION in study.user_attrs
             and (check := _check_study(database, study.study_name, storage))
         ]
     finally:
@@ -90,7 +90,7 @@ def _check_study(database: StudyStorage, name: str, storage: str) -> Check | Non
     silent = [number for number in unseen if silence.get(number, math.inf) > GRACE_SECONDS]
     hosts = ", ".join(sorted({owners[number]["host"] for number in unseen}))
     heard = "never heard of" if math.isinf(longest) else f"last heard of {duration(longest)} ago"
-    command = _run_command(name, study.user_attrs[records.STUDY_DEFINITION], storage)
+    command = _run_command(name, study.user_attrs[study_attributes.STUDY_DEFINITION], storage)
     found = [
         f"{_numbers(group)} {what}"
         for group, what in (

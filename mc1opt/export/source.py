@@ -19,8 +19,9 @@ from mc1opt.database.records import StudyRecord, TrialRecord
 from mc1opt.database.studies import read_study
 from mc1opt.database.trial_files import kept_weights, weights_path
 from mc1opt.dataset import Task
-from mc1opt.display.progress import ending, passed_over_lines
+from mc1opt.display.progress import ending, passed_over_lines, shown_value
 from mc1opt.errors import ConfigError, ModelError, UsageError
+from mc1opt.metric import ACCURACY
 from mc1opt.program import program
 from mc1opt.spec import Fidelity
 from mc1opt.text import plural
@@ -173,7 +174,9 @@ def _best(record: StudyRecord, kept: Collection[int]) -> TrialRecord:
 
 def _trial_quality(trial: TrialRecord) -> str:
     again = [entry["value"] for entry in trial.confirmations if entry["value"] is not None]
-    quality = f"validation {trial.value:.4f}, one seed"
+    quality = f"validation {shown_value(trial, 4)}, one seed"
+    if trial.metric != ACCURACY.name:
+        quality = f"validation {trial.metric} {shown_value(trial, 4)}, one seed"
     if again:
         quality += f" ({statistics.fmean(again):.4f} with {plural(len(again), 'other seed')})"
     return f"{quality}, not tested"

@@ -5,7 +5,7 @@ The opening of the test images is recorded beside the study's models.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,6 +17,8 @@ from mc1opt.data.test_log import OPENINGS, past_openings
 from mc1opt.database.location import files_folder, folder_name
 from mc1opt.inference.export_record import EXPORTS, RECORD, export_record, recorded_hashes
 from mc1opt.inference.open_model import OpenModel, open_model
+from mc1opt.metric import LABELS
+from mc1opt.metric_functions import NAMED
 from mc1opt.text import plural
 from mc1opt.training.model_folder import file_sha256
 
@@ -47,6 +49,8 @@ class Evaluation:
     """Openings of the test images that were recorded before this one."""
     labels: tuple[str, ...]
     """The names of the classes, in the order of rows and columns."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """The other known metrics by name."""
 
     def to_json(self) -> dict[str, Any]:
         """As `evaluate --json` prints it."""
@@ -78,6 +82,8 @@ def evaluate(path: Path, data_path: Path | None, *, storage: str, output: TextIO
     probabilities = opened.probabilities(images.numpy())
     truth = labels.numpy()
     decisions = probabilities.argmax(axis=1)
+    # Logarithms of probabilities are logits; those that float32 has rounded to 0 are not infinite.
+    logits = np.log(np.maximum(probabilities.astype(np.float64), np.finfo(np.float32).tiny))
     confusion = confusion_matrix(truth, decisions, data.classes)
     correct = int(confusion.trace())
     counts = confusion.sum(axis=1)
@@ -95,6 +101,7 @@ def evaluate(path: Path, data_path: Path | None, *, storage: str, output: TextIO
         confusion=confusion.tolist(),
         opened_before=before,
         labels=opened.task.class_names,
+        metrics={name: metric(logits, truth) for name, metric in NAMED.items() if name != "accuracy"},
     )
 
 
@@ -158,6 +165,7 @@ def evaluation_lines(result: Evaluation) -> list[str]:
     return [
         f"{result.model} on the {result.images:,} test images of {result.data} ({times})",
         f"accuracy           {result.accuracy:.4f}, 95 % interval {low:.4f} to {high:.4f}",
+        *(f"{LABELS[name]:<17}  {value:.4f}" for name, value in result.metrics.items()),
         f"calibration error  {result.calibration_error:.4f} ({BINS} bins)",
         "",
         *confusion_lines(result.confusion, result.labels),

@@ -6,7 +6,7 @@ Results are stored: the same weights are not tested again.
 import contextlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,8 @@ from mc1opt.errors import ModelError, StorageError, describe_validation_error
 from mc1opt.files import append_line, read_lines
 from mc1opt.measurement.plan import Job
 from mc1opt.measurement.store import StoredTraining
+from mc1opt.metric import ACCURACY, Metric
+from mc1opt.metric_functions import NAMED, Logits, metric_function
 from mc1opt.spec import INFERENCE_BATCH, Device
 from mc1opt.text import plural
 from mc1opt.training.model_folder import weights_model
@@ -37,8 +39,8 @@ Confusion = list[list[int]]
 """Images by true class (row) and decision (column)."""
 Decisions = NDArray[np.int64]
 """The class that a network decides on, for each of N images."""
-Measure = Callable[[Path, Config, DataShape, "Tensor", "Tensor"], Decisions]
-"""Weights, config, the images' shape, test images, labels -> decisions."""
+Measure = Callable[[Path, Config, DataShape, "Tensor", "Tensor"], Logits]
+"""Weights, config, the images' shape, test images, labels -> logits, N x classes."""
 KEPT_A_CLASS = 8
 """Misclassified images of each class that are kept for people to look at, at most."""
 KEPT_CLASSES = 20
@@ -56,6 +58,8 @@ class FinalTest:
     time: str
     """Of the test, in UTC."""
     class_names: tuple[str, ...]
+    metrics: dict[int, dict[str, float]] = field(default_factory=dict)
+    """By seed: the known metrics, and the study's own, by name; older results have none."""
 
     @property
     def by_seed(self) -> dict[int, float]:
@@ -66,6 +70,11 @@ class FinalTest:
     def spread(self) -> Spread:
         """Mean, standard deviation and interval over the seeds."""
         return spread(list(self.by_seed.values()))
+
+    def spread_of(self, metric: Metric) -> Spread:
+        """The same of another metric; that of the accuracy if it was not measured."""
+        values = [known[metric.name] for known in self.metrics.values() if metric.name in known]
+        return spread(values) if len(values) == len(self.confusions) else self.spread
 
     @property
     def kept(self) -> Confusion:
@@ -87,6 +96,7 @@ class FinalTest:
         return {
             "by_seed": {str(seed): accuracy for seed, accuracy in self.by_seed.items()},
             **self.spread.to_json(),
+            "metrics": {str(seed): known for seed, known in self.metrics.items()},
             "by_class": self.by_class,
             "confusion": self.kept,
             "images": _all(self.kept),
@@ -104,6 +114,7 @@ def run_final_test(
     device: Device,
     write: Callable[[str], None],
     measure: Measure | None = None,
+    metric: Metric = ACCURACY,
 ) -> FinalTest:
     """Tests models, once and for all.
 
@@ -115,14 +126,17 @@ def run_final_test(
         device: where.
         write: takes a line that announces the opening.
         measure: how. The default runs the networks in float32, as they are shipped.
+        metric: what the study's values are, measured beside the known metrics where it is its own.
 
     Raises:
         DataError: the test images are missing or damaged.
         ModelError: weights are missing or damaged.
         StorageError: the stored results cannot be read, or no result can be stored.
+        StudyFileError: the study's own metric cannot be computed.
     """
     from mc1opt.data.images import open_test_images
 
+    functions = {**NAMED, metric.name: metric_function(metric, data.classes)}
     known = _known(folder)
     keys = [_key_of(stored) for _, stored in trained]
     before = past_openings(folder / OPENINGS, data)
@@ -136,8 +150,10 @@ def run_final_test(
             if key in known:
                 continue
             weights = Path(job.training.weights or "")
-            decisions = (measure or decide)(weights, job.training.config, data.shape, images, labels)
-            known[key] = _result(stored, truth, decisions, data.classes, before)
+            logits = (measure or infer)(weights, job.training.config, data.shape, images, labels)
+            decisions = logits.argmax(1)
+            values = {name: function(logits, truth) for name, function in functions.items()}
+            known[key] = _result(stored, truth, decisions, data.classes, before) | {"metrics": values}
             append_line(folder / RESULTS, known[key])
             if stored is trained[0][1]:  # whose model is kept
                 path = misclassified_path(folder, stored.weights_sha256)
@@ -151,6 +167,11 @@ def run_final_test(
         opened_before=latest["opened_before"],
         time=latest["time"],
         class_names=data.class_names,
+        metrics={
+            stored.key.seed: line["metrics"]
+            for (_, stored), line in zip(trained, lines, strict=True)
+            if "metrics" in line
+        },
     )
 
 
@@ -189,7 +210,7 @@ def stored_accuracies(folder: Path) -> Callable[[StoredTraining], float | None]:
     return accuracy
 
 
-def decide(weights: Path, config: Config, shape: DataShape, images: "Tensor", _labels: "Tensor") -> Decisions:
+def infer(weights: Path, config: Config, shape: DataShape, images: "Tensor", _labels: "Tensor") -> Logits:
     """Runs a network on images, on their device and in float32.
 
     Raises:
@@ -198,15 +219,15 @@ def decide(weights: Path, config: Config, shape: DataShape, images: "Tensor", _l
     import torch
 
     model = weights_model(weights, config, shape).to(images.device)
-    decisions = []
+    parts = []
     # cuDNN would round convolutions to TF32.
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         for first in range(0, len(images), INFERENCE_BATCH):
             logits = model(images[first : first + INFERENCE_BATCH])
             if not logits.isfinite().all():
                 raise ModelError(f"{weights} cannot be tested: its logits are not finite.")
-            decisions.append(logits.argmax(1).cpu())
-    found: Decisions = torch.cat(decisions).numpy()
+            parts.append(logits.cpu())
+    found: Logits = torch.cat(parts).numpy()
     return found
 
 
@@ -270,6 +291,7 @@ class _ResultLine(BaseModel):
     confusion: list[list[NonNegativeInt]]
     opened_before: list[str]
     time: str
+    metrics: dict[str, float] = {}
 
     @field_validator("confusion")
     @classmethod

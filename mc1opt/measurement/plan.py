@@ -6,13 +6,14 @@ configs and seeds, and having them trained (`mc1opt.measurement.trainings`).
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mc1opt.config import Config, config_id
 from mc1opt.dataset import DataSet
 from mc1opt.errors import UsageError
 from mc1opt.machine.memory import MemoryNeed, training_memory
+from mc1opt.metric import Aim
 from mc1opt.spec import Device, Fidelity, Fold, Precision, Training
 
 CHECKPOINT_SECONDS = 60.0
@@ -69,6 +70,8 @@ class Plan:
     """Trainings at once."""
     folder: Path
     """Where trainings and test results are stored."""
+    aim: Aim = field(default_factory=Aim)
+    """By what trainings are judged, and what an image counts."""
 
     @property
     def train_images(self) -> int:
@@ -97,6 +100,8 @@ class Plan:
             data=self.data,
             device=self.device,
             precision=self.precision,
+            metric=self.aim.metric,
+            class_weights=self.aim.class_weights,
             checkpoint_seconds=CHECKPOINT_SECONDS,
         )
         return Job(name, index, training)

@@ -12,8 +12,18 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mc1opt.config import config_id
 from mc1opt.errors import StorageError, describe_validation_error
+from mc1opt.fields import later_field
 from mc1opt.files import append_line, read_lines, remove_checkpoint
-from mc1opt.spec import Device, EpochResult, FailureKind, Fidelity, Fold, Precision, Training
+from mc1opt.metric import ACCURACY, ClassWeights, Metric
+from mc1opt.spec import (
+    Device,
+    EpochResult,
+    FailureKind,
+    Fidelity,
+    Fold,
+    Precision,
+    Training,
+)
 from mc1opt.training.model_folder import file_sha256
 
 REPEATABLE: tuple[FailureKind, ...] = ("diverged",)
@@ -46,6 +56,9 @@ class TrainingKey(BaseModel):
     device: Device
     threads: int
     precision: Precision
+    metric: Metric = later_field(ACCURACY)
+    """Without the place of its file."""
+    class_weights: ClassWeights | None = later_field(None)
 
     @classmethod
     def of(cls, training: Training) -> Self:
@@ -60,6 +73,8 @@ class TrainingKey(BaseModel):
             device=training.device,
             threads=training.threads,
             precision=training.precision,
+            metric=training.metric.model_copy(update={"path": None}),
+            class_weights=training.class_weights,
         )
 
 
@@ -83,7 +98,12 @@ class StoredTraining(BaseModel):
 
     @property
     def value(self) -> float | None:
-        """Validation accuracy of the last epoch; None without validation, or where it failed."""
+        """The metric's value after the last epoch; None without validation, or where it failed."""
+        return self.curve[-1].judged if self.curve and self.failure is None else None
+
+    @property
+    def accuracy(self) -> float | None:
+        """The same of the validation accuracy."""
         return self.curve[-1].validation_accuracy if self.curve and self.failure is None else None
 
     @property

@@ -44,7 +44,7 @@ class _Running:
 
     def words(self) -> str:
         text = f"{self.job.label} {self.epochs}/{self.job.training.fidelity.epochs} epochs"
-        value = None if self.result is None else self.result.validation_accuracy
+        value = None if self.result is None else self.result.judged
         return text if value is None else f"{text} {value:.3f}"
 
 

@@ -14,7 +14,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mc1opt.database import records
+from mc1opt.database import study_attributes
 from mc1opt.database.identity import keep_folder, make_own
 from mc1opt.database.location import checkpoints_folder, files_folder, models_folder, storage_option
 from mc1opt.database.opening import load_study, open_storage
@@ -168,11 +168,11 @@ def study_identity(storage: str, study: str) -> str:
         stored = load_study(database, study)
         make_own(stored, database)
         keep_folder(stored)  # its retrainings are found again when it is renamed
-        if records.STUDY_IDENTITY not in stored.user_attrs:
+        if study_attributes.STUDY_IDENTITY not in stored.user_attrs:
             with database.exclusive():
-                if records.STUDY_IDENTITY not in stored.user_attrs:
-                    stored.set_user_attr(records.STUDY_IDENTITY, secrets.token_hex(16))
-        return str(stored.user_attrs[records.STUDY_IDENTITY])
+                if study_attributes.STUDY_IDENTITY not in stored.user_attrs:
+                    stored.set_user_attr(study_attributes.STUDY_IDENTITY, secrets.token_hex(16))
+        return str(stored.user_attrs[study_attributes.STUDY_IDENTITY])
     finally:
         database.remove_session()
         database.engine.dispose()

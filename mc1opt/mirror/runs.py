@@ -17,6 +17,7 @@ from mc1opt.database.records import Outcome, StudyRecord, TrialRecord, by_value
 from mc1opt.display.progress import record_summary
 from mc1opt.errors import ConfigError
 from mc1opt.measurement.store import StoredTraining
+from mc1opt.metric import Metric
 from mc1opt.seeds import retrain_seed
 from mc1opt.text import first_line, plural
 
@@ -192,6 +193,7 @@ def _study_run(record: StudyRecord, ids: str) -> MirroredRun:
         history=tuple(_best_so_far(record.trials)),
         summary={
             **_known(best_value=best.value if best else None, best_trial=best.number if best else None),
+            **_known(best_accuracy=best.accuracy if best and not record.metric.is_accuracy else None),
             **{f"trials/{outcome}": outcomes.count(outcome) for outcome in TRAINED},
         },
         leaderboard=_leaderboard(record.trials),
@@ -216,8 +218,9 @@ def _trial_run(
         tags=tags,
         config=_config(trial) | flat(trial.params, "params") | _about(record) | own,
         axis="epoch",
-        history=_curve(trial.values_by_epoch, trial.losses),
-        summary=_known(
+        history=_curve(record.metric, trial.values_by_epoch, trial.losses, trial.accuracies),
+        summary=_beside(record.metric, trial.value, trial.accuracy)
+        | _known(
             value=trial.value,
             state=trial.outcome,
             parameters=trial.parameters,
@@ -255,9 +258,13 @@ def _retraining_run(record: StudyRecord, entry: Retrained, trial: TrialRecord, i
         config=_config(trial) | _about(record) | own,
         axis="epoch",
         history=_curve(
-            [result.validation_accuracy for result in stored.curve], [result.loss for result in stored.curve]
+            key.metric,
+            [result.judged for result in stored.curve],
+            [result.loss for result in stored.curve],
+            [result.validation_accuracy for result in stored.curve],
         ),
-        summary=_known(
+        summary=_beside(key.metric, stored.value, stored.accuracy)
+        | _known(
             value=stored.value,
             test_accuracy=entry.test_accuracy,
             state="failed" if failure else "complete",
@@ -295,7 +302,10 @@ def _part(record: StudyRecord, stored: StoredTraining) -> str:
 def _about(record: StudyRecord) -> dict[str, Scalar]:
     """What the configs of all runs of a study say."""
     fidelity = record.fidelity.model_dump() if record.fidelity else {}
-    return _known(study=record.study, data=(record.data or {}).get("name"), **fidelity)
+    aim: dict[str, Any] = {**record.aim.constraints, "class_weights": record.aim.class_weights}
+    if not record.metric.is_accuracy:
+        aim |= {"metric": record.metric.name, "direction": record.metric.direction}
+    return _known(study=record.study, data=(record.data or {}).get("name"), **aim, **fidelity)
 
 
 def _config(trial: TrialRecord) -> dict[str, Scalar]:
@@ -304,9 +314,20 @@ def _config(trial: TrialRecord) -> dict[str, Scalar]:
     return flat(trial.config) | _known(config_json=_json(trial.config), config_id=trial.config_id)
 
 
-def _curve(accuracies: Sequence[float | None], losses: Sequence[float]) -> tuple[Row, ...]:
+def _beside(metric: Metric, value: float | None, accuracy: float | None) -> dict[str, Scalar]:
+    """The value under the metric's own name, and the accuracy; nothing where the value is that."""
+    return {} if metric.is_accuracy else _known(**{metric.name: value, "accuracy": accuracy})
+
+
+def _curve(
+    metric: Metric,
+    values: Sequence[float | None],
+    losses: Sequence[float],
+    accuracies: Sequence[float | None],
+) -> tuple[Row, ...]:
     """A row for each epoch, counted from 1, with what is known of it."""
-    columns = {"validation_accuracy": accuracies, "loss": losses}
+    columns: dict[str, Sequence[float | None]] = {"validation_accuracy": accuracies, "loss": losses}
+    columns[f"validation_{metric.name}"] = values
     return tuple(
         {"epoch": index + 1}
         | {
@@ -314,16 +335,16 @@ def _curve(accuracies: Sequence[float | None], losses: Sequence[float]) -> tuple
             for name, values in columns.items()
             if index < len(values) and (value := values[index]) is not None and math.isfinite(value)
         }
-        for index in range(max(len(accuracies), len(losses)))
+        for index in range(max(len(values), len(losses)))
     )
 
 
 def _best_so_far(trials: Sequence[TrialRecord]) -> Iterable[Row]:
-    best = 0.0
+    best = -math.inf
     for trial in trials:
         if trial.value is not None:
-            best = max(best, trial.value)
-            yield {"trial": trial.number, "value": trial.value, "best_value": best}
+            best = max(best, trial.score)
+            yield {"trial": trial.number, "value": trial.value, "best_value": trial.scored(best)}
 
 
 def _leaderboard(trials: Sequence[TrialRecord]) -> dict[str, list[Any]] | None:

@@ -275,13 +275,14 @@ def _curve_and_config(run: MirroredRun) -> dict[str, bytes]:
         "config.json": str(run.config.get("config_json", "{}")).encode(),
         "history.csv": "".join(",".join(line) + "\n" for line in lines).encode(),
     }
-    accuracies, losses = (
-        [row[name] for row in run.history if name in row] for name in ("validation_accuracy", "loss")
+    metric = str(run.config.get("metric", "accuracy"))
+    values, losses = (
+        [row[name] for row in run.history if name in row] for name in (f"validation_{metric}", "loss")
     )
-    if accuracies:
+    if values:
         from mc1opt.display.pictures import learning_curve_picture
 
-        made["learning_curve.png"] = learning_curve_picture(run.name, accuracies, losses)
+        made["learning_curve.png"] = learning_curve_picture(run.name, values, losses, metric)
     return made
 
 

@@ -14,6 +14,7 @@ from mc1opt.database.records import StudyRecord, TrialRecord
 from mc1opt.dataset import DataSet
 from mc1opt.display.progress import ending
 from mc1opt.errors import DataError, UsageError
+from mc1opt.metric import ACCURACY, Metric
 from mc1opt.uncertainty import PairedTest, paired_test
 
 LEVEL = 0.05
@@ -44,7 +45,7 @@ class Candidate:
     config: Config
     """As it was found."""
     in_search: float
-    """Validation accuracy of the trial."""
+    """Value of the trial."""
     epoch_seconds: float | None
     """Seconds of an epoch in the search; None if unknown."""
     forms: tuple[Form, Form] | None = None
@@ -128,7 +129,7 @@ class Standing:
 
     candidate: Candidate
     values: dict[int, float] = field(default_factory=dict)
-    """Validation accuracy by index of the seed."""
+    """Value by index of the seed."""
     failures: dict[int, str] = field(default_factory=dict)
     """Why a training failed, by index of the seed."""
     failed: bool = False
@@ -172,15 +173,23 @@ class Comparison:
     Args:
         candidates: by rank, which decides between equal means.
         seeds: in all.
-        validation_images: how many there are: accuracies come in steps of one of them.
+        validation_images: how many there are: shares come in steps of one of them.
+        metric: what the values are.
     """
 
-    def __init__(self, candidates: Sequence[Candidate], seeds: int, validation_images: int) -> None:
+    def __init__(
+        self,
+        candidates: Sequence[Candidate],
+        seeds: int,
+        validation_images: int,
+        metric: Metric = ACCURACY,
+    ) -> None:
         self.standings = {candidate.name: Standing(candidate) for candidate in candidates}
         self.seeds = seeds
         looks = max(1, seeds - LEAST_SEEDS + 1)
         self._comparisons = max(1, math.comb(len(candidates), 2)) * looks
-        self._step = 1.0 / validation_images
+        self.metric = metric
+        self._step = 1.0 / validation_images if metric.is_share else 0.0
         self._judged = 0
 
     def add(self, name: str, seed: int, value: float | None, failure: str | None = None) -> list[Standing]:
@@ -191,7 +200,7 @@ class Comparison:
         Args:
             name: of the candidate.
             seed: index of the seed.
-            value: the validation accuracy; None where the training failed.
+            value: of the metric; None where the training failed.
             failure: why it failed.
         """
         standing = self.standings[name]
@@ -243,7 +252,7 @@ class Comparison:
     def winner(self) -> Standing | None:
         """The candidate with the best mean over all seeds; None while none has all of them."""
         whole = [standing for standing in self.active() if len(standing.values) == self.seeds]
-        return max(whole, key=lambda standing: standing.mean(self.seeds), default=None)
+        return max(whole, key=lambda standing: self._score(standing, self.seeds), default=None)
 
     def against(self, leader: Standing, other: Standing) -> PairedTest | None:
         """The test of `other` against `leader` over their common seeds; None for too few of them."""
@@ -251,6 +260,9 @@ class Comparison:
         if leader is other or len(common) < LEAST_SEEDS:
             return None
         return self._test(*([standing.values[index] for index in common] for standing in (leader, other)))
+
+    def _score(self, standing: Standing, seeds: int) -> float:
+        return self.metric.score(standing.mean(seeds))
 
     def _test(self, first: Sequence[float], second: Sequence[float]) -> PairedTest:
         return paired_test(first, second, least_std=self._step, comparisons=self._comparisons)
@@ -260,7 +272,7 @@ class Comparison:
         seeds, active = self._judged, self.active()
         if seeds < LEAST_SEEDS or seeds == self.seeds or not active:
             return []
-        leader = max(active, key=lambda standing: standing.mean(seeds))
+        leader = max(active, key=lambda standing: self._score(standing, seeds))
         out = []
         for other in (standing for standing in active if standing is not leader):
             test = self._test(leader.first(seeds), other.first(seeds))

@@ -11,6 +11,7 @@ from mc1opt.retraining.report import (
     Retraining,
     candidate_lines,
     folds_line,
+    metric_lines,
     optimism_line,
     smaller_steps_lines,
     wider_lines,
@@ -69,6 +70,7 @@ def _result(result: Retraining) -> list[str]:
         "|---|---|",
         *(f"| {seed} | {accuracy:.4f} |" for seed, accuracy in test.by_seed.items()),
         "",
+        *(part for line in metric_lines(result) for part in (f"{line}.", "")),
         optimism_line(result),
         "",
         *(part for line in smaller_steps_lines(result) for part in (line, "")),
@@ -91,8 +93,8 @@ def _how_found(result: Retraining) -> list[str]:
     if len(plan.candidates) > 1:
         early = f" Clearly worse ones stopped early ({TEST_NAME})." * (len(plan.seeds) > LEAST_SEEDS)
         chosen = (
-            f"The best configs of the study were {again}; the winner has the best mean accuracy on the "
-            f"{validation:,} validation images.{early} It"
+            f"The best configs of the study were {again}; the winner has the best mean "
+            f"{plan.aim.metric.label} on the {validation:,} validation images.{early} It"
         )
     return [
         "## How it was found",

@@ -108,7 +108,7 @@ class RetrainPlan(Plan):
 
     def comparison(self) -> Comparison:
         """Of the candidates, before anything is trained."""
-        return Comparison(self.candidates, len(self.seeds), self.data.validation_images)
+        return Comparison(self.candidates, len(self.seeds), self.data.validation_images, self.aim.metric)
 
     def progress(self, store: TrainingStore) -> Progress:
         """What is stored of the trainings, and what early stopping leaves, as far as it is known."""
@@ -162,6 +162,8 @@ class RetrainPlan(Plan):
             "device": self.device,
             "precision": self.precision,
             **({"keep_size": True} if self.keep_size else {}),
+            **({} if self.aim.metric.is_accuracy else {"metric": self.aim.metric.identity}),
+            **({"class_weights": self.aim.class_weights} if self.aim.class_weights else {}),
             **({} if self.budget is None else {"budget": self.budget}),
         }
 

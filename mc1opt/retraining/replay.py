@@ -23,7 +23,7 @@ from mc1opt.workers.pool import Pool, ProcessPool
 from mc1opt.workers.train import train
 
 Numbers = dict[str, float]
-"""Validation accuracy of an epoch, and its loss where it is stored."""
+"""The metric's value of an epoch, and its loss where it is stored."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def _trial(record: StudyRecord, number: int) -> TrialRecord:
 def _stored_curve(trial: TrialRecord) -> list[Numbers]:
     values = trial.values_by_epoch
     return [
-        {"accuracy": value} | ({} if loss is None else {"loss": loss})
+        {trial.metric: value} | ({} if loss is None else {"loss": loss})
         for value, loss in itertools.zip_longest(values, trial.losses[: len(values)])
     ]
 
@@ -191,6 +191,8 @@ def _training(record: StudyRecord, trial: TrialRecord, data: DataSet) -> Trainin
         threads=trial.versions.get("threads", 1),
         precision=cast(Precision, precision),
         accumulation=trial.accumulation,
+        metric=record.metric,
+        class_weights=record.aim.class_weights,
     )
 
 
@@ -205,7 +207,7 @@ def _train(pool: Pool, training: Training, epochs: int) -> tuple[list[Numbers], 
         results, failure = error.results, error.message
     finally:
         pool.close()
-    return [{"accuracy": result.accuracy, "loss": result.loss} for result in results], failure
+    return [{training.metric.name: result.value, "loss": result.loss} for result in results], failure
 
 
 def _first_difference(stored: Sequence[Numbers], replayed: Sequence[Numbers]) -> Difference | None:

@@ -1,5 +1,6 @@
 """What a retraining has found: as JSON, and as lines of text."""
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from mc1opt.describe import describe_config
 from mc1opt.inference.evaluate import confusion_lines
 from mc1opt.measurement.final_test import FinalTest
 from mc1opt.measurement.store import StoredTraining
+from mc1opt.metric import Metric
 from mc1opt.models.cost import cost
 from mc1opt.program import program
 from mc1opt.retraining.comparison import LEAST_SEEDS, LEVEL, TEST_NAME, Comparison, Form, Standing
@@ -49,19 +51,24 @@ class Retraining:
 
     @property
     def retrained(self) -> Spread:
-        """The winner's validation accuracy over the seeds."""
+        """The winner's validation values over the seeds."""
         return spread(list(self.winner.counted().values()))
 
     @property
     def fold_values(self) -> list[float]:
-        """The winner's validation accuracy by fold; empty without folds."""
+        """The winner's validation value by fold; empty without folds."""
         folds = (stored for stored in self.trainings.values() if stored.key.fold is not None)
         return [stored.value for stored in folds if stored.value is not None]
 
     @property
     def over_folds(self) -> Spread | None:
-        """The winner's validation accuracy over the folds; None without folds."""
+        """The winner's validation values over the folds; None without folds."""
         return spread(self.fold_values) if self.fold_values else None
+
+    @property
+    def tested(self) -> Spread:
+        """The metric on the test images, over the seeds of the final trainings."""
+        return self.test.spread_of(self.plan.aim.metric)
 
     @property
     def training_seconds(self) -> float:
@@ -97,8 +104,10 @@ class Retraining:
             "optimism": {
                 "validation_in_search": candidate.in_search,
                 "validation_retrained": self.retrained.mean,
-                "test": self.test.spread.mean,
+                "test": self.tested.mean,
             },
+            "metric": plan.aim.metric.identity,
+            "class_weights": plan.aim.class_weights,
             "folds": None
             if self.over_folds is None
             else {
@@ -225,6 +234,7 @@ def result_lines(result: Retraining) -> list[str]:
         f"Winner: {winner.name} (config {winner.config_id}), trained on all {plan.data.train_images:,} "
         f"images, {plural(len(plan.seeds), 'seed')}, {plural(result.final.epochs, 'epoch')}.",
         *wider_lines(result),
+        *metric_lines(result),
         f"Test accuracy: {test.spread.line()}",
         "  by seed      " + " ".join(f"{value:.4f}" for value in test.by_seed.values()),
         "  by class     "
@@ -244,16 +254,23 @@ def result_lines(result: Retraining) -> list[str]:
     ]
 
 
+def metric_lines(result: Retraining) -> list[str]:
+    """The metric on the test images, where it is another one than accuracy."""
+    metric = result.plan.aim.metric
+    return [] if metric.is_accuracy else [f"Test {metric.label}: {result.tested.line()}"]
+
+
 def optimism_line(result: Retraining) -> str:
-    """Accuracies of the winner, each with the epochs and images that it was trained on."""
+    """Values of the winner, each with the epochs and images that it was trained on."""
     plan = result.plan
+    of = "" if plan.aim.metric.is_accuracy else f" ({plan.aim.metric.label})"
     search = ""
     if plan.search is not None:
         search = f" ({plural(plan.search.epochs, 'epoch')} of {plan.search.train_images:,} images)"
     return (
-        f"Optimism: validation {result.winner.candidate.in_search:.4f} in the search{search}, "
+        f"Optimism{of}: validation {result.winner.candidate.in_search:.4f} in the search{search}, "
         f"{result.retrained.mean:.4f} retrained ({plural(result.compared.epochs, 'epoch')} of "
-        f"{plan.train_images:,}), test {result.test.spread.mean:.4f} "
+        f"{plan.train_images:,}), test {result.tested.mean:.4f} "
         f"({plural(result.final.epochs, 'epoch')} of {plan.data.train_images:,})."
     )
 
@@ -283,12 +300,13 @@ def candidate_lines(result: Retraining) -> list[str]:
     comparison, winner, plan = result.comparison, result.winner, result.plan
     width = max(6, *(len(name) for name in comparison.standings))
     lines = [
-        f"Validation accuracy on {plan.data.validation_images:,} images, over seeds ({TEST_NAME}):",
+        f"Validation {plan.aim.metric.label} on {plan.data.validation_images:,} images, over seeds "
+        f"({TEST_NAME}):",
         f"{'trial':<{width}}  mean    std     95 % interval     by seed",
     ]
     ranked = sorted(
         comparison.standings.values(),
-        key=lambda entry: (entry is not winner, -_mean(entry), entry.candidate.name),
+        key=lambda entry: (entry is not winner, -_score(entry, plan.aim.metric), entry.candidate.name),
     )
     for entry in ranked:
         values = list(entry.counted().values())
@@ -340,6 +358,6 @@ def _failure(standing: Standing) -> str:
     return first_line(next(iter(standing.failures.values()), "failed"))
 
 
-def _mean(standing: Standing) -> float:
+def _score(standing: Standing, metric: Metric) -> float:
     values = list(standing.counted().values())
-    return spread(values).mean if values else 0.0
+    return metric.score(spread(values).mean) if values else -math.inf

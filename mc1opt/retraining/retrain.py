@@ -127,6 +127,7 @@ def _plan(options: RetrainOptions, record: StudyRecord, output: TextIO) -> Retra
         precision=precision,
         workers=1,
         folder=models_folder(options.storage, record.folder),
+        aim=record.aim,
     )
     return replace(plan, workers=_workers(options, plan))
 
@@ -188,6 +189,7 @@ def _run(
         device=plan.device,
         write=write,
         measure=measure,
+        metric=plan.aim.metric,
     )
     result = Retraining(
         options=options,

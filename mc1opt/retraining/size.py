@@ -100,7 +100,15 @@ def _draft(plan: RetrainPlan, candidate: Candidate, seconds: float) -> tuple[flo
     assert candidate.epoch_seconds is not None
     longer = seconds / (plan.search.epochs * candidate.epoch_seconds)
     growth = min(MOST_GROWTH, max(1.0, math.sqrt(longer)))
+    while growth > 1.0 and not _is_allowed(plan, _grown(plan, candidate, growth)):
+        growth = max(1.0, 0.95 * growth)
     return growth, _grown(plan, candidate, growth)
+
+
+def _is_allowed(plan: RetrainPlan, config: Config) -> bool:
+    """Whether a network is within the study's CONSTRAINTS; `--max-macs` limits the search alone."""
+    size = cost(config.architecture, plan.data.shape)
+    return plan.aim.allows(parameters=size.parameters, macs=size.macs)
 
 
 def _grown(plan: RetrainPlan, candidate: Candidate, growth: float) -> Config:

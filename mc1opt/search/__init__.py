@@ -7,10 +7,12 @@ objective        one trial: ask, config, train, report, prune, tell
 stop_conditions  ends a search early: nothing new left, or too many failures
 confirm          trains the best trials again with new seeds
 definition       finds and loads study definitions
+aim              what a study file says of its metric, class weights and limits
 price            what a trial may cost by default, from the size and number of the images
 incumbents       which trials are trained twice, and what they are worth to the sampler then
 json_values      suggested values, exactly as the database returns them
-sampling         samplers with a seed for every draw; pruners
+sampling         samplers with a seed for every draw
+pruning          which trials are ended early
 local            a sampler that makes few changes at a time to the best configs
 study            creates a study, or resumes it
 observers        callbacks for the events of a search

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mc1opt.database import records
+from mc1opt.database import records, study_attributes
 from mc1opt.database.location import sqlite_path, storage_url
 from mc1opt.database.opening import load_study, open_storage
 from mc1opt.errors import UsageError
@@ -63,7 +63,7 @@ def catalogue(storage: str) -> Catalogue:
     for summary in database.get_all_studies():
         study = load_study(database, summary.study_name)  # perhaps another program's, with several objectives
         trials = [records.trial_record(trial) for trial in study.get_trials(deepcopy=False)]
-        definition = summary.user_attrs.get(records.STUDY_DEFINITION)
+        definition = summary.user_attrs.get(study_attributes.STUDY_DEFINITION)
         own = [trial for trial in trials if definition is None or not trial.foreign]
         best = records.by_value(trials)
         studies.append(

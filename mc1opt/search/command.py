@@ -18,8 +18,9 @@ from mc1opt.machine.devices import resolve_device
 from mc1opt.machine.resources import workers_in_memory
 from mc1opt.search.definition import load_definition
 from mc1opt.search.observers import Observer, SearchEnded
+from mc1opt.search.pruning import make_pruner
 from mc1opt.search.run import run_search
-from mc1opt.search.sampling import make_pruner, make_sampler
+from mc1opt.search.sampling import make_sampler
 from mc1opt.search.settings import SearchCommand, check_train_images, resolve_workers, search_settings
 from mc1opt.search.study import space_fingerprint
 from mc1opt.workers.pool import ProcessPool

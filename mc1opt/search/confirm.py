@@ -17,7 +17,7 @@ from mc1opt.database.ownership import is_dead
 from mc1opt.database.trial import trial_id
 from mc1opt.database.trial_files import confirmation_checkpoint_path
 from mc1opt.files import remove_checkpoint
-from mc1opt.search.incumbents import confirmation_seed, incumbents
+from mc1opt.search.incumbents import Incumbents, confirmation_seed, incumbents
 from mc1opt.search.objective import Objective
 from mc1opt.search.observers import Observer
 from mc1opt.spec import CAUSED_BY_CONFIG, EpochResult, Training, TrainingFailed
@@ -45,7 +45,7 @@ def missing_repetitions(objective: Objective, trials: Sequence[FrozenTrial], bes
     ranked = records.by_value(map(records.trial_record, trials))
     given: list[records.TrialRecord] = []
     if best and _repeats(objective):
-        worth = incumbents(objective.study, objective.settings.seed).values
+        worth = _incumbents(objective).scores
         ranked.sort(key=lambda trial: -worth[trial.number])
         given = [trial for trial in ranked if trial.starting_point][:1]
     chosen = [trials[number] for number in {trial.number: None for trial in [*ranked[:best], *given]}]
@@ -64,10 +64,14 @@ def missing_repetition(objective: Objective, tried: set[int]) -> Repetition | No
     """
     if not _repeats(objective):
         return None
-    unrepeated = incumbents(objective.study, objective.settings.seed).unrepeated
+    unrepeated = _incumbents(objective).unrepeated
     trials = objective.study.get_trials(deepcopy=False)
     left = (_missing(objective, trials[number], 0) for number in unrepeated if number not in tried)
     return next(left, None)
+
+
+def _incumbents(objective: Objective) -> Incumbents:
+    return incumbents(objective.study, objective.settings.seed, objective.settings.aim.metric)
 
 
 def _repeats(objective: Objective) -> bool:
@@ -165,8 +169,10 @@ class Confirmation:
         confirmation: dict[str, object] = {"seed": repetition.training.seed, "value": None}
         value = None
         try:
-            value, confirmation["accumulation"] = self._accuracy(repetition)
-            confirmation["value"] = value
+            result, confirmation["accumulation"] = self._result(repetition)
+            value = confirmation["value"] = result.value
+            if result.metric_value is not None:
+                confirmation["accuracy"] = result.accuracy
         except TrainingFailed as failure:
             confirmation["failure"] = {"kind": failure.kind, "message": failure.message}
 
@@ -180,11 +186,11 @@ class Confirmation:
             remove_checkpoint(Path(repetition.training.checkpoint))
         self._objective.observers.emit(Observer.confirmed, repetition.number, value)
 
-    def _accuracy(self, repetition: Repetition) -> tuple[float, int]:
-        """Trains to the end, in micro-batches when out of memory; returns accuracy and accumulation.
+    def _result(self, repetition: Repetition) -> tuple[EpochResult, int]:
+        """Trains to the end, in micro-batches when out of memory; returns the last result and accumulation.
 
         Raises:
-            TrainingFailed: there is no accuracy.
+            TrainingFailed: there is none.
         """
 
         # Counted as in the search, where a short schedule comes before.
@@ -203,4 +209,4 @@ class Confirmation:
             return smaller
 
         trained = train_within_memory(self._objective.pool, repetition.training, on_epoch, anew)
-        return trained.results[-1].accuracy, trained.training.accumulation
+        return trained.results[-1], trained.training.accumulation

@@ -9,6 +9,12 @@ data)`, where `data` is the `mc1opt.dataset.DataSet` that is searched for. It ma
     MAX_MACS                the default of --max-macs: the most multiply-accumulates per image; larger
                             networks are not trained; by default it follows from the data
     STARTING_POINTS         name -> parameters, tried first, in this order
+    METRIC                  what trials are judged by: "accuracy", "balanced_accuracy", "macro_f1", "log_loss"
+                            or "auroc"; or define a function `metric(logits, labels) -> float`: it gets NumPy
+                            arrays (float32, N x classes; int64, N) of all validation images
+    DIRECTION               of such a function: "maximize" or "minimize"
+    CLASS_WEIGHTS           "balanced" weighs the classes in the loss by their rarity
+    CONSTRAINTS             the most "parameters" or "macs" that a network may have
     SAMPLER, PRUNER         the defaults of --sampler and --pruner
     GRID                    parameter -> its values, for the sampler "grid": every combination is tried once
     PRESETS                 name -> parameters of the published models inside the search space
@@ -16,19 +22,12 @@ data)`, where `data` is the `mc1opt.dataset.DataSet` that is searched for. It ma
 It may import modules from its own folder. NumPy values become Python values.
 """
 
-import contextlib
 import functools
 import importlib.resources
-import importlib.util
 import inspect
-import sys
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from optuna import TrialPruned
@@ -39,10 +38,13 @@ from mc1opt.config import Config, ConvNet, conv_shapes
 from mc1opt.data.named import data_path
 from mc1opt.dataset import CIFAR10, DataSet
 from mc1opt.errors import StudyFileError, describe_validation_error
+from mc1opt.metric import Aim
 from mc1opt.paths import user_path
+from mc1opt.search.aim import aim_of_file, with_fingerprint
 from mc1opt.search.json_values import ALLOWED_VALUES, as_python, as_stored, suggesting_as_stored
 from mc1opt.search.price import default_fidelity, default_max_macs
 from mc1opt.spec import Fidelity
+from mc1opt.study_file import StudyFile, what, where_in
 
 SearchSpace = Callable[[BaseTrial, DataSet], Config]
 DEFAULT_SAMPLER = "local"
@@ -66,6 +68,8 @@ class StudyDefinition:
     """The file's own `train_images`, `epochs` and `max_macs`."""
     starting_points: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    aim: Aim = field(default_factory=Aim)
+    """Its own metric lacks the fingerprint; see `aim_on`."""
     sampler: str = DEFAULT_SAMPLER
     pruner: str = DEFAULT_PRUNER
     grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
@@ -80,6 +84,14 @@ class StudyDefinition:
     def max_macs(self) -> int:
         """The default of `--max-macs`."""
         return self.chosen.get("max_macs") or default_max_macs(self.data.size)
+
+    def aim_on(self, data: DataSet) -> Aim:
+        """The aim, with the fingerprint of the file's own metric.
+
+        Raises:
+            StudyFileError: that metric cannot be computed for so many classes.
+        """
+        return with_fingerprint(self.aim, data.classes)
 
     def on(self, data: DataSet) -> "StudyDefinition":
         """The same definition for other images."""
@@ -100,7 +112,7 @@ class StudyDefinition:
             raise
         except StudyFileError as error:  # raised by a suggestion
             raise StudyFileError(
-                f"the search space of {self.path}{_where(error, self.path)}: {error}"
+                f"the search space of {self.path}{where_in(error, self.path)}: {error}"
             ) from error
         except ValidationError as error:
             raise StudyFileError(
@@ -109,7 +121,7 @@ class StudyDefinition:
             ) from error
         except Exception as error:
             raise StudyFileError(
-                f"the search space of {self.path} raised {_what(error, self.path)} for {trial.params}"
+                f"the search space of {self.path} raised {what(error, self.path)} for {trial.params}"
             ) from error
         if not isinstance(config, Config):
             raise StudyFileError(
@@ -165,60 +177,19 @@ def load_definition(study: str, folder: Path | None = None) -> StudyDefinition:
         path = known[study]
     if not path.is_file():  # reading a pipe would block
         raise StudyFileError(f"there is no study file {path}. Give the path of a Python file, or a name.")
-    neighbours = _Neighbours(path)
-    with neighbours.importable():
-        module = _load_module(path)
-    return _from_module(module, path, neighbours)
+    return _from_file(StudyFile(path))
 
 
-class _Neighbours(MetaPathFinder):
-    """The modules in a study file's folder: importable while its code runs, from any current folder.
+def _importing(search_space: Callable[..., Config], file: StudyFile) -> SearchSpace:
+    """A search space, with or without data, which may import the file's neighbours when called."""
+    takes_data = _positions(search_space) > 1
 
-    They are searched last, so a neighbour called torch.py hides no installed package. Each study file has
-    its own: neighbours of two files may share a name.
-    """
+    @functools.wraps(search_space)
+    def call(trial: BaseTrial, data: DataSet) -> Config:
+        with file.neighbours.importable():
+            return search_space(trial, data) if takes_data else search_space(trial)
 
-    def __init__(self, study: Path) -> None:
-        self._folder = str(study.resolve().parent)
-        self._names = {_module_name(study)}
-        self._modules: dict[str, ModuleType] = {}
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """Python's hook for a module that no other finder has found."""
-        if path is not None:  # a submodule: its package finds it
-            return None
-        spec = PathFinder.find_spec(fullname, [self._folder], target)
-        if spec is not None:
-            self._names.add(fullname)
-        return spec
-
-    @contextlib.contextmanager
-    def importable(self) -> Iterator[None]:
-        """Makes the neighbours importable inside the block, and restores those imported before."""
-        sys.modules.update(self._modules)
-        sys.meta_path.append(self)
-        # Cached bytecode is matched by seconds and size alone, and would litter people's folders.
-        written, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-        try:
-            yield
-        finally:
-            sys.dont_write_bytecode = written
-            sys.meta_path.remove(self)
-            own = [name for name in list(sys.modules) if name.partition(".")[0] in self._names]
-            self._modules = {name: sys.modules.pop(name) for name in own}
-
-    def with_them(self, search_space: Callable[..., Config]) -> SearchSpace:
-        """The study file's search space, with or without data, which may import neighbours when called."""
-        takes_data = _positions(search_space) > 1
-
-        @functools.wraps(search_space)
-        def call(trial: BaseTrial, data: DataSet) -> Config:
-            with self.importable():
-                return search_space(trial, data) if takes_data else search_space(trial)
-
-        return call
+    return call
 
 
 def _positions(function: Callable[..., Any]) -> int:
@@ -228,31 +199,9 @@ def _positions(function: Callable[..., Any]) -> int:
     return sum(each.kind in kinds and each.default is each.empty for each in parameters)
 
 
-def _module_name(path: Path) -> str:
-    return f"mc1opt_study_{path.stem.replace('.', '_')}"
-
-
-def _load_module(path: Path) -> Any:
-    name = _module_name(path)
-    spec = importlib.util.spec_from_file_location(name, path.resolve())
-    if spec is None or spec.loader is None:
-        raise StudyFileError(f"{path} cannot be loaded as a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses in the file look their module up
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # the command's standard output may be JSON
-            spec.loader.exec_module(module)
-    except SyntaxError as error:
-        where = error.filename if error.filename not in (None, str(path.resolve())) else path
-        raise StudyFileError(
-            f"{where}, line {error.lineno}: {error.msg}: {(error.text or '').strip()}"
-        ) from error
-    except (Exception, SystemExit) as error:  # an ordinary script may call sys.exit
-        raise StudyFileError(f"{path} raised {_what(error, path)} when it was loaded") from error
-    return module
-
-
-def _from_module(module: Any, path: Path, neighbours: _Neighbours) -> StudyDefinition:
+def _from_file(file: StudyFile) -> StudyDefinition:
+    module: Any = file.module
+    path = file.path
     search_space = getattr(module, "search_space", None)
     if not callable(search_space):
         raise StudyFileError(
@@ -270,11 +219,12 @@ def _from_module(module: Any, path: Path, neighbours: _Neighbours) -> StudyDefin
         name=path.stem,
         path=path,
         description=(module.__doc__ or "").strip().split("\n", 1)[0],
-        search_space=neighbours.with_them(search_space),
+        search_space=_importing(search_space, file),
         data_path=None if images is None else data_path(images),
         chosen=chosen,
         starting_points=_starting_points(module, path),
         presets=getattr(module, "PRESETS", {}),
+        aim=aim_of_file(file),
         sampler=as_python(getattr(module, "SAMPLER", DEFAULT_SAMPLER)),
         pruner=as_python(getattr(module, "PRUNER", DEFAULT_PRUNER)),
         grid=_grid(module, path),
@@ -321,25 +271,3 @@ def _storable(value: Any, what: str, path: Path) -> Any:
         return as_stored(value)
     except ValueError as error:
         raise StudyFileError(f"{path}: {what} cannot be stored: {error}. {ALLOWED_VALUES}") from error
-
-
-def _what(error: BaseException, path: Path) -> str:
-    """An exception in one line, with the line of the user's code that raised it."""
-    return f"{type(error).__name__}: {error}{_where(error, path)}"
-
-
-def _where(error: BaseException, path: Path) -> str:
-    """The last line in an exception's traceback that is in the study file or one of its neighbours."""
-    study = path.resolve()
-    where = ""
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        file = Path(frame.f_code.co_filename)
-        module = study.parent.joinpath(*str(frame.f_globals.get("__name__")).split("."))
-        if file == study:
-            where = f" (line {line})"
-        elif module.relative_to(study.parent).parts[0] != "mc1opt" and file in (
-            module.with_suffix(".py"),
-            module / "__init__.py",
-        ):
-            where = f" ({file.relative_to(study.parent)}, line {line})"
-    return where

@@ -21,7 +21,7 @@ def importances(study: optuna.Study) -> dict[str, float]:
     complete = own_trials(study, (TrialState.COMPLETE,))
     if len(complete) < LEAST_TRIALS:
         return {}
-    own = optuna.create_study(direction="maximize")
+    own = optuna.create_study(direction=study.direction)
     own.add_trials(complete)
     try:
         with warnings.catch_warnings():

@@ -15,19 +15,22 @@ from optuna.trial import FrozenTrial, TrialState
 from mc1opt.database import records
 from mc1opt.database.records import own_trials
 from mc1opt.database.trial import as_stored
+from mc1opt.metric import ACCURACY, Metric
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import CAUSED_BY_CONFIG
 
 BEYOND_LUCK = 0.02
-"""A lead of so much, as a share of 1, is more than seeds explain: they deviate by a fifth of it or less."""
+"""A lead of so much, as a share of 1, is more than seeds explain: they deviate by a fifth of it or less.
+Of a metric that is no share nobody knows: there every lead is looked at."""
 
 
 @dataclass
 class Incumbents:
     """What a search takes its complete trials to be worth."""
 
-    values: dict[int, float] = field(default_factory=dict)
-    """The mean accuracy by number; a training that failed because of the config counts as 0."""
+    scores: dict[int, float] = field(default_factory=dict)
+    """The mean score by number. A training that failed because of the config counts as 0 where the metric is
+    a share of 1, else as the worst trial so far."""
     unrepeated: list[int] = field(default_factory=list)
     """Numbers of trials that lack their second training."""
 
@@ -37,30 +40,34 @@ def confirmation_seed(study_seed: int, number: int, index: int) -> int:
     return derive_seed(study_seed, number, "confirm", index)
 
 
-def incumbents(study: optuna.Study, study_seed: int) -> Incumbents:
+def incumbents(study: optuna.Study, study_seed: int, metric: Metric = ACCURACY) -> Incumbents:
     """Goes through a study's own trials in the order of their numbers."""
     found = Incumbents()
-    best = -math.inf
+    best, worst = -math.inf, math.inf
+    beyond_luck = BEYOND_LUCK if metric.is_share else math.inf
     for trial in own_trials(study):
         if trial.state != TrialState.COMPLETE or trial.value is None:
             continue
-        value = trial.value
-        if best < value <= best + BEYOND_LUCK:
-            again = _again(as_stored(study, trial), confirmation_seed(study_seed, trial.number, 0))
+        score = metric.score(trial.value)
+        worst = 0.0 if metric.is_share else min(worst, score)
+        if best < score <= best + beyond_luck:
+            seed = confirmation_seed(study_seed, trial.number, 0)
+            again = _again(as_stored(study, trial), seed, metric, worst)
             if again is None:
                 found.unrepeated.append(trial.number)
             else:
-                value = (value + again) / 2.0
-        best = max(best, value)
-        found.values[trial.number] = value
+                score = (score + again) / 2.0
+        best = max(best, score)
+        found.scores[trial.number] = score
     return found
 
 
-def _again(trial: FrozenTrial, seed: int) -> float | None:
+def _again(trial: FrozenTrial, seed: int, metric: Metric, worst: float) -> float | None:
+    """The score with another seed; None if it is not known."""
     for entry in trial.user_attrs.get(records.CONFIRMATIONS, []):
         if entry["seed"] == seed:
             if entry["value"] is not None:
-                return float(entry["value"])
+                return metric.score(float(entry["value"]))
             if entry.get("failure", {}).get("kind") in CAUSED_BY_CONFIG:
-                return 0.0
+                return worst
     return None

@@ -65,9 +65,11 @@ class LocalSampler(BaseSampler):
 
     Args:
         seed: of all draws for one trial.
+        shares: whether values lie between 0 and 1, 1 being the best.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, shares: bool = True) -> None:
+        self._shares = shares
         self._generator = np.random.default_rng(seed)
         self._proposal: Values = {}
         self._distributions: dict[str, BaseDistribution] = {}
@@ -126,7 +128,7 @@ class LocalSampler(BaseSampler):
         return parent
 
     def _model(self, trials: Sequence[FrozenTrial]) -> "Model":
-        return Model(trials)
+        return Model(trials, self._shares)
 
     def _neighbour(self, ranked: Sequence[FrozenTrial]) -> tuple[Values, FrozenTrial]:
         parent = ranked[min(int(self._generator.exponential(1.5)), PARENTS - 1, len(ranked) - 1)]
@@ -190,13 +192,14 @@ class Model:
     """A Gaussian process of values by parameters, with the kernel exp(-distance / scale).
 
     Args:
-        trials: complete ones, at least 2. Values are accuracies, taken as logits.
+        trials: complete ones, at least 2. The larger a value, the better.
+        shares: whether values lie between 0 and 1; then they are taken as logits, else see `evenly`.
     """
 
-    def __init__(self, trials: Sequence[FrozenTrial]) -> None:
+    def __init__(self, trials: Sequence[FrozenTrial], shares: bool = True) -> None:
         self._encoding = Encoding(trials)
         self._known = self._encoding.of([trial.params for trial in trials])
-        logits, doubt = expected_logits(trials)
+        logits, doubt = expected_logits(trials, shares)
         targets = (logits - logits.mean()) / (logits.std() or 1.0)
         distances = self._encoding.distances(self._known, self._known)
         likeliest = -math.inf
@@ -239,8 +242,9 @@ class Model:
         return self._encoding.distances(self._encoding.of(parameters), self._known)
 
 
-def expected_logits(trials: Sequence[FrozenTrial]) -> tuple[Array, Array]:
-    """What the values of trials are, as logits; of pruned ones, what they would have become.
+def expected_logits(trials: Sequence[FrozenTrial], shares: bool = True) -> tuple[Array, Array]:
+    """What the values of trials are, as logits or as `evenly` has them; of pruned ones, what they would have
+    become.
 
     Of each pruned trial the last report is known, and of all whole ones the reports of the same epoch: a line
     through these, with a slope near 1 where they are few.
@@ -248,22 +252,26 @@ def expected_logits(trials: Sequence[FrozenTrial]) -> tuple[Array, Array]:
     Returns:
         The logits, and how much greater than that of whole trials the variance of each one's noise is.
     """
-    values = logit(np.array([trial.value for trial in trials], dtype=float))
+    told = np.array([trial.value for trial in trials], dtype=float)
     doubt = np.ones(len(trials))
     last = max(trial.last_step or 0 for trial in trials)
+    whole = told[[(trial.last_step or 0) == last for trial in trials]]
+    values = logit(told) if shares else evenly(told, whole)
     for step in sorted({trial.last_step or 0 for trial in trials} - {last}):
         pairs = [
             (trial.intermediate_values[step], trial.value)
             for trial in trials
             if trial.last_step == last and step in trial.intermediate_values
         ]
-        early, late = logit(np.array(pairs, dtype=float).reshape(-1, 2)).T
-        if not len(early):
+        both = np.array(pairs, dtype=float).reshape(-1, 2)
+        if not len(both):
             continue
+        early, late = logit(both).T if shares else (evenly(both[:, 0]), evenly(both[:, 1], whole))
         apart = early - early.mean()
         slope = (SLOPE_WEIGHT + apart @ (late - late.mean())) / (SLOPE_WEIGHT + apart @ apart)
         here = np.array([trial.last_step == step for trial in trials])
-        values[here] = late.mean() + slope * (values[here] - early.mean())
+        reached = values[here] if shares else evenly(told[here], both[:, 0])
+        values[here] = late.mean() + slope * (reached - early.mean())
         doubt[here] = PRUNED_DOUBT
     return values, doubt
 
@@ -272,6 +280,18 @@ def logit(share: Array) -> Array:
     """On this scale accuracies spread evenly."""
     share = np.clip(share, 1e-3, 1.0 - 1e-3)
     return np.log(share / (1.0 - share))
+
+
+def evenly(values: Array, among: Array | None = None) -> Array:
+    """Values of any scale as distances from the median of `among` (of themselves), in its usual deviations.
+
+    Far from it only their logarithm counts: one config with a loss of 50 must not make all others alike.
+    """
+    among = values if among is None else among
+    median = np.median(among)
+    deviation = np.median(np.abs(among - median)) or among.std() or 1.0
+    spread: Array = np.arcsinh((values - median) / deviation)
+    return spread
 
 
 class Encoding:

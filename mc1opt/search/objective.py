@@ -8,7 +8,7 @@ has a worker train the config and tells the outcome; it runs in one thread per w
 import contextlib
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,12 +105,14 @@ class Objective:
             records.VERSIONS: versions(1, settings.precision, settings.device),
             records.COMMIT: commit(),
         }
+        if not (metric := settings.aim.metric).is_accuracy:
+            attributes[records.METRIC] = {"name": metric.name, "direction": metric.direction}
         try:
             with self.storage.writing_parameters_together():
                 config = self.definition.config(trial.asked)
         except optuna.TrialPruned as reason:
             attributes |= {records.INFEASIBLE: str(reason)} | _outcome("infeasible")
-            return self._tell_untrained(trial, attributes, records.INFEASIBLE, 1.0)
+            return self._tell_untrained(trial, attributes, {records.INFEASIBLE: 1.0})
         except (StudyFileError, ValueError) as error:
             trial.write(attributes)
             return self._fail(trial, TrainingFailed("search_space", str(error)))
@@ -126,10 +128,8 @@ class Objective:
             records.MACS: size.macs,
             records.SUMMARY: describe_config(config),
         }
-        if size.macs > settings.max_macs:
-            # The excess lets TPE rank trials that are too large.
-            excess = size.macs / settings.max_macs - 1.0
-            return self._tell_untrained(trial, attributes | _outcome("too_large"), records.TOO_LARGE, excess)
+        if excess := settings.excess(size):
+            return self._tell_untrained(trial, attributes | _outcome("too_large"), excess)
         if not trial.claim_config(attributes):
             trial.write(_outcome("duplicate"))
             return self._tell(trial, state=TrialState.PRUNED)
@@ -161,7 +161,7 @@ class Objective:
         last = training.fidelity.all_epochs - 1
 
         def on_epoch(result: EpochResult) -> bool:
-            may_ask = trial.report(result.accuracy, result.epoch)
+            may_ask = trial.report(result.value, result.epoch)
             self.observers.emit(Observer.epoch, trial.number, result)
             return result.epoch == last or not may_ask or not trial.asked.should_prune()
 
@@ -179,7 +179,7 @@ class Objective:
         trial.write(_measured(trained.results) | _outcome("complete" if trained.whole else "pruned"))
         if not trained.whole:
             return self._tell(trial, state=TrialState.PRUNED)
-        ended = self._tell(trial, value=trained.results[-1].accuracy)
+        ended = self._tell(trial, value=trained.results[-1].value)
         keep_best_weights(self.weights_folder, self.study.get_trials(deepcopy=False), self.settings.keep)
         return ended
 
@@ -192,6 +192,8 @@ class Objective:
             data=self.data,
             device=self.settings.device,
             precision=self.settings.precision,
+            metric=self.settings.aim.metric,
+            class_weights=self.settings.aim.class_weights,
             checkpoint_seconds=self.settings.checkpoint_seconds,
             **more,
         )
@@ -215,11 +217,12 @@ class Objective:
         return stored
 
     def _tell_untrained(
-        self, trial: OwnTrial, attributes: dict[str, Any], constraint: str, violation: float
+        self, trial: OwnTrial, attributes: dict[str, Any], violations: Mapping[str, float]
     ) -> FrozenTrial:
-        """Ends a trial that violates a constraint without a report, so that TPE ranks it as infeasible."""
+        """Ends a trial that violates constraints without a report, so that TPE ranks it as infeasible."""
         trial.write(attributes)
-        trial.set_constraint(constraint, violation)
+        for constraint, violation in violations.items():
+            trial.set_constraint(constraint, violation)
         return self._tell(trial, state=TrialState.PRUNED)
 
     def _fail(self, trial: OwnTrial, failure: TrainingFailed) -> FrozenTrial:
@@ -265,7 +268,10 @@ def _measured(results: Sequence[EpochResult]) -> dict[str, Any]:
     """The attributes that a trial's epochs give, besides the reports."""
     if not results:
         return {}
-    return {
+    measured: dict[str, Any] = {
         records.LOSSES: [result.loss for result in results],
         records.EPOCH_SECONDS: sum(result.seconds for result in results) / len(results),
     }
+    if results[-1].metric_value is not None:
+        measured[records.ACCURACIES] = [result.accuracy for result in results]
+    return measured

@@ -7,6 +7,7 @@ import optuna
 
 from mc1opt.config import Config
 from mc1opt.database.records import StudyRecord, TrialRecord
+from mc1opt.metric import Aim
 from mc1opt.models.cost import cost
 from mc1opt.search.definition import StudyDefinition
 from mc1opt.spec import Fidelity
@@ -90,7 +91,7 @@ def _seconds_by_trial(record: StudyRecord) -> list[float]:
     ]
 
 
-def typical_config(definition: StudyDefinition, max_macs: int) -> Config:
+def typical_config(definition: StudyDefinition, max_macs: int, aim: Aim | None = None) -> Config:
     """The random config whose cost is nearest to the mean of those that are not too large.
 
     The draws are those of `space_fingerprint`, which has checked that some are feasible.
@@ -100,8 +101,13 @@ def typical_config(definition: StudyDefinition, max_macs: int) -> Config:
     for _ in range(DRAWS):
         with contextlib.suppress(optuna.TrialPruned):
             configs.append(definition.config(study.ask()))
-    macs = {config: cost(config.architecture, definition.data.shape).macs for config in configs}
-    affordable = [config for config in configs if macs[config] <= max_macs]
+    sizes = {config: cost(config.architecture, definition.data.shape) for config in configs}
+    macs = {config: size.macs for config, size in sizes.items()}
+    affordable = [
+        config
+        for config, size in sizes.items()
+        if size.macs <= max_macs and (aim or Aim()).allows(parameters=size.parameters, macs=size.macs)
+    ]
     if not affordable:
         return min(configs, key=macs.__getitem__)
     mean = sum(macs[config] for config in affordable) / len(affordable)

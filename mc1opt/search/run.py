@@ -15,7 +15,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.samplers import GridSampler
 from optuna.trial import FrozenTrial
 
-from mc1opt.database import records
+from mc1opt.database import records, study_attributes
 from mc1opt.database.heartbeat import Heartbeat
 from mc1opt.database.identity import make_own
 from mc1opt.database.interrupted import take_up_interrupted, take_up_unanswered
@@ -107,7 +107,7 @@ class _Search:
         take_up_interrupted(self.study, storage)
         self.heartbeat = Heartbeat(self.study, storage)
         make_own(self.study, storage)
-        name = records.study_folder_name(settings.study, self.study.user_attrs)
+        name = study_attributes.study_folder_name(settings.study, self.study.user_attrs)
         folder = checkpoints_folder(str(storage.url)) / name
         tidy(folder, self.study.get_trials(deepcopy=False), settings.keep)
         self.objective = Objective(
@@ -189,7 +189,7 @@ class _Search:
         if has_timings(record):
             return None
         return epoch_seconds(
-            typical_config(self.definition, self.settings.max_macs),
+            typical_config(self.definition, self.settings.max_macs, self.settings.aim),
             self.pool,
             data=self.objective.data,
             fidelity=self.settings.fidelity,

@@ -1,4 +1,4 @@
-"""Samplers and pruners: Optuna's, seeded so that interruptions do not change a study."""
+"""Samplers: Optuna's and our own, seeded so that interruptions do not change a study."""
 
 import copy
 import itertools
@@ -6,17 +6,18 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, GridSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from mc1opt.database.records import STARTING_POINT, foreign, is_counted, outcome, own_trials, values_by_epoch
+from mc1opt.database.records import STARTING_POINT, is_counted, outcome, own_trials, values_by_epoch
 from mc1opt.database.trial import frozen, set_system_attributes
 from mc1opt.errors import UsageError
+from mc1opt.metric import ACCURACY, Metric
 from mc1opt.search.incumbents import incumbents
 from mc1opt.search.local import NUMBER, LocalSampler
 from mc1opt.seeds import derive_seed
@@ -31,20 +32,6 @@ Optuna would also count untrained trials, and then model what it has never seen.
 CANDIDATES = 96
 """Candidates that TPE draws from its model of the good trials; it takes the best of them."""
 
-KEPT_BY_EPOCH = (0.3, 0.2, 0.3)
-"""Top share, among all trials that reached an epoch, that continues after the first, second, ... epoch; the
-last value holds for all later ones. Strict enough for a hundred trials in half an hour on 2 cores, and mild
-enough to keep the best (`benchmarks/LOG.md`)."""
-
-KEPT_AFTER_SHORT = 0.25
-"""Top share that continues after a short schedule. Only there it is fair to compare: beginnings of schedules
-of different shapes rank configs near a good one by chance."""
-LATEST = 16
-"""Trials that have reached the end of the short schedule last, and are compared with."""
-
-PRUNER_STARTUP_TRIALS = 4
-"""Completed trials before the pruner ends any: a rank among fewer is luck."""
-
 GRID_SAMPLER = "grid"
 """Name of the sampler that tries every point of a grid."""
 
@@ -58,13 +45,15 @@ class SeededSampler(BaseSampler):
     The generator of a sampler that is seeded once starts over after an interruption. Here a draw depends
     only on the study's seed, the trial's number, the parameter's name and the finished trials.
 
-    The sampler sees the trials as `_for_sampler` converts them, without foreign ones.
+    The sampler sees the trials as `_for_sampler` converts them, without foreign ones: with scores for values,
+    so that larger is better whatever the metric.
 
     Args:
         make: makes the sampler for a seed.
         study_seed: the study's seed.
         startup_trials: trained trials before `make`'s sampler is used; until then draws are random.
         repeats: whether new incumbents are trained again, see `mc1opt.search.incumbents`.
+        metric: what the study's values are.
     """
 
     def __init__(
@@ -73,14 +62,16 @@ class SeededSampler(BaseSampler):
         study_seed: int,
         startup_trials: int,
         repeats: bool = False,
+        metric: Metric = ACCURACY,
     ) -> None:
         self.repeats = repeats
+        self._metric = metric
         self._make = make
         self._study_seed = study_seed
         self._startup_trials = startup_trials
         self._view: _View | None = None
         self._seen: dict[int, tuple[float | None, FrozenTrial]] = {}
-        """Finished trials as the sampler sees them, by number, with their values."""
+        """Finished trials as the sampler sees them, by number, with their scores."""
         self._relative: BaseSampler = RandomSampler()
 
     def infer_relative_search_space(
@@ -128,11 +119,12 @@ class SeededSampler(BaseSampler):
     def _new_view(self, study: optuna.Study, trial: FrozenTrial) -> "_View":
         seen = optuna.create_study(direction="maximize")
         trials = own_trials(study, (TrialState.COMPLETE, TrialState.PRUNED))
-        means = incumbents(study, self._study_seed).values if self.repeats else {}
+        means = incumbents(study, self._study_seed, self._metric).scores if self.repeats else {}
         for other in trials:
-            value = means.get(other.number, other.value)
-            if other.number not in self._seen or self._seen[other.number][0] != value:
-                self._seen[other.number] = value, _for_sampler(other, value)
+            score = None if other.value is None else self._metric.score(other.value)
+            score = means.get(other.number, score)
+            if other.number not in self._seen or self._seen[other.number][0] != score:
+                self._seen[other.number] = score, _for_sampler(other, score, self._metric)
             seen.add_trial(self._seen[other.number][1])
         return _View(
             number=trial.number,
@@ -160,21 +152,23 @@ class _View:
     """The drawn trial's substitute in that study."""
 
 
-def _for_sampler(trial: FrozenTrial, value: float | None) -> FrozenTrial:
-    """A finished trial for the sampler: a pruned one is complete, with its last report as value.
+def _for_sampler(trial: FrozenTrial, score: float | None, metric: Metric) -> FrozenTrial:
+    """A finished trial with scores for the sampler: a pruned one is complete, with its last report as value.
 
     Optuna's TPE ranks every completed trial above every pruned one. Starting points complete, because nothing
     is pruned before them, so TPE would take the poor ones for the study's best and draw similar ones
     (`benchmarks/LOG.md`). The last report of a pruned trial is a lower bound of its value.
     """
     reached = values_by_epoch(trial) if outcome(trial) == "pruned" else []
-    value = reached[-1] if reached else value if trial.state == TrialState.COMPLETE else None
+    value = score if trial.state == TrialState.COMPLETE else None
+    if reached:
+        value = metric.score(reached[-1])
     seen = create_trial(
         state=TrialState.PRUNED if value is None else TrialState.COMPLETE,
         value=value,
         params=trial.params,
         distributions=trial.distributions,
-        intermediate_values=trial.intermediate_values,
+        intermediate_values={step: metric.score(each) for step, each in trial.intermediate_values.items()},
         user_attrs={NUMBER: trial.number},
         constraints=trial.constraints or None,
     )
@@ -266,19 +260,22 @@ def grid_trials(grid: Grid, starting_points: Iterable[Mapping[str, Any]]) -> int
     return len(points) + len(others)
 
 
-def make_sampler(name: str, study_seed: int, grid: Grid | None = None) -> BaseSampler:
+def make_sampler(
+    name: str, study_seed: int, grid: Grid | None = None, metric: Metric = ACCURACY
+) -> BaseSampler:
     """The sampler of `--sampler`: local, tpe, random or grid.
 
     Args:
         name: the sampler's name.
         study_seed: the study's seed.
         grid: the study definition's grid, if it has one.
+        metric: what the study's values are.
 
     Raises:
         UsageError: there is no such sampler, or no grid for it.
     """
     makers: dict[str, Callable[[int], BaseSampler]] = {
-        "local": LocalSampler,
+        "local": LocalSampler if metric.is_share else partial(LocalSampler, shares=False),
         "tpe": _tpe,
         "random": RandomSampler,
     }
@@ -291,98 +288,4 @@ def make_sampler(name: str, study_seed: int, grid: Grid | None = None) -> BaseSa
         return WholeGridSampler(grid, study_seed)
     if name not in makers:
         raise UsageError(f"unknown sampler {name!r}. Allowed: {', '.join([*makers, GRID_SAMPLER])}.")
-    return SeededSampler(makers[name], study_seed, STARTUP[name], repeats=name == "local")
-
-
-class NarrowingPruner(BasePruner):
-    """Asynchronous successive halving with a rung at each epoch (Li et al., "A System for Massively Parallel
-    Hyperparameter Tuning", 2020): a trial continues while it ranks high among all that reached its epoch.
-
-    Optuna's percentile pruners compare with completed trials only. At first these are the starting points,
-    and the poor ones among them would let almost everything pass.
-
-    Args:
-        kept: the top share that continues, by epoch.
-    """
-
-    def __init__(self, kept: tuple[float, ...] = KEPT_BY_EPOCH, short_epochs: int = 0) -> None:
-        self._kept = kept
-        self._short_epochs = short_epochs
-
-    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Whether to end a trial after its last reported epoch; of equal trials the earlier is kept."""
-        epoch = trial.last_step
-        trials = study.get_trials(deepcopy=False)
-        if self._short_epochs:
-            return epoch == self._short_epochs - 1 and self._falls_behind(trial, epoch, trials)
-        complete = sum(other.state == TrialState.COMPLETE for other in trials)
-        if epoch is None or complete < PRUNER_STARTUP_TRIALS:
-            return False
-        others = [
-            other.intermediate_values[epoch]
-            for other in trials
-            if other.number != trial.number and epoch in other.intermediate_values
-        ]
-        ahead = sum(value >= trial.intermediate_values[epoch] for value in others)
-        return ahead >= self._kept[min(epoch, len(self._kept) - 1)] * (len(others) + 1)
-
-    def _falls_behind(self, trial: FrozenTrial, epoch: int, trials: Sequence[FrozenTrial]) -> bool:
-        """Whether a trial ranks low at the end of the short schedule, among the latest that have reached it.
-
-        Not among all: a sampler learns, and would soon have all of its draws go on.
-        """
-        others = [
-            other.intermediate_values[epoch]
-            for other in trials
-            if other.number != trial.number and epoch in other.intermediate_values
-        ][-LATEST:]
-        ahead = sum(value >= trial.intermediate_values[epoch] for value in others)
-        return ahead >= KEPT_AFTER_SHORT * (len(others) + 1)
-
-
-class OwnPruner(BasePruner):
-    """A pruner that does not see foreign trials.
-
-    Args:
-        pruner: decides.
-    """
-
-    def __init__(self, pruner: BasePruner) -> None:
-        self.pruner = pruner
-
-    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Whether to end the trial after its last reported epoch."""
-        return self.pruner.prune(cast(optuna.Study, _OwnTrials(study)), trial)
-
-
-class _OwnTrials:
-    """A study without foreign trials."""
-
-    def __init__(self, study: optuna.Study) -> None:
-        self._study = study
-
-    def get_trials(self, **which: Any) -> list[FrozenTrial]:
-        return [trial for trial in self._study.get_trials(**which) if not foreign(trial)]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._study, name)
-
-
-def make_pruner(name: str, short_epochs: int = 0) -> BasePruner:
-    """The pruner of `--pruner`: narrowing, median, halving or none.
-
-    Raises:
-        UsageError: there is no such pruner.
-    """
-    makers: dict[str, Callable[[], BasePruner]] = {
-        "narrowing": lambda: NarrowingPruner(short_epochs=short_epochs),
-        # One epoch of warm-up: no trial ends after its first epoch.
-        "median": lambda: MedianPruner(
-            n_startup_trials=PRUNER_STARTUP_TRIALS, n_warmup_steps=1, n_min_trials=4
-        ),
-        "halving": lambda: SuccessiveHalvingPruner(min_resource=2, reduction_factor=2),
-        "none": NopPruner,
-    }
-    if name not in makers:
-        raise UsageError(f"unknown pruner {name!r}. Allowed: {', '.join(makers)}.")
-    return OwnPruner(makers[name]())
+    return SeededSampler(makers[name], study_seed, STARTUP[name], name == "local", metric)

@@ -1,14 +1,16 @@
 """The options of a search, and the settings resolved from options, stored study and definition."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from mc1opt.database import records
+from mc1opt.database import records, study_attributes
 from mc1opt.database.storage import StudyStorage
 from mc1opt.dataset import DataSet
 from mc1opt.errors import UsageError
 from mc1opt.machine.devices import resolve_precision
 from mc1opt.machine.resources import WORKER_MEMORY, default_workers
+from mc1opt.metric import Aim
+from mc1opt.models.cost import Cost
 from mc1opt.search.definition import StudyDefinition
 from mc1opt.search.sampling import GRID_SAMPLER, grid_trials
 from mc1opt.spec import CHECKPOINT_SECONDS, Device, Fidelity, Precision
@@ -59,6 +61,7 @@ class SearchSettings:
     seed: int
     device: Device
     max_macs: int
+    aim: Aim = field(default_factory=Aim)
     precision: Precision = "float32"
     timeout: float | None = None
     """Seconds of the search; None for no limit."""
@@ -69,9 +72,18 @@ class SearchSettings:
     confirm: int = 3
     """Best trials that are trained again with new seeds at the end."""
     keep: int = 5
-    """Trials that keep their weights: this many by value, and this many by expected accuracy."""
+    """Trials that keep their weights: this many by value, and this many by expected value."""
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     """Least seconds between two checkpoints of a training."""
+
+    def excess(self, size: Cost) -> dict[str, float]:
+        """By how much a network is too large, as a share of each limit that it exceeds, by constraint."""
+        limits = {
+            records.TOO_LARGE: (size.macs, min(self.max_macs, self.aim.macs or self.max_macs)),
+            records.TOO_MANY_PARAMETERS: (size.parameters, self.aim.parameters or size.parameters),
+        }
+        # How far it is beyond lets TPE rank those that are too large.
+        return {name: value / limit - 1.0 for name, (value, limit) in limits.items() if value > limit}
 
 
 def search_settings(
@@ -85,6 +97,7 @@ def search_settings(
 
     Raises:
         UsageError: more training images than the data has.
+        StudyFileError: the study file's metric cannot be computed.
     """
     name = command.name or definition.name
     stored = {study.study_name: study.user_attrs for study in storage.get_all_studies()}.get(name, {})
@@ -99,10 +112,10 @@ def search_settings(
         fidelity = fidelity.model_copy(update={"train_images": most})
     if not stored and data.train_images - fidelity.train_images >= 2 * data.validation_images:
         fidelity = fidelity.model_copy(update={"validation": "unused"})
-    pruner = command.pruner or stored.get(records.STUDY_PRUNER) or definition.pruner
+    pruner = command.pruner or stored.get(study_attributes.STUDY_PRUNER) or definition.pruner
     if not stored and pruner != "none":
         fidelity = fidelity.model_copy(update={"short_epochs": fidelity.epochs // SHORT_SHARE})
-    sampler = command.sampler or stored.get(records.STUDY_SAMPLER) or definition.sampler
+    sampler = command.sampler or stored.get(study_attributes.STUDY_SAMPLER) or definition.sampler
     trials = command.trials
     if sampler == GRID_SAMPLER:
         trials = min(trials, grid_trials(definition.grid, definition.starting_points.values()))
@@ -110,10 +123,11 @@ def search_settings(
         study=name,
         trials=trials,
         fidelity=fidelity,
-        seed=command.seed if command.seed is not None else stored.get(records.STUDY_SEED, 0),
+        seed=command.seed if command.seed is not None else stored.get(study_attributes.STUDY_SEED, 0),
         device=device,
         precision=resolve_precision(device),
-        max_macs=command.max_macs or stored.get(records.STUDY_MAX_MACS) or definition.max_macs,
+        max_macs=command.max_macs or stored.get(study_attributes.STUDY_MAX_MACS) or definition.max_macs,
+        aim=definition.aim_on(data),
         timeout=command.timeout,
         sampler=sampler,
         pruner=pruner,

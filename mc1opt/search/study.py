@@ -12,16 +12,18 @@ import optuna
 from optuna.exceptions import DuplicatedStudyError
 from optuna.trial import FixedTrial
 
-from mc1opt.database import records
+from mc1opt.database import records, study_attributes
 from mc1opt.database.identity import keep_folder, name_folder
 from mc1opt.database.location import sqlite_path, storage_option
 from mc1opt.database.storage import StudyStorage
 from mc1opt.dataset import DataSet, Task
 from mc1opt.errors import StudyFileError, UsageError
 from mc1opt.fields import canonical_json
+from mc1opt.metric import ACCURACY
 from mc1opt.program import program
 from mc1opt.search.definition import StudyDefinition
-from mc1opt.search.sampling import make_pruner, make_sampler
+from mc1opt.search.pruning import make_pruner
+from mc1opt.search.sampling import make_sampler
 from mc1opt.search.settings import SearchSettings
 
 SPACE_DRAWS = 64
@@ -96,26 +98,35 @@ def open_study(
     """Creates a study with its starting points, or loads the study of that name if it is the same.
 
     Raises:
-        UsageError: a study of that name has another fidelity, data, seed, limit or search space.
+        UsageError: a study of that name has another fidelity, data, seed, limit, metric or search space.
     """
     wanted = {
-        records.STUDY_DEFINITION: definition.name,
-        records.STUDY_SEED: settings.seed,
-        records.STUDY_MAX_MACS: settings.max_macs,
+        study_attributes.STUDY_DEFINITION: definition.name,
+        study_attributes.STUDY_SEED: settings.seed,
+        study_attributes.STUDY_MAX_MACS: settings.max_macs,
         records.FIDELITY: settings.fidelity.model_dump(),
         records.DATA: {"name": data.name, "sha256": data.sha256},
-        records.STUDY_SPACE: space_fingerprint(definition),
+        study_attributes.STUDY_SPACE: space_fingerprint(definition),
+        study_attributes.STUDY_METRIC: settings.aim.metric.identity,
+        study_attributes.STUDY_CLASS_WEIGHTS: settings.aim.class_weights,
+        study_attributes.STUDY_CONSTRAINTS: settings.aim.constraints,
     }
     task = data.model_dump(mode="json", include=set(Task.model_fields))
-    how = {records.TASK: task, records.STUDY_SAMPLER: settings.sampler, records.STUDY_PRUNER: settings.pruner}
-    sampler = make_sampler(settings.sampler, settings.seed, definition.grid)
-    pruner = make_pruner(settings.pruner, settings.fidelity.short_epochs)
+    metric = settings.aim.metric
+    how = {
+        records.TASK: task,
+        study_attributes.STUDY_SAMPLER: settings.sampler,
+        study_attributes.STUDY_PRUNER: settings.pruner,
+        study_attributes.STUDY_METRIC_FILE: metric.path,
+    }
+    sampler = make_sampler(settings.sampler, settings.seed, definition.grid, metric)
+    pruner = make_pruner(settings.pruner, settings.fidelity.short_epochs, metric)
     with storage.exclusive():
         try:
             study = optuna.create_study(
                 storage=storage,
                 study_name=settings.study,
-                direction="maximize",
+                direction=metric.direction,
                 sampler=sampler,
                 pruner=pruner,
             )
@@ -124,14 +135,14 @@ def open_study(
                 study_name=settings.study, storage=storage, sampler=sampler, pruner=pruner
             )
         stored = study.user_attrs
-        if records.STUDY_STARTED in stored:
+        if study_attributes.STUDY_STARTED in stored:
             _refuse_another_study(settings.study, stored, wanted, storage.url)
             keep_folder(study)
-            for name, chosen in how.items():  # sampler and pruner may change between starts
+            for name, chosen in how.items():  # these may change between starts
                 if stored.get(name) != chosen:
                     study.set_user_attr(name, chosen)
             return study
-        foreign = study.directions != [optuna.study.StudyDirection.MAXIMIZE] or any(
+        foreign = [each.name.lower() for each in study.directions] != [metric.direction] or any(
             records.STARTING_POINT not in trial.user_attrs for trial in study.get_trials(deepcopy=False)
         )
         if foreign:
@@ -143,31 +154,36 @@ def open_study(
             study.set_user_attr(key, value)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study.set_metric_names(["validation accuracy"])
+            study.set_metric_names([f"validation {metric.label}"])
         for name, params in list(definition.starting_points.items())[len(study.get_trials(deepcopy=False)) :]:
             study.enqueue_trial(dict(params), user_attrs={records.STARTING_POINT: name})
         # Last: if this process dies earlier, the next start completes the study.
-        study.set_user_attr(records.STUDY_STARTED, True)
+        study.set_user_attr(study_attributes.STUDY_STARTED, True)
     return study
 
 
 def _refuse_another_study(name: str, stored: dict[str, Any], wanted: dict[str, Any], url: str) -> None:
     words = {
-        records.STUDY_DEFINITION: "the study definition",
-        records.STUDY_SEED: "the seed",
-        records.STUDY_MAX_MACS: "--max-macs",
+        study_attributes.STUDY_DEFINITION: "the study definition",
+        study_attributes.STUDY_SEED: "the seed",
+        study_attributes.STUDY_MAX_MACS: "--max-macs",
         records.FIDELITY: "the fidelity",
         records.DATA: "the data",
-        records.STUDY_SPACE: "the search space",
+        study_attributes.STUDY_SPACE: "the search space",
+        study_attributes.STUDY_METRIC: "the metric",
+        study_attributes.STUDY_CLASS_WEIGHTS: "what classes weigh (CLASS_WEIGHTS)",
+        study_attributes.STUDY_CONSTRAINTS: "the limit of a network (CONSTRAINTS)",
     }
+    before = {study_attributes.STUDY_METRIC: ACCURACY.identity, study_attributes.STUDY_CONSTRAINTS: {}}
     for key, what in words.items():
-        same = stored.get(key) == wanted[key]
+        same = stored.get(key, before.get(key)) == wanted[key]
         if key == records.DATA and isinstance(stored.get(key), dict):
             same = stored[key].get("name") == wanted[key]["name"]  # the hashed bytes have changed once
         if not same:
             values = ""
-            if key != records.STUDY_SPACE:
-                values = f": stored {json.dumps(stored.get(key))}, given {json.dumps(wanted[key])}"
+            if key != study_attributes.STUDY_SPACE:
+                there = json.dumps(stored.get(key, before.get(key)))
+                values = f": stored {there}, given {json.dumps(wanted[key])}"
             option = storage_option(str(sqlite_path(url) or url))
             delete = f"{program()} studies delete {shlex.quote(name)}{option}"
             raise UsageError(

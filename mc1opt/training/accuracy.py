@@ -1,4 +1,4 @@
-"""Accuracy and confusion matrix of a network on images."""
+"""Accuracy, logits and confusion matrix of a network on images."""
 
 import numpy as np
 import torch
@@ -25,6 +25,19 @@ def accuracy(
         correct += (logits.argmax(1) == target).sum()
         finite &= logits.isfinite().all()
     return correct.item() / len(images) if finite.item() else float("nan")
+
+
+@torch.inference_mode()
+def logits_on(
+    model: nn.Module, images: torch.Tensor, *, batch_size: int = INFERENCE_BATCH
+) -> NDArray[np.float32]:
+    """A network's logits for images (uint8, N x C x H x W): N x classes. Leaves it in evaluation mode."""
+    model.eval()
+    parts = [
+        model(images[first : first + batch_size]).float().cpu() for first in range(0, len(images), batch_size)
+    ]
+    logits: NDArray[np.float32] = torch.cat(parts).numpy()
+    return logits
 
 
 Labels = NDArray[np.int64]

@@ -212,6 +212,7 @@ def _identity(training: Training) -> dict[str, Any]:
         "checkpoint": True,
         "checkpoint_seconds": True,
         "data": {"name", "folder"},
+        "metric": {"path"},
     }
     return {
         **training.model_dump(mode="json", exclude=left_out),

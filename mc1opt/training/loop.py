@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -19,11 +20,12 @@ from torch import nn
 from mc1opt.config import ConvNet, WhitenedStem, config_to_json
 from mc1opt.data.augment import alternating_flips, augment_batch, shrink
 from mc1opt.data.images import ImageSplit, open_training_images
+from mc1opt.metric_functions import NAMED, metric_function
 from mc1opt.models.build import build_model
 from mc1opt.models.whitening import whitening_filters
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import INFERENCE_BATCH, EpochResult, Training, TrainingFailed
-from mc1opt.training.accuracy import accuracy
+from mc1opt.training.accuracy import accuracy, logits_on
 from mc1opt.training.checkpoint import (
     CheckpointError,
     CheckpointWriter,
@@ -48,6 +50,8 @@ STATISTICS_IMAGES = 5_000
 
 # The trainings of a search share their images: a worker copies them once.
 _open_images = functools.lru_cache(maxsize=1)(open_training_images)
+# Loading a study file takes as long as its imports.
+_metric_function = functools.lru_cache(maxsize=1)(metric_function)
 
 
 class Trainer:
@@ -77,6 +81,10 @@ class Trainer:
         # statistics.
         self.steps_an_epoch = training.fidelity.train_images // self.batch_size
         self.fill = self.images.mean_colour
+        self.metric = _metric_function(training.metric, training.data.classes)
+        self.class_weights = None
+        if training.class_weights == "balanced":
+            self.class_weights = balanced_weights(self.images.train_labels, training.data.classes)
 
     def _begin(self) -> None:
         """An untrained network and its optimizer."""
@@ -122,10 +130,12 @@ class Trainer:
         loss = loss_sum.item() / self.steps_an_epoch
         if not math.isfinite(loss):
             raise TrainingFailed("diverged", f"the training loss of epoch {epoch} is {loss}")
+        right, value = self._validate(epoch)
         return EpochResult(
             epoch=epoch,
             loss=loss,
-            validation_accuracy=self._validate(epoch),
+            validation_accuracy=right,
+            metric_value=value,
             seconds=time.monotonic() - started,
         )
 
@@ -133,27 +143,36 @@ class Trainer:
         """Everything that the next epoch depends on but its number: the tensors themselves, not copies."""
         return state_of(self.model, self.optimizer, self.averaged)
 
-    def _validate(self, epoch: int) -> float | None:
-        """The validation accuracy; None if there are no validation images."""
+    def _validate(self, epoch: int) -> tuple[float | None, float | None]:
+        """The validation accuracy, and the value of another metric; None if there are no validation images.
+
+        Raises:
+            TrainingFailed: `diverged`: a logit or a weight is not finite.
+            StudyFileError: the study file's metric raised, or returned no finite number.
+        """
         if not len(self.images.validation_images):
             # Losses are measured before each step: nothing else would notice what the last step did.
             tensors = (tensor for tensor in self.averaged.state_dict().values() if tensor.is_floating_point())
             if not torch.stack([tensor.isfinite().all() for tensor in tensors]).all():
                 raise TrainingFailed("diverged", f"the weights are not finite after epoch {epoch}")
-            return None
+            return None, None
         # Unused images may be many: all of them only where the trial's value is measured.
         last = epoch == self.training.fidelity.all_epochs - 1
         count = None if last or not self.training.unused_images else self.training.data.validation_images
+        images, labels = self.images.validation_images[:count], self.images.validation_labels[:count]
+        batch_size = math.ceil(INFERENCE_BATCH / self.training.accumulation)
+        diverged = TrainingFailed("diverged", f"logits on validation images are not finite in epoch {epoch}")
         with self.autocast():
-            value = accuracy(
-                self.averaged,
-                self.images.validation_images[:count],
-                self.images.validation_labels[:count],
-                batch_size=math.ceil(INFERENCE_BATCH / self.training.accumulation),
-            )
-        if math.isnan(value):
-            raise TrainingFailed("diverged", f"logits on validation images are not finite in epoch {epoch}")
-        return value
+            if self.training.metric.is_accuracy:
+                right = accuracy(self.averaged, images, labels, batch_size=batch_size)
+                if math.isnan(right):
+                    raise diverged
+                return right, None
+            logits = logits_on(self.averaged, images, batch_size=batch_size)
+        if not np.isfinite(logits).all():
+            raise diverged
+        truth = labels.cpu().numpy()
+        return NAMED["accuracy"](logits, truth), self.metric(logits, truth)
 
     def _step(
         self,
@@ -180,18 +199,35 @@ class Trainer:
         for images, targets in zip(images_NCHW.tensor_split(parts), labels.tensor_split(parts), strict=True):
             with self.autocast():
                 logits = self.model(images)
-                loss = F.cross_entropy(logits, targets, label_smoothing=config.label_smoothing)
+                loss = F.cross_entropy(
+                    logits, targets, self.class_weights, label_smoothing=config.label_smoothing
+                )
             if parts > 1:
-                loss = loss * (len(images) / len(batch))
+                loss = loss * self._share(targets, labels)
             torch.autograd.backward(loss)
             losses.append(loss.detach())
         self.optimizer.step()
         return losses[0] if parts == 1 else torch.stack(losses).sum()
 
+    def _share(self, part: torch.Tensor, batch: torch.Tensor) -> float | torch.Tensor:
+        """The share of a micro-batch in the mean loss over its batch, by their labels."""
+        if self.class_weights is None:
+            return len(part) / len(batch)
+        return self.class_weights[part].sum() / self.class_weights[batch].sum()
+
     def autocast(self) -> torch.autocast:
         """Context in which the training computes in its precision."""
         enabled = self.training.precision == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+
+def balanced_weights(labels: torch.Tensor, classes: int) -> torch.Tensor:
+    """Weights of the classes in the loss, as scikit-learn's "balanced": n / (classes * count of the class).
+
+    Over the images their mean is 1. A class without images has the weight 0.
+    """
+    counts = labels.bincount(minlength=classes).float()
+    return torch.where(counts > 0, len(labels) / (classes * counts), torch.zeros_like(counts))
 
 
 def new_model(training: Training, images: ImageSplit) -> nn.Module:

@@ -14,8 +14,9 @@ from optuna.trial import TrialState
 
 from mc1opt.database.opening import load_study, open_storage
 from mc1opt.database.ownership import LostTrialError
-from mc1opt.database.records import OWNER, STARTING_POINT, STUDY_SEED
+from mc1opt.database.records import OWNER, STARTING_POINT
 from mc1opt.database.storage import StudyStorage
+from mc1opt.database.study_attributes import STUDY_SEED
 from mc1opt.errors import StorageError, UsageError
 from mc1opt.search.settings import SearchSettings
 from mc1opt.search.study import open_study

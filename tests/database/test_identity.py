@@ -6,7 +6,7 @@ import optuna
 import pytest
 from sqlalchemy import text
 
-from mc1opt.database import records
+from mc1opt.database import study_attributes
 from mc1opt.database.location import checkpoints_folder, files_folder
 from mc1opt.database.opening import load_study
 from mc1opt.database.studies import claim_study, delete_study, open_for_deletion
@@ -32,7 +32,7 @@ def forget_folders() -> None:
     """Studies as they were stored before they had folders of their own."""
     with new_storage().engine.begin() as connection:
         connection.execute(
-            text("DELETE FROM study_user_attributes WHERE key = :key"), {"key": records.STUDY_FOLDER}
+            text("DELETE FROM study_user_attributes WHERE key = :key"), {"key": study_attributes.STUDY_FOLDER}
         )
 
 
@@ -66,7 +66,7 @@ def test_names_that_differ_only_in_case_have_folders_that_differ_in_more() -> No
 
 @pytest.mark.parametrize("stored_name", ["../s", "/tmp", "", "..", "a/b", 7, None])
 def test_a_folder_elsewhere_is_not_believed(stored_name: object) -> None:
-    assert records.study_folder_name("s", {records.STUDY_FOLDER: stored_name}) == "s"
+    assert study_attributes.study_folder_name("s", {study_attributes.STUDY_FOLDER: stored_name}) == "s"
 
 
 # ---- Renaming --------------------------------------------------------------------------------------------

@@ -17,13 +17,14 @@ from mc1opt.measurement.final_test import (
     KEPT_A_CLASS,
     Decisions,
     FinalTest,
-    decide,
+    infer,
     misclassified_path,
     run_final_test,
     stored_accuracies,
 )
 from mc1opt.measurement.plan import Job
 from mc1opt.measurement.store import StoredTraining
+from mc1opt.metric_functions import Logits
 from mc1opt.models.build import build_model
 from mc1opt.training.checkpoint import save_weights
 from mc1opt.training.model_folder import file_sha256
@@ -53,7 +54,7 @@ class Look:
         self.lines: list[str] = []
         self.measured: list[str] = []
 
-        def measure(weights: Path, *arguments: object) -> Decisions:
+        def measure(weights: Path, *arguments: object) -> Logits:
             self.measured.append(str(weights))
             return fixed_confusion(weights, *arguments)
 
@@ -134,7 +135,7 @@ def decided(count: int) -> Decisions:
     """What the network in `WEIGHTS` decides on so many images."""
     arrays = make_arrays(test_images=count)
     images, labels = torch.from_numpy(arrays.test_images), torch.from_numpy(arrays.test_labels).long()
-    return decide(WEIGHTS, CONFIG, CIFAR10_SHAPE, images, labels)
+    return infer(WEIGHTS, CONFIG, CIFAR10_SHAPE, images, labels).argmax(1)
 
 
 def test_a_networks_decisions_are_those_of_its_greatest_logits() -> None:

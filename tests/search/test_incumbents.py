@@ -54,7 +54,7 @@ def test_a_trial_just_ahead_of_all_before_counts_as_the_mean_of_two_trainings() 
         ),
         SEED,
     )
-    assert found.values == pytest.approx({0: 0.5, 1: 0.5, 2: 0.5525, 3: 0.55, 4: 0.56, 5: 0.581})
+    assert found.scores == pytest.approx({0: 0.5, 1: 0.5, 2: 0.5525, 3: 0.55, 4: 0.56, 5: 0.581})
     assert found.unrepeated == [4]
 
 
@@ -62,12 +62,12 @@ def test_a_failure_counts_as_nothing_if_the_config_caused_it_and_is_repeated_oth
     found = incumbents(
         study_of(trial(0, 0.5), trial(1, 0.51, failure="diverged"), trial(2, 0.51, failure="killed")), SEED
     )
-    assert (found.values, found.unrepeated) == ({0: 0.5, 1: 0.255, 2: 0.51}, [2])
+    assert (found.scores, found.unrepeated) == ({0: 0.5, 1: 0.255, 2: 0.51}, [2])
 
 
 def test_unfinished_trials_are_passed_over() -> None:
     pruned = own_trial(TrialState.PRUNED, None, intermediate_values={0: 0.9})
-    assert incumbents(study_of(pruned), SEED).values == {}
+    assert incumbents(study_of(pruned), SEED).scores == {}
 
 
 FIDELITY = Fidelity(train_images=1000, epochs=3, short_epochs=1)
@@ -88,7 +88,7 @@ def test_a_search_repeats_each_new_incumbent_before_it_draws_on() -> None:
     assert len(repeated(record.trials)) >= 2
     for number in repeated(record.trials):
         value, (again,) = record.trials[number].value, record.trials[number].confirmations
-        assert found.values[number] == pytest.approx((value + again["value"]) / 2)
+        assert found.scores[number] == pytest.approx((value + again["value"]) / 2)
     drawn = [trial for trial in record.trials if trial.drawn]
     assert len(drawn) >= 3
     assert all("changes from #" in trial.drawn or "1 change from #" in trial.drawn for trial in drawn)

@@ -14,7 +14,7 @@ from optuna import TrialPruned
 from optuna.trial import BaseTrial
 
 from mc1opt.config import Config
-from mc1opt.database import records
+from mc1opt.database import records, study_attributes
 from mc1opt.database.opening import load_study
 from mc1opt.database.storage import StudyStorage
 from mc1opt.dataset import DataSet
@@ -300,7 +300,7 @@ def test_a_study_whose_process_died_while_it_was_made_is_begun_again() -> None:
     storage = new_storage()
     for points in range(3):
         study = optuna.create_study(storage=storage, study_name="s", direction="maximize")
-        study.set_user_attr(records.STUDY_SEED, SETTINGS.seed)
+        study.set_user_attr(study_attributes.STUDY_SEED, SETTINGS.seed)
         for name, params in list(STARTING_POINTS.items())[:points]:
             study.enqueue_trial(params, user_attrs={records.STARTING_POINT: name})
         opened()

@@ -109,8 +109,15 @@ def _learning_rate_error(config: Config) -> float:
 def _result(training: Training, epoch: int) -> EpochResult:
     value = accuracy(training, epoch)
     validates = training.fold is not None or training.data.validation_images > 0
+    metric, metric_value = training.metric, None
+    if validates and not metric.is_accuracy:  # another metric says the same, in its own direction
+        metric_value = value if metric.direction == "maximize" else 1.0 - value
     return EpochResult(
-        epoch=epoch, loss=2.3 * (1 - value), validation_accuracy=value if validates else None, seconds=0.01
+        epoch=epoch,
+        loss=2.3 * (1 - value),
+        validation_accuracy=value if validates else None,
+        metric_value=metric_value,
+        seconds=0.01,
     )
 
 

@@ -15,6 +15,7 @@ from mc1opt.data.sources import find_data
 from mc1opt.database.records import StudyRecord, TrialRecord
 from mc1opt.dataset import DataSet, Task
 from mc1opt.measurement.final_test import Decisions
+from mc1opt.metric_functions import Logits
 from mc1opt.retraining.comparison import Candidate
 from mc1opt.retraining.plan import RetrainOptions, RetrainPlan
 from mc1opt.retraining.report import Retraining
@@ -54,7 +55,7 @@ def curve_study(
     return stored(STORAGE, STUDY)
 
 
-def fixed_confusion(_weights: Path, _config: Config, _shape: Any, images: Any, labels: Any) -> Decisions:
+def fixed_confusion(_weights: Path, _config: Config, _shape: Any, images: Any, labels: Any) -> Logits:
     """A stand-in for running a network, for weights that are a curve's: 4 of 5 images of each class.
 
     The others are taken for the next class.
@@ -64,7 +65,7 @@ def fixed_confusion(_weights: Path, _config: Config, _shape: Any, images: Any, l
     for index, place in enumerate(np.argsort(decisions, kind="stable")):
         if index % 5 == 0:
             decisions[place] = (decisions[place] + 1) % 10
-    return decisions
+    return np.eye(10)[decisions]
 
 
 def retrain_curves(

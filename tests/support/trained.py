@@ -13,7 +13,7 @@ from torch import nn
 
 from mc1opt.config import SGD, Config, OneCycle, config_id, config_to_json
 from mc1opt.data.sources import look_at_files
-from mc1opt.database import records
+from mc1opt.database import records, study_attributes
 from mc1opt.database.location import checkpoints_folder
 from mc1opt.database.opening import open_storage
 from mc1opt.database.ownership import this_owner
@@ -102,8 +102,8 @@ def write_study(
     database = open_storage(storage, create=True, owner=this_owner(), threads=1)
     study = optuna.create_study(study_name=name, storage=database, direction="maximize")
     fidelity = trained.training.fidelity.model_dump()
-    study.set_user_attr(records.STUDY_DEFINITION, name)
-    study.set_user_attr(records.STUDY_SEED, 0)
+    study.set_user_attr(study_attributes.STUDY_DEFINITION, name)
+    study.set_user_attr(study_attributes.STUDY_SEED, 0)
     study.set_user_attr(records.FIDELITY, fidelity)
     study.set_user_attr(records.DATA, {"name": trained.data.name, "sha256": trained.data.sha256})
     attributes = {

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.models.build import build_model
 from mc1opt.spec import INFERENCE_BATCH
-from mc1opt.training.accuracy import accuracy
+from mc1opt.training.accuracy import accuracy, logits_on
 from tests.support.images import SMALL_CONVNET, SMALL_MLP
 
 BROKEN = 255
@@ -81,3 +81,11 @@ def test_measuring_does_not_change_the_network_and_records_no_gradients(architec
     accuracy(model, images_of(20), labels_of(20))
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert recorded == [False]
+
+
+@pytest.mark.parametrize("count", SIZES)
+def test_the_logits_of_all_images_come_in_their_order(count):
+    images = images_of(count)
+    expected = images[:, 0, 0, :10].float().numpy()
+    assert (logits_on(FirstPixels(), images) == expected).all()
+    assert (logits_on(FirstPixels(), images, batch_size=3) == expected).all()

@@ -1,0 +1,121 @@
+"""Study files as Python modules: loading them, and saying where their code went wrong. No Optuna here.
+
+What they may contain is said in `mc1opt.search.definition`.
+"""
+
+import contextlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from mc1opt.errors import StudyFileError
+
+
+class StudyFile:
+    """A study file, loaded.
+
+    Args:
+        path: the file.
+
+    Raises:
+        StudyFileError: it cannot be loaded; the message names the line.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.neighbours = Neighbours(path)
+        with self.neighbours.importable():
+            self.module = _load_module(path)
+
+
+class Neighbours(MetaPathFinder):
+    """The modules in a study file's folder: importable while its code runs, from any current folder.
+
+    They are searched last, so a neighbour called torch.py hides no installed package. Each study file has
+    its own: neighbours of two files may share a name.
+    """
+
+    def __init__(self, study: Path) -> None:
+        self._folder = str(study.resolve().parent)
+        self._names = {_module_name(study)}
+        self._modules: dict[str, ModuleType] = {}
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Python's hook for a module that no other finder has found."""
+        if path is not None:  # a submodule: its package finds it
+            return None
+        spec = PathFinder.find_spec(fullname, [self._folder], target)
+        if spec is not None:
+            self._names.add(fullname)
+        return spec
+
+    @contextlib.contextmanager
+    def importable(self) -> Iterator[None]:
+        """Makes the neighbours importable inside the block, and restores those imported before."""
+        sys.modules.update(self._modules)
+        sys.meta_path.append(self)
+        # Cached bytecode is matched by seconds and size alone, and would litter people's folders.
+        written, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+        try:
+            yield
+        finally:
+            sys.dont_write_bytecode = written
+            sys.meta_path.remove(self)
+            own = [name for name in list(sys.modules) if name.partition(".")[0] in self._names]
+            # Another thread's search may have taken one: two of them may be of files of one name.
+            popped = {name: sys.modules.pop(name, None) for name in own}
+            self._modules = {name: module for name, module in popped.items() if module is not None}
+
+
+def _module_name(path: Path) -> str:
+    return f"mc1opt_study_{path.stem.replace('.', '_')}"
+
+
+def _load_module(path: Path) -> Any:
+    name = _module_name(path)
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    if spec is None or spec.loader is None:
+        raise StudyFileError(f"{path} cannot be loaded as a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses in the file look their module up
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # the command's standard output may be JSON
+            spec.loader.exec_module(module)
+    except SyntaxError as error:
+        where = error.filename if error.filename not in (None, str(path.resolve())) else path
+        raise StudyFileError(
+            f"{where}, line {error.lineno}: {error.msg}: {(error.text or '').strip()}"
+        ) from error
+    except (Exception, SystemExit) as error:  # an ordinary script may call sys.exit
+        raise StudyFileError(f"{path} raised {what(error, path)} when it was loaded") from error
+    return module
+
+
+def what(error: BaseException, path: Path) -> str:
+    """An exception in one line, with the line of the user's code that raised it."""
+    return f"{type(error).__name__}: {error}{where_in(error, path)}"
+
+
+def where_in(error: BaseException, path: Path) -> str:
+    """The last line in an exception's traceback that is in the study file or one of its neighbours."""
+    study = path.resolve()
+    found = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        file = Path(frame.f_code.co_filename)
+        module = study.parent.joinpath(*str(frame.f_globals.get("__name__")).split("."))
+        if file == study:
+            found = f" (line {line})"
+        elif module.relative_to(study.parent).parts[0] != "mc1opt" and file in (
+            module.with_suffix(".py"),
+            module / "__init__.py",
+        ):
+            found = f" ({file.relative_to(study.parent)}, line {line})"
+    return found

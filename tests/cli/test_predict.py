@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mc1opt.dataset import CIFAR10_CLASS_NAMES as CLASS_NAMES
 from tests.support.command import output_of
 
 
@@ -29,7 +28,7 @@ def test_a_line_for_each_image_with_its_three_best_classes(model: str, mc1opt_he
     for line in lines:
         labels, probabilities = line.split()[1::2], [float(text) for text in line.split()[2::2]]
         assert len(labels) == 3
-        assert set(labels) <= set(CLASS_NAMES)
+        assert set(labels) <= set("0123456789")
         assert probabilities == sorted(probabilities, reverse=True)
 
 

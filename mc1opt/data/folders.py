@@ -1,8 +1,8 @@
 """Folders of image files: which files there are, of which class, and whether they train, validate or test.
 
 Two forms: `train/CLASS/...`, with `test/CLASS/...` and `val/CLASS/...` if there are any; or only `CLASS/...`.
-Where there is no test folder, a fifth of each class is the test part; where there is no val folder, a tenth of
-the rest validates, or up to a fifth of few images. Nothing is decoded here, or written.
+Where there is no test folder, a fifth of each class is the test part; where there is no val folder, a tenth
+of the rest validates, or up to a fifth of few images. Nothing is decoded here, or written.
 """
 
 import hashlib

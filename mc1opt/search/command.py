@@ -78,13 +78,14 @@ def search(
         output=output,
     )
     definition = definition.on(data)
-    if data.name not in NAMED:  # of which everything is known
-        for finding in serious_findings(data):
-            write(finding.line())
     if command.train_images is not None:
         check_train_images(f"--train-images {command.train_images}", command.train_images, data)
     storage = open_storage(command.storage, create=True, owner=this_owner(), threads=workers)
     settings = search_settings(command, definition, data, device, storage)
+    known = {study.study_name for study in storage.get_all_studies()}
+    if settings.study not in known and data.name not in NAMED:  # of named ones everything is known
+        for finding in serious_findings(data):
+            write(finding.line())
     on_start()
     pool = ProcessPool(workers, trainer=trainer, max_training_seconds=command.max_trial_seconds)
     with pool, display or contextlib.nullcontext(Observer()) as shown:

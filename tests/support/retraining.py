@@ -113,7 +113,8 @@ def candidate(number: int, epoch_seconds: float | None = 2.0) -> Candidate:
 def trial_record(number: int, **fields: Any) -> TrialRecord:
     """A stored trial; what `fields` do not name is None."""
     nothing = {field.name: None for field in dataclasses.fields(TrialRecord)}
-    return TrialRecord(**(nothing | {"number": number} | fields))
+    usual = {"number": number, "metric": "accuracy", "direction": "maximize"}
+    return TrialRecord(**(nothing | usual | fields))
 
 
 def record_of(*trials: TrialRecord, data: dict[str, str] | None = None) -> StudyRecord:

@@ -12,7 +12,7 @@ def data(
     max_unreadable: MaxUnreadable = None,
     as_json: Json = False,
 ) -> None:
-    """Show where the images are, and examine them; download them if they are missing.
+    """Show and examine the images; download them if need be.
 
     Prints source, hashes, counts of each class, and what is wrong with the images: unreadable files,
     duplicates, also between training and test, classes too small to validate; and how small a difference of

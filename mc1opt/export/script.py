@@ -54,6 +54,7 @@ def training_script(source: ExportSource, data: DataSet, file_name: str) -> str:
         "TRAIN_IMAGES": f"{min(source.fidelity.train_images, left):_}",
         "VALIDATION_IMAGES": f"{data.validation_images:_}",
         "SIZE": str(data.size),
+        "CLASSES": str(data.classes),
         "SPLIT_SEED": str(SPLIT_SEED),
         "BFLOAT16": _bfloat16_devices(source),
     }
@@ -70,6 +71,10 @@ def training_script(source: ExportSource, data: DataSet, file_name: str) -> str:
     body = _with_layers(body, config, data.shape)
     if config.progressive_size is None or config.progressive_size >= data.size:
         body = body.replace("            batch = shrink(batch, epoch)\n", "")
+    if source.class_weights is None:
+        body = body.replace("    weights = balanced_weights(labels)\n", "")
+        loss = "loss = F.cross_entropy(logits, target, label_smoothing=LABEL_SMOOTHING)"
+        body = re.sub(r"loss = F\.cross_entropy\([^)]*\)", loss, body)
     if data.validation_first:  # in the last one of the two places
         before, call, after = body.rpartition("order = stratified_order(")
         body = f"{before}{call.replace('stratified_order', 'chosen_first')}{after}"

@@ -26,6 +26,7 @@ EPOCHS = 8
 VALIDATION_IMAGES = 5_000
 TRAIN_IMAGES = 45_000  # of those that validation leaves
 SIZE = 32  # pixels, height and width of the images
+CLASSES = 10
 BATCH_SIZE = 64
 LEARNING_RATE = 0.2  # the peak of the schedule
 SGD_LEARNING_RATE = 0.2  # the peak for the classifier, norms and biases
@@ -260,6 +261,13 @@ def constant(_step, _steps):
     return 1.0
 
 
+def balanced_weights(labels):
+    """What an image of each class counts in the loss: all classes the same."""
+    counts = labels.bincount(minlength=CLASSES).float()
+    weights = len(labels) / (CLASSES * counts)
+    return torch.where(counts > 0, weights, torch.zeros_like(counts))
+
+
 @torch.no_grad()
 def update_average(averaged, network, step, steps):
     """The mean of the weights after the last steps (Izmailov et al., 2018)."""
@@ -290,6 +298,7 @@ def train(images, labels, device, validation=None):
     averaged = copy.deepcopy(network)
     optimizer = sgd(parameter_groups(network))
     images, labels = images.to(device), labels.to(device)
+    weights = balanced_weights(labels)
     batch_size = min(BATCH_SIZE, len(images))
     steps = len(images) // batch_size
     scheduler = LambdaLR(optimizer, lambda step: one_cycle(step, EPOCHS * steps))
@@ -310,7 +319,7 @@ def train(images, labels, device, validation=None):
             with precision:
                 logits = network(batch)
                 target = labels[chosen.to(device)]
-                loss = F.cross_entropy(logits, target, label_smoothing=LABEL_SMOOTHING)
+                loss = F.cross_entropy(logits, target, weights, label_smoothing=LABEL_SMOOTHING)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -59,6 +59,8 @@ class ExportSource:
     """What it was trained in; None if unknown."""
     accumulation: int = 1
     """Micro-batches per batch, more than 1 where memory was short."""
+    class_weights: str | None = None
+    """See `mc1opt.spec.Training`."""
 
 
 def trial_source(
@@ -120,6 +122,7 @@ def trial_source(
         device=trial.device,
         precision=trial.versions.get("precision"),
         accumulation=trial.accumulation,
+        class_weights=record.aim.class_weights,
     )
 
 
@@ -213,6 +216,7 @@ def folder_source(path: Path) -> ExportSource:
         device=device if isinstance(device, str) else None,
         precision=precision if isinstance(precision, str) else None,
         accumulation=accumulation if type(accumulation) is int else 1,
+        class_weights="balanced" if metrics.get("class_weights") == "balanced" else None,
     )
 
 

@@ -7,6 +7,7 @@ from tests.support.command import output_of
 
 FIELDS = {
     "model",
+    "metrics",
     "data",
     "images",
     "accuracy",

@@ -53,6 +53,9 @@ def test_json_says_what_was_searched(shown) -> None:
         "direction": "maximize",
         "fidelity": {"train_images": 100, "epochs": 2, "validation": "unused"},
         "seed": 0,
+        "metric": "accuracy",
+        "class_weights": None,
+        "constraints": {},
     }
     assert set(shown["data"]) == {"name", "sha256"}
 

@@ -191,6 +191,7 @@ VARIANTS = {
     "smaller images": {"progressive_size": 20, "epochs": 3},
     "averaged weights": {"weight_averaging": 0.6, "epochs": 3},
     "in bfloat16": {"precision": "bfloat16"},
+    "balanced classes": {"class_weights": "balanced"},
     "grey images of 28 pixels": {"channels": 1, "size": 28},
     "grey images from -1 to 1": {"channels": 1, "size": 28, "normalisation": "symmetric"},
 }
@@ -200,6 +201,7 @@ def assert_same_curve(trained: Trained) -> None:
     """The script of this training prints the same losses and validation accuracies."""
     training = trained.training
     known = {name: getattr(training, name) for name in ("fidelity", "seed", "device", "precision")}
+    known["class_weights"] = training.class_weights
     known["data"] = {"name": trained.data.name, "sha256": trained.data.sha256}
     known["task"] = Task(channels=trained.data.channels, size=trained.data.size)
     source = source_of(trained.config, trained.weights, **known)

@@ -64,14 +64,14 @@ def within_budget(plan: RetrainPlan, time: Time) -> RetrainPlan:
     unknown = {config: each for each, pair in drafts for _, config in pair if config not in known}
     for (config, each), seconds in zip(unknown.items(), time(list(unknown)), strict=True):
         known[config] = None if seconds is None else min(seconds, _most_seconds(plan, each, config))
-    sized: dict[tuple[Config, Config], Candidate] = {}  # one that cannot grow is as it was found
+    sized: dict[Config, Candidate] = {}  # of those that are compared in the same form, the one that grows
     for each, ((growth, compared), (final_growth, final)) in drafts:
         if known[compared] and known[final]:  # else it cannot be trained
             forms = (
                 _form(plan, compared, growth, stages[0], known[compared], final=False),
                 _form(plan, final, final_growth, stages[1], known[final], final=True),
             )
-            sized.setdefault((compared, final), replace(each, forms=forms))
+            sized.setdefault(compared, replace(each, forms=forms))
     return replace(plan, candidates=tuple(sized.values()))
 
 

@@ -87,6 +87,13 @@ def test_a_training_that_is_no_longer_than_a_trial_is_no_wider() -> None:
     assert [form.epochs for form in plan.candidates[0].forms] == [LEAST_EPOCHS] * 2
 
 
+def test_what_would_be_compared_in_the_same_form_is_compared_once() -> None:
+    """A sixth of the final time leaves this one no room to grow, the whole of it does."""
+    (only,) = sized(candidate(8, 31.0)).candidates
+    assert [form.config == candidate(8).config for form in only.forms] == [True, False]
+    assert only.name == "#8 wider"
+
+
 def test_what_cannot_be_trained_wider_competes_as_it_was_found() -> None:
     plan = retrain_plan(candidate(8, 2.0), epochs=0)
     found = within_budget(plan, lambda configs: [None] * len(configs))

@@ -22,7 +22,7 @@ STUDY = "seen-in-a-browser"
 TRIALS = 40
 FIGURE_TITLES = (
     "Learning curves",
-    "Accuracy and parameters, beside the published models",
+    "Accuracy and parameters",
     "Best accuracy over time",
     "How far trials got",
 )

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mc1opt.dataset import CIFAR10_CLASS_NAMES as CLASS_NAMES
 from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.inference.open_model import open_model
 from mc1opt.training.model_folder import weights_model
@@ -99,5 +98,5 @@ def test_the_onnx_file_runs_where_only_onnxruntime_and_numpy_are(finished: Path,
     result = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
     assert result.returncode == 0, result.stderr
     labels, logits = json.loads(result.stdout)
-    assert labels == list(CLASS_NAMES)
+    assert labels == list("0123456789")
     np.testing.assert_allclose(logits, open_model(model, Path("none")).run(images)[0], atol=1e-4)

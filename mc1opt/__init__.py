@@ -44,11 +44,11 @@ __version__ = "0.1.0"
 def load_model(path: str | Path) -> "nn.Module":
     """The model of a model folder, such as storage/models/cnn, as a `torch.nn.Module` in evaluation mode.
 
-    It takes images (uint8, N x 3 x 32 x 32, RGB) on the CPU and gives logits (N x 10); normalisation is part
-    of it. See `mc1opt.training.model_folder.load_model`.
+    It takes images (uint8, N x C x H x W, RGB or grey) on the CPU and gives logits (N x classes);
+    normalisation is part of it. See `mc1opt.training.model_folder.load_model`.
 
     Raises:
-        mc1opt.errors.ModelError: the folder is missing, damaged, of a newer mc1opt, or of other classes.
+        mc1opt.errors.ModelError: the folder is missing, damaged, or of a newer mc1opt.
     """
     from mc1opt.training import model_folder  # imports torch, which takes seconds
 

@@ -63,6 +63,11 @@ class Task(BaseModel):
         return len(self.class_names)
 
     @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return self.channels, self.size, self.size
+
+    @property
     def shape(self) -> DataShape:
         """What a network must know of these images."""
         return DataShape(self.channels, self.size, self.classes)
@@ -100,5 +105,5 @@ class DataSet(Task):
     """Whether the first training images validate, because somebody chose them; else the split decides."""
 
 
-CIFAR10 = DataSet(name="cifar10", folder="", sha256="", train_images=50_000, validation_images=5_000)
+CIFAR10_DATA = DataSet(name="cifar10", folder="", sha256="", train_images=50_000, validation_images=5_000)
 """What is known of these images without having them: enough for a search space."""

@@ -1,5 +1,7 @@
 """Numbers and messages as people read them, and how often they want to."""
 
+from collections.abc import Sequence
+
 SILENCE_SECONDS = 30.0
 """Without a terminal, at least one line in so many seconds."""
 
@@ -22,6 +24,12 @@ def megabytes(size: int) -> str:
 def plural(count: int, noun: str) -> str:
     """A count with its noun: "1 trial", "2,000 trials"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def few(words: Sequence[object], most: int = 5) -> str:
+    """The first of some words, and how many more there are: "a, b and 3 more"."""
+    more = f" and {len(words) - most:,} more" if len(words) > most else ""
+    return ", ".join(map(str, words[:most])) + more
 
 
 def first_line(message: object) -> str:

@@ -34,7 +34,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="""Finds a good image classifier for CIFAR-10, and shows why it is good.
+    help="""Finds a good image classifier, for CIFAR-10 or for your own images, and shows why it is good.
 
 \b
 Examples:

@@ -29,7 +29,7 @@ def predict(
 ) -> None:
     """Classify images.
 
-    The central square of each image is resized to 32 x 32 pixels. In folders, hidden files are skipped;
+    The central square of each image is resized to what the model takes. In folders, hidden files are skipped;
     images that cannot be read are named at the end, with exit code 1. A pt2 file is opened only if it was
     exported here, because reading one can execute code.
 

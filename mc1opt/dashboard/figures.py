@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mc1opt.database.records import StudyRecord, TrialRecord, by_value
-from mc1opt.dataset import CIFAR10
+from mc1opt.dataset import CIFAR10_DATA
 from mc1opt.display.tables import pruning_line
 from mc1opt.metric import Metric
 from mc1opt.presets import PRESETS
@@ -95,7 +95,7 @@ def accuracy_and_parameters(record: StudyRecord) -> "Figure":
     traces.append(front | {"hoverinfo": "skip"})
     label = record.metric.label
     title = f"{label[0].upper()}{label[1:]} and parameters"
-    if (record.data or {}).get("name") == CIFAR10.name and record.metric.is_accuracy:
+    if (record.data or {}).get("name") == CIFAR10_DATA.name and record.metric.is_accuracy:
         title += ", beside the published models"
         traces.append(_published_models())
     return _figure(traces, title=title, x={"title": "trained parameters", "type": "log"}, y={"title": label})

@@ -269,8 +269,21 @@ def _stored(data: DataSet, hashes: dict[str, str]) -> dict[str, Any]:
 
 def repair(name: str) -> str:
     """How to repair the damaged entry of this name, for messages."""
-    own = "" if name == CIFAR10 else " --data PATH, with the original images"
-    return f"Delete its folder and run: mc1opt data{own}"
+    own = f" --data {name}" if name in NAMED else " --data PATH, with the original images"
+    return f"Delete its folder and run: mc1opt data{'' if name == CIFAR10 else own}"
+
+
+def open_array(path: Path) -> Array:
+    """An array of an entry, mapped into memory.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    try:
+        array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} cannot be read: {error}. {repair(path.parent.name)}") from error
+    return array
 
 
 def verify(entry: CacheEntry, *, anew: bool = False) -> None:

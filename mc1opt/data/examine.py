@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mc1opt.data.cache import open_array
 from mc1opt.data.duplicates import Pair, duplicates
 from mc1opt.data.splits import split
 from mc1opt.dataset import DataSet
-from mc1opt.errors import DataError
 from mc1opt.files import read_object
-from mc1opt.text import plural
+from mc1opt.text import few, plural
 from mc1opt.uncertainty import binomial_difference
 
 ACCURACY = 0.9
@@ -28,7 +28,6 @@ MANY = 0.01
 """Share of the images from which on duplicates are serious."""
 UNBALANCED = 10
 """A class with so many times the images of another is told of."""
-SHOWN = 5
 FINDINGS = "findings.json"
 """In an entry's folder: what `serious_findings` has found."""
 
@@ -111,7 +110,7 @@ def examine(data: DataSet, train_files: Sequence[str] = (), test_files: Sequence
             Finding(
                 "no test images",
                 False,
-                f"No test image has the class {_shown(untested)}.",
+                f"No test image has the class {few(untested)}.",
                 "The test says nothing of it: add some.",
             )
         )
@@ -129,19 +128,13 @@ def examined_test_images(data: DataSet) -> tuple[Array, Array]:
     Beside `images.open_test_images` nothing else opens them. Only `mc1opt data` calls this, never a search.
     It is no opening that is recorded: no model sees the images, and none is chosen by what is found.
     """
-    return _array(data, "test_images.npy"), np.asarray(_array(data, "test_labels.npy"))
+    images = open_array(Path(data.folder) / "test_images.npy")
+    return images, np.asarray(open_array(Path(data.folder) / "test_labels.npy"))
 
 
 def _training_arrays(data: DataSet) -> tuple[Array, Array]:
-    return _array(data, "train_images.npy"), np.asarray(_array(data, "train_labels.npy"))
-
-
-def _array(data: DataSet, name: str) -> Array:
-    try:
-        array: Array = np.load(Path(data.folder) / name, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{data.folder}/{name} cannot be read: {error}.") from error
-    return array
+    images = open_array(Path(data.folder) / "train_images.npy")
+    return images, np.asarray(open_array(Path(data.folder) / "train_labels.npy"))
 
 
 def _validates(data: DataSet, labels: Array) -> NDArray[np.bool_]:
@@ -163,7 +156,7 @@ def _class_findings(data: DataSet, labels: Array, validates: NDArray[np.bool_]) 
     findings = []
     counts = np.bincount(labels, minlength=data.classes)
     validation = np.bincount(labels[validates], minlength=data.classes)
-    for kind, few, serious, what_to_do in (
+    for kind, lacking, serious, what_to_do in (
         ("no images", counts == 0, True, "Add some, or remove the class."),
         (
             "too few to validate",
@@ -172,11 +165,11 @@ def _class_findings(data: DataSet, labels: Array, validates: NDArray[np.bool_]) 
             "Add images, or a val folder; the validation metric says little of them.",
         ),
     ):
-        names = [name for name, is_few in zip(data.class_names, few, strict=True) if is_few]
+        names = [name for name, lacks in zip(data.class_names, lacking, strict=True) if lacks]
         if names:
             bound = "no training" if kind == "no images" else f"fewer than {LEAST_VALIDATION} validation"
             classes = "1 class has" if len(names) == 1 else f"{len(names):,} classes have"
-            findings.append(Finding(kind, serious, f"{classes} {bound} images: {_shown(names)}.", what_to_do))
+            findings.append(Finding(kind, serious, f"{classes} {bound} images: {few(names)}.", what_to_do))
     least, most = int(counts.min()), int(counts.max())
     if least and most >= UNBALANCED * least:
         findings.append(
@@ -263,9 +256,4 @@ def _leaks(twice: Sequence[list[Pair]], train: int, test: int, files: Sequence[s
 def _examples(pairs: list[Pair], files: Sequence[str]) -> str:
     """Some of the pairs by their files' names, else by their numbers."""
     names = [f"{files[one]} = {files[other]}" if files else f"#{one} = #{other}" for one, other in pairs]
-    return f" ({_shown(names)})"
-
-
-def _shown(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    return f" ({few(names)})"

@@ -18,6 +18,7 @@ from mc1opt.data.formats import KNOWN_FILES
 from mc1opt.data.image_files import ENDINGS, NAMES
 from mc1opt.dataset import MOST_CLASSES
 from mc1opt.errors import DataError
+from mc1opt.text import few
 
 PARTS = {
     "train": "train",
@@ -38,8 +39,6 @@ VALIDATION_IMAGES = 1000
 CUT_SEED = 20261130
 """Never change it: which images are test and validation images depends on it."""
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".xz", ".bz2", ".7z", ".rar")
-SHOWN = 5
-"""Names in a message, at most."""
 
 
 class ImageFile(NamedTuple):
@@ -100,7 +99,7 @@ def list_images(path: Path) -> ImageFolder:
         if len(names) == 1 and _subfolders(parts["train"] / names[0], root):
             hint = f" If the classes are the folders in it, give {path / names[0]}."
         raise DataError(
-            f"{parts['train']} has {len(names)} class folders ({_shown(names)}); 2 to {MOST_CLASSES:,} are "
+            f"{parts['train']} has {len(names)} class folders ({few(names)}); 2 to {MOST_CLASSES:,} are "
             f"allowed.{hint}"
         )
     found = {
@@ -132,7 +131,7 @@ def _parts(path: Path, root: Path) -> dict[str, Path]:
         return parts
     if not folders:
         archives = sorted(file.name for file in root.iterdir() if file.name.lower().endswith(ARCHIVES))
-        hint = f" Unpack {_shown(archives)} first?" if archives else ""
+        hint = f" Unpack {few(archives)} first?" if archives else ""
         raise DataError(
             f"--data {path} holds no images that can be read: neither a folder for each class, CLASS/... or "
             f"train/CLASS/... and test/CLASS/..., nor known files: {KNOWN_FILES}.{hint}"
@@ -210,7 +209,7 @@ def _compare(train: Path, names: tuple[str, ...], folder: Path, others: tuple[st
     ):
         if missing:
             raise DataError(
-                f"{lacking} lacks classes that {there} has: {_shown(missing)}. Give both the same folders."
+                f"{lacking} lacks classes that {there} has: {few(missing)}. Give both the same folders."
             )
 
 
@@ -237,8 +236,3 @@ def _place(file: ImageFile) -> bytes:
 def readable(name: str) -> str:
     """A name of a file that can be printed, whatever its bytes are."""
     return os.fsencode(name).decode("utf-8", "replace")
-
-
-def _shown(names: list[str] | tuple[str, ...]) -> str:
-    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mc1opt.data.cache import repair
+from mc1opt.data.cache import open_array
 from mc1opt.data.splits import fold_split, split
 from mc1opt.data.test_log import record_opening
 from mc1opt.dataset import DataSet
@@ -48,8 +48,8 @@ def open_training_images(
         DataError: files are missing or damaged, or there are too few images.
     """
     folder = Path(data.folder)
-    images = _open_array(folder / "train_images.npy")
-    labels = np.asarray(_open_array(folder / "train_labels.npy"))
+    images = open_array(folder / "train_images.npy")
+    labels = np.asarray(open_array(folder / "train_labels.npy"))
     try:
         if fold is not None:
             train, validation = fold_split(labels, fold, train_images)
@@ -77,7 +77,7 @@ def smallest_class(data: DataSet) -> int:
     Raises:
         DataError: the file of labels is missing or damaged.
     """
-    labels = np.asarray(_open_array(Path(data.folder) / "train_labels.npy"))
+    labels = np.asarray(open_array(Path(data.folder) / "train_labels.npy"))
     return int(np.unique(labels, return_counts=True)[1].min())
 
 
@@ -100,18 +100,10 @@ def open_test_images(
         StorageError: the record cannot be written; then the images stay closed.
     """
     record_opening(record, data, reason)
-    images = _open_array(Path(data.folder) / "test_images.npy")
-    labels = np.asarray(_open_array(Path(data.folder) / "test_labels.npy"))
+    images = open_array(Path(data.folder) / "test_images.npy")
+    labels = np.asarray(open_array(Path(data.folder) / "test_labels.npy"))
     everything = np.arange(len(labels))
     return _images(images, everything, device), _labels(labels, everything, device)
-
-
-def _open_array(path: Path) -> NDArray[np.uint8]:
-    try:
-        array: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} cannot be read: {error}. {repair(path.parent.name)}") from error
-    return array
 
 
 def _images(images: NDArray[np.uint8], indices: NDArray[np.int64], device: str) -> torch.Tensor:

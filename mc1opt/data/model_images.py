@@ -1,6 +1,5 @@
 """The images that a model was trained on."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -9,6 +8,10 @@ from mc1opt.data.named import NAMED
 from mc1opt.data.sources import find_data
 from mc1opt.dataset import DataSet, Task
 from mc1opt.errors import DataError
+from mc1opt.text import few
+
+MOST_NAMES = 10
+"""Classes in a message, at most."""
 
 
 def known_data(stored: object) -> dict[str, str] | None:
@@ -66,11 +69,6 @@ def check_same_task(title: str, task: Task, known_images: dict[str, str] | None,
     ):
         if known != given != unnamed:  # numbers say how many classes there are, and no more
             raise DataError(
-                f"{title} knows {what} {_few(known)}, but {data.name} has {_few(given)}. Give images of its "
-                "own kind with --data."
+                f"{title} knows {what} {few(known, MOST_NAMES)}, but {data.name} has "
+                f"{few(given, MOST_NAMES)}. Give images of its own kind with --data."
             )
-
-
-def _few(values: Sequence[object]) -> str:
-    shown = ", ".join(map(str, values[:10]))
-    return f"{shown}, ... ({len(values)} in all)" if len(values) > 10 else shown

@@ -20,12 +20,12 @@ from mc1opt.database.records import (
     TrialRecord,
     by_value,
 )
-from mc1opt.dataset import CIFAR10
+from mc1opt.dataset import CIFAR10_DATA
 from mc1opt.describe import describe_config, describe_fidelity
 from mc1opt.metric import ACCURACY, Aim
 from mc1opt.search.observers import Observer, SearchStarted
 from mc1opt.spec import EpochResult
-from mc1opt.text import SILENCE_SECONDS, duration, first_line, megabytes, plural
+from mc1opt.text import SILENCE_SECONDS, duration, few, first_line, megabytes, plural
 
 PASSED_OVER = 5
 """Most numbers of foreign trials to list per reason."""
@@ -305,8 +305,8 @@ def plan_lines(search: SearchStarted) -> list[str]:
 
 def _images(search: SearchStarted) -> str:
     """Which images, and what was chosen for them, in words; empty for CIFAR-10."""
-    task, name = search.record.task, (search.record.data or {}).get("name", CIFAR10.name)
-    if name == CIFAR10.name:
+    task, name = search.record.task, (search.record.data or {}).get("name", CIFAR10_DATA.name)
+    if name == CIFAR10_DATA.name:
         return ""
     grey = ", grey" if task.channels == 1 else ""
     return (
@@ -336,8 +336,7 @@ def passed_over_lines(trials: Iterable[TrialRecord]) -> list[str]:
             numbers.setdefault(trial.foreign, []).append(f"#{trial.number}")
     said = []
     for why, group in numbers.items():
-        more = f" and {len(group) - PASSED_OVER} more" if len(group) > PASSED_OVER else ""
-        said.append(f"{plural(len(group), 'trial')} {why} ({', '.join(group[:PASSED_OVER])}{more})")
+        said.append(f"{plural(len(group), 'trial')} {why} ({few(group, PASSED_OVER)})")
     return [f"Passed over: {'; '.join(said)}."] if said else []
 
 

@@ -13,7 +13,7 @@ from mc1opt.database.retry import is_locked
 from mc1opt.database.storage import StudyStorage
 from mc1opt.doctor.diagnosis import Check, Status
 from mc1opt.errors import StorageError
-from mc1opt.text import duration, first_line, plural
+from mc1opt.text import duration, few, first_line, plural
 
 NUMBERS = 10
 """Numbers of trials that are named at once."""
@@ -124,8 +124,7 @@ def _check_study(database: StudyStorage, name: str, storage: str) -> Check | Non
 
 
 def _numbers(trials: list[int]) -> str:
-    more = f" and {len(trials) - NUMBERS} more" if len(trials) > NUMBERS else ""
-    return ", ".join(f"#{number}" for number in trials[:NUMBERS]) + more
+    return few([f"#{number}" for number in trials], NUMBERS)
 
 
 def _run_command(study: str, definition: str, storage: str) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from mc1opt.config import Config
 from mc1opt.dataset import Task
-from mc1opt.inference.open_model import INPUT, OUTPUTS, image_shape, onnx_package
+from mc1opt.inference.open_model import INPUT, OUTPUTS, onnx_package
 from mc1opt.training.model_folder import weights_model
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _sample(task: Task) -> "torch.Tensor":
     """Two images: from one, the exporter would infer that the batch size is always 1."""
     import torch
 
-    return torch.zeros(2, *image_shape(task), dtype=torch.uint8)
+    return torch.zeros(2, *task.image_shape, dtype=torch.uint8)
 
 
 @contextlib.contextmanager

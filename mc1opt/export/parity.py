@@ -56,7 +56,7 @@ def images_to_compare(validation_images: Images) -> Images:
 
 
 def all_logits(run: Run, images: Images) -> NDArray[np.float32]:
-    """The logits of all images (N x 10), from batches of different sizes, one of them a single image.
+    """The logits of all images (N x classes), from batches of different sizes, one of them a single image.
 
     Raises:
         ModelError: the outputs have other shapes, or the probabilities are not the softmax of the logits.
@@ -79,7 +79,7 @@ def all_logits(run: Run, images: Images) -> NDArray[np.float32]:
 
 
 def compare(run: Run, images: Images, expected: NDArray[np.float32]) -> Check:
-    """Runs a model on all images and compares its logits with the expected ones (N x 10)."""
+    """Runs a model on all images and compares its logits with the expected ones (N x classes)."""
     logits = all_logits(run, images)
     with np.errstate(invalid="ignore"):  # infinity minus infinity
         difference = float(np.abs(logits - expected).max())

@@ -17,7 +17,6 @@ from mc1opt.data.splits import SPLIT_SEED
 from mc1opt.dataset import DataSet, DataShape
 from mc1opt.errors import ModelError
 from mc1opt.export.source import ExportSource
-from mc1opt.inference.open_model import image_shape
 from mc1opt.models.layers import Layer, walk
 from mc1opt.spec import DEVICES, Precision
 from mc1opt.training.model_folder import weights_model
@@ -102,7 +101,7 @@ def run_script_network(path: Path, source: ExportSource) -> "nn.Module":
     exec(compile(path.read_text(), str(path), "exec"), names)
     build = names["build_network"]
     assert callable(build)
-    network: nn.Module = build(torch.zeros(2, *image_shape(source.task)))
+    network: nn.Module = build(torch.zeros(2, *source.task.image_shape))
     # The same layers in the same order, under other names.
     network.load_state_dict(dict(zip(network.state_dict(), state.values(), strict=True)))
     return network.to(memory_format=torch.channels_last).eval()

@@ -103,7 +103,7 @@ def open_model(path: Path, record: Path) -> OpenModel:
     """
     opened = _open(path, record)
     for count in (1, 2):  # the batch size may be fixed
-        opened.probabilities(np.full((count, *image_shape(opened.task)), 127, dtype=np.uint8))
+        opened.probabilities(np.full((count, *opened.task.image_shape), 127, dtype=np.uint8))
     return opened
 
 
@@ -133,11 +133,6 @@ def _open_folder(path: Path) -> OpenModel:
     run = torch_runner(weights_model(folder.weights, folder.config, folder.task.shape))
     data = known_data(folder.metrics.get("data"))
     return OpenModel(path, "folder", study if isinstance(study, str) else "", data, folder.task, run)
-
-
-def image_shape(task: Task) -> tuple[int, int, int]:
-    """Channels, height and width."""
-    return task.channels, task.size, task.size
 
 
 def open_onnx(path: Path) -> OpenModel:
@@ -170,7 +165,7 @@ def open_onnx(path: Path) -> OpenModel:
     except Exception as error:  # onnxruntime's errors have no base of their own
         raise ModelError(f"{path} cannot be run by onnxruntime: {error}") from error
     shapes = {value.name: (value.type, value.shape[1:]) for value in session.get_inputs()}
-    if shapes != {INPUT: ("tensor(uint8)", [*image_shape(task)])}:
+    if shapes != {INPUT: ("tensor(uint8)", [*task.image_shape])}:
         raise ModelError(f"{path} is no model of mc1opt: its inputs are {shapes}.")
     outputs = {value.name: (value.type, value.shape[1:]) for value in session.get_outputs()}
     if outputs != dict.fromkeys(OUTPUTS, ("tensor(float)", [task.classes])):

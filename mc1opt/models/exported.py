@@ -27,6 +27,6 @@ class Inference(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and probabilities, both float32, N x 10, of images (uint8, N x 3 x 32 x 32)."""
+        """Logits and probabilities, both float32, N x classes, of images (uint8, N x C x H x W)."""
         logits = self.layers(self.normalisation(images).to(self.dtype)).float()
         return logits, logits.softmax(1)

@@ -2,7 +2,7 @@
 
 retrain     trains finalists over seeds, the winner on all images, and tests it once
 plan        what a retraining trains, and its expected cost
-size        how wide and how long is best for an hour
+size        how wide and how long candidates train within a budget
 comparison  chooses the candidates, and the best of them
 report      the result as JSON and as text
 model_card  the model card

@@ -82,8 +82,7 @@ def search(
         check_train_images(f"--train-images {command.train_images}", command.train_images, data)
     storage = open_storage(command.storage, create=True, owner=this_owner(), threads=workers)
     settings = search_settings(command, definition, data, device, storage)
-    known = {study.study_name for study in storage.get_all_studies()}
-    if settings.study not in known and data.name not in NAMED:  # of named ones everything is known
+    if not settings.is_stored and data.name not in NAMED:  # of named ones everything is known
         for finding in serious_findings(data):
             write(finding.line())
     on_start()

@@ -36,7 +36,7 @@ from pydantic import ValidationError
 
 from mc1opt.config import Config, ConvNet, conv_shapes
 from mc1opt.data.named import data_path
-from mc1opt.dataset import CIFAR10, DataSet
+from mc1opt.dataset import CIFAR10_DATA, DataSet
 from mc1opt.errors import StudyFileError, describe_validation_error
 from mc1opt.metric import Aim
 from mc1opt.paths import user_path
@@ -60,7 +60,7 @@ class StudyDefinition:
     description: str
     """The first line of the file's docstring."""
     search_space: SearchSpace
-    data: DataSet = CIFAR10
+    data: DataSet = CIFAR10_DATA
     """The images that are searched for; see `on`."""
     data_path: Path | None = None
     """The default of `--data`."""

@@ -75,6 +75,8 @@ class SearchSettings:
     """Trials that keep their weights: this many by value, and this many by expected value."""
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     """Least seconds between two checkpoints of a training."""
+    is_stored: bool = False
+    """Whether there is a study of that name before the search."""
 
     def excess(self, size: Cost) -> dict[str, float]:
         """By how much a network is too large, as a share of each limit that it exceeds, by constraint."""
@@ -121,6 +123,7 @@ def search_settings(
         trials = min(trials, grid_trials(definition.grid, definition.starting_points.values()))
     return SearchSettings(
         study=name,
+        is_stored=bool(stored),
         trials=trials,
         fidelity=fidelity,
         seed=command.seed if command.seed is not None else stored.get(study_attributes.STUDY_SEED, 0),

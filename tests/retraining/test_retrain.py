@@ -17,12 +17,14 @@ from mc1opt.config import Config, config_id
 from mc1opt.data import images as images_module
 from mc1opt.database.records import StudyRecord
 from mc1opt.database.studies import claim_study
+from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.errors import Mc1optError, UsageError
 from mc1opt.files import read_lines
 from mc1opt.machine import resources
 from mc1opt.measurement import trainings
 from mc1opt.measurement.plan import memory_needs
 from mc1opt.measurement.store import TRAININGS, TrainingStore
+from mc1opt.models.cost import cost
 from mc1opt.retraining import retrain as retrain_module
 from mc1opt.retraining import size
 from mc1opt.retraining.comparison import choose_candidates
@@ -132,6 +134,23 @@ def test_the_winner_trains_on_all_images_once_a_seed_and_the_first_ones_model_is
     assert "validation_accuracy" in load_file(folder.weights)
     assert folder.metrics == json.loads(json.dumps(result.to_json()))
     assert (MODELS / "model_card.md").is_file()
+
+
+def test_without_epochs_wider_forms_compete_and_the_winners_is_the_model(
+    retrainable: StudyRecord, switches: Switches
+) -> None:
+    result = retrained(epochs=None, budget=1.0)
+    assert {name for name in result.comparison.standings if name.endswith(" wider")}
+    found, final = result.winner.candidate.config, result.final
+    assert cost(found.architecture, CIFAR10_SHAPE).macs < cost(final.config.architecture, CIFAR10_SHAPE).macs
+    folder = read_model_folder(MODELS)
+    assert folder.config == final.config
+    assert folder.metrics["winner"]["config_id"] == config_id(found)
+    assert folder.metrics["winner"]["trained_config_id"] == config_id(final.config)
+    assert folder.metrics["epochs"] == final.epochs > folder.metrics["compared_epochs"]
+    count = len(switches.epochs())
+    assert facts(retrained(epochs=None, budget=1.0)) == facts(result)
+    assert len(switches.epochs()) == count  # what was chosen is remembered
 
 
 def test_the_number_of_workers_changes_nothing_but_the_time(retrainable: StudyRecord) -> None:

@@ -11,7 +11,7 @@ import optuna
 import pytest
 from optuna.trial import FixedTrial
 
-from mc1opt.dataset import CIFAR10
+from mc1opt.dataset import CIFAR10_DATA
 from mc1opt.errors import StudyFileError
 from mc1opt.search.definition import list_definitions, load_definition, shipped_folder
 from mc1opt.spec import Fidelity
@@ -31,7 +31,7 @@ def search_space(trial):
     return Config(architecture=MLP(layers=()), optimizer=SGD(learning_rate=rate), batch_size=10)
 '''
 
-GREY = CIFAR10.model_copy(update={"channels": 1, "size": 28, "class_names": ("a", "b", "c")})
+GREY = CIFAR10_DATA.model_copy(update={"channels": 1, "size": 28, "class_names": ("a", "b", "c")})
 
 
 def write(path: Path, text: str) -> Path:

@@ -2,12 +2,14 @@
 
 import pytest
 
-from mc1opt.dataset import CIFAR10
+from mc1opt.dataset import CIFAR10_DATA
 from mc1opt.search.price import default_fidelity, default_max_macs
 
 
 def images(count: int, size: int = 32):
-    return CIFAR10.model_copy(update={"train_images": count, "validation_images": count // 10, "size": size})
+    return CIFAR10_DATA.model_copy(
+        update={"train_images": count, "validation_images": count // 10, "size": size}
+    )
 
 
 @pytest.mark.parametrize(

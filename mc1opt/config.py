@@ -8,14 +8,15 @@ Shape suffixes in the code: N images, C channels, H height, W width.
 """
 
 import hashlib
+import json
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 
 from mc1opt.dataset import CIFAR10_SHAPE, LARGEST_SIZE
 from mc1opt.errors import ConfigError, describe_validation_error
-from mc1opt.fields import Model, as_before, canonical_json, later_field
+from mc1opt.fields import Model, as_before, canonical_json, later_field, without_identity
 
 IMAGE_SIZE = CIFAR10_SHAPE.size
 """Pixels: what search spaces of one argument, `search_space(trial)`, take for the size of the images."""
@@ -131,7 +132,35 @@ class ConvNet(_Classifier):
     channel while there are any (Jordan, 2024, section 3.3); the other filters are as drawn."""
 
 
-Architecture = Annotated[MLP | ConvNet, Field(discriminator="kind")]
+class CustomNetwork(Model):
+    """What a function of the study file builds: `build(data, **arguments)` returns a `torch.nn.Module`.
+
+    `data` is a `mc1opt.dataset.DataShape`. The module takes normalised images (float32, N x C x H x W) and
+    returns logits (N x classes). It keeps the weights that the function has drawn from torch's generator.
+    """
+
+    kind: Literal["custom"] = "custom"
+    function: str = Field(default="build", pattern=r"^[^\W\d]\w*$")
+    """Its name."""
+    arguments: dict[str, JsonValue] = Field(default_factory=dict)
+    """JSON values by name: what the search space suggests."""
+    code: str = ""
+    """Hash of the code that the function reaches (`mc1opt.study_file.code_hash`); the study definition, and
+    not the search space, fills it in."""
+    path: str = Field(default="", json_schema_extra=without_identity())
+    """The study file; also filled in."""
+
+    @field_validator("arguments")
+    @classmethod
+    def _are_finite(cls, arguments: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        json.dumps(arguments, allow_nan=False)
+        return arguments
+
+    def __hash__(self) -> int:
+        return hash(canonical_json(self))
+
+
+Architecture = MLP | ConvNet | CustomNetwork
 
 
 class BlockShape(NamedTuple):
@@ -282,7 +311,7 @@ class Augmentation(Model):
 class Config(Model):
     """Everything about a training but its epochs, seed and data."""
 
-    architecture: Architecture
+    architecture: Annotated[Architecture, Field(discriminator="kind")]
     optimizer: Optimizer
     schedule: Schedule = Constant()
     batch_size: int = Field(ge=1, le=8192)
@@ -306,7 +335,9 @@ class Config(Model):
     @model_validator(mode="after")
     def _can_be_trained(self) -> "Config":
         network = self.architecture
-        layers = network.head if isinstance(network, ConvNet) else network.layers
+        layers: tuple[LinearLayer, ...] = ()
+        if not isinstance(network, CustomNetwork):
+            layers = network.head if isinstance(network, ConvNet) else network.layers
         if self.batch_size < 2 and any(layer.norm == "batch" for layer in layers):
             raise ValueError(
                 "batch norm after a linear layer needs a batch_size of at least 2: one value has no deviation"

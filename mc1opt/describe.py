@@ -3,9 +3,10 @@
 from mc1opt.config import (
     MLP,
     SGD,
+    Architecture,
     Config,
     ConvBlock,
-    ConvNet,
+    CustomNetwork,
     LinearLayer,
     Muon,
     OneCycle,
@@ -22,7 +23,7 @@ def describe_config(config: Config) -> str:
     residual pair. The number after an optimizer is its learning rate, the one after one-cycle its warm-up.
     Dropout has the rates of all layers where they differ by more than where it is.
     """
-    scale = config.architecture.logit_scale
+    scale = getattr(config.architecture, "logit_scale", 1.0)
     scaled = "" if scale == 1.0 else f", logits x {scale:.2g}"
     return f"{_architecture(config.architecture)}{scaled} | {_recipe(config)}"
 
@@ -33,7 +34,9 @@ def describe_fidelity(fidelity: Fidelity) -> str:
     return f"{short}{plural(fidelity.epochs, 'epoch')} of {plural(fidelity.train_images, 'image')}"
 
 
-def _architecture(architecture: MLP | ConvNet) -> str:
+def _architecture(architecture: Architecture) -> str:
+    if isinstance(architecture, CustomNetwork):
+        return " ".join([architecture.function, *(f"{k}={v}" for k, v in architecture.arguments.items())])
     if isinstance(architecture, MLP):
         first = architecture.layers[0] if architecture.layers else None
         parts = [f"mlp {_widths(architecture.layers)}".rstrip()]

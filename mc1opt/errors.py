@@ -4,6 +4,7 @@
     ├── UsageError             exit code 2: the command was given wrongly
     │   ├── ConfigError        a config that cannot be built
     │   └── StudyFileError     a study definition that cannot be used
+    │       └── NetworkError   a network that its function cannot build with some arguments
     ├── DataError              the images are missing, damaged or not what they should be
     ├── ModelError             a model's folder or file is missing, damaged, or not what it should be
     ├── StorageError           the study database is missing, damaged or foreign
@@ -38,6 +39,10 @@ class ConfigError(UsageError):
 
 class StudyFileError(UsageError):
     """A study definition that is missing, does not parse, has no search space, or raises."""
+
+
+class NetworkError(StudyFileError):
+    """A function of a study file that raised, or returned no network that can be trained."""
 
 
 class DataError(Mc1optError):

@@ -21,6 +21,11 @@ def as_before() -> dict[str, Any]:
     return {"added_later": True}
 
 
+def without_identity() -> dict[str, Any]:
+    """Marks a field that does not tell configs apart, for `Field(json_schema_extra=without_identity())`."""
+    return {"identity": False}
+
+
 def later_field(default: Any, **limits: Any) -> Any:
     """A field that `as_before` marks, and that the JSON leaves out at its default, as before it existed."""
     return Field(
@@ -29,14 +34,16 @@ def later_field(default: Any, **limits: Any) -> Any:
 
 
 def _identity(value: Any) -> Any:
-    """The config as JSON values, without the fields that `as_before` marks where they have their default."""
+    """The config as JSON values, without fields that are marked to be left out."""
     if isinstance(value, BaseModel):
         result = {}
         for name, field in type(value).model_fields.items():
             item = getattr(value, name)
             extra = field.json_schema_extra
-            added_later = isinstance(extra, dict) and extra.get("added_later")
-            if added_later and item == field.get_default(call_default_factory=True):
+            marks = extra if isinstance(extra, dict) else {}
+            if not marks.get("identity", True):
+                continue
+            if marks.get("added_later") and item == field.get_default(call_default_factory=True):
                 continue
             result[name] = _identity(item)
         return result

@@ -22,10 +22,10 @@ DEVICES: tuple[Device, ...] = ("cpu", "cuda", "mps")
 Precision = Literal["float32", "bfloat16"]
 
 FailureKind = Literal[
-    "diverged", "out_of_memory", "timed_out", "crashed", "killed", "storage", "search_space"
+    "diverged", "out_of_memory", "timed_out", "network", "crashed", "killed", "storage", "search_space"
 ]
 
-CAUSED_BY_CONFIG: tuple[FailureKind, ...] = ("diverged", "out_of_memory", "timed_out")
+CAUSED_BY_CONFIG: tuple[FailureKind, ...] = ("diverged", "out_of_memory", "timed_out", "network")
 """Failures that say something of the config; the others are the world's, and are no results."""
 
 CHECKPOINT_SECONDS = 10.0

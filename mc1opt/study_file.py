@@ -1,9 +1,12 @@
-"""Study files as Python modules: loading them, and saying where their code went wrong. No Optuna here.
+"""Study files as Python modules: loading, hashing, saying where their code went wrong. No Optuna here.
 
 What they may contain is said in `mc1opt.search.definition`.
 """
 
+import ast
 import contextlib
+import functools
+import hashlib
 import importlib.util
 import sys
 import traceback
@@ -32,6 +35,11 @@ class StudyFile:
         self.neighbours = Neighbours(path)
         with self.neighbours.importable():
             self.module = _load_module(path)
+
+    @functools.cache  # noqa: B019  (a study file lives as long as its study)
+    def code_hash(self, function: str) -> str:
+        """See the function `code_hash`; of the file as it was when this was first asked."""
+        return code_hash(self.path, function)
 
 
 class Neighbours(MetaPathFinder):
@@ -73,6 +81,100 @@ class Neighbours(MetaPathFinder):
             # Another thread's search may have taken one: two of them may be of files of one name.
             popped = {name: sys.modules.pop(name, None) for name in own}
             self._modules = {name: module for name, module in popped.items() if module is not None}
+
+
+# ---- The code of a network -------------------------------------------------------------------------------
+
+
+def code_hash(path: Path, function: str) -> str:
+    """A hash of the code that a function of a study file reaches: 16 hexadecimal digits of a SHA-256.
+
+    That is the function itself, whatever else at the top level of the file it names, directly or not, and all
+    of the modules beside the file that these import. So the search space and the settings may change, and the
+    function stays the same. Names that are looked up as text (`globals()["Net"]`) are not seen.
+
+    Raises:
+        StudyFileError: a file cannot be read, or is not Python.
+    """
+    digest = hashlib.sha256()
+    folder = path.resolve().parent
+    text, tree = _parsed(path)
+    lines = text.splitlines(keepends=True)
+    reached = _reached(tree.body, function)
+    for node in reached:
+        first = min([node.lineno, *(each.lineno for each in getattr(node, "decorator_list", []))])
+        digest.update("".join(lines[first - 1 : node.end_lineno]).rstrip().encode() + b"\n")
+    todo, seen = _beside(reached, folder), set[Path]()
+    while todo:
+        file = min(todo)
+        seen.add(file)
+        text, tree = _parsed(file)
+        digest.update(f"{file.relative_to(folder)}\n{text}\n".encode())
+        todo = (todo | _beside(tree.body, folder)) - seen
+    return digest.hexdigest()[:16]
+
+
+def _parsed(path: Path) -> tuple[str, ast.Module]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        return text, ast.parse(text)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise StudyFileError(f"{path} cannot be read as a Python file: {error}") from error
+
+
+def _reached(body: list[ast.stmt], function: str) -> list[ast.stmt]:
+    """The statements that define the function or what it names, directly or not, and those without a name."""
+    names, reached = {function}, set[int]()
+    while True:
+        more = {
+            number
+            for number, node in enumerate(body)
+            if number not in reached and ((defined := _defined(node)) is None or defined & names)
+        }
+        if not more:
+            return [body[number] for number in sorted(reached)]
+        reached |= more
+        for number in more:
+            names |= {node.id for node in ast.walk(body[number]) if isinstance(node, ast.Name)}
+
+
+def _defined(node: ast.stmt) -> set[str] | None:
+    """The names that a statement does nothing but define; None if it does something else."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return {node.name}
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        names = {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+        return None if "*" in names else names
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):  # a docstring
+        return set()
+    if not isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
+        return None
+    names = set()
+    for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+        for part in target.elts if isinstance(target, ast.Tuple) else [target]:
+            if not isinstance(part, ast.Name):  # such as an attribute
+                return None
+            names.add(part.id)
+    return names
+
+
+def _beside(body: list[ast.stmt], folder: Path) -> set[Path]:
+    """The files of modules in a folder that statements import, also within functions; of packages all."""
+    found = set[Path]()
+    for node in (inner for each in body for inner in ast.walk(each)):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module]
+        for name in {name.partition(".")[0] for name in names}:
+            if (folder / f"{name}.py").is_file():
+                found.add(folder / f"{name}.py")
+            found |= {file for file in (folder / name).rglob("*.py") if file.is_file()}
+    return found
+
+
+# ---- Loading ---------------------------------------------------------------------------------------------
 
 
 def _module_name(path: Path) -> str:

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from mc1opt.config import (
     IMAGE_SIZE,
-    MLP,
     SGD,
     Adam,
     AdamW,
+    Architecture,
     Augmentation,
     Config,
     Constant,
     ConvBlock,
     ConvNet,
     Cosine,
+    CustomNetwork,
     Muon,
     OneCycle,
     conv_shapes,
@@ -103,7 +104,7 @@ def suggest_augmentation(trial: "BaseTrial", size: int = IMAGE_SIZE) -> Augmenta
 def suggest_switches(trial: "BaseTrial", config: Config, size: int = IMAGE_SIZE) -> Config:
     """The config with or without further methods, mostly of the CIFAR-10 speed records.
 
-    `size` is that of the images in pixels.
+    `size` is that of the images in pixels. A custom network has those alone that are no part of it.
 
     - `alternating_flip`, where there is a flip, `identity_initialisation` of convolutions, and `logit_scale`:
       Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024.
@@ -113,7 +114,9 @@ def suggest_switches(trial: "BaseTrial", config: Config, size: int = IMAGE_SIZE)
     `studies/cnn.py` has them all.
     """
     network, augmentation = config.architecture, config.augmentation
-    switches: dict[str, Any] = {"logit_scale": trial.suggest_float("logit_scale", 0.05, 1.0, log=True)}
+    switches: dict[str, Any] = {}
+    if not isinstance(network, CustomNetwork):
+        switches["logit_scale"] = trial.suggest_float("logit_scale", 0.05, 1.0, log=True)
     if isinstance(network, ConvNet):
         switches["identity_initialisation"] = trial.suggest_categorical(
             "identity_initialisation", [False, True]
@@ -131,7 +134,7 @@ def suggest_switches(trial: "BaseTrial", config: Config, size: int = IMAGE_SIZE)
     return config.model_copy(update=changes)
 
 
-def _takes_images_of(size: int, network: MLP | ConvNet) -> bool:
+def _takes_images_of(size: int, network: Architecture) -> bool:
     if not isinstance(network, ConvNet) or network.global_pooling == "none":
         return False
     try:

@@ -21,6 +21,7 @@ from mc1opt.config import (
     ConvBlock,
     ConvNet,
     Cosine,
+    CustomNetwork,
     LinearLayer,
     Muon,
     OneCycle,
@@ -64,7 +65,10 @@ ADAMW = Config(
     architecture=ConvNet(blocks=(ConvBlock(width=8),)), optimizer=AdamW(learning_rate=0.002), batch_size=100
 )
 MUON = SMALL.model_copy(update={"optimizer": Muon(learning_rate=0.02, sgd_learning_rate=0.1)})
-CONFIGS = {"small": SMALL, "convnet": CONVNET, "adam": ADAM, "adamw": ADAMW, "muon": MUON}
+CUSTOM = SMALL.model_copy(
+    update={"architecture": CustomNetwork(arguments={"width": 8}, code="0" * 16, path="/there/net.py")}
+)
+CONFIGS = {"small": SMALL, "convnet": CONVNET, "adam": ADAM, "adamw": ADAMW, "muon": MUON, "custom": CUSTOM}
 ALL = pytest.mark.parametrize("config", CONFIGS.values(), ids=list(CONFIGS))
 
 
@@ -122,6 +126,9 @@ def test_the_fixture_has_every_part_of_a_config():
         assert f'"kind": "{kind}"' in text
 
 
+PLACES = {("CustomNetwork", "path")}
+"""Fields that are no part of the identity."""
+
 # For every field of every part: a config, the way to the field, another value. (A kind is changed by
 # exchanging the whole part, or alone where the other kind has the same fields.)
 CHANGES: list[tuple[Config, tuple[str | int, ...], Any]] = [
@@ -153,6 +160,10 @@ CHANGES: list[tuple[Config, tuple[str | int, ...], Any]] = [
     (CONVNET, ("architecture", "logit_scale"), 0.5),
     (SMALL, ("architecture", "logit_scale"), 0.5),
     (CONVNET, ("architecture", "identity_initialisation"), True),
+    (SMALL, ("architecture",), CUSTOM.architecture),
+    (CUSTOM, ("architecture", "function"), "other"),
+    (CUSTOM, ("architecture", "arguments"), {"width": 9}),
+    (CUSTOM, ("architecture", "code"), "1" * 16),
     (SMALL, ("optimizer",), ADAM.optimizer),
     (CONVNET, ("optimizer", "learning_rate"), 0.051),
     (CONVNET, ("optimizer", "momentum"), 0.95),
@@ -232,7 +243,7 @@ def models_below(annotation: Any) -> set[type[BaseModel]]:
 def test_the_list_of_changes_has_every_field_of_every_part():
     fields = {(model.__name__, field) for model in models_below(Config) for field in model.model_fields}
     covered = {(type(at(config, path[:-1])).__name__, path[-1]) for config, path, _ in CHANGES}
-    assert {name for name in fields if name[1] != "kind"} <= covered <= fields
+    assert {name for name in fields if name[1] != "kind"} - PLACES <= covered <= fields
 
 
 def test_equal_configs_have_one_id_however_they_were_written():
@@ -246,6 +257,29 @@ def test_equal_configs_have_one_id_however_they_were_written():
             architecture=MLP(layers=[LinearLayer(width=128)]),
         )
     )
+
+
+def test_where_the_file_of_a_custom_network_lies_is_no_part_of_the_id():
+    elsewhere = changed(CUSTOM, ("architecture", "path"), "/elsewhere/net.py")
+    assert elsewhere.architecture.path == "/elsewhere/net.py"
+    assert config_id(elsewhere) == config_id(CUSTOM)
+    assert config_from_json(json.loads(json.dumps(config_to_json(elsewhere)))) == elsewhere
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"arguments": {"rate": math.nan}},
+        {"arguments": {"width": {1, 2}}},
+        {"arguments": {1: 2}},
+        {"function": "not a name"},
+        {"function": ""},
+    ],
+    ids=repr,
+)
+def test_arguments_of_a_custom_network_are_json_and_its_function_is_a_name(fields):
+    with pytest.raises(ValidationError):
+        CustomNetwork(**fields)
 
 
 def test_canonical_json_is_sorted_and_has_no_blanks():

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mc1opt import __version__
-from mc1opt.config import config_id, config_to_json
+from mc1opt.config import CustomNetwork, config_id, config_to_json
 from mc1opt.data.model_images import check_same_task, model_data
 from mc1opt.dataset import DataSet
 from mc1opt.errors import ModelError, UsageError
@@ -128,6 +128,15 @@ def export(command: ExportCommand, *, write: Callable[[str], None], output: Text
                 "images: a script for those would not be of this training. Leave out --data, or --format "
                 "python."
             )
+        network = source.config.architecture
+        if isinstance(network, CustomNetwork):
+            if "python" in paths:
+                raise UsageError(
+                    f"the network of {source.title} is built by {network.path}, so --format python cannot "
+                    "write it. Its code is that file, and its weights are in --format safetensors."
+                )
+            if "safetensors" in paths:
+                write(f"mc1opt opens the safetensors file where {network.path} is, which builds the network.")
         exporter = Exporter(source, data, _exports_folder(command) / RECORD)
         return [
             exporter.export(name, path, half=command.half, force=command.force, write=write)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from mc1opt import __version__
-from mc1opt.config import Config, ConvNet, config_id
+from mc1opt.config import Config, ConvNet, CustomNetwork, config_id
 from mc1opt.data.named import CIFAR10, NAMED
 from mc1opt.data.splits import SPLIT_SEED
 from mc1opt.dataset import DataSet, DataShape
@@ -183,6 +183,7 @@ def _set(line: str, values: dict[str, str]) -> str:
 def _with_layers(body: str, config: Config, data: DataShape) -> str:
     """The definitions with the layers of a config in `build_network`, and with its initialisation."""
     architecture = config.architecture
+    assert not isinstance(architecture, CustomNetwork)  # `mc1opt.export.export` has looked
     lines = []
     for part, group in itertools.groupby(walk(architecture, data), key=_part):
         layers = list(group)

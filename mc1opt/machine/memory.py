@@ -6,11 +6,10 @@ Not here: how much memory is free (`mc1opt.machine.resources`).
 """
 
 from dataclasses import dataclass
-from math import prod
 
 from mc1opt.config import SGD, Config, Muon
 from mc1opt.dataset import DataShape
-from mc1opt.models.cost import cost, layers
+from mc1opt.models.cost import cost
 from mc1opt.spec import INFERENCE_BATCH, Device, Precision
 
 FLOAT_BYTES = 4
@@ -54,9 +53,10 @@ def training_memory(
         device: where.
         precision: what is computed in.
     """
-    parameters = cost(config.architecture, shape).parameters
+    size = cost(config.architecture, shape)
+    parameters = size.parameters
     image_bytes = shape.channels * shape.size**2  # as the trainer holds it: uint8
-    values_an_image = sum(prod(layer.output) for layer in layers(config.architecture, shape)) + image_bytes
+    values_an_image = size.values + image_bytes
     # Weights and the optimizer's running means; of both a copy for the next checkpoint, and another one while
     # that is written.
     state = (1 + _running_means(config)) * FLOAT_BYTES * parameters
@@ -80,9 +80,10 @@ def evaluation_memory(config: Config, shape: DataShape, test_images: int, device
         test_images: how many.
         device: where.
     """
-    parameters = cost(config.architecture, shape).parameters
+    size = cost(config.architecture, shape)
+    parameters = size.parameters
     image_bytes = shape.channels * shape.size**2  # as the trainer holds it: uint8
-    values_an_image = sum(prod(layer.output) for layer in layers(config.architecture, shape)) + image_bytes
+    values_an_image = size.values + image_bytes
     # The weights as they are read, and in the network.
     work = 2 * FLOAT_BYTES * parameters + test_images * image_bytes
     work += INFERENCE_BATCH * values_an_image * FLOAT_BYTES

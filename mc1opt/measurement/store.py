@@ -26,7 +26,7 @@ from mc1opt.spec import (
 )
 from mc1opt.training.model_folder import file_sha256
 
-REPEATABLE: tuple[FailureKind, ...] = ("diverged",)
+REPEATABLE: tuple[FailureKind, ...] = ("diverged", "network")
 """Failures that repeat, and so are results; a training with another failure is tried again."""
 TRAININGS = "trainings.jsonl"
 """The file of finished trainings, in the folder of a study's models or of presets."""

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mc1opt.config import MLP, ConvNet, Initialisation
+from mc1opt.config import MLP, Architecture, ConvNet, CustomNetwork, Initialisation
 from mc1opt.dataset import DataShape
+from mc1opt.models.custom import build_custom
 from mc1opt.models.layers import walk
 
 
@@ -141,7 +142,7 @@ def make_identity(network: nn.Module) -> None:
 
 
 def build_model(
-    architecture: MLP | ConvNet,
+    architecture: Architecture,
     data: DataShape,
     *,
     initialisation: Initialisation = "he",
@@ -152,7 +153,7 @@ def build_model(
     """The initialised network, from images N x C x H x W (uint8 or float, 0 to 255) to one logit a class.
 
     A convolutional network computes in channels_last and accepts images in any memory format. The weights
-    depend on torch's global generator (`torch.manual_seed`).
+    depend on torch's global generator (`torch.manual_seed`). A custom network stays as its function made it.
 
     Args:
         architecture: what the config says.
@@ -167,6 +168,7 @@ def build_model(
     Raises:
         ValueError: mean, std or whitening have a shape that does not belong to this architecture and data,
             whitening is given where there is no whitened stem, or the network does not fit the images.
+        StudyFileError, NetworkError: a custom network cannot be built; see `mc1opt.models.custom`.
     """
     convolutional = isinstance(architecture, ConvNet)
     memory_format = torch.channels_last if convolutional else torch.contiguous_format
@@ -178,6 +180,9 @@ def build_model(
                 f"{name} has shape {tuple(values.shape)}; one value a channel is needed: ({data.channels},)"
             )
     network = nn.Sequential(OrderedDict(normalisation=Normalisation(mean, std, memory_format)))
+    if isinstance(architecture, CustomNetwork):
+        network.add_module("network", build_custom(architecture, data))
+        return network
     for name, module in build_layers(architecture, data).named_children():
         network.add_module(name, module)
     if whitening is not None:

@@ -5,7 +5,7 @@ Not here: how much wider pays for a longer training (`mc1opt.retraining.size`).
 
 from typing import TypeVar
 
-from mc1opt.config import MLP, ConvBlock, ConvNet, LinearLayer
+from mc1opt.config import MLP, Architecture, ConvBlock, ConvNet, CustomNetwork, LinearLayer
 from mc1opt.dataset import DataShape
 from mc1opt.models.cost import cost
 
@@ -17,7 +17,7 @@ STEPS = 20
 """Halvings of the interval in which the factor of the widths lies."""
 
 
-def widened(architecture: MLP | ConvNet, growth: float, data: DataShape) -> MLP | ConvNet:
+def widened(architecture: Architecture, growth: float, data: DataShape) -> Architecture:
     """An architecture whose widths are multiplied by one factor, the greatest that growth allows.
 
     Args:
@@ -26,8 +26,10 @@ def widened(architecture: MLP | ConvNet, growth: float, data: DataShape) -> MLP 
         growth: the multiply-accumulates of the result are at most so many times those of `architecture`.
 
     Returns:
-        `architecture` itself where no wider form is within the growth.
+        `architecture` itself where no wider form is within the growth, or its widths are a function's.
     """
+    if isinstance(architecture, CustomNetwork):
+        return architecture
     allowed = growth * cost(architecture, data).macs
     low, high = 1.0, max(1.0, growth)  # a factor costs at least itself: one side of a layer grows by it
     for _ in range(STEPS):

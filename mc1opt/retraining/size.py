@@ -4,7 +4,7 @@ A network that is right for a trial of a minute is too small for a training of t
 take k times as long, its multiply-accumulates an image and the images that it sees both grow by sqrt(k): the
 rule by which the CIFAR-10 speed records have grown from 94 to 96 % (Jordan, "94% on CIFAR-10 in 3.29 seconds
 on a single GPU", 2024), and that `python -m benchmarks.sizes` measures here. The best candidate also competes
-as wide as it was found.
+as wide as it was found. Custom networks stay as they are.
 """
 
 import json
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from mc1opt.config import Config
+from mc1opt.config import Config, CustomNetwork
 from mc1opt.database.records import StudyRecord
 from mc1opt.errors import StorageError
 from mc1opt.files import read_object, write_whole
@@ -52,9 +52,10 @@ def within_budget(plan: RetrainPlan, time: Time) -> RetrainPlan:
     found = plan.candidates
     if plan.search is None or not all(each.epoch_seconds for each in found):
         return replace(plan, epochs=UNKNOWN_EPOCHS)
-    competitors = [(each, False) for each in found]
-    if not plan.keep_size:
-        competitors = [*((each, True) for each in found), (found[0], False)]
+    growing = [not (plan.keep_size or isinstance(each.config.architecture, CustomNetwork)) for each in found]
+    competitors = list(zip(found, growing, strict=True))
+    if growing[0]:
+        competitors.append((found[0], False))
     stages = _seconds_of_stages(plan, len(competitors))
     drafts = [
         (each, [_draft(plan, each, seconds if wider else 0.0) for seconds in stages])

@@ -19,6 +19,9 @@ data)`, where `data` is the `mc1opt.dataset.DataSet` that is searched for. It ma
     GRID                    parameter -> its values, for the sampler "grid": every combination is tried once
     PRESETS                 name -> parameters of the published models inside the search space
 
+A config's architecture may be a `CustomNetwork`, which a function of the file builds: `build(data,
+**arguments) -> torch.nn.Module`.
+
 It may import modules from its own folder. NumPy values become Python values.
 """
 
@@ -34,7 +37,7 @@ from optuna import TrialPruned
 from optuna.trial import BaseTrial
 from pydantic import ValidationError
 
-from mc1opt.config import Config, ConvNet, conv_shapes
+from mc1opt.config import Config, ConvNet, CustomNetwork, conv_shapes
 from mc1opt.data.named import data_path
 from mc1opt.dataset import CIFAR10_DATA, DataSet
 from mc1opt.errors import StudyFileError, describe_validation_error
@@ -181,13 +184,23 @@ def load_definition(study: str, folder: Path | None = None) -> StudyDefinition:
 
 
 def _importing(search_space: Callable[..., Config], file: StudyFile) -> SearchSpace:
-    """A search space, with or without data, which may import the file's neighbours when called."""
+    """A search space, with or without data, which may import the file's neighbours when called.
+
+    It says of custom networks where their function is, and which code it reaches.
+    """
     takes_data = _positions(search_space) > 1
 
     @functools.wraps(search_space)
     def call(trial: BaseTrial, data: DataSet) -> Config:
         with file.neighbours.importable():
-            return search_space(trial, data) if takes_data else search_space(trial)
+            config = search_space(trial, data) if takes_data else search_space(trial)
+        network = getattr(config, "architecture", None)
+        if not isinstance(network, CustomNetwork):
+            return config
+        if not callable(getattr(file.module, network.function, None)):
+            raise StudyFileError(f"there is no function `{network.function}(data, ...)` in the file")
+        place = {"code": file.code_hash(network.function), "path": str(file.path.resolve())}
+        return config.model_copy(update={"architecture": network.model_copy(update=place)})
 
     return call
 

@@ -25,7 +25,7 @@ from mc1opt.database.trial import OwnTrial
 from mc1opt.database.trial_files import checkpoint_path, keep_best_weights, weights_path
 from mc1opt.dataset import DataSet
 from mc1opt.describe import describe_config
-from mc1opt.errors import StudyFileError, WorkerError
+from mc1opt.errors import NetworkError, StudyFileError, WorkerError
 from mc1opt.files import remove_checkpoint
 from mc1opt.machine.environment import commit, versions
 from mc1opt.models.cost import cost
@@ -35,7 +35,7 @@ from mc1opt.search.local import describe_changes
 from mc1opt.search.observers import Observer, Observers
 from mc1opt.search.settings import SearchSettings
 from mc1opt.seeds import derive_seed
-from mc1opt.spec import CAUSED_BY_CONFIG, EpochResult, Training, TrainingFailed
+from mc1opt.spec import CAUSED_BY_CONFIG, EpochResult, FailureKind, Training, TrainingFailed
 from mc1opt.workers.pool import Pool
 from mc1opt.workers.protocol import TrainingInterrupted
 from mc1opt.workers.train import train_within_memory
@@ -110,15 +110,16 @@ class Objective:
         try:
             with self.storage.writing_parameters_together():
                 config = self.definition.config(trial.asked)
+            size = cost(config.architecture, self.data.shape)
         except optuna.TrialPruned as reason:
             attributes |= {records.INFEASIBLE: str(reason)} | _outcome("infeasible")
             return self._tell_untrained(trial, attributes, {records.INFEASIBLE: 1.0})
         except (StudyFileError, ValueError) as error:
             trial.write(attributes)
-            return self._fail(trial, TrainingFailed("search_space", str(error)))
+            kind: FailureKind = "network" if isinstance(error, NetworkError) else "search_space"
+            return self._fail(trial, TrainingFailed(kind, str(error)))
         _warn_of_no_effect(trial.asked)
         attributes |= self._drawn(trial.asked)
-        size = cost(config.architecture, self.data.shape)
         identity = config_id(config)
         attributes |= {
             records.VERSIONS: versions(1, settings.precision, settings.device, config),

@@ -7,6 +7,7 @@ import optuna
 
 from mc1opt.config import Config
 from mc1opt.database.records import StudyRecord, TrialRecord
+from mc1opt.errors import NetworkError
 from mc1opt.metric import Aim
 from mc1opt.models.cost import cost
 from mc1opt.search.definition import StudyDefinition
@@ -95,13 +96,23 @@ def typical_config(definition: StudyDefinition, max_macs: int, aim: Aim | None =
     """The random config whose cost is nearest to the mean of those that are not too large.
 
     The draws are those of `space_fingerprint`, which has checked that some are feasible.
+
+    Raises:
+        NetworkError: none of them has a network that can be built.
     """
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     configs = []
     for _ in range(DRAWS):
         with contextlib.suppress(optuna.TrialPruned):
             configs.append(definition.config(study.ask()))
-    sizes = {config: cost(config.architecture, definition.data.shape) for config in configs}
+    sizes, problem = {}, None
+    for config in configs:
+        try:
+            sizes[config] = cost(config.architecture, definition.data.shape)
+        except NetworkError as error:
+            problem = error
+    if not sizes and problem is not None:
+        raise problem
     macs = {config: size.macs for config, size in sizes.items()}
     affordable = [
         config
@@ -109,6 +120,6 @@ def typical_config(definition: StudyDefinition, max_macs: int, aim: Aim | None =
         if size.macs <= max_macs and (aim or Aim()).allows(parameters=size.parameters, macs=size.macs)
     ]
     if not affordable:
-        return min(configs, key=macs.__getitem__)
+        return min(sizes, key=macs.__getitem__)
     mean = sum(macs[config] for config in affordable) / len(affordable)
     return min(affordable, key=lambda config: abs(macs[config] - mean))

@@ -67,7 +67,6 @@ def load_weights(model: nn.Module, path: Path) -> None:
         RuntimeError: names or shapes do not match the model.
     """
     model.load_state_dict(read_tensors(path, checksum_required=False).tensors)
-    model.to(memory_format=torch.channels_last)
 
 
 # ---- State of a network and its optimizer ----------------------------------------------------------------

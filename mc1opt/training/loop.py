@@ -90,8 +90,7 @@ class Trainer:
         """An untrained network and its optimizer."""
         config = self.training.config
         torch.manual_seed(derive_seed(self.training.seed, "initialisation"))
-        model = new_model(self.training, self.images).to(self.device)
-        self.model = model.to(memory_format=torch.channels_last)
+        self.model = new_model(self.training, self.images).to(self.device)
         # What is validated and stored.
         self.averaged = copy.deepcopy(self.model) if config.weight_averaging else self.model
         self.optimizer = build_optimizer(self.model, config.optimizer)

@@ -9,10 +9,7 @@ from mc1opt.config import SGD, Adam, AdamW, Constant, Cosine, Muon, OneCycle
 
 
 def build_optimizer(model: nn.Module, config: SGD | Adam | AdamW | Muon) -> torch.optim.Optimizer:
-    """The optimizer of a config; norms and biases (tensors of one dimension) have no weight decay.
-
-    Filters must be channels_last for `Muon`.
-    """
+    """The optimizer of a config; norms and biases (tensors of one dimension) have no weight decay."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     weights = [parameter for parameter in trainable if parameter.ndim > 1]
     others = [parameter for parameter in trainable if parameter.ndim <= 1]
@@ -43,11 +40,12 @@ def build_optimizer(model: nn.Module, config: SGD | Adam | AdamW | Muon) -> torc
 def _step_matrices(sgd: torch.optim.Optimizer, *_: object) -> None:
     """Muon's step on the first group of `sgd`, which has its momentum and passes over it in its own step."""
     group = sgd.param_groups[0]
-    matrices = [_as_matrix(parameter) for parameter in group["params"]]
+    parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+    matrices = [_as_matrix(parameter) for parameter in parameters]
     muon: torch.optim.Optimizer = torch.optim.Muon(
         matrices, lr=group["lr"], weight_decay=group["weight_decay"], momentum=group["momentum"]
     )
-    for parameter, matrix in zip(group["params"], matrices, strict=True):
+    for parameter, matrix in zip(parameters, matrices, strict=True):
         state = sgd.state[parameter]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
@@ -58,8 +56,9 @@ def _step_matrices(sgd: torch.optim.Optimizer, *_: object) -> None:
 
 
 def _as_matrix(values: torch.Tensor) -> torch.Tensor:
-    """A view with a row for each output; of channels_last filters with the channels in the last place."""
-    return values.detach().movedim(1, -1).view(len(values), -1)
+    """A view with a row for each output, its values in the order of memory, which does not matter to Muon."""
+    values = values.detach()
+    return (values if values.is_contiguous() else values.movedim(1, -1)).view(len(values), -1)
 
 
 def optimizer_state_keys(config: SGD | Adam | AdamW | Muon) -> tuple[str, ...]:
@@ -100,9 +99,10 @@ def update_average(averaged: nn.Module, model: nn.Module, share: float, step: in
     Stochastic weight averaging (Izmailov et al., 2018) over steps instead of epochs. The statistics of batch
     norm are averaged as weights are. Before the average begins it is the network itself.
     """
+    # Each tensor once, also where two layers share it.
     averages, values = (
-        [tensor for tensor in each.state_dict().values() if tensor.is_floating_point()]
-        for each in (averaged, model)
+        [each.detach() for each in (*network.parameters(), *network.buffers()) if each.is_floating_point()]
+        for network in (averaged, model)
     )
     number = max(0, step - math.ceil(total_steps * (1.0 - share)))
     torch._foreach_lerp_(averages, values, 1 / (number + 1))

@@ -25,8 +25,9 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TextIO
 
-from mc1opt.errors import Mc1optError
-from mc1opt.spec import EpochResult, Training, TrainingFailed
+from mc1opt.config import CustomNetwork
+from mc1opt.errors import Mc1optError, NetworkError
+from mc1opt.spec import EpochResult, FailureKind, Training, TrainingFailed
 from mc1opt.workers.protocol import (
     INTERRUPT_SIGNAL,
     Command,
@@ -160,10 +161,20 @@ def _train(link: Link, trainer: Trainer, training: Training) -> Message:
                 break
     except TrainingFailed as error:
         return Failed(kind=error.kind, message=error.message)
+    except NetworkError as error:
+        return Failed(kind="network", message=str(error))
     except Mc1optError as error:
         return Failed(kind="crashed", message=str(error))
     except Exception as error:
-        kind = "out_of_memory" if _is_out_of_memory(error) else "crashed"
+        network = training.config.architecture
+        if _is_out_of_memory(error):
+            kind: FailureKind = "out_of_memory"
+        elif isinstance(network, CustomNetwork) and not isinstance(error, OSError):
+            from mc1opt.models.custom import network_raised
+
+            return Failed(kind="network", message=network_raised(network, error))
+        else:
+            kind = "crashed"
         text = "".join(traceback.format_exception(error))[-TRACEBACK_CHARACTERS:]
         return Failed(kind=kind, message=f"{type(error).__name__}: {error}", traceback=text)
     except KeyboardInterrupt as interrupt:

@@ -16,7 +16,9 @@ def test_cost_of_a_network_is_the_textbooks() -> None:
     convolution, classifier = 7 * 3 * 9, 7 * 10
     network = ConvNet(blocks=(ConvBlock(width=7, padding=1),), global_pooling="average")
     assert cost(network, CIFAR10_SHAPE) == Cost(
-        parameters=convolution + 7 + classifier + 10, macs=32 * 32 * convolution + classifier
+        parameters=convolution + 7 + classifier + 10,
+        macs=32 * 32 * convolution + classifier,
+        values=7 * 32 * 32 + 7 + 10,
     )
 
 

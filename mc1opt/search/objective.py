@@ -110,6 +110,13 @@ class Objective:
         try:
             with self.storage.writing_parameters_together():
                 config = self.definition.config(trial.asked)
+            identity = config_id(config)
+            attributes |= self._drawn(trial.asked) | {
+                records.VERSIONS: versions(1, settings.precision, settings.device, config),
+                records.CONFIG: config_to_json(config),
+                records.CONFIG_ID: identity,
+                records.SUMMARY: describe_config(config),
+            }
             size = cost(config.architecture, self.data.shape)
         except optuna.TrialPruned as reason:
             attributes |= {records.INFEASIBLE: str(reason)} | _outcome("infeasible")
@@ -119,16 +126,7 @@ class Objective:
             kind: FailureKind = "network" if isinstance(error, NetworkError) else "search_space"
             return self._fail(trial, TrainingFailed(kind, str(error)))
         _warn_of_no_effect(trial.asked)
-        attributes |= self._drawn(trial.asked)
-        identity = config_id(config)
-        attributes |= {
-            records.VERSIONS: versions(1, settings.precision, settings.device, config),
-            records.CONFIG: config_to_json(config),
-            records.CONFIG_ID: identity,
-            records.PARAMETERS: size.parameters,
-            records.MACS: size.macs,
-            records.SUMMARY: describe_config(config),
-        }
+        attributes |= {records.PARAMETERS: size.parameters, records.MACS: size.macs}
         if excess := settings.excess(size):
             return self._tell_untrained(trial, attributes | _outcome("too_large"), excess)
         if not trial.claim_config(attributes):

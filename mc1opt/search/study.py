@@ -169,7 +169,7 @@ def _refuse_another_study(name: str, stored: dict[str, Any], wanted: dict[str, A
         study_attributes.STUDY_MAX_MACS: "--max-macs",
         records.FIDELITY: "the fidelity",
         records.DATA: "the data",
-        study_attributes.STUDY_SPACE: "the search space",
+        study_attributes.STUDY_SPACE: "the search space, or the code of networks that it builds,",
         study_attributes.STUDY_METRIC: "the metric",
         study_attributes.STUDY_CLASS_WEIGHTS: "what classes weigh (CLASS_WEIGHTS)",
         study_attributes.STUDY_CONSTRAINTS: "the limit of a network (CONSTRAINTS)",

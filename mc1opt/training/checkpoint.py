@@ -110,7 +110,12 @@ def set_state(
     Raises:
         ValueError: names, shapes or types do not match the network; nothing has changed then.
     """
-    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    # A parameter that a custom network does not use gets no gradient, and so no state.
+    trainable = {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and any(f"{_OPTIMIZER}{key}.{name}" in state for key in keys)
+    }
     weights = _weights(model, averaged)
     expected = {name: _kind(tensor) for name, tensor in weights.items()}
     for name, parameter in trainable.items():
@@ -131,6 +136,7 @@ def set_state(
     by_index = {
         index: {key: _like(parameter, state[f"{_OPTIMIZER}{key}.{names_of[parameter]}"]) for key in keys}
         for index, parameter in enumerate(parameters)
+        if parameter in names_of
     }
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": by_index if keys else {}, "param_groups": groups})

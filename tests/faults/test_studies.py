@@ -40,7 +40,7 @@ def test_a_study_whose_file_changes_goes_on_only_as_the_same_study(
     stop_in_the_middle(commands, switches)
     before = Path(STORAGE).read_bytes()
     for content, message in (
-        (ANOTHER_SPACE, "study 'small' exists, and the search space differs"),
+        (ANOTHER_SPACE, "study 'small' exists, and the search space"),
         ("def search_space(trial:\n", "was never closed"),
         (None, "unknown study 'small'"),
     ):

@@ -20,8 +20,9 @@ from torch import nn
 
 def build(data, width=4):
     return nn.Sequential(
-        nn.Conv2d(data.channels, width, 3, padding=1, bias=False), nn.MaxPool2d(2), nn.BatchNorm2d(width), nn.ReLU(),
-        nn.Flatten(), nn.Linear(width * (data.size // 2) ** 2, data.classes),
+        nn.Conv2d(data.channels, width, 3, padding=1, bias=False), nn.MaxPool2d(2),
+        nn.BatchNorm2d(width), nn.ReLU(), nn.Flatten(),
+        nn.Linear(width * (data.size // 2) ** 2, data.classes),
     )
 """
 GREY = DataShape(channels=1, size=8, classes=3)

@@ -39,6 +39,11 @@ def closes_slowly(training: Training) -> Iterator[EpochResult]:
         time.sleep(60)
 
 
+def raises_what_the_seed_says(training: Training) -> Iterator[EpochResult]:
+    raise (RuntimeError("shapes differ"), OSError("the disk is full"), MemoryError())[training.seed]
+    yield curve(training)[0]
+
+
 def out_of_memory_in_torch(training: Training) -> Iterator[EpochResult]:
     import torch
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mc1opt.config import CustomNetwork
 from mc1opt.workers.protocol import (
     INTERRUPT_SIGNAL,
     Command,
@@ -111,6 +112,22 @@ def test_an_error_for_people_comes_without_a_traceback(start):
     worker.hear()
     worker.say(Train(training=example_training()))
     assert worker.hear() == Failed(kind="crashed", message="the images are damaged")
+
+
+@pytest.mark.parametrize(("seed", "kind"), [(0, "network"), (1, "crashed"), (2, "out_of_memory")])
+def test_what_a_custom_network_raises_is_its_failure_and_not_the_machines(start, seed, kind):
+    custom = CustomNetwork(arguments={"width": 8}, path="/there/net.py")
+    training = example_training(seed=seed)
+    training = training.model_copy(
+        update={"config": training.config.model_copy(update={"architecture": custom})}
+    )
+    worker = start("tests.support.trainers:raises_what_the_seed_says")
+    worker.hear()
+    worker.say(Train(training=training))
+    failed = worker.hear()
+    assert isinstance(failed, Failed)
+    assert failed.kind == kind
+    assert ("build(data, width=8) of /there/net.py" in failed.message) == (kind == "network")
 
 
 def test_stop_closes_the_generator_of_the_trainer(start):

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from mc1opt.training.model_folder import load_model
-from tests.support.command import epochs_of_running_trials, finish, stored_study, wait_until
+from tests.support.command import epochs_of_running_trials, finish, mc1opt, stored_study, wait_until
 from tests.support.image_sets import make_arrays
 
 OWN = '''"""A network beside the study file, with a bug in one branch."""
@@ -107,7 +107,8 @@ def test_every_command_takes_a_custom_network_also_after_kill_9(tiny, start, mc1
     replayed = mc1opt_here("replay", "--study", study, "--trial", str(best["number"]), "--data", "images")
     assert replayed.returncode == 0, replayed.stdout + replayed.stderr
 
-    retrained = mc1opt_here("retrain", "--study", study, "--seeds", "2", "--top", "1", "--data", "images")
+    again = ("retrain", "--study", study, "--seeds", "2", "--top", "1", "--epochs", "2")
+    retrained = mc1opt_here(*again, "--data", "images")
     assert retrained.returncode == 0, retrained.stderr
     model = Path("storage/models") / study
 
@@ -135,5 +136,5 @@ def test_every_command_takes_a_custom_network_also_after_kill_9(tiny, start, mc1
     ] * 2
 
     shutil.move(f"{study}.py", "elsewhere.py")
-    without = mc1opt_here("predict", str(model), "image.png")
+    without = mc1opt("predict", str(model), "image.png")
     assert (without.returncode, f"{study}.py" in without.stderr) == (2, True)

@@ -38,6 +38,13 @@ def run(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="The study's seed [default: 0].")] = None,
     timeout: Timeout = None,
+    patience: Annotated[
+        int | None, typer.Option(help="End when so many trials in a row have not improved the best.")
+    ] = None,
+    until: Annotated[
+        float | None,
+        typer.Option(help="End when the best has this value, with two seeds where the sampler is local."),
+    ] = None,
     workers: Workers = "auto",
     device: DeviceName = "auto",
     sampler: Annotated[
@@ -79,7 +86,8 @@ def run(
 ) -> None:
     """Search: create a study, or continue it.
 
-    It ends when the study has --trials trials. If it was stopped, the same command continues it.
+    It ends when the study has --trials trials, or earlier by --patience or --until. If it was stopped, the
+    same command continues it.
 
     \b
     Examples:
@@ -88,6 +96,7 @@ def run(
       mc1opt run --study path/to/mine.py --name mine-2
     """
     at_least(trials, 1, "--trials")
+    at_least(patience, 1, "--patience")
     at_least(epochs, 1, "--epochs")
     at_least(train_images, 1, "--train-images")
     at_least(max_macs, 1, "--max-macs")
@@ -123,6 +132,8 @@ def run(
                 train_images=train_images,
                 seed=seed,
                 timeout=seconds,
+                patience=patience,
+                until=until,
                 workers=workers,
                 device=device,
                 sampler=sampler,

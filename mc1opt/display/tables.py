@@ -182,6 +182,7 @@ def end_lines(ended: SearchEnded, storage: str) -> list[str]:
         "finished": "Done",
         "timeout": "Stopped, because the time is up",
         "signal": f"Stopped by {ended.message}",
+        "enough": f"Stopped, because {ended.message}",
         "exhausted": "Stopped, because nothing new is left",
         "failures": "Stopped, because too many trials failed",
     }[ended.reason]

@@ -4,7 +4,7 @@ command          turns the options of `run` into a search
 settings         the options of a search, and the settings resolved from them
 run              a search from start to end: threads, totals, deadlines
 objective        one trial: ask, config, train, report, prune, tell
-stop_conditions  ends a search early: nothing new left, or too many failures
+stop_conditions  ends a search early: good enough, nothing new left, or too many failures
 confirm          trains the best trials again with new seeds
 definition       finds and loads study definitions
 aim              what a study file says of its metric, class weights and limits

@@ -39,7 +39,7 @@ from mc1opt.search.objective import Objective, Proposal
 from mc1opt.search.observers import Observer, Observers, SearchEnded, SearchStarted
 from mc1opt.search.plan import expected_bytes, expected_seconds, has_timings, typical_config
 from mc1opt.search.settings import SearchSettings
-from mc1opt.search.stop_conditions import StopConditions
+from mc1opt.search.stop_conditions import StopConditions, enough
 from mc1opt.search.study import open_study
 from mc1opt.workers.pool import Pool
 from mc1opt.workers.speed import epoch_seconds
@@ -100,6 +100,8 @@ class _Search:
         self.observers = observers
         self.stop = stop
         self.lock = threading.Condition()
+        self.enough = ""
+        """Why `--patience` or `--until` has ended the search, or empty."""
         self.repeated: set[int] = set()
         """Numbers of trials that this process has trained again, or has left to another one."""
         self.study: optuna.Study = open_study(definition, settings, storage, data)
@@ -129,8 +131,9 @@ class _Search:
                     self._confirm()
         except Exception as error:
             failed = error
-        if self.conditions.exhausted and not self.stop.is_set():
-            self.stop.set("exhausted", self.conditions.exhausted)
+        for reason, message in (("exhausted", self.conditions.exhausted), ("enough", self.enough)):
+            if message and not self.stop.is_set():
+                self.stop.set(reason, message)
         try:
             study = load_study(self.storage, self.settings.study)  # with what ended trials gained since
             record, shares = records.study_record(study), importances(study)
@@ -153,30 +156,32 @@ class _Search:
     def _plan(self) -> SearchStarted:
         settings = self.settings
         record = records.study_record(self.study)
-        counted = sum(trial.outcome in ("complete", "pruned") for trial in record.trials)
+        outcomes = Counter(trial.outcome for trial in record.trials)
+        counted = outcomes["complete"] + outcomes["pruned"]
+        total = counted if self._enough(outcomes) else settings.trials
         confirmations = settings.confirm * SEEDS
-        if counted >= settings.trials:  # some confirmations may be done as well
+        if counted >= total:  # some confirmations may be done as well
             trials = self.study.get_trials(deepcopy=False)
             confirmations = len(missing_repetitions(self.objective, trials, settings.confirm))
         return SearchStarted(
             study=settings.study,
             definition=self.definition.name,
             fidelity=settings.fidelity,
-            trials=settings.trials,
+            trials=total,
             counted=counted,
             workers=self.pool.size,
             device=settings.device,
             timeout=settings.timeout,
             expected_seconds=expected_seconds(
                 record,
-                trials=settings.trials,
+                trials=total,
                 fidelity=settings.fidelity,
                 workers=self.pool.size,
                 pruner=settings.pruner,
-                typical_epoch=None if counted >= settings.trials else self._typical_epoch_seconds(record),
+                typical_epoch=None if counted >= total else self._typical_epoch_seconds(record),
                 confirmations=confirmations,
             ),
-            expected_bytes=expected_bytes(settings.trials, settings.keep, record),
+            expected_bytes=expected_bytes(total, settings.keep, record),
             max_macs=settings.max_macs,
             record=record,
         )
@@ -246,10 +251,14 @@ class _Search:
                     return again
                 outcomes = Counter(records.outcome(trial) for trial in trials)
                 counted, running = outcomes["complete"] + outcomes["pruned"], outcomes["running"]
-                if counted >= self.settings.trials or (no_more and not running):
+                if counted >= self.settings.trials:
+                    return None
+                enough = self._enough(outcomes)
+                if (no_more or enough) and not running:
+                    self.enough = enough
                     return None
                 result = None
-                if not no_more and counted + running < self.settings.trials:
+                if not (no_more or enough) and counted + running < self.settings.trials:
                     uncounted = len(trials) - outcomes["waiting"] - counted - running
                     result = self._propose(self.settings.trials + uncounted)
                 if isinstance(result, Proposal):
@@ -259,12 +268,16 @@ class _Search:
                 if result is not None:
                     self._ended(result)
                     continue
-                # A running trial of any process may turn out not to count, and then another one is needed.
-                # Trials that no process trains any more are taken up here.
+                # A running trial of any process may turn out not to count, or to be the best: then others are
+                # needed. Trials that no process trains any more are taken up here.
                 take_up_interrupted(self.study, self.storage)
                 take_up_unanswered(self.study, self.storage)
                 self.lock.wait(timeout=1.0)
             return None
+
+    def _enough(self, outcomes: Counter[records.Outcome]) -> str:
+        """See `enough`. What waits comes first: a search that nothing interrupted would have trained it."""
+        return "" if outcomes["waiting"] else enough(self.study, self.settings)
 
     def _propose(self, begun: int) -> Proposal | FrozenTrial | None:
         """See `Objective.propose`; None if other processes have meanwhile begun too many trials."""

@@ -159,6 +159,7 @@ def test_trainings_that_failed_are_left_out_of_the_means() -> None:
         ("finished", "", "Done", True),
         ("signal", "SIGINT", "SIGINT", False),
         ("timeout", "", "time is up", False),
+        ("enough", "20 trials in a row", "Stopped, because 20 trials in a row", False),
         ("exhausted", "Widen it.", "Widen it.", True),
         ("failures", "", "failed", False),
     ],

@@ -131,9 +131,10 @@ class _Search:
                     self._confirm()
         except Exception as error:
             failed = error
-        for reason, message in (("exhausted", self.conditions.exhausted), ("enough", self.enough)):
-            if message and not self.stop.is_set():
-                self.stop.set(reason, message)
+        if self.conditions.exhausted:
+            self.stop.set("exhausted", self.conditions.exhausted)
+        if self.enough:
+            self.stop.set("enough", self.enough)
         try:
             study = load_study(self.storage, self.settings.study)  # with what ended trials gained since
             record, shares = records.study_record(study), importances(study)

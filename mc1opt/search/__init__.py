@@ -17,6 +17,7 @@ local            a sampler that makes few changes at a time to the best configs
 study            creates a study, or resumes it
 observers        callbacks for the events of a search
 plan             the expected cost of a search, before it starts
+forecast         what another half hour would probably bring, after it
 importance       parameter importances
 space            kept so that older study files can still import it
 catalogue        lists study definitions and stored studies

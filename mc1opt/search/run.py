@@ -34,6 +34,7 @@ from mc1opt.search.confirm import (
     missing_repetitions,
 )
 from mc1opt.search.definition import StudyDefinition
+from mc1opt.search.forecast import forecast
 from mc1opt.search.importance import importances
 from mc1opt.search.objective import Objective, Proposal
 from mc1opt.search.observers import Observer, Observers, SearchEnded, SearchStarted
@@ -123,7 +124,7 @@ class _Search:
         self.observers.emit(Observer.study_started, plan)
         self.observers.pass_on()
         failed: Exception | None = None
-        record, shares = plan.record, {}
+        record, shares, further = plan.record, {}, None
         try:
             with self.heartbeat:
                 self._in_threads(self._work)
@@ -138,6 +139,8 @@ class _Search:
         try:
             study = load_study(self.storage, self.settings.study)  # with what ended trials gained since
             record, shares = records.study_record(study), importances(study)
+            if not self.conditions.exhausted and not self._no_more():
+                further = forecast(record, self.pool.size)
         except StorageInternalError as error:
             failed = failed or error
         ended = SearchEnded(
@@ -147,6 +150,7 @@ class _Search:
             expected_seconds=plan.expected_seconds,
             record=record,
             importances=shares,
+            forecast=further,
         )
         self.observers.emit(Observer.study_ended, ended)
         self.observers.pass_on()
@@ -244,8 +248,7 @@ class _Search:
         """The next trial to train, or again; None when this thread has nothing left to do."""
         with self.lock:
             while not self.stop.is_set() and not self.conditions.exhausted:
-                sampler = self.study.sampler
-                no_more = isinstance(sampler, GridSampler) and sampler.is_exhausted(self.study)
+                no_more = self._no_more()
                 trials = self.study.get_trials(deepcopy=False)
                 if (again := missing_repetition(self.objective, self.repeated)) is not None:
                     self.repeated.add(again.number)
@@ -275,6 +278,11 @@ class _Search:
                 take_up_unanswered(self.study, self.storage)
                 self.lock.wait(timeout=1.0)
             return None
+
+    def _no_more(self) -> bool:
+        """Whether the sampler has nothing left to draw."""
+        sampler = self.study.sampler
+        return isinstance(sampler, GridSampler) and sampler.is_exhausted(self.study)
 
     def _enough(self, outcomes: Counter[records.Outcome]) -> str:
         """See `enough`. What waits comes first: a search that nothing interrupted would have trained it."""

@@ -20,6 +20,7 @@ from mc1opt.database import storage as storage_module
 from mc1opt.database.records import TrialRecord
 from mc1opt.errors import StorageError, WorkerError
 from mc1opt.search import stop_conditions
+from mc1opt.search.forecast import forecast
 from mc1opt.search.observers import Observer, SearchEnded, SearchStarted
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import EpochResult, Fidelity, Training
@@ -444,6 +445,18 @@ def test_what_waits_is_trained_however_patient_the_search_is(switches: Switches)
     again = run_study(50, SMOOTH, patience=2, fidelity=ONE_EPOCH)
     assert len(again.record.trials) == len(ended.record.trials) + 1
     assert (again.record.trials[-1].params, again.reason) == (DRAWN, "enough")
+
+
+def test_the_end_has_a_forecast_unless_nothing_is_left_to_draw() -> None:
+    ended = run_study(44, SMOOTH, fidelity=ONE_EPOCH, pruner="none", sampler="random")
+    assert ended.forecast is not None
+    assert ended.forecast == forecast(ended.record, 1)
+    grid = {"width": [64], "learning_rate": [0.001 * i for i in range(1, 45)], "batch_size": [64]}
+    whole = run_study(
+        44, definition_of(smooth_space, grid=grid), study="grid", fidelity=ONE_EPOCH, sampler="grid"
+    )
+    assert forecast(whole.record, 1) is not None
+    assert whole.forecast is None
 
 
 # ---- Failures --------------------------------------------------------------------------------------------

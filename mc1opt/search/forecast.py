@@ -63,7 +63,7 @@ def forecast(record: StudyRecord, workers: int, seconds: float = HALF_HOUR) -> F
 
     def gain(probability: float) -> float:
         above = further * LARGEST / len(late) / -math.log(probability)
-        highest = threshold + LARGEST * excess * (above ** (1.0 / LARGEST) - 1.0)
+        highest = threshold + LARGEST * excess * (math.pow(above, 1.0 / LARGEST) - 1.0)
         return min(max(0.0, highest - best.score), most)
 
     low, high = map(gain, INTERVAL)

@@ -257,12 +257,12 @@ class _Search:
                 counted, running = outcomes["complete"] + outcomes["pruned"], outcomes["running"]
                 if counted >= self.settings.trials:
                     return None
-                enough = self._enough(outcomes)
-                if (no_more or enough) and not running:
-                    self.enough = enough
+                reached = self._enough(outcomes)
+                if (no_more or reached) and not running:
+                    self.enough = reached
                     return None
                 result = None
-                if not (no_more or enough) and counted + running < self.settings.trials:
+                if not (no_more or reached) and counted + running < self.settings.trials:
                     uncounted = len(trials) - outcomes["waiting"] - counted - running
                     result = self._propose(self.settings.trials + uncounted)
                 if isinstance(result, Proposal):

@@ -21,9 +21,10 @@ import itertools
 import math
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ import optuna
 from numpy.typing import NDArray
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import spearmanr
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.model_selection import GroupKFold
@@ -226,24 +227,53 @@ class Replay:
     trained: int
 
 
+@dataclass(frozen=True)
+class Searched:
+    """A replayed search."""
+
+    study: optuna.Study
+    truths: dict[int, float]
+    """The accuracy without noise of each complete trial."""
+    ends: dict[int, float]
+    """Seconds after which each trained trial ended."""
+
+
 def replay(arm: Arm, surrogate: Surrogate, seed: int) -> Replay:
-    """One search."""
+    """What one search finds."""
     generator = np.random.default_rng(seed)
+    found = searched(arm, surrogate, seed, generator, TRIALS, SECONDS)
+    truth = winner(found.study.get_trials(deepcopy=False), found.truths, surrogate, generator)
+    return Replay(truth, max(found.ends.values()), len(found.ends))
+
+
+def searched(
+    arm: Arm,
+    surrogate: Surrogate,
+    seed: int,
+    generator: np.random.Generator,
+    trials: float,
+    seconds: float,
+    starting_points: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> Searched:
+    """One search, which begins so many trials at most, none after so many seconds, and ends all of them."""
     study = optuna.create_study(direction="maximize", sampler=arm.sampler(seed), pruner=arm.pruner())
+    for name, point in starting_points.items():
+        study.enqueue_trial(dict(point), user_attrs={records.STARTING_POINT: name})
     events: list[tuple[float, int, Any]] = [(0.0, worker, None) for worker in range(WORKERS)]
     serial = itertools.count(WORKERS)
     truths: dict[int, float] = {}
+    ends: dict[int, float] = {}
     seen: set[str] = set()
-    trained, clock = 0, 0.0
+    trained = 0
     while events:
         clock, _, running = heapq.heappop(events)
         if running is None:
-            if trained >= TRIALS or clock >= SECONDS:
+            if trained >= trials or clock >= seconds:
                 continue
             running = begin(study, surrogate, seen, arm.short)
             trained += 1
         else:
-            trial, curve, means, epoch, seconds = running
+            trial, curve, means, epoch, each = running
             noise = arm.validation if epoch == len(curve) - 1 else 5_000
             value = generator.binomial(noise, means[epoch]) / noise
             trial.report(value, epoch)
@@ -255,16 +285,17 @@ def replay(arm: Arm, surrogate: Surrogate, seed: int) -> Replay:
                 study.tell(trial, state=TrialState.PRUNED)
                 running = None
             else:
-                running = (trial, curve, means, epoch + 1, seconds)
+                running = (trial, curve, means, epoch + 1, each)
             if running is None:
+                ends[trial.number] = clock
                 heapq.heappush(events, (clock, next(serial), None))
                 continue
         if len(running) == 3:
-            trial, curve, seconds = running
+            trial, curve, each = running
             deviations = generator.normal(0.0, surrogate.seed_noise, 2).repeat((arm.short, LONG))
-            running = (trial, curve, np.clip(curve + deviations, 0.0, 1.0), 0, seconds)
+            running = (trial, curve, np.clip(curve + deviations, 0.0, 1.0), 0, each)
         heapq.heappush(events, (clock + running[4], next(serial), running))
-    return Replay(winner(study, truths, surrogate, generator), clock, trained)
+    return Searched(study, truths, ends)
 
 
 def begin(study: optuna.Study, surrogate: Surrogate, seen: set[str], short: int) -> Any:
@@ -277,6 +308,7 @@ def begin(study: optuna.Study, surrogate: Surrogate, seen: set[str], short: int)
             (records.OWNER, {"pid": 0}),
             (records.CONFIG, config_to_json(config)),
             (records.CONFIG_ID, identity),
+            (records.EPOCH_SECONDS, surrogate.epoch_seconds(macs)),
         ):
             trial.set_user_attr(key, value)
         if macs > DEFINITION.max_macs:
@@ -292,10 +324,13 @@ def begin(study: optuna.Study, surrogate: Surrogate, seen: set[str], short: int)
 
 
 def winner(
-    study: optuna.Study, truths: dict[int, float], surrogate: Surrogate, generator: np.random.Generator
+    trials: Sequence[FrozenTrial],
+    truths: dict[int, float],
+    surrogate: Surrogate,
+    generator: np.random.Generator,
 ) -> float:
     """The truth of the finalist that two new trainings say is the best."""
-    complete = [trial for trial in study.get_trials(deepcopy=False) if trial.number in truths]
+    complete = [trial for trial in trials if trial.number in truths]
     finalists = sorted(complete, key=lambda trial: -(trial.value or 0.0))[:FINALISTS]
     noise = math.hypot(surrogate.seed_noise, math.sqrt(0.2 * 0.8 / 5_000)) / math.sqrt(2.0)
     return max(

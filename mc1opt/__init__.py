@@ -33,10 +33,13 @@ lists the package's files. The modules below may be imported by all of them:
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from mc1opt.cli.api import SearchOptions
+    from mc1opt.database.records import StudyRecord
 
 __version__ = "0.1.0"
 
@@ -53,3 +56,48 @@ def load_model(path: str | Path) -> "nn.Module":
     from mc1opt.training import model_folder  # imports torch, which takes seconds
 
     return model_folder.load_model(path)
+
+
+def load_study(name: str, storage: str = "storage/mc1opt.db") -> "StudyRecord":
+    """A stored study, read once: its `trials`, the `best` of them, and `rows()` for a table.
+
+    A trial has `value`, `values_by_epoch` (its curve), `params` and `config`, as JSON; see
+    `mc1opt.database.records.TrialRecord`, and `mc1opt.config.config_from_json` for the config as an object.
+
+    Args:
+        name: the study's name.
+        storage: the study database: a SQLite file or an SQLAlchemy URL.
+
+    Raises:
+        mc1opt.errors.StorageError: there is no such database or study.
+    """
+    from mc1opt.database.location import user_storage
+    from mc1opt.database.studies import read_study
+
+    return read_study(user_storage(storage), name)
+
+
+def run(
+    study: str, trials: int = 100, *, wandb: str | None = None, **options: Unpack["SearchOptions"]
+) -> "StudyRecord":
+    """Creates a study, or continues it, as `mc1opt run` does; prints the progress, also in a notebook.
+
+    Args:
+        study: a study definition: a name, or the path of a file.
+        trials: total number of trials in the study.
+        wandb: as `--wandb`.
+        options: the others of `mc1opt run`, with underscores: `mc1opt.run("cnn", timeout="8m")`; see
+            `mc1opt.cli.api.SearchOptions`.
+
+    Returns:
+        The study with its trials, as `load_study` gives it.
+
+    Raises:
+        mc1opt.errors.UsageError: a value is not allowed.
+        mc1opt.errors.SearchStoppedError: too many trials in a row failed.
+        mc1opt.errors.Mc1optError: another failure; `mc1opt.errors` has them all.
+        KeyboardInterrupt: it was interrupted. Everything is kept, and the same call goes on.
+    """
+    from mc1opt.cli import api
+
+    return api.run(study, trials, wandb=wandb, **options)

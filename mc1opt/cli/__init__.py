@@ -4,6 +4,7 @@ main       the command `mc1opt`: its commands, and exit codes of errors
 options    options that several commands share
 values     parses numbers and times
 run        `mc1opt run`
+api        `mc1opt.run`: the same search from Python
 show       `mc1opt show`
 studies    `mc1opt studies`, `mc1opt studies delete`
 presets    `mc1opt presets`, `mc1opt presets show`, `mc1opt presets run`

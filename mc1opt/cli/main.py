@@ -26,6 +26,7 @@ from mc1opt.cli import (
     show,
     studies,
 )
+from mc1opt.cli.api import CHOICES_WARNING
 from mc1opt.errors import Mc1optError
 
 app = typer.Typer(
@@ -104,8 +105,7 @@ def _showing_once() -> Callable[..., None]:
 def main() -> None:
     """Runs the command line: errors on standard error, exit code 2 for wrong use, 1 for failure."""
     warnings.showwarning = _showing_once()
-    # `mc1opt.search.json_values` checks choices.
-    warnings.filterwarnings("ignore", "Choices for a categorical distribution")
+    warnings.filterwarnings("ignore", CHOICES_WARNING)
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]

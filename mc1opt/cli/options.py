@@ -1,9 +1,11 @@
 """Options shared by several commands. Their numbers and durations are read by `mc1opt.cli.values`."""
 
+import csv
+import io
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -92,6 +94,15 @@ def print_result(content: Any, lines: Iterable[str], as_json: bool) -> None:
         return
     for line in lines:
         typer.echo(line)
+
+
+def print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Prints rows with the same keys as CSV (RFC 4180, but for the line ends): None is an empty cell."""
+    written = io.StringIO()
+    writer = csv.DictWriter(written, rows[0] if rows else (), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    typer.echo(written.getvalue(), nl=False)
 
 
 def print_json(value: Any) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from mc1opt.cli.api import search_command, shown_search
 from mc1opt.cli.options import (
     DEFAULT_STORAGE,
     Data,
@@ -18,10 +19,8 @@ from mc1opt.cli.options import (
     Wandb,
     Workers,
     print_json,
-    wandb_mode,
 )
 from mc1opt.cli.signals import Signals, resume_command
-from mc1opt.cli.values import at_least, parse_duration
 from mc1opt.errors import SearchStoppedError
 
 
@@ -38,6 +37,13 @@ def run(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="The study's seed [default: 0].")] = None,
     timeout: Timeout = None,
+    patience: Annotated[
+        int | None, typer.Option(help="End when so many trials in a row have not improved the best.")
+    ] = None,
+    until: Annotated[
+        float | None,
+        typer.Option(help="End when the best has this value, with two seeds where the sampler is local."),
+    ] = None,
     workers: Workers = "auto",
     device: DeviceName = "auto",
     sampler: Annotated[
@@ -79,7 +85,8 @@ def run(
 ) -> None:
     """Search: create a study, or continue it.
 
-    It ends when the study has --trials trials. If it was stopped, the same command continues it.
+    It ends when the study has --trials trials, or earlier by --patience or --until. If it was stopped, the
+    same command continues it.
 
     \b
     Examples:
@@ -87,64 +94,40 @@ def run(
       mc1opt run --study cnn --trials 100 --timeout 8m     the same command without --timeout continues
       mc1opt run --study path/to/mine.py --name mine-2
     """
-    at_least(trials, 1, "--trials")
-    at_least(epochs, 1, "--epochs")
-    at_least(train_images, 1, "--train-images")
-    at_least(max_macs, 1, "--max-macs")
-    at_least(max_failures, 1, "--max-failures")
-    at_least(confirm, 0, "--confirm")
-    at_least(keep, 0, "--keep")
-    at_least(seed, 0, "--seed")
-    at_least(max_unreadable, 0, "--max-unreadable")
-    seconds = parse_duration(timeout, "--timeout")
-    trial_seconds = parse_duration(max_trial_time, "--max-trial-time")
-    mode = wandb_mode(wandb)
-
-    from mc1opt.dashboard.pages import DashboardWriter
-    from mc1opt.display.live import display
-    from mc1opt.display.tables import end_lines
-    from mc1opt.mirror.observer import mirrored_search
-    from mc1opt.search.command import search
-    from mc1opt.search.settings import SearchCommand
     from mc1opt.workers.stop import StopFlag
 
+    command = search_command(
+        study,
+        trials,
+        name=name,
+        storage=storage,
+        epochs=epochs,
+        train_images=train_images,
+        seed=seed,
+        timeout=timeout,
+        patience=patience,
+        until=until,
+        workers=workers,
+        device=device,
+        sampler=sampler,
+        pruner=pruner,
+        max_macs=max_macs,
+        max_trial_time=max_trial_time,
+        max_failures=max_failures,
+        confirm=confirm,
+        keep=keep,
+        starting_points=starting_points,
+        data=data,
+        image_size=image_size,
+        max_unreadable=max_unreadable,
+    )
     output = sys.stderr if as_json else sys.stdout
     stop = StopFlag()
     signals = Signals(stop)
-    mirrored = mirrored_search(mode, storage, lambda line: typer.echo(line, err=as_json))
-    with signals.ending_early("the search"), mirrored as mirrors:
-        ended = search(
-            SearchCommand(
-                study=study,
-                trials=trials,
-                name=name,
-                storage=storage,
-                epochs=epochs,
-                train_images=train_images,
-                seed=seed,
-                timeout=seconds,
-                workers=workers,
-                device=device,
-                sampler=sampler,
-                pruner=pruner,
-                max_macs=max_macs,
-                max_failures=max_failures,
-                confirm=confirm,
-                keep=keep,
-                max_trial_seconds=trial_seconds,
-                data=data,
-                image_size=image_size,
-                max_unreadable=max_unreadable,
-                starting_points=starting_points,
-            ),
-            stop=stop,
-            on_start=signals.leave_to_the_work,
-            output=output,
-            display=display(output),
-            observers=(DashboardWriter(storage), *mirrors),
+    with signals.ending_early("the search"):
+        ended = shown_search(
+            command, stop=stop, output=output, wandb=wandb, on_start=signals.leave_to_the_work
         )
-        for line in end_lines(ended, storage):
-            print(line, file=output, flush=True)
     if as_json:
         print_json(ended.record.to_json())
     if ended.reason == "failures":

@@ -16,12 +16,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from mc1opt.config import SCHEMA_VERSION, config_from_json
-from mc1opt.database.study_attributes import (
-    STUDY_DEFINITION,
-    STUDY_SEED,
-    aim_of,
-    study_folder_name,
-)
+from mc1opt.database.rows import rows
+from mc1opt.database.study_attributes import STUDY_DEFINITION, STUDY_SEED, aim_of, study_folder_name
 from mc1opt.dataset import Task
 from mc1opt.errors import ConfigError, UsageError
 from mc1opt.metric import ACCURACY, Aim, Direction, Metric, score
@@ -362,6 +358,10 @@ class StudyRecord:
                 "another one."
             )
         return found
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A flat dict for each trial: `pandas.DataFrame(study.rows())`. See `mc1opt.database.rows`."""
+        return rows(self.trials)
 
     def to_json(self) -> dict[str, Any]:
         """The output of `show --json`."""

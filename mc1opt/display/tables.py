@@ -14,7 +14,7 @@ from mc1opt.display.progress import ending, outcome_count, passed_over_lines, re
 from mc1opt.metric import ACCURACY
 from mc1opt.program import program
 from mc1opt.search.observers import SearchEnded
-from mc1opt.text import duration
+from mc1opt.text import duration, plural
 
 BEST = 5
 """Most trials or importances to list."""
@@ -170,6 +170,18 @@ def pruning_line(record: StudyRecord) -> str:
     return f"Pruning saved {saved} of {whole} epochs ({saved / whole:.0%})."
 
 
+def forecast_line(ended: SearchEnded) -> str:
+    """What another half hour would probably bring; empty where nothing tells it."""
+    if ended.forecast is None:
+        return ""
+    metric, forecast = ended.record.metric, ended.forecast
+    gain, low, high = (metric.difference(each) for each in (forecast.gain, *forecast.interval))
+    return (
+        f"Another half hour (about {plural(forecast.trials, 'trial')}) would probably improve the best by "
+        f"{gain} {metric.unit} (90 % interval {low} to {high})."
+    )
+
+
 def end_lines(ended: SearchEnded, storage: str) -> list[str]:
     """The summary at the end of a search.
 
@@ -182,6 +194,7 @@ def end_lines(ended: SearchEnded, storage: str) -> list[str]:
         "finished": "Done",
         "timeout": "Stopped, because the time is up",
         "signal": f"Stopped by {ended.message}",
+        "enough": f"Stopped, because {ended.message}",
         "exhausted": "Stopped, because nothing new is left",
         "failures": "Stopped, because too many trials failed",
     }[ended.reason]
@@ -191,7 +204,8 @@ def end_lines(ended: SearchEnded, storage: str) -> list[str]:
     lines = ["", f"{why}, after {duration(ended.seconds)}{planned}. Trials: {counts_line(record.trials)}."]
     if ended.reason == "exhausted":
         lines.append(ended.message)
-    lines += [line for line in (pruning_line(record), starting_point_line(record)) if line]
+    said = (pruning_line(record), starting_point_line(record), forecast_line(ended))
+    lines += [line for line in said if line]
     if record.best is not None:
         lines += ["", *best_lines(record)]
         confirmed = confirmation_lines(record)

@@ -4,7 +4,7 @@ command          turns the options of `run` into a search
 settings         the options of a search, and the settings resolved from them
 run              a search from start to end: threads, totals, deadlines
 objective        one trial: ask, config, train, report, prune, tell
-stop_conditions  ends a search early: nothing new left, or too many failures
+stop_conditions  ends a search early: good enough, nothing new left, or too many failures
 confirm          trains the best trials again with new seeds
 definition       finds and loads study definitions
 aim              what a study file says of its metric, class weights and limits
@@ -17,6 +17,7 @@ local            a sampler that makes few changes at a time to the best configs
 study            creates a study, or resumes it
 observers        callbacks for the events of a search
 plan             the expected cost of a search, before it starts
+forecast         what another half hour would probably bring, after it
 importance       parameter importances
 space            kept so that older study files can still import it
 catalogue        lists study definitions and stored studies

@@ -21,7 +21,13 @@ from mc1opt.search.observers import Observer, SearchEnded
 from mc1opt.search.pruning import make_pruner
 from mc1opt.search.run import run_search
 from mc1opt.search.sampling import make_sampler
-from mc1opt.search.settings import SearchCommand, check_train_images, resolve_workers, search_settings
+from mc1opt.search.settings import (
+    SearchCommand,
+    check_train_images,
+    check_until,
+    resolve_workers,
+    search_settings,
+)
 from mc1opt.search.study import space_fingerprint
 from mc1opt.workers.pool import ProcessPool
 from mc1opt.workers.stop import StopFlag
@@ -63,6 +69,7 @@ def search(
         definition = dataclasses.replace(definition, starting_points={})
     make_sampler(command.sampler or definition.sampler, 0, definition.grid)
     make_pruner(command.pruner or definition.pruner)
+    check_until(command.until, definition.aim.metric)
     device = resolve_device(command.device)
     workers = resolve_workers(command.workers, device)
     if (fit := workers_in_memory()) < workers:

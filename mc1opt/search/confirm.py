@@ -17,7 +17,7 @@ from mc1opt.database.ownership import is_dead
 from mc1opt.database.trial import trial_id
 from mc1opt.database.trial_files import confirmation_checkpoint_path
 from mc1opt.files import remove_checkpoint
-from mc1opt.search.incumbents import Incumbents, confirmation_seed, incumbents
+from mc1opt.search.incumbents import Incumbents, confirmation_seed, incumbents, repeats
 from mc1opt.search.objective import Objective
 from mc1opt.search.observers import Observer
 from mc1opt.spec import CAUSED_BY_CONFIG, EpochResult, Training, TrainingFailed
@@ -44,7 +44,7 @@ def missing_repetitions(objective: Objective, trials: Sequence[FrozenTrial], bes
     """
     ranked = records.by_value(map(records.trial_record, trials))
     given: list[records.TrialRecord] = []
-    if best and _repeats(objective):
+    if best and repeats(objective.study):
         worth = _incumbents(objective).scores
         ranked.sort(key=lambda trial: -worth[trial.number])
         given = [trial for trial in ranked if trial.starting_point][:1]
@@ -62,7 +62,7 @@ def missing_repetition(objective: Objective, tried: set[int]) -> Repetition | No
 
     None where incumbents are not repeated.
     """
-    if not _repeats(objective):
+    if not repeats(objective.study):
         return None
     unrepeated = _incumbents(objective).unrepeated
     trials = objective.study.get_trials(deepcopy=False)
@@ -71,12 +71,8 @@ def missing_repetition(objective: Objective, tried: set[int]) -> Repetition | No
 
 
 def _incumbents(objective: Objective) -> Incumbents:
-    return incumbents(objective.study, objective.settings.seed, objective.settings.aim.metric)
-
-
-def _repeats(objective: Objective) -> bool:
-    """Whether the search trains new incumbents again: a grid sampler, for one, knows nothing of it."""
-    return getattr(objective.study.sampler, "repeats", False)
+    settings = objective.settings
+    return incumbents(objective.study, settings.seed, settings.aim.metric, settings.target)
 
 
 def _missing(objective: Objective, trial: FrozenTrial, index: int) -> Repetition | None:

@@ -35,13 +35,27 @@ class Incumbents:
     """Numbers of trials that lack their second training."""
 
 
+def repeats(study: optuna.Study) -> bool:
+    """Whether a search trains new incumbents again: a grid sampler, for one, knows nothing of it."""
+    return getattr(study.sampler, "repeats", False)
+
+
 def confirmation_seed(study_seed: int, number: int, index: int) -> int:
     """The seed of a trial's confirmation; the first one (0) also repeats a new incumbent."""
     return derive_seed(study_seed, number, "confirm", index)
 
 
-def incumbents(study: optuna.Study, study_seed: int, metric: Metric = ACCURACY) -> Incumbents:
-    """Goes through a study's own trials in the order of their numbers."""
+def incumbents(
+    study: optuna.Study, study_seed: int, metric: Metric = ACCURACY, target: float = math.inf
+) -> Incumbents:
+    """Goes through a study's own trials in the order of their numbers.
+
+    Args:
+        study: the study.
+        study_seed: its seed.
+        metric: what its values are.
+        target: a new best score of at least this is trained again however far it is ahead.
+    """
     found = Incumbents()
     best, worst = -math.inf, math.inf
     beyond_luck = BEYOND_LUCK if metric.is_share else math.inf
@@ -50,7 +64,7 @@ def incumbents(study: optuna.Study, study_seed: int, metric: Metric = ACCURACY) 
             continue
         score = metric.score(trial.value)
         worst = 0.0 if metric.is_share else min(worst, score)
-        if best < score <= best + beyond_luck:
+        if best < score and (score <= best + beyond_luck or score >= target):
             seed = confirmation_seed(study_seed, trial.number, 0)
             again = _again(as_stored(study, trial), seed, metric, worst)
             if again is None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Concatenate, ParamSpec
 
 from mc1opt.database.records import StudyRecord, TrialRecord
+from mc1opt.search.forecast import Forecast
 from mc1opt.spec import EpochResult, Fidelity
 from mc1opt.workers.stop import StopReason
 
@@ -52,6 +53,8 @@ class SearchEnded:
     record: StudyRecord
     importances: dict[str, float]
     """See `mc1opt.search.importance.importances`."""
+    forecast: Forecast | None = None
+    """What another half hour would bring; None where nothing tells it, or nothing is left to draw."""
 
 
 class Observer:

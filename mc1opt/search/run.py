@@ -34,12 +34,13 @@ from mc1opt.search.confirm import (
     missing_repetitions,
 )
 from mc1opt.search.definition import StudyDefinition
+from mc1opt.search.forecast import forecast
 from mc1opt.search.importance import importances
 from mc1opt.search.objective import Objective, Proposal
 from mc1opt.search.observers import Observer, Observers, SearchEnded, SearchStarted
 from mc1opt.search.plan import expected_bytes, expected_seconds, has_timings, typical_config
 from mc1opt.search.settings import SearchSettings
-from mc1opt.search.stop_conditions import StopConditions
+from mc1opt.search.stop_conditions import StopConditions, enough
 from mc1opt.search.study import open_study
 from mc1opt.workers.pool import Pool
 from mc1opt.workers.speed import epoch_seconds
@@ -100,6 +101,8 @@ class _Search:
         self.observers = observers
         self.stop = stop
         self.lock = threading.Condition()
+        self.enough = ""
+        """Why `--patience` or `--until` has ended the search, or empty."""
         self.repeated: set[int] = set()
         """Numbers of trials that this process has trained again, or has left to another one."""
         self.study: optuna.Study = open_study(definition, settings, storage, data)
@@ -121,7 +124,7 @@ class _Search:
         self.observers.emit(Observer.study_started, plan)
         self.observers.pass_on()
         failed: Exception | None = None
-        record, shares = plan.record, {}
+        record, shares, further = plan.record, {}, None
         try:
             with self.heartbeat:
                 self._in_threads(self._work)
@@ -129,11 +132,15 @@ class _Search:
                     self._confirm()
         except Exception as error:
             failed = error
-        if self.conditions.exhausted and not self.stop.is_set():
+        if self.conditions.exhausted:
             self.stop.set("exhausted", self.conditions.exhausted)
+        if self.enough:
+            self.stop.set("enough", self.enough)
         try:
             study = load_study(self.storage, self.settings.study)  # with what ended trials gained since
             record, shares = records.study_record(study), importances(study)
+            if not self.conditions.exhausted and not self._no_more():
+                further = forecast(record, self.pool.size)
         except StorageInternalError as error:
             failed = failed or error
         ended = SearchEnded(
@@ -143,6 +150,7 @@ class _Search:
             expected_seconds=plan.expected_seconds,
             record=record,
             importances=shares,
+            forecast=further,
         )
         self.observers.emit(Observer.study_ended, ended)
         self.observers.pass_on()
@@ -153,30 +161,32 @@ class _Search:
     def _plan(self) -> SearchStarted:
         settings = self.settings
         record = records.study_record(self.study)
-        counted = sum(trial.outcome in ("complete", "pruned") for trial in record.trials)
+        outcomes = Counter(trial.outcome for trial in record.trials)
+        counted = outcomes["complete"] + outcomes["pruned"]
+        total = counted if self._enough(outcomes) else settings.trials
         confirmations = settings.confirm * SEEDS
-        if counted >= settings.trials:  # some confirmations may be done as well
+        if counted >= total:  # some confirmations may be done as well
             trials = self.study.get_trials(deepcopy=False)
             confirmations = len(missing_repetitions(self.objective, trials, settings.confirm))
         return SearchStarted(
             study=settings.study,
             definition=self.definition.name,
             fidelity=settings.fidelity,
-            trials=settings.trials,
+            trials=total,
             counted=counted,
             workers=self.pool.size,
             device=settings.device,
             timeout=settings.timeout,
             expected_seconds=expected_seconds(
                 record,
-                trials=settings.trials,
+                trials=total,
                 fidelity=settings.fidelity,
                 workers=self.pool.size,
                 pruner=settings.pruner,
-                typical_epoch=None if counted >= settings.trials else self._typical_epoch_seconds(record),
+                typical_epoch=None if counted >= total else self._typical_epoch_seconds(record),
                 confirmations=confirmations,
             ),
-            expected_bytes=expected_bytes(settings.trials, settings.keep, record),
+            expected_bytes=expected_bytes(total, settings.keep, record),
             max_macs=settings.max_macs,
             record=record,
         )
@@ -238,18 +248,21 @@ class _Search:
         """The next trial to train, or again; None when this thread has nothing left to do."""
         with self.lock:
             while not self.stop.is_set() and not self.conditions.exhausted:
-                sampler = self.study.sampler
-                no_more = isinstance(sampler, GridSampler) and sampler.is_exhausted(self.study)
+                no_more = self._no_more()
                 trials = self.study.get_trials(deepcopy=False)
                 if (again := missing_repetition(self.objective, self.repeated)) is not None:
                     self.repeated.add(again.number)
                     return again
                 outcomes = Counter(records.outcome(trial) for trial in trials)
                 counted, running = outcomes["complete"] + outcomes["pruned"], outcomes["running"]
-                if counted >= self.settings.trials or (no_more and not running):
+                if counted >= self.settings.trials:
+                    return None
+                reached = self._enough(outcomes)
+                if (no_more or reached) and not running:
+                    self.enough = reached
                     return None
                 result = None
-                if not no_more and counted + running < self.settings.trials:
+                if not (no_more or reached) and counted + running < self.settings.trials:
                     uncounted = len(trials) - outcomes["waiting"] - counted - running
                     result = self._propose(self.settings.trials + uncounted)
                 if isinstance(result, Proposal):
@@ -259,12 +272,21 @@ class _Search:
                 if result is not None:
                     self._ended(result)
                     continue
-                # A running trial of any process may turn out not to count, and then another one is needed.
-                # Trials that no process trains any more are taken up here.
+                # A running trial of any process may turn out not to count, or to be the best: then others are
+                # needed. Trials that no process trains any more are taken up here.
                 take_up_interrupted(self.study, self.storage)
                 take_up_unanswered(self.study, self.storage)
                 self.lock.wait(timeout=1.0)
             return None
+
+    def _no_more(self) -> bool:
+        """Whether the sampler has nothing left to draw."""
+        sampler = self.study.sampler
+        return isinstance(sampler, GridSampler) and sampler.is_exhausted(self.study)
+
+    def _enough(self, outcomes: Counter[records.Outcome]) -> str:
+        """See `enough`. What waits comes first: a search that nothing interrupted would have trained it."""
+        return "" if outcomes["waiting"] else enough(self.study, self.settings)
 
     def _propose(self, begun: int) -> Proposal | FrozenTrial | None:
         """See `Objective.propose`; None if other processes have meanwhile begun too many trials."""

@@ -1,5 +1,6 @@
 """The options of a search, and the settings resolved from options, stored study and definition."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from mc1opt.dataset import DataSet
 from mc1opt.errors import UsageError
 from mc1opt.machine.devices import resolve_precision
 from mc1opt.machine.resources import WORKER_MEMORY, default_workers
-from mc1opt.metric import Aim
+from mc1opt.metric import Aim, Metric
 from mc1opt.models.cost import Cost
 from mc1opt.search.definition import StudyDefinition
 from mc1opt.search.sampling import GRID_SAMPLER, grid_trials
@@ -32,6 +33,8 @@ class SearchCommand:
     train_images: int | None = None
     seed: int | None = None
     timeout: float | None = None
+    patience: int | None = None
+    until: float | None = None
     workers: str = "auto"
     device: str = "auto"
     sampler: str | None = None
@@ -65,6 +68,10 @@ class SearchSettings:
     precision: Precision = "float32"
     timeout: float | None = None
     """Seconds of the search; None for no limit."""
+    patience: int | None = None
+    """Counted trials in a row without a better one that end the search; None for no limit."""
+    until: float | None = None
+    """The value that the best trial shall reach; then the search ends. None for no such end."""
     sampler: str = "tpe"
     pruner: str = "narrowing"
     max_failures: int = 10
@@ -77,6 +84,11 @@ class SearchSettings:
     """Least seconds between two checkpoints of a training."""
     is_stored: bool = False
     """Whether there is a study of that name before the search."""
+
+    @property
+    def target(self) -> float:
+        """The score of `until`; infinite without it."""
+        return math.inf if self.until is None else self.aim.metric.score(self.until)
 
     def excess(self, size: Cost) -> dict[str, float]:
         """By how much a network is too large, as a share of each limit that it exceeds, by constraint."""
@@ -132,6 +144,8 @@ def search_settings(
         max_macs=command.max_macs or stored.get(study_attributes.STUDY_MAX_MACS) or definition.max_macs,
         aim=definition.aim_on(data),
         timeout=command.timeout,
+        patience=command.patience,
+        until=command.until,
         sampler=sampler,
         pruner=pruner,
         max_failures=command.max_failures,
@@ -152,6 +166,20 @@ def check_train_images(what: str, wanted: int, data: DataSet) -> None:
             f"{what} is too many: {data.name} has {data.train_images} training images, of which "
             f"{data.validation_images} are kept for validation, so at most {available} are left."
         )
+
+
+def check_until(until: float | None, metric: Metric) -> None:
+    """Checks that trials can have the value of `--until`.
+
+    Raises:
+        UsageError: it is not finite, or the metric is a share and it is none.
+    """
+    if until is None:
+        return
+    if metric.is_share and not 0.0 <= until <= 1.0:
+        raise UsageError(f"--until {until:g}: {metric.label} lies between 0 and 1; 90 % is --until 0.9.")
+    if not math.isfinite(until):
+        raise UsageError(f"--until {until:g}: give a finite number, in the unit of {metric.label}.")
 
 
 def resolve_workers(text: str, device: Device, memory_each: int = WORKER_MEMORY) -> int:

@@ -1,16 +1,51 @@
-"""Early ends of a search: nothing new is left, or too many trials in a row failed."""
+"""Early ends of a search: good enough, nothing new is left, or too many trials in a row failed."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
 
+import optuna
 from optuna.trial import FrozenTrial
 
 from mc1opt.database import records
-from mc1opt.text import first_line
+from mc1opt.search.incumbents import incumbents, repeats
+from mc1opt.search.settings import SearchSettings
+from mc1opt.text import first_line, plural
 
 MAX_UNTRAINED = 50
 """Untrained trials in a row (`records.UNTRAINED`) after which the search space counts as exhausted."""
+
+
+def enough(study: optuna.Study, settings: SearchSettings) -> str:
+    """Why `--patience` or `--until` ends a search, by what is stored alone; empty while they do not.
+
+    A trial is worth what it is to the sampler: where new incumbents are trained again, the mean of both
+    trainings. Until its second training a new incumbent is no end of the search, but begins the row of
+    `--patience` anew.
+    """
+    if settings.patience is None and settings.until is None:
+        return ""
+    metric = settings.aim.metric
+    trials = [trial for trial in study.get_trials(deepcopy=False) if records.is_counted(trial)]
+    if repeats(study):
+        found = incumbents(study, settings.seed, metric, settings.target)
+        scores, unsure = found.scores, set(found.unrepeated)
+    else:
+        scores, unsure = {t.number: metric.score(t.value) for t in trials if t.value is not None}, set()
+    sure = {number: score for number, score in scores.items() if number not in unsure}
+    best = max(sure, key=sure.__getitem__, default=None)
+    if best is not None and sure[best] >= settings.target:
+        return f"#{best} has reached {metric.score(sure[best]):.4f} (--until {settings.until:g})"
+    row = without_improvement([scores.get(trial.number, -math.inf) for trial in trials])
+    if settings.patience is not None and row >= settings.patience:
+        return f"{plural(row, 'trial')} in a row have not improved the best (--patience {settings.patience})"
+    return ""
+
+
+def without_improvement(scores: Sequence[float]) -> int:
+    """Number of scores after the first of the greatest ones."""
+    return len(scores) - 1 - scores.index(max(scores)) if scores else 0
 
 
 class StopConditions:

@@ -4,7 +4,7 @@ import math
 import time
 from typing import Literal
 
-StopReason = Literal["finished", "timeout", "signal", "exhausted", "failures"]
+StopReason = Literal["finished", "timeout", "signal", "enough", "exhausted", "failures"]
 
 TICK_SECONDS = 0.2
 """Seconds between two checks of the flag."""

@@ -1,10 +1,13 @@
 """`mc1opt show` after a real search, and what it says to whoever asks for what is not there."""
 
+import csv
+import io
 import json
 from pathlib import Path
 
 import pytest
 
+import mc1opt
 from mc1opt.config import config_from_json, config_id
 from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.models.cost import cost
@@ -128,3 +131,28 @@ def test_a_trial_is_shown_in_full(finished: Path, shown, mc1opt_here) -> None:
 def test_json_of_one_trial_holds_that_trial_alone(finished: Path, shown, mc1opt_here) -> None:
     result = mc1opt_here("show", "--study", "tiny", "--trial", "1", "--json")
     assert json.loads(result.stdout)["trials"] == [shown["trials"][1]]
+
+
+# ---- As CSV ----------------------------------------------------------------------------------------------
+
+
+def test_csv_has_the_rows_of_the_study(finished: Path, shown, mc1opt_here) -> None:
+    text = output_of(mc1opt_here("show", "--study", "tiny", "--csv"))
+    table = list(csv.DictReader(io.StringIO(text)))
+    expected = mc1opt.load_study("tiny").rows()
+    assert table == [
+        {name: "" if cell is None else str(cell) for name, cell in row.items()} for row in expected
+    ]
+    assert len(table) == len(shown["trials"])
+    assert text.count("\n") == len(table) + 1
+
+
+def test_csv_of_one_trial_is_its_row(finished: Path, mc1opt_here) -> None:
+    text = output_of(mc1opt_here("show", "--study", "tiny", "--trial", "1", "--csv"))
+    assert [row["number"] for row in csv.DictReader(io.StringIO(text))] == ["1"]
+
+
+def test_csv_and_json_exclude_each_other(finished: Path, mc1opt_here) -> None:
+    ended = mc1opt_here("show", "--study", "tiny", "--csv", "--json")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "--csv and --json" in ended.stderr

@@ -14,6 +14,7 @@ from mc1opt.display.tables import (
     study_lines,
     trial_lines,
 )
+from mc1opt.search.forecast import Forecast
 from mc1opt.workers.stop import StopReason
 from tests.support.display import again, ended, study, trial
 
@@ -159,6 +160,7 @@ def test_trainings_that_failed_are_left_out_of_the_means() -> None:
         ("finished", "", "Done", True),
         ("signal", "SIGINT", "SIGINT", False),
         ("timeout", "", "time is up", False),
+        ("enough", "20 trials in a row", "Stopped, because 20 trials in a row", False),
         ("exhausted", "Widen it.", "Widen it.", True),
         ("failures", "", "failed", False),
     ],
@@ -180,6 +182,14 @@ def test_the_end_has_importances_the_greatest_first_and_five_at_most() -> None:
     shares = {f"p{i}": share for i, share in enumerate([0.4, 0.25, 0.15, 0.1, 0.06, 0.04])}
     lines = end_lines(ended(study(trial(0)), importances=shares), "s.db")
     assert "What matters most: p0 40%, p1 25%, p2 15%, p3 10%, p4 6%" in lines
+
+
+def test_the_end_says_what_another_half_hour_would_bring_if_it_is_known() -> None:
+    known = ended(study(trial(0)), forecast=Forecast(76, 0.0142, (0.0, 0.0481)))
+    assert re.search(
+        r"half hour .* 76 trials.* 1\.4 points .*90 %.* 0\.0 to 4\.8", text(end_lines(known, "s.db"))
+    )
+    assert "half hour" not in text(end_lines(ended(study(trial(0))), "s.db"))
 
 
 def test_the_end_without_a_complete_trial_names_no_best_one() -> None:

@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from mc1opt.database import storage as storage_module
 from mc1opt.database.records import TrialRecord
 from mc1opt.errors import StorageError, WorkerError
 from mc1opt.search import stop_conditions
+from mc1opt.search.forecast import forecast
 from mc1opt.search.observers import Observer, SearchEnded, SearchStarted
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import EpochResult, Fidelity, Training
@@ -379,6 +381,82 @@ def test_an_interruption_does_not_make_an_exhausted_study_begin_to_count_again(
     again = run_study(100, definition_of(tiny_space))
     assert (first.reason, again.reason) == ("exhausted", "exhausted")
     assert len(again.record.trials) == len(first.record.trials) + 1
+
+
+# ---- Enough ----------------------------------------------------------------------------------------------
+
+
+LOCAL: dict[str, Any] = {"sampler": "local", "fidelity": ONE_EPOCH, "pruner": "none"}
+
+
+def test_a_search_that_patience_ends_is_the_same_in_parts_and_trains_nothing_more(switches: Switches) -> None:
+    whole = run_study(100, SMOOTH, study="whole", patience=9, **LOCAL)
+    assert (whole.reason, whole.message.partition(" ")[0]) == ("enough", "9")
+    for trials in (4, 13, 100):
+        stop = StopFlag()
+        diary = Diary(("epoch", trials, 0), partial(stop.set, "signal", "SIGINT"))
+        run_study(trials, SMOOTH, patience=9, stop=stop, observers=(diary,), **LOCAL)
+    ended = run_study(100, SMOOTH, patience=9, **LOCAL)
+    assert facts(ended.record) == facts(whole.record)
+    before = len(switches.epochs())
+    diary = Diary()
+    again = run_study(100, SMOOTH, patience=9, observers=(diary,), **LOCAL)
+    assert (again.reason, again.message) == ("enough", whole.message)
+    assert len(switches.epochs()) == before
+    more = run_study(100, SMOOTH, patience=12, **LOCAL).record.trials
+    assert len(more) > len(whole.record.trials)
+
+
+def test_a_search_ends_when_its_best_has_the_value_with_both_seeds(switches: Switches) -> None:
+    first = run_study(1, SMOOTH, study="first", **LOCAL).record.best
+    assert first is not None
+    ended = run_study(50, SMOOTH, until=first.value, confirm=0, workers=2, **LOCAL)
+    assert ended.reason == "enough"
+    reached = [trial for trial in ended.record.trials if trial.confirmations]
+    assert f"#{reached[-1].number} " in ended.message
+    assert (reached[-1].value + reached[-1].confirmations[0]["value"]) / 2 >= first.value
+    assert not {trial.outcome for trial in ended.record.trials} & {"running", "waiting"}
+    assert len(counted(ended.record)) < 50
+
+
+def test_the_best_are_confirmed_also_where_patience_ends_the_search(switches: Switches) -> None:
+    ended = run_study(50, SMOOTH, patience=2, confirm=1, fidelity=ONE_EPOCH)
+    assert (ended.reason, len(ended.record.best.confirmations)) == ("enough", 2)
+
+
+def test_a_trial_in_training_may_be_the_best_and_is_waited_for(switches: Switches) -> None:
+    """#1, #3 and #4 have not improved #0, but #2 does."""
+    rates = {"fair": (64, 0.1), "poor": (64, 1.0), "best": (512, 0.05), "poorer": (64, 0.9), "bad": (64, 0.8)}
+    points = {
+        name: {"width": width, "learning_rate": rate, "batch_size": 64}
+        for name, (width, rate) in rates.items()
+    }
+    switches.add("sleep", seed=derive_seed(SEED, 2), value=2.0)
+    definition = definition_of(smooth_space, starting_points=points)
+    ended = run_study(6, definition, workers=2, patience=3, pruner="none", fidelity=ONE_EPOCH)
+    values = [trial.value for trial in ended.record.trials]
+    assert max(range(5), key=values.__getitem__) == 2
+    assert (ended.reason, len(values)) == ("finished", 6)
+
+
+def test_what_waits_is_trained_however_patient_the_search_is(switches: Switches) -> None:
+    ended = run_study(50, SMOOTH, patience=2, fidelity=ONE_EPOCH)
+    plain_study().enqueue_trial(DRAWN)
+    again = run_study(50, SMOOTH, patience=2, fidelity=ONE_EPOCH)
+    assert len(again.record.trials) == len(ended.record.trials) + 1
+    assert (again.record.trials[-1].params, again.reason) == (DRAWN, "enough")
+
+
+def test_the_end_has_a_forecast_unless_nothing_is_left_to_draw() -> None:
+    ended = run_study(44, SMOOTH, fidelity=ONE_EPOCH, pruner="none", sampler="random")
+    assert ended.forecast is not None
+    assert ended.forecast == forecast(ended.record, 1)
+    grid = {"width": [64], "learning_rate": [0.001 * i for i in range(1, 45)], "batch_size": [64]}
+    whole = run_study(
+        44, definition_of(smooth_space, grid=grid), study="grid", fidelity=ONE_EPOCH, sampler="grid"
+    )
+    assert forecast(whole.record, 1) is not None
+    assert whole.forecast is None
 
 
 # ---- Failures --------------------------------------------------------------------------------------------

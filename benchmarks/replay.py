@@ -21,8 +21,8 @@ import itertools
 import math
 import statistics
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -44,6 +44,7 @@ from mc1opt.database import records
 from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.files import read_lines
 from mc1opt.models.cost import cost
+from mc1opt.search.definition import StudyDefinition
 from mc1opt.search.local import Encoding, LocalSampler, logit
 from mc1opt.search.pruning import make_pruner
 from mc1opt.search.sampling import STARTUP, SeededSampler, make_sampler
@@ -226,10 +227,29 @@ class Replay:
     trained: int
 
 
-def replay(arm: Arm, surrogate: Surrogate, seed: int) -> Replay:
-    """One search."""
+@dataclass(frozen=True)
+class Task:
+    """What is searched."""
+
+    definition: StudyDefinition = DEFINITION
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    """Parameters of the model that the search space does not suggest."""
+    trials: int = TRIALS
+    seconds: float = SECONDS
+
+
+def new_study(arm: Arm, seed: int) -> optuna.Study:
+    """A study without trials."""
+    return optuna.create_study(direction="maximize", sampler=arm.sampler(seed), pruner=arm.pruner())
+
+
+def replay(
+    arm: Arm, surrogate: Surrogate, seed: int, task: Task | None = None, study: optuna.Study | None = None
+) -> Replay:
+    """One search; in `study` if there is one, with the starting points that wait there."""
     generator = np.random.default_rng(seed)
-    study = optuna.create_study(direction="maximize", sampler=arm.sampler(seed), pruner=arm.pruner())
+    task = task or Task()
+    study = study or new_study(arm, seed)
     events: list[tuple[float, int, Any]] = [(0.0, worker, None) for worker in range(WORKERS)]
     serial = itertools.count(WORKERS)
     truths: dict[int, float] = {}
@@ -238,9 +258,9 @@ def replay(arm: Arm, surrogate: Surrogate, seed: int) -> Replay:
     while events:
         clock, _, running = heapq.heappop(events)
         if running is None:
-            if trained >= TRIALS or clock >= SECONDS:
+            if trained >= task.trials or clock >= task.seconds:
                 continue
-            running = begin(study, surrogate, seen, arm.short)
+            running = begin(study, surrogate, seen, arm.short, task)
             trained += 1
         else:
             trial, curve, means, epoch, seconds = running
@@ -267,11 +287,11 @@ def replay(arm: Arm, surrogate: Surrogate, seed: int) -> Replay:
     return Replay(winner(study, truths, surrogate, generator), clock, trained)
 
 
-def begin(study: optuna.Study, surrogate: Surrogate, seen: set[str], short: int) -> Any:
+def begin(study: optuna.Study, surrogate: Surrogate, seen: set[str], short: int, task: Task) -> Any:
     """The next trial to train, with its curve and the seconds of an epoch."""
     while True:
         trial = study.ask()
-        config = DEFINITION.config(trial)
+        config = task.definition.config(trial)
         identity, macs = config_id(config), cost(config.architecture, CIFAR10_SHAPE).macs
         for key, value in (
             (records.OWNER, {"pid": 0}),
@@ -279,15 +299,16 @@ def begin(study: optuna.Study, surrogate: Surrogate, seen: set[str], short: int)
             (records.CONFIG_ID, identity),
         ):
             trial.set_user_attr(key, value)
-        if macs > DEFINITION.max_macs:
-            trial.set_constraint(records.TOO_LARGE, macs / DEFINITION.max_macs - 1.0)
+        if macs > task.definition.max_macs:
+            trial.set_constraint(records.TOO_LARGE, macs / task.definition.max_macs - 1.0)
             study.tell(trial, state=TrialState.PRUNED)
         elif identity in seen:
             trial.set_user_attr(records.DUPLICATE_OF, 0)
             study.tell(trial, state=TrialState.PRUNED)
         else:
             seen.add(identity)
-            schedules = [surrogate.curve(trial.params, config, epochs) for epochs in (short, LONG)]
+            params = {**task.fixed, **trial.params}
+            schedules = [surrogate.curve(params, config, epochs) for epochs in (short, LONG)]
             return trial, np.concatenate(schedules), surrogate.epoch_seconds(macs)
 
 

@@ -68,7 +68,7 @@ def taken_over(
 ) -> dict[str, Any]:
     """The attributes in which a new study keeps what it takes over from `settings.begin_from`.
 
-    None without such a study, and for a study that has them already, or has begun without.
+    Empty without such a study, and for a study that has them already, or has begun without.
 
     Raises:
         UsageError: that study is the new one itself or no study of mc1opt's, or a grid is to be searched.
@@ -151,7 +151,8 @@ def _trials(source: optuna.Study) -> Iterator[KnownTrial]:
     """The trained trials of a study and what it knew itself, the complete ones with the best first."""
     record = records.study_record(source)
     worth = incumbents(source, record.seed or 0, record.metric).scores
-    trained = {trial.number: trial for trial in record.trials if trial.outcome in ("complete", "pruned")}
+    counted = (trial for trial in record.trials if trial.outcome in ("complete", "pruned"))
+    trained = {trial.number: trial for trial in counted if trial.values_by_epoch}
     ranked = [trial.number for trial in by_expected_accuracy(trained.values())]
     for number in dict.fromkeys([*ranked, *trained]):
         trial = trained[number]

@@ -22,9 +22,8 @@ import math
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -45,6 +44,7 @@ from mc1opt.database import records
 from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.files import read_lines
 from mc1opt.models.cost import cost
+from mc1opt.search.definition import StudyDefinition
 from mc1opt.search.local import Encoding, LocalSampler, logit
 from mc1opt.search.pruning import make_pruner
 from mc1opt.search.sampling import STARTUP, SeededSampler, make_sampler
@@ -238,27 +238,36 @@ class Searched:
     """Seconds after which each trained trial ended."""
 
 
-def replay(arm: Arm, surrogate: Surrogate, seed: int) -> Replay:
-    """What one search finds."""
+@dataclass(frozen=True)
+class Task:
+    """What is searched."""
+
+    definition: StudyDefinition = DEFINITION
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    """Parameters of the model that the search space does not suggest."""
+    trials: float = TRIALS
+    seconds: float = SECONDS
+
+
+def new_study(arm: Arm, seed: int) -> optuna.Study:
+    """A study without trials."""
+    return optuna.create_study(direction="maximize", sampler=arm.sampler(seed), pruner=arm.pruner())
+
+
+def replay(
+    arm: Arm, surrogate: Surrogate, seed: int, task: Task | None = None, study: optuna.Study | None = None
+) -> Replay:
+    """What one search finds; see `searched`."""
     generator = np.random.default_rng(seed)
-    found = searched(arm, surrogate, seed, generator, TRIALS, SECONDS)
+    found = searched(arm, surrogate, generator, task or Task(), study or new_study(arm, seed))
     truth = winner(found.study.get_trials(deepcopy=False), found.truths, surrogate, generator)
     return Replay(truth, max(found.ends.values()), len(found.ends))
 
 
 def searched(
-    arm: Arm,
-    surrogate: Surrogate,
-    seed: int,
-    generator: np.random.Generator,
-    trials: float,
-    seconds: float,
-    starting_points: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    arm: Arm, surrogate: Surrogate, generator: np.random.Generator, task: Task, study: optuna.Study
 ) -> Searched:
-    """One search, which begins so many trials at most, none after so many seconds, and ends all of them."""
-    study = optuna.create_study(direction="maximize", sampler=arm.sampler(seed), pruner=arm.pruner())
-    for name, point in starting_points.items():
-        study.enqueue_trial(dict(point), user_attrs={records.STARTING_POINT: name})
+    """A search in `study`, which may have starting points that wait; ends all trials that it begins."""
     events: list[tuple[float, int, Any]] = [(0.0, worker, None) for worker in range(WORKERS)]
     serial = itertools.count(WORKERS)
     truths: dict[int, float] = {}
@@ -268,9 +277,9 @@ def searched(
     while events:
         clock, _, running = heapq.heappop(events)
         if running is None:
-            if trained >= trials or clock >= seconds:
+            if trained >= task.trials or clock >= task.seconds:
                 continue
-            running = begin(study, surrogate, seen, arm.short)
+            running = begin(study, surrogate, seen, arm.short, task)
             trained += 1
         else:
             trial, curve, means, epoch, each = running
@@ -298,11 +307,11 @@ def searched(
     return Searched(study, truths, ends)
 
 
-def begin(study: optuna.Study, surrogate: Surrogate, seen: set[str], short: int) -> Any:
+def begin(study: optuna.Study, surrogate: Surrogate, seen: set[str], short: int, task: Task) -> Any:
     """The next trial to train, with its curve and the seconds of an epoch."""
     while True:
         trial = study.ask()
-        config = DEFINITION.config(trial)
+        config = task.definition.config(trial)
         identity, macs = config_id(config), cost(config.architecture, CIFAR10_SHAPE).macs
         for key, value in (
             (records.OWNER, {"pid": 0}),
@@ -311,15 +320,16 @@ def begin(study: optuna.Study, surrogate: Surrogate, seen: set[str], short: int)
             (records.EPOCH_SECONDS, surrogate.epoch_seconds(macs)),
         ):
             trial.set_user_attr(key, value)
-        if macs > DEFINITION.max_macs:
-            trial.set_constraint(records.TOO_LARGE, macs / DEFINITION.max_macs - 1.0)
+        if macs > task.definition.max_macs:
+            trial.set_constraint(records.TOO_LARGE, macs / task.definition.max_macs - 1.0)
             study.tell(trial, state=TrialState.PRUNED)
         elif identity in seen:
             trial.set_user_attr(records.DUPLICATE_OF, 0)
             study.tell(trial, state=TrialState.PRUNED)
         else:
             seen.add(identity)
-            schedules = [surrogate.curve(trial.params, config, epochs) for epochs in (short, LONG)]
+            params = {**task.fixed, **trial.params}
+            schedules = [surrogate.curve(params, config, epochs) for epochs in (short, LONG)]
             return trial, np.concatenate(schedules), surrogate.epoch_seconds(macs)
 
 

@@ -29,7 +29,18 @@ import optuna
 
 from benchmarks.common import add_results_option, markdown_table
 from benchmarks.curves import DEFINITION
-from benchmarks.replay import ARMS, REPETITIONS, WORKERS, Searched, Surrogate, searched, winner
+from benchmarks.replay import (
+    ARMS,
+    REPETITIONS,
+    WORKERS,
+    Searched,
+    Surrogate,
+    Task,
+    new_study,
+    searched,
+    winner,
+)
+from mc1opt.database import records
 from mc1opt.database.records import StudyRecord, by_value, study_record
 from mc1opt.files import read_lines
 from mc1opt.search.forecast import HALF_HOUR, forecast
@@ -155,7 +166,11 @@ def main() -> None:
     told: dict[float, list[Compared]] = {moment: [] for moment in MOMENTS}
     for seed in range(options.repetitions):
         generator = np.random.default_rng(seed)
-        found = searched(ARM, surrogate, seed, generator, math.inf, HOUR, DEFINITION.starting_points)
+        study = new_study(ARM, seed)
+        for name, point in DEFINITION.starting_points.items():
+            study.enqueue_trial(dict(point), user_attrs={records.STARTING_POINT: name})
+        hour = Task(trials=math.inf, seconds=HOUR)
+        found = searched(ARM, surrogate, generator, hour, study)
         for patience, stops in runs.items():
             stops.append(stopped(found, surrogate, seed, patience))
         for moment, each in told.items():

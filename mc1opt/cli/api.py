@@ -46,6 +46,8 @@ class SearchOptions(TypedDict, total=False):
     confirm: int
     keep: int
     starting_points: bool
+    begin_from: str | None
+    """The name of a study, as `--from`."""
     data: str | os.PathLike[str] | None
     image_size: int | None
     max_unreadable: int | None

@@ -77,6 +77,14 @@ def run(
             help="Whether a new study begins with the configs that its definition names.",
         ),
     ] = True,
+    begin_from: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="Name of a stored study, perhaps of a narrower search space: a new study knows what "
+            "it has found.",
+        ),
+    ] = None,
     data: Data = None,
     image_size: ImageSize = None,
     max_unreadable: MaxUnreadable = None,
@@ -93,6 +101,7 @@ def run(
       mc1opt run --study cnn --trials 100
       mc1opt run --study cnn --trials 100 --timeout 8m     the same command without --timeout continues
       mc1opt run --study path/to/mine.py --name mine-2
+      mc1opt run --study path/to/mine.py --name wider --from mine-2     after widening the search space
     """
     from mc1opt.workers.stop import StopFlag
 
@@ -117,6 +126,7 @@ def run(
         confirm=confirm,
         keep=keep,
         starting_points=starting_points,
+        begin_from=begin_from,
         data=data,
         image_size=image_size,
         max_unreadable=max_unreadable,

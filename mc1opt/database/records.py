@@ -16,8 +16,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from mc1opt.config import SCHEMA_VERSION, config_from_json
+from mc1opt.database import study_attributes
 from mc1opt.database.rows import rows
-from mc1opt.database.study_attributes import STUDY_DEFINITION, STUDY_SEED, aim_of, study_folder_name
 from mc1opt.dataset import Task
 from mc1opt.errors import ConfigError, UsageError
 from mc1opt.metric import ACCURACY, Aim, Direction, Metric, score
@@ -309,7 +309,7 @@ def by_value(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """A stored study with its trials."""
+    """A stored study with its trials; `folder` is its `study_folder_name`."""
 
     study: str
     definition: str | None
@@ -320,8 +320,8 @@ class StudyRecord:
     seed: int | None
     trials: Sequence[TrialRecord]
     folder: str
-    """See `study_folder_name`."""
     aim: Aim = field(default_factory=Aim)
+    begun_from: study_attributes.BegunFrom | None = None
 
     @property
     def metric(self) -> Metric:
@@ -375,6 +375,7 @@ class StudyRecord:
             "fidelity": self.fidelity.model_dump() if self.fidelity else None,
             "data": self.data,
             "seed": self.seed,
+            "from": asdict(self.begun_from) if self.begun_from else None,
             "trials": [asdict(trial) for trial in self.trials],
             "best": asdict(self.best) if self.best else None,
         }
@@ -386,13 +387,14 @@ def study_record(study: optuna.Study) -> StudyRecord:
     fidelity = attributes.get(FIDELITY)
     return StudyRecord(
         study=study.study_name,
-        definition=attributes.get(STUDY_DEFINITION),
+        definition=attributes.get(study_attributes.STUDY_DEFINITION),
         direction=study.direction.name.lower(),
         fidelity=Fidelity.model_validate(fidelity) if fidelity else None,
         data=attributes.get(DATA),
         task=Task.model_validate(attributes.get(TASK, {})),
-        seed=attributes.get(STUDY_SEED),
+        seed=attributes.get(study_attributes.STUDY_SEED),
         trials=[trial_record(trial) for trial in study.get_trials(deepcopy=False)],
-        folder=study_folder_name(study.study_name, attributes),
-        aim=aim_of(attributes),
+        folder=study_attributes.study_folder_name(study.study_name, attributes),
+        aim=study_attributes.aim_of(attributes),
+        begun_from=study_attributes.begun_from(attributes),
     )

@@ -1,6 +1,7 @@
 """The attributes of stored studies, and what is read from them alone. Those of trials are in `records`."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -21,11 +22,44 @@ STUDY_CLASS_WEIGHTS, STUDY_CONSTRAINTS = "mc1opt_class_weights", "mc1opt_constra
 """As the study file says them; older studies have none."""
 STUDY_SAMPLER, STUDY_PRUNER = "mc1opt_sampler", "mc1opt_pruner"
 """The defaults of the next start."""
+STUDY_FROM = "mc1opt_from"
+"""A `BegunFrom`, of a study that began `--from` another one; others have none."""
+STUDY_KNOWN = "mc1opt_known"
+"""What that study knew and this one's sampler sees: `KnownTrial`s of `mc1opt.search.warm_start`. A copy, for
+the other study may grow or be deleted."""
 STUDY_STARTED = "mc1opt_starting_points_enqueued"
 STUDY_FOLDER = "mc1opt_folder"
 """The name of the study's folder; see `study_folder_name`."""
 STUDY_IDENTITY = "mc1opt_identity"
 """A random id, stored when the study is first mirrored: two studies may share a name."""
+
+
+@dataclass(frozen=True)
+class BegunFrom:
+    """What a study took over from the one that it began from."""
+
+    study: str
+    """That study's name."""
+    trials: int
+    """Trained trials that it knew."""
+    fit: int
+    """How many of them fit the search space of the new study."""
+    misfits: dict[str, int]
+    """Why the others do not: a reason in words -> number of trials."""
+    differs: dict[str, str]
+    """Where not even the values of those that fit compare: what differs -> what it was there."""
+    starting_points: dict[str, dict[str, Any]]
+    """Its best trials: name -> parameters."""
+
+    @property
+    def compares(self) -> bool:
+        """Whether values of both studies mean the same, so that the sampler sees them."""
+        return not self.differs
+
+
+def begun_from(attributes: Mapping[str, Any]) -> BegunFrom | None:
+    """What a study took over from another one, by its user attributes; None if it began from none."""
+    return BegunFrom(**attributes[STUDY_FROM]) if STUDY_FROM in attributes else None
 
 
 def study_folder_name(name: str, attributes: Mapping[str, Any]) -> str:

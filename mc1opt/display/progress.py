@@ -17,6 +17,7 @@ from mc1opt.database.records import (
     TOO_MANY_PARAMETERS,
     UNTRAINED,
     Outcome,
+    StudyRecord,
     TrialRecord,
     by_value,
 )
@@ -300,7 +301,7 @@ def plan_lines(search: SearchStarted) -> list[str]:
     taken_up = sum(trial.outcome == "waiting" and trial.interrupted > 0 for trial in search.record.trials)
     if taken_up and left:
         lines.append(f"{plural(taken_up, 'interrupted trial')} {'is' if taken_up == 1 else 'are'} taken up.")
-    return [*lines, *passed_over_lines(search.record.trials)]
+    return [*lines, *begun_from_lines(search.record), *passed_over_lines(search.record.trials)]
 
 
 def _images(search: SearchStarted) -> str:
@@ -326,6 +327,22 @@ def _aim(aim: Aim) -> str:
         limits = " and ".join(f"{most:,} {name}" for name, most in aim.constraints.items())
         parts.append(f", networks of at most {limits}")
     return "".join(parts)
+
+
+def begun_from_lines(record: StudyRecord) -> list[str]:
+    """What a study took over from the one that it began from, and what not; no line without such a one."""
+    begun = record.begun_from
+    if begun is None:
+        return []
+    fit = f"{begun.fit} of {plural(begun.trials, 'trial')} fit"
+    best = f"starting points: {', '.join(begun.starting_points) or 'none'}"
+    if begun.compares:
+        lines = [f"Begun from {begun.study}: {fit} and inform the sampler; {best}."]
+    else:
+        there = ", ".join(f"{what} {value}" for what, value in begun.differs.items())
+        lines = [f"Begun from {begun.study}, whose values do not compare ({there}): {fit}; {best}."]
+    misfits = [f"{count} {reason}" for reason, count in begun.misfits.items()]
+    return [*lines, f"Did not fit: {few(misfits)}."] if misfits else lines
 
 
 def passed_over_lines(trials: Iterable[TrialRecord]) -> list[str]:

@@ -10,7 +10,14 @@ from mc1opt.database.location import storage_option
 from mc1opt.database.ranking import by_expected_accuracy, confirmed_values, distinguishable, gain
 from mc1opt.database.records import Outcome, StudyRecord, TrialRecord, by_value
 from mc1opt.describe import describe_fidelity
-from mc1opt.display.progress import ending, outcome_count, passed_over_lines, record_summary, study_name
+from mc1opt.display.progress import (
+    begun_from_lines,
+    ending,
+    outcome_count,
+    passed_over_lines,
+    record_summary,
+    study_name,
+)
 from mc1opt.metric import ACCURACY
 from mc1opt.program import program
 from mc1opt.search.observers import SearchEnded
@@ -34,7 +41,8 @@ def study_lines(record: StudyRecord) -> list[str]:
         lines.append(f"  weights    of classes: {record.aim.class_weights}")
     if limits := [f"{most:,} {name}" for name, most in record.aim.constraints.items()]:
         lines.append(f"  at most    {', '.join(limits)}")
-    lines += [f"  trials     {counts_line(record.trials)}", *passed_over_lines(record.trials)]
+    lines += [f"  trials     {counts_line(record.trials)}", *begun_from_lines(record)]
+    lines += passed_over_lines(record.trials)
     if record.best is None:
         return [*lines, "No trial is complete yet."]
     confirmed = confirmation_lines(record)

@@ -11,6 +11,7 @@ aim              what a study file says of its metric, class weights and limits
 price            what a trial may cost by default, from the size and number of the images
 incumbents       which trials are trained twice, and what they are worth to the sampler then
 json_values      suggested values, exactly as the database returns them
+warm_start       what a study that is begun from another one knows
 sampling         samplers with a seed for every draw
 pruning          which trials are ended early
 local            a sampler that makes few changes at a time to the best configs

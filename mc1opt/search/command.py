@@ -87,7 +87,9 @@ def search(
     definition = definition.on(data)
     if command.train_images is not None:
         check_train_images(f"--train-images {command.train_images}", command.train_images, data)
-    storage = open_storage(command.storage, create=True, owner=this_owner(), threads=workers)
+    # A study to begin from is in a database that there is.
+    create = command.begin_from is None
+    storage = open_storage(command.storage, create=create, owner=this_owner(), threads=workers)
     settings = search_settings(command, definition, data, device, storage)
     if not settings.is_stored and data.name not in NAMED:  # of named ones everything is known
         for finding in serious_findings(data):

@@ -127,11 +127,16 @@ def _stored_choices(given: tuple[Any, ...]) -> list[Any]:
     return choices
 
 
-def _check_given(name: str, value: Any, distribution: BaseDistribution) -> None:
-    text_for_a_number = isinstance(value, str) and not isinstance(distribution, CategoricalDistribution)
+def is_in(value: Any, distribution: BaseDistribution) -> bool:
+    """Whether a distribution can give a value, which may be of any type."""
+    if isinstance(value, str) and not isinstance(distribution, CategoricalDistribution):
+        return False
     try:
-        if not text_for_a_number and contains(distribution, value):
-            return
+        return contains(distribution, value)
     except (ValueError, OverflowError):  # not a number, or none of the choices
-        pass
-    raise StudyFileError(f"the value {value!r} of {name!r} is not in {distribution}")
+        return False
+
+
+def _check_given(name: str, value: Any, distribution: BaseDistribution) -> None:
+    if not is_in(value, distribution):
+        raise StudyFileError(f"the value {value!r} of {name!r} is not in {distribution}")

@@ -53,6 +53,8 @@ PRUNED_DOUBT = 4.0
 
 NUMBER = "number"
 """Of a finished trial, as a user attribute: its number in the study, of which a sampler sees a part."""
+STUDY = "study"
+"""Of a trial of another study, likewise: the name of that study."""
 PROPOSED = "proposed"
 """Of a trial that is drawn: whether its parameters come from a proposal."""
 
@@ -73,15 +75,14 @@ class LocalSampler(BaseSampler):
         self._generator = np.random.default_rng(seed)
         self._proposal: Values = {}
         self._distributions: dict[str, BaseDistribution] = {}
-        self.parent: int | None = None
-        """Number of the trial whose neighbour was drawn last; None for a draw from the whole space."""
+        self.parent: FrozenTrial | None = None
+        """The trial whose neighbour was drawn last; None for a draw from the whole space."""
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """The distributions of the proposal; none for a draw that covers the whole space."""
-        parent = self._propose(_complete(study))
-        self.parent = None if parent is None else parent.user_attrs.get(NUMBER, parent.number)
+        self.parent = parent = self._propose(_complete(study))
         trial.system_attrs[PROPOSED] = parent is not None
         return {} if parent is None else {name: self._distributions[name] for name in self._proposal}
 
@@ -177,7 +178,9 @@ def describe_changes(params: Mapping[str, Any], parent: FrozenTrial) -> str:
     changes = ", ".join(f"{name} {_shown(before[name])} -> {_shown(params[name])}" for name in names)
     only_one = len(before.keys() ^ params.keys())
     others = f"; {plural(only_one, 'parameter')} that only one of them has" if only_one else ""
-    return f"{plural(len(names), 'change')} from #{parent.number}: {changes}{others}"
+    study = parent.user_attrs.get(STUDY)
+    number = f"#{parent.user_attrs.get(NUMBER, parent.number)}" + (f" of {study}" if study else "")
+    return f"{plural(len(names), 'change')} from {number}: {changes}{others}"
 
 
 def _shown(value: Any) -> str:

@@ -202,8 +202,7 @@ class Objective:
         parent = getattr(self.study.sampler, "parent", None)
         if parent is None or records.DRAWN in trial.user_attrs or given_values(trial):
             return {}
-        trials = self.study.get_trials(deepcopy=False)
-        return {records.DRAWN: describe_changes(trial.params, trials[parent])}
+        return {records.DRAWN: describe_changes(trial.params, parent)}
 
     def _lost(self, trial: OwnTrial) -> FrozenTrial:
         stored = trial.stored()

@@ -54,6 +54,8 @@ class SeededSampler(BaseSampler):
         startup_trials: trained trials before `make`'s sampler is used; until then draws are random.
         repeats: whether new incumbents are trained again, see `mc1opt.search.incumbents`.
         metric: what the study's values are.
+        known: trials of another study that the sampler sees before the study's own, as `seen_trial` makes
+            them.
     """
 
     def __init__(
@@ -63,8 +65,10 @@ class SeededSampler(BaseSampler):
         startup_trials: int,
         repeats: bool = False,
         metric: Metric = ACCURACY,
+        known: Sequence[FrozenTrial] = (),
     ) -> None:
         self.repeats = repeats
+        self._known = known
         self._metric = metric
         self._make = make
         self._study_seed = study_seed
@@ -107,8 +111,8 @@ class SeededSampler(BaseSampler):
         return STARTING_POINT_WORTH if self.repeats and STARTING_POINT in trial.user_attrs else 1
 
     @property
-    def parent(self) -> int | None:
-        """Number of the trial whose neighbour was drawn last, if the sampler draws such."""
+    def parent(self) -> FrozenTrial | None:
+        """The trial whose neighbour was drawn last, as the sampler sees it, if it draws such."""
         return getattr(self._relative, "parent", None)
 
     def _view_of(self, study: optuna.Study, trial: FrozenTrial) -> "_View":
@@ -118,6 +122,7 @@ class SeededSampler(BaseSampler):
 
     def _new_view(self, study: optuna.Study, trial: FrozenTrial) -> "_View":
         seen = optuna.create_study(direction="maximize")
+        seen.add_trials(self._known)
         trials = own_trials(study, (TrialState.COMPLETE, TrialState.PRUNED))
         means = incumbents(study, self._study_seed, self._metric).scores if self.repeats else {}
         for other in trials:
@@ -128,7 +133,7 @@ class SeededSampler(BaseSampler):
             seen.add_trial(self._seen[other.number][1])
         return _View(
             number=trial.number,
-            trained=sum(is_counted(other) * self._worth(other) for other in trials),
+            trained=len(self._known) + sum(is_counted(other) * self._worth(other) for other in trials),
             study=seen,
             trial=frozen(seen.ask()),
         )
@@ -146,7 +151,7 @@ class _View:
     number: int
     """Number of the drawn trial."""
     trained: int
-    """Trained trials so far."""
+    """Trained trials so far, of another study too."""
     study: optuna.Study
     trial: FrozenTrial
     """The drawn trial's substitute in that study."""
@@ -163,7 +168,7 @@ def _for_sampler(trial: FrozenTrial, score: float | None, metric: Metric) -> Fro
     value = score if trial.state == TrialState.COMPLETE else None
     if reached:
         value = metric.score(reached[-1])
-    seen = create_trial(
+    return seen_trial(
         state=TrialState.PRUNED if value is None else TrialState.COMPLETE,
         value=value,
         params=trial.params,
@@ -172,6 +177,11 @@ def _for_sampler(trial: FrozenTrial, score: float | None, metric: Metric) -> Fro
         user_attrs={NUMBER: trial.number},
         constraints=trial.constraints or None,
     )
+
+
+def seen_trial(**fields: Any) -> FrozenTrial:
+    """A finished trial as samplers see it, by the arguments of Optuna's `create_trial`."""
+    seen = create_trial(**fields)
     seen.__class__ = _SeenTrial
     return seen
 
@@ -261,7 +271,11 @@ def grid_trials(grid: Grid, starting_points: Iterable[Mapping[str, Any]]) -> int
 
 
 def make_sampler(
-    name: str, study_seed: int, grid: Grid | None = None, metric: Metric = ACCURACY
+    name: str,
+    study_seed: int,
+    grid: Grid | None = None,
+    metric: Metric = ACCURACY,
+    known: Sequence[FrozenTrial] = (),
 ) -> BaseSampler:
     """The sampler of `--sampler`: local, tpe, random or grid.
 
@@ -270,6 +284,7 @@ def make_sampler(
         study_seed: the study's seed.
         grid: the study definition's grid, if it has one.
         metric: what the study's values are.
+        known: see `SeededSampler`.
 
     Raises:
         UsageError: there is no such sampler, or no grid for it.
@@ -288,4 +303,4 @@ def make_sampler(
         return WholeGridSampler(grid, study_seed)
     if name not in makers:
         raise UsageError(f"unknown sampler {name!r}. Allowed: {', '.join([*makers, GRID_SAMPLER])}.")
-    return SeededSampler(makers[name], study_seed, STARTUP[name], name == "local", metric)
+    return SeededSampler(makers[name], study_seed, STARTUP[name], name == "local", metric, known)

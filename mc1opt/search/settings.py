@@ -50,6 +50,8 @@ class SearchCommand:
     max_unreadable: int | None = None
     starting_points: bool = True
     """Whether a new study begins with those of its definition."""
+    begin_from: str | None = None
+    """Name of a stored study: a new one begins with what it knows."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ class SearchSettings:
     """Least seconds between two checkpoints of a training."""
     is_stored: bool = False
     """Whether there is a study of that name before the search."""
+    begin_from: str | None = None
+    """Name of the study that this one begins from; None for none, or for the stored one's."""
 
     @property
     def target(self) -> float:
@@ -151,6 +155,7 @@ def search_settings(
         max_failures=command.max_failures,
         confirm=command.confirm,
         keep=command.keep,
+        begin_from=command.begin_from,
     )
 
 

@@ -19,12 +19,13 @@ from mc1opt.database.storage import StudyStorage
 from mc1opt.dataset import DataSet, Task
 from mc1opt.errors import StudyFileError, UsageError
 from mc1opt.fields import canonical_json
-from mc1opt.metric import ACCURACY
+from mc1opt.metric import ACCURACY, Metric
 from mc1opt.program import program
 from mc1opt.search.definition import StudyDefinition
 from mc1opt.search.pruning import make_pruner
 from mc1opt.search.sampling import make_sampler
 from mc1opt.search.settings import SearchSettings
+from mc1opt.search.warm_start import for_sampler, known_trials, starting_points, taken_over
 
 SPACE_DRAWS = 64
 """Random draws on which two search spaces are compared."""
@@ -97,8 +98,12 @@ def open_study(
 ) -> optuna.Study:
     """Creates a study with its starting points, or loads the study of that name if it is the same.
 
+    A new study also takes over what `settings.begin_from` knows; see `mc1opt.search.warm_start`.
+
     Raises:
-        UsageError: a study of that name has another fidelity, data, seed, limit, metric or search space.
+        UsageError: a study of that name has another fidelity, data, seed, limit, metric or search space, or
+            was begun from another one; or there is nothing to begin from.
+        StorageError: there is no study to begin from.
     """
     wanted = {
         study_attributes.STUDY_DEFINITION: definition.name,
@@ -119,47 +124,59 @@ def open_study(
         study_attributes.STUDY_PRUNER: settings.pruner,
         study_attributes.STUDY_METRIC_FILE: metric.path,
     }
-    sampler = make_sampler(settings.sampler, settings.seed, definition.grid, metric)
     pruner = make_pruner(settings.pruner, settings.fidelity.short_epochs, metric)
     with storage.exclusive():
+        taken = taken_over(definition, settings, storage, data)
         try:
             study = optuna.create_study(
-                storage=storage,
-                study_name=settings.study,
-                direction=metric.direction,
-                sampler=sampler,
-                pruner=pruner,
+                storage=storage, study_name=settings.study, direction=metric.direction, pruner=pruner
             )
         except DuplicatedStudyError:
-            study = optuna.load_study(
-                study_name=settings.study, storage=storage, sampler=sampler, pruner=pruner
-            )
+            study = optuna.load_study(study_name=settings.study, storage=storage, pruner=pruner)
         stored = study.user_attrs
         if study_attributes.STUDY_STARTED in stored:
-            _refuse_another_study(settings.study, stored, wanted, storage.url)
+            begun = stored.get(study_attributes.STUDY_FROM, {}).get("study")
+            wanted[study_attributes.STUDY_FROM] = settings.begin_from or begun
+            _refuse_another_study(
+                settings.study, stored | {study_attributes.STUDY_FROM: begun}, wanted, storage.url
+            )
             keep_folder(study)
             for name, chosen in how.items():  # these may change between starts
                 if stored.get(name) != chosen:
                     study.set_user_attr(name, chosen)
-            return study
-        foreign = [each.name.lower() for each in study.directions] != [metric.direction] or any(
-            records.STARTING_POINT not in trial.user_attrs for trial in study.get_trials(deepcopy=False)
-        )
-        if foreign:
-            raise UsageError(
-                f"study {settings.study!r} is not one of mc1opt's. Choose another name with --name."
-            )
-        name_folder(study, storage)
-        for key, value in (wanted | how).items():
-            study.set_user_attr(key, value)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study.set_metric_names([f"validation {metric.label}"])
-        for name, params in list(definition.starting_points.items())[len(study.get_trials(deepcopy=False)) :]:
-            study.enqueue_trial(dict(params), user_attrs={records.STARTING_POINT: name})
-        # Last: if this process dies earlier, the next start completes the study.
-        study.set_user_attr(study_attributes.STUDY_STARTED, True)
+        else:
+            _complete(study, definition, metric, storage, taken | wanted | how)
+    seen = for_sampler(known_trials(study.user_attrs), definition, metric)
+    study.sampler = make_sampler(settings.sampler, settings.seed, definition.grid, metric, seen)
     return study
+
+
+def _complete(
+    study: optuna.Study,
+    definition: StudyDefinition,
+    metric: Metric,
+    storage: StudyStorage,
+    attributes: Mapping[str, Any],
+) -> None:
+    """Gives a new study its attributes and its starting points, or those of them that it lacks."""
+    enqueued = study.get_trials(deepcopy=False)
+    foreign = [each.name.lower() for each in study.directions] != [metric.direction] or any(
+        records.STARTING_POINT not in trial.user_attrs for trial in enqueued
+    )
+    if foreign:
+        raise UsageError(
+            f"study {study.study_name!r} is not one of mc1opt's. Choose another name with --name."
+        )
+    name_folder(study, storage)
+    for key, value in attributes.items():
+        study.set_user_attr(key, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names([f"validation {metric.label}"])
+    for name, params in list(starting_points(definition, study.user_attrs).items())[len(enqueued) :]:
+        study.enqueue_trial(dict(params), user_attrs={records.STARTING_POINT: name})
+    # Last: if this process dies earlier, the next start completes the study.
+    study.set_user_attr(study_attributes.STUDY_STARTED, True)
 
 
 def _refuse_another_study(name: str, stored: dict[str, Any], wanted: dict[str, Any], url: str) -> None:
@@ -173,6 +190,7 @@ def _refuse_another_study(name: str, stored: dict[str, Any], wanted: dict[str, A
         study_attributes.STUDY_METRIC: "the metric",
         study_attributes.STUDY_CLASS_WEIGHTS: "what classes weigh (CLASS_WEIGHTS)",
         study_attributes.STUDY_CONSTRAINTS: "the limit of a network (CONSTRAINTS)",
+        study_attributes.STUDY_FROM: "--from",
     }
     before = {study_attributes.STUDY_METRIC: ACCURACY.identity, study_attributes.STUDY_CONSTRAINTS: {}}
     for key, what in words.items():

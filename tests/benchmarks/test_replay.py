@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import replay as benchmark
+from benchmarks import replay_from
 from benchmarks.curves import EPOCHS, points
-from benchmarks.replay import ARMS, Surrogate, rank_table, replay
+from benchmarks.replay import ARMS, Surrogate, Task, rank_table, replay
 from mc1opt.config import config_id
 from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.models.cost import cost
+from mc1opt.search.warm_start import begin_from
 
 
 def lines(count: int) -> list[dict[str, Any]]:
@@ -58,15 +59,35 @@ def test_curves_without_all_schedules_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("arm", ["random, short", "local, none"])
-def test_a_replay_is_the_same_again_and_finds_what_is_there(
-    arm: str, surrogate: Surrogate, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(benchmark, "TRIALS", 20)
-    first = replay(ARMS[arm], surrogate, 1)
-    assert replay(ARMS[arm], surrogate, 1) == first
+def test_a_replay_is_the_same_again_and_finds_what_is_there(arm: str, surrogate: Surrogate) -> None:
+    task = Task(trials=20)
+    first = replay(ARMS[arm], surrogate, 1, task)
+    assert replay(ARMS[arm], surrogate, 1, task) == first
     assert first.trained == 20
     assert 0.1 < first.truth < 0.7
-    assert 60.0 < first.seconds < benchmark.SECONDS
+    assert 60.0 < first.seconds < task.seconds
+
+
+def test_the_wide_space_knows_every_trial_of_the_narrow_one(
+    surrogate: Surrogate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accounts = []
+
+    def noted(*arguments: Any) -> Any:
+        accounts.append(begin_from(*arguments))
+        return accounts[-1]
+
+    monkeypatch.setattr(replay_from, "begin_from", noted)
+    monkeypatch.setattr(replay_from, "BEFORE", 8)
+    monkeypatch.setattr(replay_from, "FURTHER", 4)
+    narrow, begun = replay_from.begun_from_narrow("local", surrogate, 0)
+    assert 0.1 < narrow < 0.7
+    assert 0.1 < begun < 0.7
+    ((account, known),) = accounts
+    assert account.compares
+    assert (account.trials, account.fit) == (8, 8)
+    assert {trial.params["activation"] for trial in known} == {"relu"}
+    assert 1 <= len(account.starting_points) <= 3
 
 
 def test_early_values_are_compared_with_the_end_by_rank() -> None:

@@ -1,13 +1,17 @@
 """Counts, the time that is left, and plain lines."""
 
+import re
 import statistics
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from mc1opt.database.records import TrialRecord
+from mc1opt.database.study_attributes import BegunFrom
 from mc1opt.dataset import Task
 from mc1opt.display.progress import PlainProgress, SearchProgress, ending, plan_lines
+from mc1opt.display.tables import study_lines
 from mc1opt.search.observers import SearchStarted
 from tests.support.curves import Switches
 from tests.support.display import Clock, epoch, progress_with_gaps, started, trial
@@ -172,6 +176,39 @@ def test_the_plan_names_what_is_passed_over_and_why_in_one_line() -> None:
         "Passed over: 7 trials written by another program (#0, #1, #2, #3, #4 and 2 more); "
         "1 trial with a damaged config (#7)."
     ]
+
+
+def begun(**changes: Any) -> BegunFrom:
+    fields: dict[str, Any] = {
+        "study": "cnn",
+        "trials": 100,
+        "fit": 93,
+        "misfits": {"too large": 4, "with batch_size out of range": 3},
+        "differs": {},
+        "starting_points": {"#41 of cnn": {}, "#7 of cnn": {}},
+    }
+    return BegunFrom(**(fields | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "numbers"),
+    [
+        ({}, ["93", "100", "#41", "#7", "4", "3"]),
+        ({"misfits": {}}, ["93", "100", "#41", "#7"]),
+        ({"differs": {"images": "mnist-28"}}, ["28", "93", "100", "#41", "#7", "4", "3"]),
+        ({"fit": 0, "starting_points": {}, "misfits": {"too large": 100}}, ["0", "100", "100"]),
+    ],
+    ids=["some fit", "all fit", "values do not compare", "none fits"],
+)
+def test_the_plan_and_the_study_say_what_was_taken_over_and_what_not(
+    changes: dict[str, Any], numbers: list[str]
+) -> None:
+    plan = started(trial(0))
+    record = replace(plan.record, begun_from=begun(**changes))
+    lines = plan_lines(replace(plan, record=record))[1:]
+    assert re.findall(r"#?\d+", " ".join(lines)) == numbers
+    assert set(lines) <= set(study_lines(record))
+    assert all(name in lines[0] for name in changes.get("differs", {}))
 
 
 # ---- The time left ---------------------------------------------------------------------------------------

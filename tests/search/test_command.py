@@ -23,7 +23,7 @@ from mc1opt.database.opening import load_study, open_storage
 from mc1opt.database.trial_files import kept_weights, study_folder
 from mc1opt.display.live import display
 from mc1opt.display.tables import counts_line, end_lines
-from mc1opt.errors import UsageError
+from mc1opt.errors import StorageError, UsageError
 from mc1opt.search import command as command_module
 from mc1opt.search.command import search
 from mc1opt.search.observers import SearchEnded
@@ -159,6 +159,17 @@ def test_a_study_may_begin_without_its_starting_points() -> None:
     assert [trial.starting_point for trial in stored(name="mlp").trials] == [None, None]
     run(trials=3)
     assert stored(name="mlp").trials[2].starting_point is None
+
+
+def test_a_study_begins_from_another_one_of_a_database_that_there_is() -> None:
+    with pytest.raises(StorageError, match=r"s\.db"):
+        run(name="wider", begin_from="mlp")
+    assert not Path("s.db").exists()
+    run(epochs=2)
+    run(name="wider", begin_from="mlp", epochs=2, max_macs=100_000_000)
+    begun = stored(name="wider").begun_from
+    assert begun is not None
+    assert (begun.study, begun.fit, begun.compares) == ("mlp", 2, True)
 
 
 def test_a_study_of_before_goes_on_with_the_images_that_were_held_out() -> None:

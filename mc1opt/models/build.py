@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mc1opt.config import MLP, Architecture, ConvNet, CustomNetwork, Initialisation
 from mc1opt.dataset import DataShape
-from mc1opt.models.custom import build_custom
+from mc1opt.models.custom import CUSTOM, build_custom
 from mc1opt.models.layers import walk
 
 
@@ -181,7 +181,7 @@ def build_model(
             )
     network = nn.Sequential(OrderedDict(normalisation=Normalisation(mean, std, memory_format)))
     if isinstance(architecture, CustomNetwork):
-        network.add_module("network", build_custom(architecture, data))
+        network.add_module(CUSTOM, build_custom(architecture, data))
         return network
     for name, module in build_layers(architecture, data).named_children():
         network.add_module(name, module)

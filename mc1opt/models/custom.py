@@ -18,6 +18,8 @@ from mc1opt.errors import NetworkError, StudyFileError
 from mc1opt.models.cost import Cost
 from mc1opt.study_file import StudyFile, code_hash, what
 
+CUSTOM = "network"
+"""The name of a custom network in the model that `mc1opt.models.build.build_model` makes."""
 IMAGES = 2
 """A batch on which a network is tried: one image may lose its dimension on the way."""
 

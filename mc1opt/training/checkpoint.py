@@ -21,6 +21,7 @@ from torch import nn
 from mc1opt import __version__
 from mc1opt.config import config_to_json
 from mc1opt.machine.devices import bfloat16_instructions
+from mc1opt.models.custom import CUSTOM
 from mc1opt.spec import EpochResult, Training
 from mc1opt.training.tensor_file import TensorFileError, read_tensors, write_tensors
 
@@ -110,11 +111,12 @@ def set_state(
     Raises:
         ValueError: names, shapes or types do not match the network; nothing has changed then.
     """
-    # A parameter that a custom network does not use gets no gradient, and so no state.
     trainable = {
         name: parameter
         for name, parameter in model.named_parameters()
-        if parameter.requires_grad and any(f"{_OPTIMIZER}{key}.{name}" in state for key in keys)
+        # What a custom network has and does not use gets no gradient, and so no state.
+        if parameter.requires_grad
+        and (not name.startswith(f"{CUSTOM}.") or any(f"{_OPTIMIZER}{key}.{name}" in state for key in keys))
     }
     weights = _weights(model, averaged)
     expected = {name: _kind(tensor) for name, tensor in weights.items()}

@@ -15,6 +15,7 @@ from mc1opt.config import MLP, SGD, Adam, LinearLayer, Muon
 from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.machine import devices
 from mc1opt.models.build import build_model
+from mc1opt.models.custom import CUSTOM
 from mc1opt.spec import EpochResult, Fidelity, Fold, Training
 from mc1opt.training import checkpoint as checkpoint_module
 from mc1opt.training.checkpoint import (
@@ -60,7 +61,7 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 def test_loaded_weights_give_the_same_logits(architecture):
     model, some = network(architecture), images()
     save_weights(model, PATH, {})
-    loaded = network(architecture, seed=1).to(memory_format=torch.contiguous_format)
+    loaded = network(architecture, seed=1)
     assert not torch.equal(loaded(some), model(some))
     load_weights(loaded, PATH)
     assert same(loaded.state_dict(), model.state_dict())
@@ -161,6 +162,37 @@ def test_a_state_makes_another_network_and_its_optimizer_the_same(config):
         assert all(value.stride() == parameter.stride() for key, value in stored.items() if key != "step"), (
             name
         )
+
+
+class Custom(nn.Module):
+    """A custom network in the memory format of PyTorch's default, with a layer that it does not use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Linear(3, 3)
+        self.used = nn.Conv2d(3, 4, 3)
+        self.classifier = nn.Linear(4, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.used(images.float()).mean((2, 3)))
+
+
+@OPTIMIZERS
+def test_what_a_custom_network_does_not_use_has_no_state_and_needs_none(config):
+    states = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        model = nn.ModuleDict({CUSTOM: Custom()})
+        optimizer = build_optimizer(model, config)
+        if seed == 0:
+            torch.autograd.backward(model[CUSTOM](images()).sum())
+            optimizer.step()
+            states.append({name: tensor.clone() for name, tensor in state_of(model, optimizer).items()})
+        else:
+            set_state(model, optimizer, optimizer_state_keys(config), states[0])
+            states.append(state_of(model, optimizer))
+    assert same(*states)
+    assert not any(name.startswith("optimizer.") and "unused" in name for name in states[0])
 
 
 @OPTIMIZERS

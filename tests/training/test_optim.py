@@ -16,6 +16,7 @@ from mc1opt.training.optim import (
     learning_rate_factor,
     optimizer_state_keys,
     set_learning_rate,
+    update_average,
 )
 from tests.support.images import SMALL_CONVNET
 
@@ -246,3 +247,29 @@ def test_one_cycle_whose_peak_is_the_first_step_begins_there(warmup, total_steps
 @pytest.mark.parametrize("total_steps", STEPS[1:])
 def test_one_cycle_without_an_end_comes_down_to_0(total_steps):
     assert factors(OneCycle(end=0.0), total_steps)[-1] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_muon_steps_do_not_depend_on_the_memory_format_of_filters():
+    stepped = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 4, 2))
+        model = model.to(memory_format=memory_format)
+        optimizer = build_optimizer(model, MUON)
+        for _ in range(3):
+            optimizer.zero_grad()
+            torch.autograd.backward(model(torch.rand(2, 3, 4, 4)).square().sum())
+            optimizer.step()
+        stepped.append(model[0].weight.detach())
+    torch.testing.assert_close(stepped[0], stepped[1], rtol=0.0, atol=2e-3)  # computed in bfloat16
+
+
+def test_a_tensor_that_two_layers_share_enters_the_average_once():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    model[1].weight = model[0].weight
+    averaged = copy.deepcopy(model)
+    with torch.no_grad():
+        model[0].weight.fill_(1.0)
+        averaged[0].weight.fill_(0.0)
+    update_average(averaged, model, 1.0, 1, 2)
+    torch.testing.assert_close(averaged[1].weight, torch.full((2, 2), 0.5))

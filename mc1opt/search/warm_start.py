@@ -306,7 +306,11 @@ class _Fit:
             values = candidates(replay.distributions[left[0]], self._likely.get(left[0]), numbers)
             differences = [self._differences(given | {left[0]: value}, wanted) for value in values]
             given[left[0]] = values[differences.index(min(differences))]
-        if self._settings.excess(cost(config.architecture, self._data.shape)):
+        try:
+            size = cost(config.architecture, self._data.shape)
+        except StudyFileError:
+            return "whose network cannot be built"
+        if self._settings.excess(size):
             return "too large"
         self._likely |= {name: value for name, value in replay.params.items() if name not in trial.params}
         return replay.params

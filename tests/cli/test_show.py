@@ -59,6 +59,7 @@ def test_json_says_what_was_searched(shown) -> None:
         "metric": "accuracy",
         "class_weights": None,
         "constraints": {},
+        "from": None,
     }
     assert set(shown["data"]) == {"name", "sha256"}
 

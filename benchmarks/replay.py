@@ -48,6 +48,7 @@ from mc1opt.models.cost import cost
 from mc1opt.search.local import Encoding, LocalSampler, logit
 from mc1opt.search.pruning import make_pruner
 from mc1opt.search.sampling import STARTUP, SeededSampler, make_sampler
+from mc1opt.search.stop_conditions import MAX_UNTRAINED
 
 TREES = 100
 HELD_OUT, UNUSED = 5_000, 27_000
@@ -270,7 +271,9 @@ def searched(
         if running is None:
             if trained >= trials or clock >= seconds:
                 continue
-            running = begin(study, surrogate, seen, arm.short)
+            if (running := begin(study, surrogate, seen, arm.short)) is None:
+                trained = trials  # as a search ends then
+                continue
             trained += 1
         else:
             trial, curve, means, epoch, each = running
@@ -299,8 +302,8 @@ def searched(
 
 
 def begin(study: optuna.Study, surrogate: Surrogate, seen: set[str], short: int) -> Any:
-    """The next trial to train, with its curve and the seconds of an epoch."""
-    while True:
+    """The next trial to train, with its curve and the seconds of an epoch; None if nothing new is left."""
+    for _ in range(MAX_UNTRAINED):
         trial = study.ask()
         config = DEFINITION.config(trial)
         identity, macs = config_id(config), cost(config.architecture, CIFAR10_SHAPE).macs
@@ -321,6 +324,7 @@ def begin(study: optuna.Study, surrogate: Surrogate, seen: set[str], short: int)
             seen.add(identity)
             schedules = [surrogate.curve(trial.params, config, epochs) for epochs in (short, LONG)]
             return trial, np.concatenate(schedules), surrogate.epoch_seconds(macs)
+    return None
 
 
 def winner(

@@ -48,6 +48,7 @@ from mc1opt.search.definition import StudyDefinition
 from mc1opt.search.local import Encoding, LocalSampler, logit
 from mc1opt.search.pruning import make_pruner
 from mc1opt.search.sampling import STARTUP, SeededSampler, make_sampler
+from mc1opt.search.stop_conditions import MAX_UNTRAINED
 
 TREES = 100
 HELD_OUT, UNUSED = 5_000, 27_000
@@ -273,13 +274,15 @@ def searched(
     truths: dict[int, float] = {}
     ends: dict[int, float] = {}
     seen: set[str] = set()
-    trained = 0
+    trained: float = 0
     while events:
         clock, _, running = heapq.heappop(events)
         if running is None:
             if trained >= task.trials or clock >= task.seconds:
                 continue
-            running = begin(study, surrogate, seen, arm.short, task)
+            if (running := begin(study, surrogate, seen, arm.short, task)) is None:
+                trained = task.trials  # as a search ends then
+                continue
             trained += 1
         else:
             trial, curve, means, epoch, each = running
@@ -308,8 +311,8 @@ def searched(
 
 
 def begin(study: optuna.Study, surrogate: Surrogate, seen: set[str], short: int, task: Task) -> Any:
-    """The next trial to train, with its curve and the seconds of an epoch."""
-    while True:
+    """The next trial to train, with its curve and the seconds of an epoch; None if nothing new is left."""
+    for _ in range(MAX_UNTRAINED):
         trial = study.ask()
         config = task.definition.config(trial)
         identity, macs = config_id(config), cost(config.architecture, CIFAR10_SHAPE).macs
@@ -331,6 +334,7 @@ def begin(study: optuna.Study, surrogate: Surrogate, seen: set[str], short: int,
             params = {**task.fixed, **trial.params}
             schedules = [surrogate.curve(params, config, epochs) for epochs in (short, LONG)]
             return trial, np.concatenate(schedules), surrogate.epoch_seconds(macs)
+    return None
 
 
 def winner(

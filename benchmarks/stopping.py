@@ -2,8 +2,10 @@
 
 At the top of the repository:
 
-    python -m benchmarks.stopping                        20 searches
-    python -m benchmarks.stopping --repetitions 3
+    OMP_NUM_THREADS=1 python -m benchmarks.stopping      20 searches
+    OMP_NUM_THREADS=1 python -m benchmarks.stopping --repetitions 3
+
+With more threads than free cores, they wait for each other most of the time.
 
 Searches of an hour of their own clock are replayed on the model of `benchmarks/replay.py`, from the starting
 points of the study cnn, by the default sampler and pruner; all that is said here is told from these records.

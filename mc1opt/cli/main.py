@@ -106,6 +106,8 @@ def main() -> None:
     """Runs the command line: errors on standard error, exit code 2 for wrong use, 1 for failure."""
     warnings.showwarning = _showing_once()
     warnings.filterwarnings("ignore", CHOICES_WARNING)
+    # A sampler's matrices are small: threads would take the workers' cores, and change last bits of draws.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]

@@ -42,13 +42,17 @@ heavy = {{
     "torch", "torchvision", "optuna", "optuna_dashboard", "plotly", "matplotlib", "wandb", "numpy", "ray"
 }}
 print("HEAVY", sorted(heavy & set(sys.modules)))
+import numpy
+import threadpoolctl
+print("THREADS", {{pool["num_threads"] for pool in threadpoolctl.threadpool_info()}})
 """
 
 
-def test_no_help_imports_what_takes_seconds() -> None:
+def test_no_help_imports_what_takes_seconds_and_numpy_gets_one_thread(monkeypatch) -> None:
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
     code = ALL_HELP.format(commands=COMMANDS)
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.endswith("HEAVY []\n")
+    assert result.stdout.endswith("HEAVY []\nTHREADS {1}\n")
     assert result.stdout.count("Usage: mc1opt") == len(COMMANDS)
 
 

@@ -80,7 +80,7 @@ def test_the_wide_space_knows_every_trial_of_the_narrow_one(
     monkeypatch.setattr(replay_from, "begin_from", noted)
     monkeypatch.setattr(replay_from, "BEFORE", 8)
     monkeypatch.setattr(replay_from, "FURTHER", 4)
-    narrow, begun = replay_from.begun_from_narrow("local", surrogate, 0)
+    narrow, begun = replay_from.begun_from_narrow("local", surrogate, 0, {})
     assert 0.1 < narrow < 0.7
     assert 0.1 < begun < 0.7
     ((account, known),) = accounts

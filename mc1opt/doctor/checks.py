@@ -33,7 +33,8 @@ EXTRAS = {
     "postgres": ("for studies on PostgreSQL", ("psycopg",)),
 }
 """What `pip install 'mc1opt[NAME]'` is for, and the packages that it brings."""
-WANDB_LOGIN = "import sys, wandb; sys.exit(not wandb.login(prompt=False, verify=False))"
+WANDB_LOGIN = "import os, wandb; os._exit(not wandb.login(prompt=False, verify=False))"
+"""Without the clean-up of the client, which may wait for a server that does not answer."""
 
 
 def examine(storage: str, data: Path | None = None) -> Diagnosis:
@@ -141,7 +142,8 @@ def check_wandb() -> Check:
     if mode in ("offline", "disabled"):
         return Check("wandb", "ok", f"{client}, {mode} by WANDB_MODE")
     command = [sys.executable, "-c", WANDB_LOGIN]
-    ended = subprocess.run(command, capture_output=True, check=False)
+    nowhere = subprocess.DEVNULL  # a pipe would be held open by the client's service
+    ended = subprocess.run(command, stdout=nowhere, stderr=nowhere, check=False)
     if ended.returncode == 0:
         return Check("wandb", "ok", f"{client}, logged in")
     return Check("wandb", "ok", f"{client}, not logged in", "To mirror trials to W&B: wandb login")

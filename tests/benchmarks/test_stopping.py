@@ -48,8 +48,8 @@ def test_patience_ends_a_search_at_its_first_row_of_trials_that_do_not_improve_i
 
 
 def test_a_forecast_is_compared_with_the_half_hour_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = [0.5 + 0.01 * (i % 10) for i in range(60)]
-    one = compared(found([*values, 0.7]), 3600.0)
+    values = [0.5 + 0.01 * (i % 10) for i in range(120)]
+    one = compared(found([*values, 0.7], 30.0), 3600.0)
     assert one is not None
     assert (one.gain, one.truth) == (pytest.approx(0.11), pytest.approx(0.11))
     assert one.interval[0] <= one.median <= one.interval[1]

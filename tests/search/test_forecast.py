@@ -37,30 +37,31 @@ def test_the_interval_covers_what_further_draws_bring_as_often_as_it_says() -> N
 
 
 def test_the_gain_is_that_of_the_formula_and_beside_the_best_of_all() -> None:
-    """Of the later 20 trials, 8 lie 0.01 to 0.08 above the next one."""
-    late = [0.6 + 0.01 * i for i in range(1, 9)] + [0.6] * 12
-    record = study(*drawn([0.5] * 20 + late))
+    """Of the later 50 trials, 8 lie 0.01 to 0.08 above the next one."""
+    late = [0.6 + 0.01 * i for i in range(1, 9)] + [0.6] * 42
+    record = study(*drawn([0.5] * 50 + late))
     found = forecast(record, workers=1)
     assert found is not None
-    above = 30 * LARGEST / 20 / math.log(2)
+    above = 30 * LARGEST / 50 / math.log(2)
     expected = 0.6 + LARGEST * 0.045 * (above ** (1 / LARGEST) - 1) - 0.68
     assert found.gain == pytest.approx(expected)
     assert found.interval[0] < found.gain < found.interval[1]
-    given = trial(99, value=0.7, seconds=60.0, starting_point="good")
+    given = trial(99, value=0.685, seconds=60.0, starting_point="good")
     ahead = forecast(study(*record.trials, given), workers=1)
     assert ahead is not None
-    assert ahead.gain == pytest.approx(expected - 0.02)
+    assert ahead.gain == pytest.approx(expected - 0.005)
 
 
 def test_no_accuracy_is_above_1() -> None:
-    found = forecast(study(*drawn([0.9 + 0.01 * (i % 9) for i in range(45)])), workers=1)
+    found = forecast(study(*drawn([0.9 + 0.01 * (i % 9) for i in range(99)])), workers=1)
     assert found is not None
     assert found.interval[1] == pytest.approx(0.02)
 
 
 def test_a_metric_that_is_minimized_gains_as_one_that_is_maximized() -> None:
-    scores = exponential(3, 60)
+    scores = exponential(3, 100)
     maximized = forecast(study(*drawn(scores)), workers=2)
+    assert maximized is not None
     losses = [replace(each, value=-each.value, direction="minimize") for each in drawn(scores)]
     minimized = forecast(study(*losses, aim=Aim(metric=known_metric("log_loss"))), workers=2)
     assert maximized == minimized
@@ -71,9 +72,9 @@ def test_a_metric_that_is_minimized_gains_as_one_that_is_maximized() -> None:
     [
         study(),
         study(*drawn(exponential(0, 2 * LEAST_TRIALS - 3))),
-        study(*drawn(exponential(0, 60), seconds=0.0)),
-        study(*drawn([0.5] * 60)),
-        study(*drawn(exponential(0, LARGEST)), *(trial(100 + i, "pruned") for i in range(60))),
+        study(*drawn(exponential(0, 100), seconds=0.0)),
+        study(*drawn([0.5] * 100)),
+        study(*drawn(exponential(0, LARGEST)), *(trial(100 + i, "pruned") for i in range(100))),
     ],
     ids=["no trials", "few", "no times", "all equal", "few complete"],
 )

@@ -448,12 +448,12 @@ def test_what_waits_is_trained_however_patient_the_search_is(switches: Switches)
 
 
 def test_the_end_has_a_forecast_unless_nothing_is_left_to_draw() -> None:
-    ended = run_study(44, SMOOTH, fidelity=ONE_EPOCH, pruner="none", sampler="random")
+    ended = run_study(92, SMOOTH, fidelity=ONE_EPOCH, pruner="none", sampler="random")
     assert ended.forecast is not None
     assert ended.forecast == forecast(ended.record, 1)
-    grid = {"width": [64], "learning_rate": [0.001 * i for i in range(1, 45)], "batch_size": [64]}
+    grid = {"width": [64], "learning_rate": [0.001 * i for i in range(1, 93)], "batch_size": [64]}
     whole = run_study(
-        44, definition_of(smooth_space, grid=grid), study="grid", fidelity=ONE_EPOCH, sampler="grid"
+        92, definition_of(smooth_space, grid=grid), study="grid", fidelity=ONE_EPOCH, sampler="grid"
     )
     assert forecast(whole.record, 1) is not None
     assert whole.forecast is None

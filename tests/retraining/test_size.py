@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mc1opt.config import Config, Muon
+from mc1opt.config import Config, CustomNetwork, Muon
 from mc1opt.database.records import TrialRecord
 from mc1opt.dataset import CIFAR10_SHAPE
 from mc1opt.errors import StorageError
@@ -32,6 +32,7 @@ from mc1opt.retraining.size import (
     within_budget,
 )
 from mc1opt.spec import EpochResult, Training
+from mc1opt.study_file import code_hash
 from tests.support.curves import CurvePool
 from tests.support.retraining import candidate, record_of, retrain_plan, trial_record
 
@@ -79,6 +80,21 @@ def test_a_longer_training_has_a_wider_network_by_the_root_of_its_time() -> None
     assert [form.config for form in wider["#8"].forms] == [candidate(8).config] * 2
     compared, final = wider["#8"].forms
     assert final.epochs / compared.epochs == pytest.approx(6, rel=0.2)
+
+
+def test_a_custom_network_trains_longer_and_is_no_wider() -> None:
+    path = Path("net.py")
+    path.write_text(
+        "from torch import nn\n\ndef build(data):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(3 * data.size**2, data.classes))\n"
+    )
+    network = CustomNetwork(code=code_hash(path, "build"), path=str(path.resolve()))
+    found = candidate(8, 2.0)
+    custom = dataclasses.replace(found, config=found.config.model_copy(update={"architecture": network}))
+    (each,) = sized(custom).candidates
+    assert each.name == "#8"
+    assert [form.growth for form in each.forms] == [1.0, 1.0]
+    assert each.forms[1].epochs > each.forms[0].epochs
 
 
 def test_a_training_that_is_no_longer_than_a_trial_is_no_wider() -> None:

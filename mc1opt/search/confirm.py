@@ -127,17 +127,18 @@ class Confirmation:
                 repetition = self._left.pop()
             if self._claim(repetition):
                 try:
-                    self._train(repetition)
+                    # Only with the claim, for its last owner releases it when the value is stored.
+                    if not self._is_done(repetition):
+                        self._train(repetition)
                 finally:
                     self._release(repetition)
 
     def _claim(self, repetition: Repetition) -> bool:
-        """Whether to train it: no process has, and no other process of this machine is training it.
+        """Whether no other process of this machine is training it.
 
         The state of processes on other machines is unknown: training twice is better than never.
         """
         seed, owner = repetition.training.seed, self._objective.storage.owner
-        done = seed in _seeds(self._objective.storage.get_trial(repetition.trial_id))
         taken = False
 
         def claimed(others: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
@@ -148,9 +149,11 @@ class Confirmation:
             taken = any(entry["seed"] == seed and entry["owner"] != owner for entry in living)
             return living if taken else [*living, {"seed": seed, "owner": owner}]
 
-        if not done:
-            self._objective.storage.change_user_attribute(repetition.trial_id, records.CONFIRMING, claimed)
-        return not done and not taken
+        self._objective.storage.change_user_attribute(repetition.trial_id, records.CONFIRMING, claimed)
+        return not taken
+
+    def _is_done(self, repetition: Repetition) -> bool:
+        return repetition.training.seed in _seeds(self._objective.storage.get_trial(repetition.trial_id))
 
     def _release(self, repetition: Repetition) -> None:
         claim = {"seed": repetition.training.seed, "owner": self._objective.storage.owner}

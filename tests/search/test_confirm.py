@@ -179,6 +179,26 @@ def test_what_another_process_trains_again_is_left_to_it(switches: Switches, oth
     assert found == ({seeds[1]} if other == "lives" else set(seeds))
 
 
+def test_what_another_process_ends_just_before_the_claim_is_left_to_it(
+    switches: Switches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_study(1, SMOOTH)
+    mine = objective(SMOOTH)
+    repetitions = missing_repetitions(mine, mine.study.get_trials(), 1)[:1]
+    change = mine.storage.change_user_attribute
+
+    def late(trial_id: int, key: str, *rest: Any) -> None:
+        entry = {"seed": repetitions[0].training.seed, "value": 0.5}
+        new_storage().set_user_attributes(trial_id, {records.CONFIRMATIONS: [entry]})
+        change(trial_id, key, *rest)
+
+    monkeypatch.setattr(mine.storage, "change_user_attribute", late)
+    before = len(switches.epochs())
+    Confirmation(mine, repetitions).work()
+    assert len(switches.epochs()) == before
+    assert [entry["value"] for entry in stored().trials[0].confirmations] == [0.5]
+
+
 def test_a_confirmation_is_trained_in_the_steps_of_its_trial(switches: Switches) -> None:
     switches.add("out_of_memory", epoch=1, times=1)
     pool = NotingPool()

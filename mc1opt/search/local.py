@@ -41,6 +41,9 @@ MOST_CHANGES = 4
 """Parameters in which a neighbour differs, at most."""
 STEP = 0.2
 """Standard deviation of a small change of a number, as a share of its range."""
+MOST_KNOWN = 500
+"""Complete trials that the model takes, half of them the best, half the latest: its time grows with the cube
+of their number."""
 SCALES = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Distances, in changed parameters, over which values are alike: the likeliest one is taken."""
 NOISES = (0.003, 0.03, 0.3)
@@ -188,7 +191,12 @@ def _shown(value: Any) -> str:
 
 
 def _complete(study: optuna.Study) -> list[FrozenTrial]:
-    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len(trials) <= MOST_KNOWN:
+        return trials
+    order = sorted(range(len(trials)), key=lambda i: (-(trials[i].value or 0.0), i))
+    kept = sorted({*order[: MOST_KNOWN // 2], *range(len(trials) - MOST_KNOWN // 2, len(trials))})
+    return [trials[i] for i in kept]
 
 
 class Model:

@@ -9,8 +9,10 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.samplers import RandomSampler
 
 from mc1opt.search.local import (
+    MOST_KNOWN,
     LocalSampler,
     Model,
+    _complete,
     describe_changes,
     expected_logits,
     logit,
@@ -189,3 +191,20 @@ def test_a_bound_is_reached() -> None:
 def test_the_same_seed_draws_the_same() -> None:
     study = searched(0, 30, random=30)
     assert drawn(study, 5) == drawn(study, 5) != drawn(study, 6)
+
+
+def test_of_many_trials_the_model_takes_the_best_and_the_latest() -> None:
+    study = optuna.create_study(direction="maximize")
+    values = [(7 * number) % 1000 / 1000 for number in range(1000)]
+    distribution = {"x": FloatDistribution(0.0, 1.0)}
+    study.add_trials(
+        [
+            optuna.create_trial(value=value, params={"x": value}, distributions=distribution)
+            for value in values
+        ]
+    )
+    kept = [trial.number for trial in _complete(study)]
+    assert kept == sorted(kept)
+    assert set(range(750, 1000)) < set(kept)
+    assert {number for number, value in enumerate(values) if value >= 0.75} < set(kept)
+    assert len(kept) < MOST_KNOWN

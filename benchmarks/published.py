@@ -45,6 +45,7 @@ from mc1opt.published.results import presets_folder
 from mc1opt.search.definition import load_definition
 from mc1opt.search.sampling import grid_size
 from mc1opt.spec import CAUSED_BY_CONFIG, Device, Precision
+from mc1opt.workers.engine import Engine
 from mc1opt.workers.stop import StopFlag
 
 # ---- What is missing -------------------------------------------------------------------------------------
@@ -131,7 +132,7 @@ def measure(entries: Sequence[Entry], data: DataSet, options: argparse.Namespace
         folds=0,
         data=data,
         device=device,
-        workers=options.workers,
+        engine=Engine(options.workers),
         folder=presets_folder(options.storage),
     )
 

@@ -31,6 +31,7 @@ SWITCHES = {
     "real_data": ("--real-data", "needs the real CIFAR-10"),
     "postgresql": ("--postgresql", "needs PostgreSQL's server programs"),
     "browser": ("--browser", "needs Chromium and its driver"),
+    "ray": ("--ray", "needs Ray"),
     "cuda": ("--cuda", "needs an NVIDIA GPU"),
     "slow": ("--slow", "takes long"),
 }

@@ -19,6 +19,7 @@ from mc1opt.search.command import search
 from mc1opt.search.settings import SearchCommand
 from mc1opt.spec import EpochResult, Precision, Training
 from mc1opt.training.loop import Trainer, train
+from mc1opt.workers.engine import Engine
 from mc1opt.workers.pool import ProcessPool
 from mc1opt.workers.stop import StopFlag
 from tests.support.image_sets import write_binary_folder
@@ -106,7 +107,7 @@ def test_a_trial_trained_on_cuda_is_exported_as_the_same_model(tmp_path: Path) -
     study.write_text(STUDY)
     images = tmp_path / "images"
     write_binary_folder(images)
-    command = SearchCommand(str(study), 2, storage, workers="2", device=DEVICE, confirm=0, data=images)
+    command = SearchCommand(str(study), 2, storage, engine=Engine("2", DEVICE), confirm=0, data=images)
     with (tmp_path / "progress").open("a") as output:
         search(command, stop=StopFlag(), output=output)
         trials = read_study(storage, "mine").trials

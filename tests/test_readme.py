@@ -10,7 +10,7 @@ import pytest
 import mc1opt
 from mc1opt.config import Config
 from mc1opt.database.records import StudyRecord
-from mc1opt.search import command
+from mc1opt.workers import engine
 from tests.support import curves
 from tests.support.trained import Trained, write_model
 
@@ -23,7 +23,7 @@ TRIALS = 3
 @pytest.fixture
 def cnn(tiny: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder with a study cnn and its model, as the README names them; it trains in a moment."""
-    monkeypatch.setattr(command, "ProcessPool", lambda workers, **_: curves.CurvePool(workers))
+    monkeypatch.setattr(engine, "ProcessPool", lambda workers, **_: curves.CurvePool(workers))
     definition = Path("studies/tiny.py").rename("studies/cnn.py")
     definition.write_text(f'{definition.read_text()}\n\nDATA = "{tiny / "images"}"\n')
     mc1opt.run("cnn", TRIALS, workers="1", confirm=0)

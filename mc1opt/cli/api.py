@@ -37,7 +37,10 @@ class SearchOptions(TypedDict, total=False):
     patience: int | None
     until: float | None
     workers: str
+    worker_cpus: int
+    worker_gpus: float | None
     device: str
+    ray: str | None
     sampler: str | None
     pruner: str | None
     max_macs: int | None
@@ -84,11 +87,19 @@ def search_command(study: str, trials: int = 100, **options: Unpack[SearchOption
     from mc1opt.data.named import data_path
     from mc1opt.database.location import DEFAULT_STORAGE, user_storage
     from mc1opt.search.settings import SearchCommand
+    from mc1opt.workers.engine import Engine
 
     given["storage"] = user_storage(given.get("storage", DEFAULT_STORAGE))
     if given.get("data") is not None:
         given["data"] = data_path(os.fspath(given["data"]))
-    return SearchCommand(study=study, max_trial_seconds=limit, **given)
+    engine = Engine(
+        given.pop("workers", "auto"),
+        given.pop("device", "auto"),
+        given.pop("worker_cpus", 1),
+        given.pop("worker_gpus", None),
+        given.pop("ray", None),
+    )
+    return SearchCommand(study=study, max_trial_seconds=limit, engine=engine, **given)
 
 
 def shown_search(

@@ -65,7 +65,19 @@ MaxUnreadable = Annotated[
 
 Timeout = Annotated[str | None, typer.Option(help="Stop cleanly after this time: 90s, 8m, 1h30m.")]
 Workers = Annotated[str, typer.Option(help="Number of trainings at once, or auto.")]
-DeviceName = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
+WorkerCpus = Annotated[int, typer.Option(help="CPUs, and so threads, of each worker.")]
+WorkerGpus = Annotated[
+    float | None, typer.Option(help="GPUs of each worker, also a part of one [default: as suits the device].")
+]
+DeviceName = Annotated[
+    str, typer.Option("--device", help="auto, cpu, mps, cuda for all GPUs, or one of them, such as cuda:1.")
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        help="Train on a Ray cluster: its address, auto for the one that this machine is part of, or local."
+    ),
+]
 
 Wandb = Annotated[
     str | None,

@@ -10,9 +10,12 @@ from mc1opt.cli.options import (
     Data,
     DeviceName,
     Json,
+    Ray,
     Seeds,
     Storage,
     Timeout,
+    WorkerCpus,
+    WorkerGpus,
     Workers,
     given_storage,
     print_json,
@@ -85,7 +88,10 @@ def run(
     ] = None,
     timeout: Timeout = None,
     workers: Workers = "auto",
+    worker_cpus: WorkerCpus = 1,
+    worker_gpus: WorkerGpus = None,
     device: DeviceName = "auto",
+    ray: Ray = None,
     storage: Storage = DEFAULT_STORAGE,
     data: Data = None,
     as_json: Json = False,
@@ -110,6 +116,7 @@ def run(
     from mc1opt.presets import PRESETS, get_recipe
     from mc1opt.published.measure import PresetsOptions, run_presets
     from mc1opt.published.report import preset_json, result_lines
+    from mc1opt.workers.engine import Engine
     from mc1opt.workers.stop import StopFlag
 
     chosen = get_recipe(recipe)
@@ -128,8 +135,7 @@ def run(
                 folds=folds,
                 epochs=epochs,
                 timeout=seconds,
-                workers=workers,
-                device=device,
+                engine=Engine(workers, device, worker_cpus, worker_gpus, ray),
                 data=data,
             ),
             stop=stop,

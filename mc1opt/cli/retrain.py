@@ -10,11 +10,14 @@ from mc1opt.cli.options import (
     Data,
     DeviceName,
     Json,
+    Ray,
     Seeds,
     Storage,
     StoredStudy,
     Timeout,
     Wandb,
+    WorkerCpus,
+    WorkerGpus,
     Workers,
     print_json,
     wandb_mode,
@@ -47,7 +50,10 @@ def retrain(
     ] = None,
     timeout: Timeout = None,
     workers: Workers = "auto",
+    worker_cpus: WorkerCpus = 1,
+    worker_gpus: WorkerGpus = None,
     device: DeviceName = "auto",
+    ray: Ray = None,
     storage: Storage = DEFAULT_STORAGE,
     data: Data = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the model of another retraining.")] = False,
@@ -82,6 +88,7 @@ def retrain(
     from mc1opt.retraining.plan import RetrainOptions
     from mc1opt.retraining.report import stopped_json
     from mc1opt.retraining.retrain import retrain as run_retraining
+    from mc1opt.workers.engine import Engine
     from mc1opt.workers.stop import StopFlag
 
     stop = StopFlag()
@@ -99,8 +106,7 @@ def retrain(
                 keep_size=keep_size,
                 budget=planned,
                 timeout=seconds,
-                workers=workers,
-                device=device,
+                engine=Engine(workers, device, worker_cpus, worker_gpus, ray),
                 data=data,
                 force=force,
                 command=given_command(),

@@ -1,5 +1,6 @@
 """Which device trains."""
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -32,6 +33,15 @@ def resolve_device(name: str) -> Device:
             "Use --device cpu or auto."
         )
     return cast(Device, name)
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """What CUDA_VISIBLE_DEVICES calls the GPUs that torch finds here: indices, or names where it has them."""
+    import torch
+
+    found = torch.cuda.device_count()
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return tuple(named[:found] if len(named) >= found else map(str, range(found)))
 
 
 def resolve_precision(device: Device) -> Precision:

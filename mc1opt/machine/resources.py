@@ -25,21 +25,25 @@ _ROOT = Path("/")
 """Where `proc` and `sys` are; tests have others."""
 
 
-def default_workers(device: Device, memory_each: int = WORKER_MEMORY) -> int:
+def default_workers(
+    device: Device, memory_each: int = WORKER_MEMORY, *, threads: int = 1, gpus: int = 1
+) -> int:
     """How many workers `--workers auto` means: at least 1.
 
-    On a CPU one for each CPU that this process may use, on a GPU `GPU_WORKERS` at most, both limited by the
+    On a CPU as many as this process may use CPUs for, on each GPU `GPU_WORKERS` at most, both limited by the
     memory that is free now; 1 on Apple's GPU.
 
     Args:
         device: where the workers train.
         memory_each: bytes that each worker needs.
+        threads: CPUs of each worker.
+        gpus: number of GPUs.
     """
     if device == "mps":
         return 1
-    workers = available_cpus()
+    workers = max(1, available_cpus() // threads)
     if device == "cuda":
-        workers = min(workers, GPU_WORKERS)
+        workers = min(workers, GPU_WORKERS * gpus)
     return min(workers, workers_in_memory(memory_each))
 
 

@@ -15,6 +15,7 @@ from mc1opt.errors import UsageError
 from mc1opt.machine.memory import MemoryNeed, training_memory
 from mc1opt.metric import Aim
 from mc1opt.spec import Device, Fidelity, Fold, Precision, Training
+from mc1opt.workers.engine import Engine
 
 CHECKPOINT_SECONDS = 60.0
 """How often the state of a training is written, at most: of a deep network it has hundreds of megabytes."""
@@ -34,8 +35,7 @@ class MeasureOptions:
     """Epochs of each training; None for the default."""
     timeout: float | None = None
     """Seconds; None for no limit."""
-    workers: str = "auto"
-    device: str = "auto"
+    engine: Engine = field(default_factory=Engine)
     data: Path | None = None
     """Files of images; None for the default."""
 
@@ -68,6 +68,8 @@ class Plan:
     precision: Precision
     workers: int
     """Trainings at once."""
+    threads: int = 1
+    """Intra-op threads of each."""
     folder: Path
     """Where trainings and test results are stored."""
     aim: Aim = field(default_factory=Aim)
@@ -100,6 +102,7 @@ class Plan:
             data=self.data,
             device=self.device,
             precision=self.precision,
+            threads=self.threads,
             metric=self.aim.metric,
             class_weights=self.aim.class_weights,
             checkpoint_seconds=CHECKPOINT_SECONDS,

@@ -153,7 +153,7 @@ class StoredTrainings:
                     on_result(job, stored)
             self.say_what_runs()
 
-        run_crew(work, pool, self.stop, tick, min(pool.size, len(jobs)))
+        run_crew(work, pool, self.stop, tick, len(jobs))
         if failures and not self.stop.is_set():
             raise WorkerError(
                 f"{len(failures)} of the trainings failed: {'; '.join(failures)}. Finished ones are kept; "

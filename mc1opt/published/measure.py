@@ -6,6 +6,7 @@ again, so that the same command resumes after a kill, to the same numbers. Not h
 given (`mc1opt.published.results`).
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from mc1opt.data.sources import find_data
 from mc1opt.dataset import DataSet
 from mc1opt.errors import Mc1optError, UsageError
 from mc1opt.files import delete, exclusive
-from mc1opt.machine.devices import resolve_device, resolve_precision
+from mc1opt.machine.devices import resolve_precision
 from mc1opt.machine.memory import evaluation_memory
 from mc1opt.machine.resources import available_memory
 from mc1opt.measurement.final_test import Measure, run_final_test, stored_accuracies
@@ -34,9 +35,9 @@ from mc1opt.published.results import (
     presets_folder,
     seed_value,
 )
-from mc1opt.search.settings import resolve_workers
 from mc1opt.spec import Device, Precision
 from mc1opt.text import megabytes, plural
+from mc1opt.workers.engine import Engine
 from mc1opt.workers.pool import Pool, ProcessPool
 from mc1opt.workers.stop import StopFlag
 
@@ -117,7 +118,7 @@ def make_plan(
     folds: int,
     data: DataSet,
     device: Device,
-    workers: str,
+    engine: Engine,
     folder: Path,
 ) -> Plan:
     """Plans the trainings of entries.
@@ -127,7 +128,7 @@ def make_plan(
         folds: 0 for none.
         data: the images.
         device: where.
-        workers: of `--workers`: a number, or auto.
+        engine: how many at once.
         folder: where trainings are stored.
 
     Raises:
@@ -141,7 +142,8 @@ def make_plan(
         data=data,
         device=device,
         precision=precision,
-        workers=_fitting_workers(workers, entries, data, device, precision),
+        workers=_fitting_workers(engine, entries, data, device, precision),
+        threads=engine.cpus,
         folder=folder,
     )
 
@@ -154,14 +156,16 @@ def free_device_memory() -> int:
 
 
 def _fitting_workers(
-    text: str,
+    engine: Engine,
     entries: Sequence[Entry],
     data: DataSet,
     device: Device,
     precision: Precision,
 ) -> int:
-    """The workers that are asked for, if they fit into memory."""
-    wanted = resolve_workers(text, device)
+    """The workers that are asked for, if they fit into memory; that of a cluster is Ray's to know."""
+    wanted = engine.count(device)
+    if engine.ray is not None:
+        return wanted
     needs = memory_needs((entry.config for entry in entries), data, device, precision)
     tests = [evaluation_memory(entry.config, data.shape, TEST_IMAGES, device) for entry in entries]
     limits = [("memory", [n.host for n in needs], max(t.host for t in tests), available_memory())]
@@ -184,9 +188,9 @@ def _fitting_workers(
             f"too little memory: {needed}. Close other programs, or use a machine with at least "
             f"{megabytes(each + once)} free; `mc1opt presets` lists smaller presets."
         )
-    if text == "auto":
+    if engine.workers == "auto":
         return fitting
-    raise UsageError(f"--workers {text} is too many: {needed}. Give --workers {fitting}.")
+    raise UsageError(f"--workers {engine.workers} is too many: {needed}. Give --workers {fitting}.")
 
 
 def entry_jobs(plan: Plan, entry: Entry) -> list[Job]:
@@ -207,7 +211,7 @@ def run_presets(
     stop: StopFlag,
     output: TextIO,
     on_start: Callable[[], None] = lambda: None,
-    new_pool: Callable[[int], Pool] = ProcessPool,
+    new_pool: Callable[[int], Pool] | None = None,
     measure: Measure | None = None,
 ) -> Results:
     """Measures presets as the command line asks for it.
@@ -217,7 +221,7 @@ def run_presets(
         stop: set by signals; read only once `on_start` was called.
         output: where progress is shown.
         on_start: called before the first training begins.
-        new_pool: makes the pool for a number of workers.
+        new_pool: makes the pool for a number of workers; None for that of the options.
         measure: see `run_final_test`.
 
     Returns:
@@ -228,8 +232,7 @@ def run_presets(
     """
     presets = chosen_presets(options.names, everything=options.everything)
     check_libraries()
-    device = resolve_device(options.device)
-    resolve_workers(options.workers, device)  # a wrong option is said before images are fetched
+    device = options.engine.find_device()  # a wrong option is said before images are fetched
     entries = [
         preset_entry(preset, options.recipe, seeds=options.seeds, epochs=options.epochs) for preset in presets
     ]
@@ -238,7 +241,7 @@ def run_presets(
         folds=options.folds or 0,
         data=find_data(options.data, output=output),
         device=device,
-        workers=options.workers,
+        engine=options.engine,
         folder=presets_folder(options.storage),
     )
     stop.limit(options.timeout)
@@ -248,7 +251,7 @@ def run_presets(
         stop=stop,
         write=lambda line: print(line, file=output, flush=True),
         on_start=on_start,
-        new_pool=new_pool,
+        new_pool=new_pool or functools.partial(options.engine.pool, device=device),
         measure=measure,
     )
 

@@ -161,6 +161,7 @@ class RetrainPlan(Plan):
             "data": self.data.sha256,
             "device": self.device,
             "precision": self.precision,
+            **({"threads": self.threads} if self.threads > 1 else {}),
             **({"keep_size": True} if self.keep_size else {}),
             **({} if self.aim.metric.is_accuracy else {"metric": self.aim.metric.identity}),
             **({"class_weights": self.aim.class_weights} if self.aim.class_weights else {}),

@@ -15,7 +15,7 @@ from mc1opt.database.studies import claim_study, read_study
 from mc1opt.display.progress import passed_over_lines
 from mc1opt.errors import Mc1optError, ModelError, UsageError
 from mc1opt.files import exclusive, read_object
-from mc1opt.machine.devices import resolve_device, resolve_precision
+from mc1opt.machine.devices import resolve_precision
 from mc1opt.measurement.final_test import Measure, run_final_test
 from mc1opt.measurement.plan import Job, check_folds, memory_needs
 from mc1opt.measurement.store import TRAININGS, StoredTraining, TrainingStore
@@ -25,7 +25,6 @@ from mc1opt.retraining.model_card import model_card
 from mc1opt.retraining.plan import RetrainOptions, RetrainPlan
 from mc1opt.retraining.report import Retraining, plan_line, result_lines, standing_line
 from mc1opt.retraining.size import remember, remembered, timed_here, timer, within_budget
-from mc1opt.search.settings import resolve_workers
 from mc1opt.seeds import retrain_seed
 from mc1opt.training.model_folder import (
     CARD,
@@ -35,7 +34,7 @@ from mc1opt.training.model_folder import (
     read_model_folder,
     write_model_folder,
 )
-from mc1opt.workers.pool import Pool, ProcessPool
+from mc1opt.workers.pool import Pool
 from mc1opt.workers.stop import StopFlag
 
 TOP = 3
@@ -50,7 +49,7 @@ def retrain(
     stop: StopFlag,
     output: TextIO,
     on_start: Callable[[], None] = lambda: None,
-    new_pool: Callable[[int], Pool] = ProcessPool,
+    new_pool: Callable[[int], Pool] | None = None,
     measure: Measure | None = None,
 ) -> Retraining | None:
     """Trains a study's finalists again as the command line asks for it.
@@ -60,7 +59,7 @@ def retrain(
         stop: set by signals; read only once `on_start` was called.
         output: where progress and results are shown.
         on_start: called before the first training begins.
-        new_pool: makes the pool for a number of workers.
+        new_pool: makes the pool for a number of workers; None for that of the options.
         measure: see `run_final_test`.
 
     Returns:
@@ -81,6 +80,7 @@ def retrain(
     for line in passed_over_lines(record.trials):
         write(line)
     plan = _plan(options, record, output)
+    new_pool = new_pool or functools.partial(options.engine.pool, device=plan.device)
     known = replace(plan, epochs=options.epochs) if options.epochs else remembered(plan)
     time = timer(plan, new_pool, stop.is_set)
     if known is None:
@@ -108,9 +108,8 @@ def _plan(options: RetrainOptions, record: StudyRecord, output: TextIO) -> Retra
         UsageError: an option is wrong, or the images allow no validation.
     """
     candidates = choose_candidates(record, top=options.top or TOP, trial=options.trial)
-    device = resolve_device(options.device)
+    device = options.engine.find_device()  # a wrong option is said before images are fetched
     precision = resolve_precision(device)
-    resolve_workers(options.workers, device)  # a wrong option is said before images are fetched
     data = study_data(record, options.data, output)
     if data.validation_images < 1:
         raise UsageError(f"{data.name} has no validation images: {data.train_images} are too few to retrain.")
@@ -126,6 +125,7 @@ def _plan(options: RetrainOptions, record: StudyRecord, output: TextIO) -> Retra
         device=device,
         precision=precision,
         workers=1,
+        threads=options.engine.cpus,
         folder=models_folder(options.storage, record.folder),
         aim=record.aim,
     )
@@ -136,7 +136,7 @@ def _workers(options: RetrainOptions, plan: RetrainPlan) -> int:
     """As many as were asked for, or as fit into memory."""
     configs = {plan.form(each, final=final).config for each in plan.candidates for final in (False, True)}
     needs = memory_needs(configs, plan.data, plan.device, plan.precision)
-    return resolve_workers(options.workers, plan.device, max(need.host for need in needs))
+    return options.engine.count(plan.device, max(need.host for need in needs))
 
 
 def _folds_of_model(plan: RetrainPlan) -> int:

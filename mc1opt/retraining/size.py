@@ -149,6 +149,7 @@ def timer(plan: RetrainPlan, new_pool: Callable[[int], Pool], interrupted: Calla
                     fidelity=plan.search,
                     device=plan.device,
                     precision=plan.precision,
+                    threads=plan.threads,
                     interrupted=interrupted,
                 )
                 for config in configs

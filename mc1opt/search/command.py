@@ -14,7 +14,6 @@ from mc1opt.data.named import NAMED
 from mc1opt.data.sources import find_data
 from mc1opt.database.opening import open_storage
 from mc1opt.database.ownership import this_owner
-from mc1opt.machine.devices import resolve_device
 from mc1opt.machine.resources import workers_in_memory
 from mc1opt.search.definition import load_definition
 from mc1opt.search.observers import Observer, SearchEnded
@@ -25,11 +24,9 @@ from mc1opt.search.settings import (
     SearchCommand,
     check_train_images,
     check_until,
-    resolve_workers,
     search_settings,
 )
 from mc1opt.search.study import space_fingerprint
-from mc1opt.workers.pool import ProcessPool
 from mc1opt.workers.stop import StopFlag
 
 
@@ -70,9 +67,9 @@ def search(
     make_sampler(command.sampler or definition.sampler, 0, definition.grid)
     make_pruner(command.pruner or definition.pruner)
     check_until(command.until, definition.aim.metric)
-    device = resolve_device(command.device)
-    workers = resolve_workers(command.workers, device)
-    if (fit := workers_in_memory()) < workers:
+    device = command.engine.find_device()
+    workers = command.engine.count(device)
+    if command.engine.ray is None and (fit := workers_in_memory()) < workers:
         write(
             f"Free memory is enough for about {fit} of {workers} workers. A worker that runs out of memory "
             f"is killed, and its trial fails: --workers {fit} is safer."
@@ -95,7 +92,9 @@ def search(
         for finding in serious_findings(data):
             write(finding.line())
     on_start()
-    pool = ProcessPool(workers, trainer=trainer, max_training_seconds=command.max_trial_seconds)
+    pool = command.engine.pool(
+        workers, device, trainer=trainer, max_training_seconds=command.max_trial_seconds
+    )
     with pool, display or contextlib.nullcontext(Observer()) as shown:
         return run_search(
             definition,

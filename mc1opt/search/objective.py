@@ -102,7 +102,7 @@ class Objective:
             records.FIDELITY: settings.fidelity.model_dump(),
             records.DATA: {"name": self.data.name, "sha256": self.data.sha256},
             records.DEVICE: settings.device,
-            records.VERSIONS: versions(1, settings.precision, settings.device),
+            records.VERSIONS: versions(settings.threads, settings.precision, settings.device),
             records.COMMIT: commit(),
         }
         if not (metric := settings.aim.metric).is_accuracy:
@@ -112,7 +112,7 @@ class Objective:
                 config = self.definition.config(trial.asked)
             identity = config_id(config)
             attributes |= self._drawn(trial.asked) | {
-                records.VERSIONS: versions(1, settings.precision, settings.device, config),
+                records.VERSIONS: versions(settings.threads, settings.precision, settings.device, config),
                 records.CONFIG: config_to_json(config),
                 records.CONFIG_ID: identity,
                 records.SUMMARY: describe_config(config),
@@ -191,6 +191,7 @@ class Objective:
             data=self.data,
             device=self.settings.device,
             precision=self.settings.precision,
+            threads=self.settings.threads,
             metric=self.settings.aim.metric,
             class_weights=self.settings.aim.class_weights,
             checkpoint_seconds=self.settings.checkpoint_seconds,

@@ -205,6 +205,7 @@ class _Search:
             fidelity=self.settings.fidelity,
             device=self.settings.device,
             precision=self.settings.precision,
+            threads=self.settings.threads,
             interrupted=self.stop.is_due,
         )
 
@@ -217,7 +218,7 @@ class _Search:
 
     def _in_threads(self, work: Callable[[], None]) -> None:
         """Runs `work` in one thread per worker, and passes events on until all threads have ended."""
-        run_crew(work, self.pool, self.stop, self._tick, self.pool.size)
+        run_crew(work, self.pool, self.stop, self._tick)
 
     def _tick(self, seconds: float) -> None:
         if self.stop.is_set():

@@ -9,14 +9,13 @@ from mc1opt.database.storage import StudyStorage
 from mc1opt.dataset import DataSet
 from mc1opt.errors import UsageError
 from mc1opt.machine.devices import resolve_precision
-from mc1opt.machine.resources import WORKER_MEMORY, default_workers
 from mc1opt.metric import Aim, Metric
 from mc1opt.models.cost import Cost
 from mc1opt.search.definition import StudyDefinition
 from mc1opt.search.sampling import GRID_SAMPLER, grid_trials
 from mc1opt.spec import CHECKPOINT_SECONDS, Device, Fidelity, Precision
+from mc1opt.workers.engine import Engine
 
-MAX_WORKERS = 256
 SHORT_SHARE = 5
 """The short schedule has one epoch for so many of the long one."""
 
@@ -35,8 +34,7 @@ class SearchCommand:
     timeout: float | None = None
     patience: int | None = None
     until: float | None = None
-    workers: str = "auto"
-    device: str = "auto"
+    engine: Engine = field(default_factory=Engine)
     sampler: str | None = None
     pruner: str | None = None
     max_macs: int | None = None
@@ -68,6 +66,8 @@ class SearchSettings:
     max_macs: int
     aim: Aim = field(default_factory=Aim)
     precision: Precision = "float32"
+    threads: int = 1
+    """Intra-op threads of a training."""
     timeout: float | None = None
     """Seconds of the search; None for no limit."""
     patience: int | None = None
@@ -145,6 +145,7 @@ def search_settings(
         seed=command.seed if command.seed is not None else stored.get(study_attributes.STUDY_SEED, 0),
         device=device,
         precision=resolve_precision(device),
+        threads=command.engine.cpus,
         max_macs=command.max_macs or stored.get(study_attributes.STUDY_MAX_MACS) or definition.max_macs,
         aim=definition.aim_on(data),
         timeout=command.timeout,
@@ -185,23 +186,3 @@ def check_until(until: float | None, metric: Metric) -> None:
         raise UsageError(f"--until {until:g}: {metric.label} lies between 0 and 1; 90 % is --until 0.9.")
     if not math.isfinite(until):
         raise UsageError(f"--until {until:g}: give a finite number, in the unit of {metric.label}.")
-
-
-def resolve_workers(text: str, device: Device, memory_each: int = WORKER_MEMORY) -> int:
-    """Number of trainings at once.
-
-    Args:
-        text: `--workers`: a number, or auto.
-        device: the device of the trainings.
-        memory_each: bytes of main memory per training, if known; limits auto.
-
-    Raises:
-        UsageError: the text is neither a number of at least 1 nor "auto".
-    """
-    if text == "auto":
-        return default_workers(device, memory_each)
-    if not text.isdecimal() or not 1 <= int(text) <= MAX_WORKERS:
-        raise UsageError(f"--workers {text!r}: give a number from 1 to {MAX_WORKERS}, or auto.")
-    if device == "mps" and int(text) > 1:
-        raise UsageError(f"--workers {text}: on mps one worker trains; give 1 or auto.")
-    return int(text)

@@ -45,6 +45,11 @@ REAP_SECONDS = 10.0
 _SPOILING: tuple[FailureKind, ...] = ("crashed", "out_of_memory")
 
 
+def leaves_usable(message: Message | None) -> bool:
+    """Whether a training has ended with this message in a way that the worker can take another one."""
+    return isinstance(message, Finished) or (isinstance(message, Failed) and message.kind not in _SPOILING)
+
+
 class WorkerDied(Exception):  # noqa: N818  (caught by the pool, which makes a result or an error of it)
     """A worker process ended, or sent an invalid message."""
 
@@ -63,12 +68,14 @@ class Child:
     Args:
         trainer: "module:function", imported by the worker.
         threads: number of threads for OpenMP and MKL, set before torch is imported.
+        gpu: the only GPU that it sees, in the words of CUDA_VISIBLE_DEVICES; None for what this process sees.
 
     Raises:
         OSError: the process cannot be started.
     """
 
-    def __init__(self, trainer: str, threads: int) -> None:
+    def __init__(self, trainer: str, threads: int, gpu: str | None = None) -> None:
+        self.gpu = gpu
         self.ready = False
         """Whether it has sent `Ready`."""
         self.busy = False
@@ -95,7 +102,8 @@ class Child:
             stderr=subprocess.PIPE,
             bufsize=0,
             env=os.environ
-            | {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "PYTHONPATH": search_path()},
+            | {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "PYTHONPATH": search_path()}
+            | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}),
             # Its own session: Ctrl-C does not reach it, and its whole process group can be killed.
             start_new_session=True,
         )
@@ -112,9 +120,14 @@ class Child:
         return self._process.pid
 
     @property
+    def closed(self) -> bool:
+        """Whether its pipes are closed: it has ended, or will now."""
+        return self._stdout.closed
+
+    @property
     def usable(self) -> bool:
         """Whether it can take a training."""
-        return self.ready and not self.busy and not self._stdout.closed
+        return self.ready and not self.busy and not self.closed
 
     def send(self, command: Command) -> None:
         """Sends a command.
@@ -142,7 +155,7 @@ class Child:
         while isinstance(message := self._next_message(deadline), Warned):
             logger.warning("%s", message.message)
         self.ready |= isinstance(message, Ready)
-        if isinstance(message, Finished) or (isinstance(message, Failed) and message.kind not in _SPOILING):
+        if leaves_usable(message):
             self.busy = False
         return message
 
@@ -238,6 +251,12 @@ class Child:
             text = f"the worker (process {self.pid}) ended with exit code {status}"
         tail = self._tail.decode(errors="replace").strip()
         return WorkerDied(kind, f"{text}; its last output:\n{tail}" if tail else text)
+
+
+def block_signals() -> None:
+    """For the thread that starts children: they ignore SIGINT and SIGTERM before Python has started, too."""
+    # A process inherits the signal mask of the thread that starts it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
 
 
 def _signal_name(number: int) -> str:

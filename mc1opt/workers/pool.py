@@ -1,24 +1,25 @@
 """The pool of workers: assigns trainings, and handles workers that fail, die, hang or are interrupted.
 
-`Pool` is what the search needs; `ProcessPool` implements it with processes of this machine. Not here: talking
-to one process (`child.py`), and what a failed training means for a study (the search). No torch.
+`Pool` is what the search needs. `WorkerPool` implements it with any workers, `ProcessPool` with processes of
+this machine. Not here: talking to one process (`child.py`), workers on other machines (`ray_pool.py`), and
+what a failed training means for a study (the search). No torch.
 """
 
 import contextlib
 import math
-import signal
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Protocol, Self
 
 from mc1opt.errors import WorkerError
 from mc1opt.spec import EpochResult, Training, TrainingFailed
-from mc1opt.workers.child import Child, WorkerDied
+from mc1opt.workers.child import Child, WorkerDied, block_signals
 from mc1opt.workers.protocol import (
+    Command,
     Continue,
     EpochDone,
     Failed,
@@ -56,6 +57,7 @@ class Pool(Protocol):
     """Trains. `train` is called from up to `size` threads at once."""
 
     size: int
+    """Workers; it may change."""
 
     def train(self, training: Training, on_epoch: Callable[[EpochResult], bool]) -> bool:
         """Trains, and blocks until the training has ended.
@@ -87,42 +89,52 @@ class Pool(Protocol):
         ...
 
 
-class ProcessPool:
-    """A pool of worker processes of this machine, and a context manager. They start in the background.
+class Worker(Protocol):
+    """What trains for a pool, one training at a time: `Child` has the methods' meanings."""
 
-    A worker that dies fails its training and is replaced; the others are not affected. The processes end
-    with this one, however it ends.
+    @property
+    def ready(self) -> bool: ...  # noqa: D102
+    @property
+    def usable(self) -> bool: ...  # noqa: D102
+    def send(self, command: Command) -> None: ...  # noqa: D102
+    def receive(self, seconds: float) -> Message | None: ...  # noqa: D102
+    def interrupt(self, seconds: float) -> None: ...  # noqa: D102
+    def reap(self) -> None: ...  # noqa: D102
+    def close(self) -> None: ...  # noqa: D102
+    def hang_up(self) -> None: ...  # noqa: D102
+    def wait_for_end(self, seconds: float) -> None: ...  # noqa: D102
+
+
+class WorkerPool:
+    """A pool of workers, and a context manager. They start in the background.
+
+    A worker that dies fails its training and is replaced; the others are not affected.
 
     Args:
-        size: number of processes, at least 1.
-        trainer: "module:function", a function from a `Training` to an iterator of its `EpochResult`s.
-        threads: intra-op threads of each worker.
+        size: number of workers, at least 1.
+        start: starts a worker; always called in the same thread, which outlives the workers (see `Child`).
         max_training_seconds: seconds of a training, after which it fails as "timed_out"; None for no limit.
             Waiting for a worker and time in `on_epoch` do not count, epochs from a checkpoint do.
     """
 
+    start_seconds = START_SECONDS
+    """Seconds that a worker has to become ready."""
+
     def __init__(
-        self,
-        size: int,
-        *,
-        trainer: str = "mc1opt.training.loop:train",
-        threads: int = 1,
-        max_training_seconds: float | None = None,
+        self, size: int, start: Callable[[], Worker], *, max_training_seconds: float | None = None
     ) -> None:
         if size < 1:
             raise ValueError(f"a pool needs at least 1 worker, not {size}")
-        self.size = size
-        self._trainer = trainer
-        self._threads = threads
+        self.size = self._wanted = size
+        self._start_worker = start
         self._seconds = math.inf if max_training_seconds is None else max_training_seconds
-        # One thread starts all processes and outlives them: see `Child`.
-        self._starter = ThreadPoolExecutor(1, "worker-starter", initializer=_block_signals)
-        self._changed = threading.Condition()  # guards the next four
-        self._free: deque[Future[Child]] = deque()  # the newest, which is ready last, at the left
-        self._taken: set[Future[Child]] = set()
+        self._starter = ThreadPoolExecutor(1, "worker-starter", initializer=block_signals)
+        self._changed = threading.Condition()  # guards the next three
+        self._free: deque[Future[Worker]] = deque()  # the newest, which is ready last, at the left
+        self._taken: set[Future[Worker]] = set()
         self._stopped: str | None = None
         self._closing = threading.RLock()
-        self._free.extend(self._start() for _ in range(size))
+        self._grow(size)
 
     def __enter__(self) -> Self:
         return self
@@ -135,21 +147,21 @@ class ProcessPool:
     def train(self, training: Training, on_epoch: Callable[[EpochResult], bool]) -> bool:
         """See `Pool.train`. If the worker dies, the failure has its last output."""
         for attempt in range(1, STARTS + 1):
-            with self._worker() as child:
+            with self._worker() as worker:
                 try:
-                    if child.ready:
-                        child.receive(0)  # raises if it has died since its last training
+                    if worker.ready:
+                        worker.receive(0)  # raises if it has died since its last training
                     else:
-                        self._receive(child, _Deadline(START_SECONDS))
+                        self._receive(worker, _Deadline(self.start_seconds))
                 except (WorkerDied, _OutOfTime) as error:
                     self._raise_if_stopped()
                     if attempt == STARTS:
-                        reason = str(error) or f"the worker was not ready after {START_SECONDS:g} seconds"
+                        reason = str(error) or f"it was not ready after {self.start_seconds:g} seconds"
                         raise WorkerError(
                             f"no worker can be started ({STARTS} attempts): {reason}"
                         ) from error
                     continue
-                return self._train_on(child, training, on_epoch)
+                return self._train_on(worker, training, on_epoch)
         raise AssertionError("the last attempt returns or raises")
 
     def interrupt(self) -> None:
@@ -169,47 +181,58 @@ class ProcessPool:
                 late = list(self._taken)
                 free = [slot for slot in self._free if not slot.cancel()]
                 self._free.clear()
-            for child in _started(late):
-                child.reap()
-            children = [slot.result() for slot in free if slot.exception() is None]
-            for child in children:
-                child.hang_up()
+            for worker in _started(late):
+                worker.reap()
+            workers = [slot.result() for slot in free if slot.exception() is None]
+            for worker in workers:
+                worker.hang_up()
             deadline = time.monotonic() + CLOSE_SECONDS
-            for child in children:
-                child.wait_for_end(deadline - time.monotonic())
+            for worker in workers:
+                worker.wait_for_end(deadline - time.monotonic())
             self._starter.shutdown()
 
     # ---- Assigning workers to threads --------------------------------------------------------------------
 
-    def _start(self) -> "Future[Child]":
-        return self._starter.submit(Child, self._trainer, self._threads)
+    def _start(self) -> "Future[Worker]":
+        return self._starter.submit(self._start_worker)
 
     @contextlib.contextmanager
-    def _worker(self) -> Iterator[Child]:
+    def _worker(self) -> Iterator[Worker]:
         """Waits for a free worker, ready or not, and lends it; takes it back or replaces it afterwards."""
         with self._changed:
-            self._changed.wait_for(lambda: self._free or self._stopped)
             self._raise_if_stopped()
-            slot = self._free.pop()
+            while (slot := self._next_slot()) is None:
+                self._changed.wait()
+                self._raise_if_stopped()
+            self._free.remove(slot)
             self._taken.add(slot)
-        child = None
+        worker = None
         try:
             try:
-                child = slot.result()
+                worker = slot.result()
             except OSError as error:
                 raise WorkerError(f"a worker process cannot be started: {error}") from error
-            yield child
+            yield worker
         finally:
-            usable = child is not None and child.usable and not self._stopped
-            if child is not None and not usable:
-                child.close()
+            usable = worker is not None and worker.usable and not self._stopped
+            if worker is not None and not usable:
+                worker.close()
             with self._changed:
                 self._taken.discard(slot)
                 if usable:
                     self._free.append(slot)
-                elif not self._stopped:
-                    self._free.appendleft(self._start())
-                self._changed.notify_all()
+                self._grow(self._wanted)
+
+    def _next_slot(self) -> "Future[Worker] | None":
+        return self._free[-1] if self._free else None
+
+    def _grow(self, wanted: int) -> None:
+        """Starts as many workers as are missing to `wanted`."""
+        with self._changed:
+            self._wanted = wanted
+            while not self._stopped and len(self._free) + len(self._taken) < wanted:
+                self._free.appendleft(self._start())
+            self._changed.notify_all()
 
     def _stop(self, reason: str) -> None:
         with self._changed:
@@ -222,39 +245,42 @@ class ProcessPool:
 
     # ---- One training on one worker ----------------------------------------------------------------------
 
-    def _train_on(self, child: Child, training: Training, on_epoch: Callable[[EpochResult], bool]) -> bool:
+    def _train_on(self, worker: Worker, training: Training, on_epoch: Callable[[EpochResult], bool]) -> bool:
         try:
-            return self._train_to_end(child, training, on_epoch)
+            return self._train_to_end(worker, training, on_epoch)
         except TrainingInterrupted:
             if training.checkpoint is not None:
-                child.interrupt(SAVE_SECONDS)
+                worker.interrupt(SAVE_SECONDS)
             raise
 
     def _train_to_end(
-        self, child: Child, training: Training, on_epoch: Callable[[EpochResult], bool]
+        self, worker: Worker, training: Training, on_epoch: Callable[[EpochResult], bool]
     ) -> bool:
         deadline = _Deadline(self._seconds)
+        patience = 0.0
         try:
-            child.send(Train(training=training))
-            while isinstance(message := self._receive(child, deadline), EpochDone):
+            worker.send(Train(training=training))
+            while isinstance(message := self._receive(worker, deadline, patience), EpochDone):
                 if message.result.restored:
                     deadline.at -= message.result.seconds
                 before = time.monotonic()
                 try:
                     go_on = on_epoch(message.result)
                 except BaseException:
-                    self._give_up(child)
+                    self._give_up(worker)
                     raise
                 if not go_on:
-                    self._give_up(child)
+                    self._give_up(worker)
                     return False
                 deadline.at += time.monotonic() - before
-                if message.result.epoch < training.fidelity.all_epochs - 1:  # else the training is complete
+                if message.result.epoch < training.fidelity.all_epochs - 1:
                     self._raise_if_stopped()
-                child.send(Continue())
+                else:  # it is complete, and its worker will say so
+                    patience = SAVE_SECONDS
+                worker.send(Continue())
         except WorkerDied as error:
             self._raise_if_stopped()
-            raise TrainingFailed(error.kind, error.message) from None
+            raise TrainingFailed(error.kind, error.message) from error
         except _OutOfTime:
             raise TrainingFailed(
                 "timed_out", f"the training was not finished after {self._seconds:g} seconds"
@@ -264,34 +290,67 @@ class ProcessPool:
             raise TrainingFailed(message.kind, message.message + traceback)
         return True
 
-    def _receive(self, child: Child, deadline: "_Deadline") -> Message:
-        """The next message.
+    def _receive(self, worker: Worker, deadline: "_Deadline", patience: float = 0.0) -> Message:
+        """The next message; an interrupt is noticed after `patience` seconds.
 
         Raises:
             WorkerDied, TrainingInterrupted, _OutOfTime: no message will come.
         """
+        started = time.monotonic()
         while True:
             before = time.monotonic()
             left = deadline.at - before
             wait = min(POLL_SECONDS, max(0.0, left))
             # A message comes before an interrupt, so that no result is lost.
-            message = child.receive(wait)
+            message = worker.receive(wait)
             late = time.monotonic() - before - wait
             if late >= HALTED_SECONDS:  # the worker has waited meanwhile
                 deadline.at += late
             if message is not None:
                 return message
-            self._raise_if_stopped()
+            if before - started >= patience:
+                self._raise_if_stopped()
             if left <= 0:
                 raise _OutOfTime
 
-    def _give_up(self, child: Child) -> None:
+    def _give_up(self, worker: Worker) -> None:
         """Makes the worker stop its training. If it takes too long, it stays busy and is replaced."""
         with contextlib.suppress(WorkerDied, TrainingInterrupted, _OutOfTime):
-            child.send(Stop())
+            worker.send(Stop())
             deadline = _Deadline(STOP_SECONDS)
-            while not isinstance(self._receive(child, deadline), Finished | Failed):
+            while not isinstance(self._receive(worker, deadline), Finished | Failed):
                 pass
+
+
+class ProcessPool(WorkerPool):
+    """A pool of worker processes of this machine. They end with this one, however it ends.
+
+    Args:
+        size: number of processes, at least 1.
+        trainer: "module:function", a function from a `Training` to an iterator of its `EpochResult`s.
+        threads: intra-op threads of each worker.
+        gpus: what CUDA_VISIBLE_DEVICES calls the GPUs, which get equally many workers; none for no choice.
+        max_training_seconds: see `WorkerPool`.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        trainer: str = "mc1opt.training.loop:train",
+        threads: int = 1,
+        gpus: Sequence[str] = (),
+        max_training_seconds: float | None = None,
+    ) -> None:
+        living: list[Child] = []
+
+        def start() -> Child:
+            living[:] = [child for child in living if not child.closed]
+            taken = Counter(child.gpu for child in living)
+            living.append(Child(trainer, threads, min(gpus, key=lambda gpu: taken[gpu], default=None)))
+            return living[-1]
+
+        super().__init__(size, start, max_training_seconds=max_training_seconds)
 
 
 class _Deadline:
@@ -305,13 +364,7 @@ class _OutOfTime(Exception):  # noqa: N818  (never leaves this module)
     """The deadline has passed."""
 
 
-def _started(slots: list[Future[Child]]) -> list[Child]:
+def _started(slots: list[Future[Worker]]) -> list[Worker]:
     return [
         slot.result() for slot in slots if slot.done() and not slot.cancelled() and slot.exception() is None
     ]
-
-
-def _block_signals() -> None:
-    # A process inherits the signal mask of the thread that starts it, so workers ignore these signals from
-    # the first instruction on, before Python has started.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})

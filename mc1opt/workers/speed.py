@@ -33,6 +33,7 @@ def epoch_seconds(
     fidelity: Fidelity,
     device: Device,
     precision: Precision,
+    threads: int = 1,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> float | None:
     """Seconds of an epoch of a config while all workers train.
@@ -46,6 +47,7 @@ def epoch_seconds(
         fidelity: fidelity of the epoch in question.
         device: the device of the training.
         precision: its precision.
+        threads: its intra-op threads.
         interrupted: whether to stop; the pool is then interrupted.
 
     Returns:
@@ -62,6 +64,7 @@ def epoch_seconds(
         data=data,
         device=device,
         precision=precision,
+        threads=threads,
     )
 
     def second_epoch() -> float | None:
@@ -71,8 +74,8 @@ def epoch_seconds(
             return None
 
     workers = min(pool.size, MOST_WORKERS)
-    with ThreadPoolExecutor(workers, "speed") as threads:
-        futures = [threads.submit(second_epoch) for _ in range(workers)]
+    with ThreadPoolExecutor(workers, "speed") as measuring:
+        futures = [measuring.submit(second_epoch) for _ in range(workers)]
         while wait(futures, TICK_SECONDS).not_done:
             if interrupted():
                 pool.interrupt()

@@ -1,6 +1,7 @@
 """The threads that keep the workers of a pool busy."""
 
 import contextlib
+import math
 import threading
 from collections.abc import Callable
 
@@ -10,9 +11,15 @@ from mc1opt.workers.stop import TICK_SECONDS, StopFlag
 
 
 def run_crew(
-    work: Callable[[], None], pool: Pool, stop: StopFlag, tick: Callable[[float], None], size: int
+    work: Callable[[], None],
+    pool: Pool,
+    stop: StopFlag,
+    tick: Callable[[float], None],
+    most: float = math.inf,
 ) -> None:
-    """Runs `work` in threads, and returns when all of them have ended.
+    """Runs `work` in one thread per worker, and returns when all of them have ended.
+
+    Where the pool gains workers, more threads begin.
 
     Once `stop` is set or its limit is reached, the pool is interrupted; `TrainingInterrupted` ends a thread
     quietly. Any other exception sets `stop`, and the first one is raised at the end.
@@ -22,7 +29,7 @@ def run_crew(
         pool: the workers.
         stop: ends the work.
         tick: called in this thread repeatedly; its argument is the longest that it may wait, in seconds.
-        size: number of threads.
+        most: number of threads at most.
     """
     errors: list[BaseException] = []
 
@@ -34,11 +41,12 @@ def run_crew(
             errors.append(error)
             stop.set("failures", str(error))
 
-    threads = [threading.Thread(target=guarded, name=f"training-{i}", daemon=True) for i in range(size)]
-    for thread in threads:
-        thread.start()
+    threads: list[threading.Thread] = []
     interrupted = False
-    while any(thread.is_alive() for thread in threads):
+    while not threads or any(thread.is_alive() for thread in threads):
+        while len(threads) < min(pool.size, most) and not interrupted:
+            threads.append(threading.Thread(target=guarded, name=f"training-{len(threads)}", daemon=True))
+            threads[-1].start()
         if stop.is_due() and not interrupted:
             interrupted = True
             pool.interrupt()

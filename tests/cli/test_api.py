@@ -16,6 +16,7 @@ from mc1opt.cli.api import LEAST, SearchOptions, search_command
 from mc1opt.config import config_from_json, config_id
 from mc1opt.errors import SearchStoppedError, StorageError, UsageError
 from mc1opt.search import command
+from mc1opt.workers import engine
 from tests.support import curves
 from tests.support.command import stored_study
 
@@ -25,7 +26,7 @@ OPTIONS: dict[str, Any] = {"workers": "1", "pruner": "none", "data": "images", "
 @pytest.fixture
 def curve_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     """Learning curves instead of trainings, and no processes."""
-    monkeypatch.setattr(command, "ProcessPool", lambda workers, **_: curves.CurvePool(workers))
+    monkeypatch.setattr(engine, "ProcessPool", lambda workers, **_: curves.CurvePool(workers))
 
 
 # ---- Options ---------------------------------------------------------------------------------------------

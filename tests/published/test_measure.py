@@ -27,6 +27,8 @@ from mc1opt.published.measure import (
 )
 from mc1opt.published.results import seed_value
 from mc1opt.spec import Fold
+from mc1opt.workers import engine
+from mc1opt.workers.engine import Engine
 from mc1opt.workers.stop import StopFlag
 from tests.support.curves import CurvePool, Switches, curve
 from tests.support.measuring import (
@@ -75,7 +77,8 @@ def entry(name: str = ROW_1, recipe: Any = "published", epochs: int | None = 3) 
 
 def plan(data: DataSet, *entries: Entry, **changes: Any) -> Plan:
     fields: dict[str, Any] = {"folds": 0, "data": data, "device": "cpu", "workers": "1", "folder": FOLDER}
-    return make_plan(entries or [entry()], **(fields | changes))
+    fields |= changes
+    return make_plan(entries or [entry()], engine=Engine(fields.pop("workers")), **fields)
 
 
 def test_entries_are_trained_on_all_images_with_the_same_seeds_and_no_file_or_key_twice(
@@ -140,7 +143,7 @@ def test_as_many_workers_as_fit_and_there_are_cpus(data: DataSet, monkeypatch: p
     assert plan(data, entry(DEEP), workers="2").workers == 2
     with pytest.raises(UsageError, match=r"--workers 3 .*--workers 2\b"):
         plan(data, entry(DEEP), workers="3")
-    monkeypatch.setattr(measure, "resolve_workers", lambda _text, _device: 4)
+    monkeypatch.setattr(engine, "default_workers", lambda *_, **__: 4)
     for free, workers in ((1.5, 1), (3.5, 3), (100, 4)):
         with_free_memory(monkeypatch, data, free)
         assert plan(data, entry(DEEP), workers="auto").workers == workers

@@ -29,9 +29,10 @@ from mc1opt.search.command import search
 from mc1opt.search.observers import SearchEnded
 from mc1opt.search.settings import SearchCommand
 from mc1opt.seeds import derive_seed
+from mc1opt.workers import engine as engine_module
 from mc1opt.workers.pool import ProcessPool
 from mc1opt.workers.stop import StopFlag
-from tests.support.curves import TRAINER, CurvePool, Switches
+from tests.support.curves import TRAINER, CurvePool, Switches, with_engine
 from tests.support.display import plain
 from tests.support.image_sets import write_arrays_folder
 from tests.support.studies import stored
@@ -43,19 +44,19 @@ WIDTH = 80
 def _images_and_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """200 images, 20 of them for validation; and no processes, but where a test asks for them."""
     write_arrays_folder(Path("images"), train_images=200, test_images=20)
-    monkeypatch.setattr(command_module, "ProcessPool", lambda size, **_: CurvePool(size))
+    monkeypatch.setattr(engine_module, "ProcessPool", lambda size, **_: CurvePool(size))
 
 
 @pytest.fixture
 def processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Real workers."""
-    monkeypatch.setattr(command_module, "ProcessPool", ProcessPool)
+    monkeypatch.setattr(engine_module, "ProcessPool", ProcessPool)
 
 
 def run(output: TextIO | None = None, stop: StopFlag | None = None, **options: Any) -> SearchEnded:
     """A search with workers that train learning curves."""
     given = {"study": "mlp", "trials": 2, "storage": "s.db", "workers": "1", "device": "cpu", "confirm": 0}
-    command = SearchCommand(data=Path("images"), **(given | options))
+    command = SearchCommand(data=Path("images"), **with_engine(given | options))
     output = output or io.StringIO()
     ended = search(command, stop=stop or StopFlag(), output=output, display=display(output), trainer=TRAINER)
     for line in end_lines(ended, command.storage):

@@ -28,6 +28,7 @@ from pydantic import BaseModel
 from mc1opt.config import MLP, SGD, Config, ConvNet, LinearLayer, config_id
 from mc1opt.dataset import DataSet
 from mc1opt.spec import EpochResult, Fidelity, Training, TrainingFailed
+from mc1opt.workers.engine import Engine
 from mc1opt.workers.protocol import TrainingInterrupted
 from mc1opt.workers.speed import SPEED_SEED
 
@@ -42,6 +43,13 @@ NOISE = 0.004
 
 
 # ---- Curves ----------------------------------------------------------------------------------------------
+
+
+def with_engine(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of which `workers` and `device` have become an engine."""
+    given = {name: options[name] for name in options.keys() & {"workers", "device"}}
+    rest = {name: value for name, value in options.items() if name not in given}
+    return {**rest, "engine": Engine(**given)}
 
 
 def example_training(

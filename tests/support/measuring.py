@@ -20,7 +20,7 @@ from mc1opt.published.measure import PresetsOptions, Results, run_presets
 from mc1opt.published.results import Measurement, seed_value
 from mc1opt.spec import Fidelity, Fold, Training
 from mc1opt.workers.stop import StopFlag
-from tests.support.curves import CurvePool, curve
+from tests.support.curves import CurvePool, curve, with_engine
 from tests.support.image_sets import write_arrays_folder
 
 STORAGE = "storage/mc1opt.db"
@@ -68,7 +68,7 @@ def run(
         "data": Path("images"),
     }
     return run_presets(
-        PresetsOptions(names=names, **(fields | options)),
+        PresetsOptions(names=names, **with_engine(fields | options)),
         stop=stop or StopFlag(),
         output=output if output is not None else io.StringIO(),
         new_pool=new_pool,

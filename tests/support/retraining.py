@@ -23,7 +23,7 @@ from mc1opt.retraining.retrain import retrain
 from mc1opt.seeds import retrain_seed
 from mc1opt.spec import Fidelity
 from mc1opt.workers.stop import StopFlag
-from tests.support.curves import CurvePool
+from tests.support.curves import CurvePool, with_engine
 from tests.support.image_sets import write_arrays_folder
 from tests.support.once import made_once
 from tests.support.studies import definition_of, run_study, smooth_space, stored
@@ -85,7 +85,7 @@ def retrain_curves(
         "device": "cpu",
     }
     return retrain(
-        RetrainOptions(**(fields | options)),
+        RetrainOptions(**with_engine(fields | options)),
         stop=stop or StopFlag(),
         output=output if output is not None else io.StringIO(),
         new_pool=new_pool,

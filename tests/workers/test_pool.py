@@ -1,7 +1,6 @@
 """Worker processes together: real processes, killed for real, with learning curves instead of training."""
 
 import contextlib
-import functools
 import gc
 import json
 import os
@@ -10,8 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -19,12 +16,13 @@ import pytest
 
 from mc1opt.config import config_id
 from mc1opt.errors import WorkerError
-from mc1opt.spec import EpochResult, Training, TrainingFailed
+from mc1opt.spec import TrainingFailed
 from mc1opt.workers import pool as pool_module
 from mc1opt.workers.child import Child
-from mc1opt.workers.pool import Pool, ProcessPool
+from mc1opt.workers.pool import ProcessPool
 from mc1opt.workers.protocol import TrainingInterrupted
-from tests.support.curves import TRAINER, CurvePool, curve, example_training
+from tests.support.curves import TRAINER, curve, example_training
+from tests.workers.test_contract import go_on, in_thread, results_of
 from tests.workers.test_process import ROOT, is_alive, wait_until_gone
 
 SECONDS = 30.0
@@ -43,53 +41,7 @@ def pair(switches):
         yield pool
 
 
-def go_on(result: EpochResult) -> bool:
-    return True
-
-
-def results_of(pool: Pool, training: Training) -> list[EpochResult]:
-    """The results of a training that goes to its end."""
-    results: list[EpochResult] = []
-    assert pool.train(training, lambda result: results.append(result) is None) is True
-    return results
-
-
-def in_thread(function: Callable[..., bool], *arguments: object) -> "Future[bool]":
-    """Calls it in a thread that ends with the call."""
-    with_one = ThreadPoolExecutor(1)
-    future = with_one.submit(function, *arguments)
-    with_one.shutdown(wait=False)
-    return future
-
-
 # ---- Trainings that go well ------------------------------------------------------------------------------
-
-
-def test_every_epoch_is_handed_over_in_order(pool):
-    assert results_of(pool, example_training(epochs=5)) == curve(example_training(epochs=5))
-
-
-def test_a_training_ends_when_on_epoch_says_so(pool, switches):
-    results = []
-    assert pool.train(example_training(), lambda result: results.append(result) or False) is False
-    assert len(results) == len(switches.epochs()) == 1
-
-
-def test_workers_train_at_the_same_time(pair, switches):
-    both = threading.Barrier(2)
-
-    def wait_for_the_other(result: EpochResult) -> bool:
-        both.wait(SECONDS)  # raises if one trains after the other
-        return True
-
-    futures = [in_thread(pair.train, example_training(seed=seed), wait_for_the_other) for seed in range(2)]
-    assert all(future.result(SECONDS) for future in futures)
-    assert len({epoch["pid"] for epoch in switches.epochs()}) == 2
-
-
-def test_more_threads_than_workers_wait_for_their_turn(pair):
-    futures = [in_thread(pair.train, example_training(seed=seed), go_on) for seed in range(8)]
-    assert all(future.result(SECONDS) for future in futures)
 
 
 def test_workers_outlive_the_thread_and_the_trainings_that_used_them(pool, switches):
@@ -107,16 +59,6 @@ def test_prints_of_libraries_do_no_harm(pool, switches):
     assert results_of(pool, example_training()) == curve(example_training())
 
 
-def test_an_exception_of_on_epoch_goes_through_and_frees_the_worker(pool, switches):
-    def complain(result: EpochResult) -> bool:
-        raise KeyError("full")
-
-    with pytest.raises(KeyError, match="full"):
-        pool.train(example_training(), complain)
-    assert pool.train(example_training(), go_on)
-    assert len({epoch["pid"] for epoch in switches.epochs()}) == 1
-
-
 def test_a_pool_without_workers_is_refused():
     with pytest.raises(ValueError, match="0"):
         ProcessPool(0, trainer=TRAINER)
@@ -125,67 +67,12 @@ def test_a_pool_without_workers_is_refused():
 # ---- Trainings that fail ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("action", "kind", "text"),
-    [
-        ("diverge", "diverged", "nan"),
-        ("raise", "crashed", "ValueError: raised on request\nTraceback"),
-        ("out_of_memory", "out_of_memory", "MemoryError"),
-        ("crash", "crashed", "about to crash"),
-        ("kill", "killed", "SIGKILL"),
-    ],
-)
-def test_a_failure_has_its_kind_and_message_and_the_next_training_goes_well(
-    pool, switches, action, kind, text
-):
-    switches.add(action, epoch=1, value=3, seed=1)
-    results = []
-    with pytest.raises(TrainingFailed) as caught:
-        pool.train(example_training(seed=1), lambda result: results.append(result) or True)
-    assert caught.value.kind == kind
-    assert text in caught.value.message
-    assert len(results) == 1
-    assert pool.train(example_training(seed=2), go_on)
-
-
-def test_a_worker_that_is_killed_is_replaced_and_the_other_does_not_notice(pair, switches):
-    switches.add("hang", seed=1, epoch=1)
-    victim = in_thread(pair.train, example_training(seed=1), go_on)
-    pid = switches.wait_for_epochs(2)[-1]["pid"]
-    results = []
-    training = example_training(seed=2)
-
-    def kill_the_other(result: EpochResult) -> bool:
-        results.append(result)
-        if result.epoch == 0:
-            os.kill(pid, signal.SIGKILL)
-            assert isinstance(victim.exception(SECONDS), TrainingFailed)
-        return True
-
-    assert pair.train(training, kill_the_other)
-    assert victim.exception().kind == "killed"
-    assert results == curve(training)
-    switches.clear()
-    futures = [in_thread(pair.train, example_training(seed=seed), go_on) for seed in range(3, 7)]
-    assert all(future.result(SECONDS) for future in futures)
-
-
 def test_a_worker_that_dies_between_trainings_fails_none(pool):
     pool.train(example_training(), go_on)
     child = pool._free[0].result()
     os.kill(child.pid, signal.SIGKILL)
     child._process.wait(SECONDS)
     assert pool.train(example_training(), go_on)
-
-
-def test_a_training_that_takes_too_long_is_timed_out_and_its_worker_replaced(switches):
-    switches.add("hang", epoch=1, seed=1)
-    with ProcessPool(1, trainer=TRAINER, max_training_seconds=0.5) as pool:
-        with pytest.raises(TrainingFailed, match=r"0\.5 seconds") as caught:
-            pool.train(example_training(seed=1), go_on)
-        assert caught.value.kind == "timed_out"
-        assert not is_alive(switches.epochs()[0]["pid"])
-        assert pool.train(example_training(seed=2), go_on)
 
 
 def test_epochs_of_a_checkpoint_count_as_training(switches):
@@ -247,7 +134,7 @@ def test_workers_that_cannot_start_are_an_error_with_the_reason():
 
 
 def test_a_worker_that_never_gets_ready_is_given_up(monkeypatch):
-    monkeypatch.setattr(pool_module, "START_SECONDS", 0.01)
+    monkeypatch.setattr(ProcessPool, "start_seconds", 0.01)
     with (
         ProcessPool(1, trainer=TRAINER) as pool,
         pytest.raises(WorkerError, match=r"0\.01 seconds"),
@@ -262,80 +149,6 @@ def test_a_process_that_cannot_be_made_is_an_error(monkeypatch):
 
 
 # ---- Interrupting and closing ----------------------------------------------------------------------------
-
-
-both_pools = pytest.mark.parametrize(
-    "make", [functools.partial(ProcessPool, trainer=TRAINER), CurvePool], ids=["processes", "curves"]
-)
-"""The pool of processes, and its stand-in, which must behave the same."""
-
-
-@both_pools
-@pytest.mark.parametrize("end", ["interrupt", "close"])
-def test_a_training_in_an_epoch_is_interrupted(switches, make, end):
-    switches.add("hang", epoch=1)
-    pool = make(1)
-    training, waiting = (in_thread(pool.train, example_training(), go_on) for _ in range(2))
-    switches.wait_for_epochs(2)
-    getattr(pool, end)()
-    for future in (training, waiting):
-        assert isinstance(future.exception(3.0), TrainingInterrupted)
-    with pytest.raises(TrainingInterrupted):
-        pool.train(example_training(), go_on)
-    pool.close()
-
-
-@both_pools
-def test_an_interrupt_within_the_last_on_epoch_comes_too_late(make):
-    pool = make(1)
-    results = []
-
-    def on_epoch(result):
-        results.append(result)
-        if result.epoch == example_training().fidelity.epochs - 1:
-            pool.interrupt()
-        return True
-
-    assert pool.train(example_training(), on_epoch) is True
-    assert len(results) == example_training().fidelity.epochs
-    pool.close()
-
-
-@both_pools
-def test_a_training_that_on_epoch_ends_during_an_interrupt_counts_as_ended(make):
-    pool = make(1)
-    assert pool.train(example_training(), lambda result: pool.interrupt() is not None) is False
-    pool.close()
-
-
-@both_pools
-def test_an_interrupted_training_goes_on_from_its_last_epoch(switches, make):
-    training = example_training(epochs=4, checkpoint=str(Path("c.checkpoint").absolute()))
-    switches.add("hang", epoch=2)
-    pool = make(1)
-    future = in_thread(pool.train, training, go_on)
-    switches.wait_for_epochs(3)
-    pool.interrupt()
-    assert isinstance(future.exception(3.0), TrainingInterrupted)
-    pool.close()
-    switches.clear()
-    with make(1) as pool:
-        results = results_of(pool, training)
-    assert [epoch["epoch"] for epoch in switches.epochs()] == [0, 1, 2, 2, 3]
-    assert [result.restored for result in results] == [True, True, False, False]
-    assert [result.model_copy(update={"restored": False}) for result in results] == curve(training)
-
-
-@both_pools
-def test_an_interrupt_within_on_epoch_ends_the_training_and_keeps_that_epoch(switches, make):
-    training = example_training(checkpoint=str(Path("c.checkpoint").absolute()))
-    pool = make(1)
-    with pytest.raises(TrainingInterrupted):
-        pool.train(training, lambda result: pool.interrupt() is None)
-    pool.close()
-    with make(1) as pool:
-        assert pool.train(training, go_on)
-    assert [epoch["epoch"] for epoch in switches.epochs()] == [0, 1, 2]
 
 
 def test_a_worker_that_does_not_write_its_checkpoint_in_time_is_killed(switches, monkeypatch):

@@ -144,7 +144,15 @@ def measure_growth(trials: int, sampler: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "study.db")
         counted = filled(path, trials)
-        show = [sys.executable, "-m", "mc1opt", "show", "--study", "s", "--storage", path, "--json"]
+        show = [
+            str(Path(sys.executable).with_name("mc1opt")),
+            "show",
+            "--study",
+            "s",
+            "--storage",
+            path,
+            "--json",
+        ]
         started = time.monotonic()
         subprocess.run(show, check=True, stdout=subprocess.DEVNULL)
         show_seconds = time.monotonic() - started

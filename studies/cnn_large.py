@@ -12,14 +12,15 @@ from mc1opt.dataset import DataSet
 from mc1opt.suggest import suggest_augmentation, suggest_optimizer, suggest_schedule, suggest_switches
 
 MAX_MACS = 400_000_000
-STAGES = (1, 2, 3)
+WIDEST = {1: 128, 2: 384, 3: 512}
+"""By stage."""
 
 
 def search_space(trial: BaseTrial, data: DataSet) -> Config:
     """Width and depth of each stage, which begins with a convolution and a pooling; how they are trained."""
     blocks = []
-    for stage in STAGES:
-        width = trial.suggest_int(f"stage{stage}_width", 32, 512, step=32)
+    for stage, widest in WIDEST.items():
+        width = trial.suggest_int(f"stage{stage}_width", 32, widest, step=32)
         depth = trial.suggest_int(f"stage{stage}_depth", 1, 3)
         convolution = ConvBlock(width=width, padding=1, norm="batch", activation="gelu")
         pooled = convolution.model_copy(update={"pooling": Pooling(kind="max")})

@@ -72,7 +72,13 @@ def test_the_installed_command_lists_the_shipped_studies(installed: Path, tmp_pa
     listed = run(installed, "studies", "--json", cwd=tmp_path)
     assert listed.returncode == 0, listed.stderr
     definitions = json.loads(listed.stdout)["definitions"]
-    assert [entry["name"] for entry in definitions] == ["cnn", "mlp", "published", "published_grid"]
+    assert [entry["name"] for entry in definitions] == [
+        "cnn",
+        "cnn_large",
+        "mlp",
+        "published",
+        "published_grid",
+    ]
     for entry in definitions:
         assert Path(entry["path"]).is_relative_to(installed.parents[1])
         assert not Path(entry["path"]).is_relative_to(ROOT)

@@ -11,6 +11,7 @@ heartbeat    heartbeats of running trials; finds trials without one
 interrupted  sets trials whose search process has died back to waiting
 study_attributes  the attributes of a stored study
 records      the attributes of a stored trial, and reading them
+memory       what was found out of a finished trial, remembered
 rows         trials as the rows of a table
 ranking      the best trials, and which of them seed noise cannot separate
 studies      reads and deletes stored studies

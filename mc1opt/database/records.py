@@ -3,6 +3,7 @@
 The database is the only memory of a search: results come from these records, never from a live trial.
 """
 
+import contextlib
 import functools
 import json
 import math
@@ -17,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mc1opt.config import SCHEMA_VERSION, config_from_json
 from mc1opt.database import study_attributes
+from mc1opt.database.memory import once_a_trial
 from mc1opt.database.rows import rows
 from mc1opt.dataset import Task
 from mc1opt.errors import ConfigError, UsageError
@@ -116,6 +118,7 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = MappingProxyType(
 """The types of the attributes that are read; the others are for people."""
 
 
+@once_a_trial
 def foreign(trial: FrozenTrial) -> str:
     """Why a trial is foreign, in words that follow the noun; empty for a trial of mc1opt's.
 
@@ -143,13 +146,12 @@ def foreign(trial: FrozenTrial) -> str:
 def _config_fault(stored: str) -> str:
     """What is wrong with a stored config (JSON), in the words of `foreign`."""
     content = json.loads(stored) or {}
-    try:
+    with contextlib.suppress(ConfigError):
         config_from_json(content)
-    except ConfigError:
-        version = content.get("schema_version")
-        newer = type(version) is int and version > SCHEMA_VERSION
-        return "with a config that a newer mc1opt wrote" if newer else "with a damaged config"
-    return ""
+        return ""
+    version = content.get("schema_version")
+    newer = type(version) is int and version > SCHEMA_VERSION
+    return "with a config that a newer mc1opt wrote" if newer else "with a damaged config"
 
 
 def own_trials(study: optuna.Study, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
@@ -157,6 +159,7 @@ def own_trials(study: optuna.Study, states: Container[TrialState] | None = None)
     return [trial for trial in study.get_trials(deepcopy=False, states=states) if not foreign(trial)]
 
 
+@once_a_trial
 def outcome(trial: FrozenTrial) -> Outcome:
     """The outcome of a trial. It distinguishes five kinds of Optuna's PRUNED."""
     if foreign(trial):
@@ -165,12 +168,12 @@ def outcome(trial: FrozenTrial) -> Outcome:
         return _PLAIN_OUTCOMES[trial.state]
     if trial.state == TrialState.FAIL or FAILURE in trial.user_attrs:
         return "failed"
-    untrained: dict[Outcome, bool] = {
-        "infeasible": INFEASIBLE in trial.user_attrs,
-        "duplicate": trial.user_attrs.get(DUPLICATE_OF) is not None,
-        "too_large": any(trial.constraints.get(key, 0.0) > 0.0 for key in (TOO_LARGE, TOO_MANY_PARAMETERS)),
-    }
-    return next((what for what, applies in untrained.items() if applies), "pruned")
+    if INFEASIBLE in trial.user_attrs:
+        return "infeasible"
+    if trial.user_attrs.get(DUPLICATE_OF) is not None:
+        return "duplicate"
+    exceeded = any(trial.constraints.get(key, 0.0) > 0.0 for key in (TOO_LARGE, TOO_MANY_PARAMETERS))
+    return "too_large" if exceeded else "pruned"
 
 
 def is_counted(trial: FrozenTrial) -> bool:

@@ -1,10 +1,9 @@
 """Samplers: Optuna's and our own, seeded so that interruptions do not change a study."""
 
-import copy
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, GridSampler, RandomSampler, TPESampler
+from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mc1opt.database.records import STARTING_POINT, is_counted, outcome, own_trials, values_by_epoch
@@ -121,8 +121,6 @@ class SeededSampler(BaseSampler):
         return self._view
 
     def _new_view(self, study: optuna.Study, trial: FrozenTrial) -> "_View":
-        seen = optuna.create_study(direction="maximize")
-        seen.add_trials(self._known)
         trials = own_trials(study, (TrialState.COMPLETE, TrialState.PRUNED))
         means = incumbents(study, self._study_seed, self._metric).scores if self.repeats else {}
         for other in trials:
@@ -130,7 +128,8 @@ class SeededSampler(BaseSampler):
             score = means.get(other.number, score)
             if other.number not in self._seen or self._seen[other.number][0] != score:
                 self._seen[other.number] = score, _for_sampler(other, score, self._metric)
-            seen.add_trial(self._seen[other.number][1])
+        given = [*self._known, *(self._seen[other.number][1] for other in trials)]
+        seen = optuna.create_study(direction="maximize", storage=_GivenTrials(given))
         return _View(
             number=trial.number,
             trained=len(self._known) + sum(is_counted(other) * self._worth(other) for other in trials),
@@ -169,6 +168,7 @@ def _for_sampler(trial: FrozenTrial, score: float | None, metric: Metric) -> Fro
     if reached:
         value = metric.score(reached[-1])
     return seen_trial(
+        trial.number,
         state=TrialState.PRUNED if value is None else TrialState.COMPLETE,
         value=value,
         params=trial.params,
@@ -179,21 +179,25 @@ def _for_sampler(trial: FrozenTrial, score: float | None, metric: Metric) -> Fro
     )
 
 
-def seen_trial(**fields: Any) -> FrozenTrial:
-    """A finished trial as samplers see it, by the arguments of Optuna's `create_trial`."""
+def seen_trial(number: int, **fields: Any) -> FrozenTrial:
+    """A finished trial as samplers see it, by its number and the arguments of Optuna's `create_trial`."""
     seen = create_trial(**fields)
-    seen.__class__ = _SeenTrial
+    seen.number = number
     return seen
 
 
-class _SeenTrial(FrozenTrial):
-    """A trial of which a deep copy is shallow: nothing changes it.
+class _GivenTrials(InMemoryStorage):
+    """A storage with these trials, which nothing changes: to add them would copy and check each."""
 
-    Optuna deep-copies each added trial, which for a thousand of them takes a second per draw.
-    """
+    def __init__(self, trials: list[FrozenTrial]) -> None:
+        super().__init__()
+        self._given = trials
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_SeenTrial":
-        return copy.copy(self)
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        del study_id, deepcopy
+        return [trial for trial in self._given if states is None or trial.state in states]
 
 
 def _tpe(seed: int) -> BaseSampler:

@@ -196,16 +196,17 @@ def starting_points(
 
 
 def for_sampler(
-    known: Iterable[KnownTrial], definition: StudyDefinition, metric: Metric
+    known: Sequence[KnownTrial], definition: StudyDefinition, metric: Metric
 ) -> list[FrozenTrial]:
     """The trials as a `SeededSampler` of the new study sees them; see `_for_sampler` there."""
-    seen = []
+    seen: list[FrozenTrial] = []
     for trial in known:
         replay = _Replay(trial.params, {})
         replay.config(definition)
         value = trial.reports[-1] if trial.value is None else trial.value
         seen.append(
             seen_trial(
+                len(seen) - len(known),  # before all of the study's own
                 value=metric.score(value),
                 params=replay.params,
                 distributions=replay.distributions,

@@ -29,7 +29,14 @@ def test_own_definitions_and_stored_studies_are_listed(finished: Path, mc1opt_he
     assert "3 complete" in text.stdout
     listed = mc1opt_here("studies", "--json")
     assert listed.stderr == ""
-    assert set(names(listed, "definitions")) == {"cnn", "mlp", "published", "published_grid", "tiny"}
+    assert set(names(listed, "definitions")) == {
+        "cnn",
+        "cnn_large",
+        "mlp",
+        "published",
+        "published_grid",
+        "tiny",
+    }
     (study,) = json.loads(listed.stdout)["studies"]
     assert (study["name"], study["definition"], study["complete"]) == ("tiny", "tiny", 3)
     assert study["best"] == json.loads((finished / "stdout").read_text())["best"]["value"]

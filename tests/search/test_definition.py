@@ -106,7 +106,7 @@ def test_what_a_definition_prints_is_not_the_commands_output(capsys: pytest.Capt
     assert capsys.readouterr() == ("", "hello\n")
 
 
-@pytest.mark.parametrize(("name", "named"), [("cn", "'cn'.*cnn, mlp"), ("no/mine.py", r"no/mine\.py")])
+@pytest.mark.parametrize(("name", "named"), [("cn", "'cn'.*cnn, cnn_large"), ("no/mine.py", r"no/mine\.py")])
 def test_an_unknown_name_or_file_is_named(name: str, named: str) -> None:
     with pytest.raises(StudyFileError, match=named):
         load_definition(name)

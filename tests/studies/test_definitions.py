@@ -30,7 +30,7 @@ def samples(definition: StudyDefinition) -> list[tuple[FrozenTrial, Config]]:
     return drawn
 
 
-@pytest.fixture(scope="module", params=["mlp", "cnn", "published"])
+@pytest.fixture(scope="module", params=["mlp", "cnn", "cnn_large", "published"])
 def definition(request: pytest.FixtureRequest) -> StudyDefinition:
     return load_definition(request.param)
 
@@ -116,8 +116,13 @@ def test_sizes_stay_within_the_promised_ranges(
     definition: StudyDefinition, drawn: list[tuple[FrozenTrial, Config]]
 ) -> None:
     for _, config in drawn:
-        assert 20 <= config.batch_size <= 512
         architecture = config.architecture
+        if definition.name == "cnn_large":
+            assert isinstance(architecture, ConvNet)
+            assert 64 <= config.batch_size <= 1024
+            assert {block.width % 32 for block in architecture.blocks} == {0}
+            continue
+        assert 20 <= config.batch_size <= 512
         if definition.name == "published":
             assert isinstance(architecture, ConvNet)
             for block, widest in zip(architecture.blocks, (64, 128, 256, 256), strict=True):

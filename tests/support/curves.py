@@ -84,7 +84,7 @@ def asymptote(config: Config, train_images: int) -> float:
     score += 0.5 * (1 - math.exp(-mean_width / 5)) + 0.4 * (1 - math.exp(-len(layers) / 3))
     score += 0.2 * norm
     score += 0.3 * (convolutional and architecture.stem.kind == "whitened")
-    score += 0.1 * (config.augmentation.flip + (config.augmentation.crop > 0))
+    score += 0.1 * (bool(config.augmentation.flip) + (config.augmentation.crop > 0))
     score += 0.1 * (config.schedule.kind != "constant")
     score += 0.15 * math.log(train_images / 10_000)
     score -= 0.5 * _learning_rate_error(config) ** 2

@@ -97,7 +97,7 @@ def connected(nodes: Nodes) -> Iterator[Callable[..., Pool]]:
 
     def make(workers: int | None, **options: Any) -> Pool:
         nodes.use_switches()
-        return RayPool(cluster, workers, trainer=TRAINER, **options)
+        return RayPool(cluster, workers, **{"trainer": TRAINER, **options})
 
     try:
         yield make

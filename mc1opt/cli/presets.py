@@ -9,12 +9,14 @@ from mc1opt.cli.options import (
     DEFAULT_STORAGE,
     Data,
     DeviceName,
+    Files,
     Json,
     Seeds,
     Storage,
     Timeout,
     Workers,
     given_storage,
+    located,
     print_json,
     print_result,
 )
@@ -25,7 +27,9 @@ app = typer.Typer(name="presets", rich_markup_mode=None)
 
 
 @app.callback(invoke_without_command=True)
-def presets(context: typer.Context, storage: Storage = DEFAULT_STORAGE, as_json: Json = False) -> None:
+def presets(
+    context: typer.Context, storage: Storage = DEFAULT_STORAGE, files: Files = None, as_json: Json = False
+) -> None:
     """List the published models; show one's layers; measure them.
 
     \b
@@ -42,7 +46,7 @@ def presets(context: typer.Context, storage: Storage = DEFAULT_STORAGE, as_json:
     from mc1opt.published.results import presets_folder, stored_results
 
     every = list(PRESETS.values())
-    results = stored_results(presets_folder(storage), every)
+    results = stored_results(presets_folder(located(storage, files)), every)
     content = [preset_json(preset, results[preset.name]) for preset in every]
     print_result(content, list_lines(results), as_json)
 
@@ -52,6 +56,7 @@ def show(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="Name of a preset.")],
     storage: Storage = DEFAULT_STORAGE,
+    files: Files = None,
     as_json: Json = False,
 ) -> None:
     """Show a preset: its layers, with outputs and parameters, and its recipes.
@@ -66,7 +71,7 @@ def show(
     from mc1opt.published.results import presets_folder, stored_results
 
     preset = get_preset(name)
-    results = stored_results(presets_folder(given_storage(context, storage)), [preset])[preset.name]
+    results = stored_results(presets_folder(given_storage(context, storage, files)), [preset])[preset.name]
     print_result(preset_json(preset, results), show_lines(preset, results), _json(context, as_json))
 
 
@@ -87,6 +92,7 @@ def run(
     workers: Workers = "auto",
     device: DeviceName = "auto",
     storage: Storage = DEFAULT_STORAGE,
+    files: Files = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -121,7 +127,7 @@ def run(
         results = run_presets(
             PresetsOptions(
                 names=tuple(names or ()),
-                storage=given_storage(context, storage),
+                storage=given_storage(context, storage, files),
                 everything=everything,
                 recipe=chosen,
                 seeds=seeds,

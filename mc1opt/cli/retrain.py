@@ -9,6 +9,7 @@ from mc1opt.cli.options import (
     DEFAULT_STORAGE,
     Data,
     DeviceName,
+    Files,
     Json,
     Seeds,
     Storage,
@@ -16,6 +17,7 @@ from mc1opt.cli.options import (
     Timeout,
     Wandb,
     Workers,
+    located,
     print_json,
     wandb_mode,
 )
@@ -49,6 +51,7 @@ def retrain(
     workers: Workers = "auto",
     device: DeviceName = "auto",
     storage: Storage = DEFAULT_STORAGE,
+    files: Files = None,
     data: Data = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the model of another retraining.")] = False,
     wandb: Wandb = None,
@@ -68,6 +71,7 @@ def retrain(
       mc1opt retrain --study cnn --budget 3h
       mc1opt retrain --study cnn --trial 7 --folds 10
     """
+    storage = located(storage, files)
     at_least(top, 1, "--top")
     at_least(trial, 0, "--trial")
     at_least(seeds, 1, "--seeds")

@@ -28,7 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from mc1opt.database import statements
-from mc1opt.database.location import locked_database, server_arguments
+from mc1opt.database.location import locked_database, server_arguments, storage_url
 from mc1opt.database.ownership import LostTrialError, NoRoomError
 from mc1opt.database.records import CONFIG_ID, DUPLICATE_OF, OWNER
 from mc1opt.database.retry import DatabaseError, Outage, retried, through_outages
@@ -41,12 +41,13 @@ class StudyStorage(RDBStorage):
     """Optuna's database storage, with an owner for each running trial.
 
     Args:
-        url: an SQLAlchemy URL.
+        place: a path or a URL; of `with_files` where `--files` was given.
         owner: owner of the trials that this process takes (`this_owner`); None for a process that only reads.
         threads: number of threads that use it at once.
     """
 
-    def __init__(self, url: str, owner: dict[str, Any] | None, threads: int) -> None:
+    def __init__(self, place: str, owner: dict[str, Any] | None, threads: int) -> None:
+        self.place = place
         self.owner = owner
         self.outage = Outage(patient=owner is not None)
         self._in_training: set[int] = set()
@@ -54,6 +55,7 @@ class StudyStorage(RDBStorage):
         self._drawn = threading.local()
         self._noted = threading.local()
         self._room = threading.local()
+        url = storage_url(place)
         is_sqlite = make_url(url).get_backend_name() == "sqlite"
         arguments = {"timeout": BUSY_TIMEOUT_SECONDS} if is_sqlite else server_arguments(url)
         options = {"pool_size": threads + 4, "connect_args": arguments, "pool_pre_ping": not is_sqlite}

@@ -111,7 +111,7 @@ class _Search:
         self.heartbeat = Heartbeat(self.study, storage)
         make_own(self.study, storage)
         name = study_attributes.study_folder_name(settings.study, self.study.user_attrs)
-        folder = checkpoints_folder(str(storage.url)) / name
+        folder = checkpoints_folder(storage.place) / name
         tidy(folder, self.study.get_trials(deepcopy=False), settings.keep)
         self.objective = Objective(
             definition, settings, self.study, storage, pool, data, folder, observers=observers

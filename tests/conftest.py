@@ -21,6 +21,7 @@ os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 pytest_plugins = (
     "tests.support.command_fixtures",
     "tests.support.model_fixtures",
+    "tests.support.postgresql",
     "tests.support.study_fixtures",
 )
 

@@ -28,6 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from mc1opt.database import statements
+from mc1opt.database.commit import make_commits_certain
 from mc1opt.database.location import locked_database, server_arguments, storage_url
 from mc1opt.database.ownership import LostTrialError, NoRoomError
 from mc1opt.database.records import CONFIG_ID, DUPLICATE_OF, OWNER
@@ -43,7 +44,7 @@ class StudyStorage(RDBStorage):
     Args:
         place: a path or a URL; of `with_files` where `--files` was given.
         owner: owner of the trials that this process takes (`this_owner`); None for a process that only reads.
-        threads: number of threads that use it at once.
+        threads: number of threads that use it, beside the main one and the heartbeat: a connection each.
     """
 
     def __init__(self, place: str, owner: dict[str, Any] | None, threads: int) -> None:
@@ -58,9 +59,12 @@ class StudyStorage(RDBStorage):
         url = storage_url(place)
         is_sqlite = make_url(url).get_backend_name() == "sqlite"
         arguments = {"timeout": BUSY_TIMEOUT_SECONDS} if is_sqlite else server_arguments(url)
-        options = {"pool_size": threads + 4, "connect_args": arguments, "pool_pre_ping": not is_sqlite}
+        options: dict[str, Any] = {"connect_args": arguments, "pool_pre_ping": not is_sqlite}
+        options |= {"pool_size": threads + 2, "max_overflow": 0}
         # `inspected` has checked it; Optuna loads all its migrations for that, each time.
         super().__init__(url, engine_kwargs=options, skip_compatibility_check=True)
+        if self.engine.dialect.name == "postgresql":
+            make_commits_certain(self.engine, self.outage)
 
     # Optuna's methods that a search uses, with retries.
     get_all_studies = retried(RDBStorage.get_all_studies)

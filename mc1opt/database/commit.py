@@ -1,8 +1,8 @@
-"""Commits whose answer was lost: PostgreSQL is asked what became of them.
+"""Transactions on PostgreSQL that are cut: commits whose answer was lost, and those that never come.
 
 A connection may break after a commit and before its answer. A transaction that is then repeated makes a trial
 twice, and finds a trial that it has ended to be ended. PostgreSQL remembers of every recent transaction
-whether it was committed, also after a restart.
+whether it was committed, also after a restart. It can be asked.
 """
 
 import time
@@ -16,6 +16,10 @@ from sqlalchemy.pool import NullPool, PoolProxiedConnection
 from mc1opt.database.location import server_arguments
 from mc1opt.database.retry import Outage
 
+IDLE_SECONDS = 60
+"""Seconds that a transaction may wait for its process, whole; ours take milliseconds."""
+SESSION_SETTINGS = {"tcp_keepalives_idle": 15, "tcp_keepalives_interval": 5, "tcp_keepalives_count": 3}
+"""By default a server waits two hours for a client whose machine has vanished."""
 ASK_SECONDS = 0.2
 """Seconds between two questions while the server has not yet ended the transaction, or is away."""
 
@@ -46,6 +50,24 @@ def make_commits_certain(engine: sqlalchemy.Engine, outage: Outage) -> None:
             connection.invalidate(error)
 
     dialect.do_commit = do_commit
+
+
+def end_silent_sessions(engine: sqlalchemy.Engine) -> None:
+    """Has the server end sessions whose process halts within a transaction, or whose machine has vanished.
+
+    A transaction holds the lock of its study, for which all machines would wait. Only for PostgreSQL.
+    """
+    settings = SESSION_SETTINGS | {"idle_in_transaction_session_timeout": 1000 * IDLE_SECONDS}
+
+    def set_up(connection: Any, _record: object) -> None:
+        connection.autocommit = True
+        cursor = connection.cursor()
+        cursor.execute("; ".join(f"SET {name} = {value}" for name, value in settings.items()))
+        cursor.close()
+        connection.autocommit = False
+
+    sqlalchemy.event.listen(engine, "connect", set_up)
+    engine.dispose()  # the connections that it has already
 
 
 def _transaction_id(connection: DBAPIConnection) -> str | None:

@@ -23,13 +23,12 @@ from optuna.storages import RDBStorage
 from optuna.storages._rdb.models import TrialModel
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from mc1opt.database import statements
-from mc1opt.database.commit import make_commits_certain
-from mc1opt.database.location import locked_database, server_arguments, storage_url
+from mc1opt.database.commit import end_silent_sessions, make_commits_certain
+from mc1opt.database.location import locked_database, server_arguments, sqlite_path, storage_url
 from mc1opt.database.ownership import LostTrialError, NoRoomError
 from mc1opt.database.records import CONFIG_ID, DUPLICATE_OF, OWNER
 from mc1opt.database.retry import DatabaseError, Outage, retried, through_outages
@@ -57,7 +56,7 @@ class StudyStorage(RDBStorage):
         self._noted = threading.local()
         self._room = threading.local()
         url = storage_url(place)
-        is_sqlite = make_url(url).get_backend_name() == "sqlite"
+        is_sqlite = sqlite_path(url) is not None
         arguments = {"timeout": BUSY_TIMEOUT_SECONDS} if is_sqlite else server_arguments(url)
         options: dict[str, Any] = {"connect_args": arguments, "pool_pre_ping": not is_sqlite}
         options |= {"pool_size": threads + 2, "max_overflow": 0}
@@ -65,6 +64,7 @@ class StudyStorage(RDBStorage):
         super().__init__(url, engine_kwargs=options, skip_compatibility_check=True)
         if self.engine.dialect.name == "postgresql":
             make_commits_certain(self.engine, self.outage)
+            end_silent_sessions(self.engine)
 
     # Optuna's methods that a search uses, with retries.
     get_all_studies = retried(RDBStorage.get_all_studies)

@@ -1,5 +1,7 @@
-"""Connections that break between a commit and its answer: what was committed is not done again."""
+"""Connections that break between a commit and its answer, and processes that halt before a commit."""
 
+import threading
+import time
 from collections.abc import Iterator
 
 import optuna
@@ -7,6 +9,7 @@ import pytest
 from optuna.trial import TrialState
 from sqlalchemy.engine import make_url
 
+from mc1opt.database import commit, retry
 from mc1opt.database.opening import load_study, open_storage
 from mc1opt.database.ownership import this_owner
 from mc1opt.database.storage import StudyStorage
@@ -76,3 +79,32 @@ def test_a_search_is_the_one_to_which_nothing_happened(
     assert caplog.text == ""
     if workers == 1:
         assert facts(ended.record) == facts(run_study(TRIALS, small_definition()).record)
+
+
+def test_a_process_that_halts_within_a_transaction_does_not_hold_up_others(
+    postgresql: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It finds that its transaction was taken back, and makes it again."""
+    monkeypatch.setattr(commit, "IDLE_SECONDS", 1)
+    monkeypatch.setattr(retry, "OUTAGE_PAUSE_SECONDS", 0.05)
+    url = new_database(postgresql)
+    halting, other = (open_storage(url, create=True, owner=this_owner(), threads=1) for _ in range(2))
+    study = optuna.create_study(storage=halting, study_name="s")
+    trial_id = study.ask()._trial_id
+    halts = [2.0, 0.0]
+
+    def change(before: list[str] | None) -> list[str]:
+        took_lock.set()
+        time.sleep(halts.pop(0))
+        return [*(before or []), "halted"]
+
+    took_lock = threading.Event()
+    halted = threading.Thread(target=halting.change_user_attribute, args=(trial_id, "a", change))
+    halted.start()
+    took_lock.wait()
+    other.change_user_attribute(trial_id, "a", lambda before: [*(before or []), "other"])
+    assert halts == [0.0]  # it has not gone on yet
+    halted.join()
+    assert other.get_trial(trial_id).user_attrs["a"] == ["other", "halted"]
+    for storage in (halting, other):
+        close(storage)

@@ -40,9 +40,8 @@ from mc1opt.search.sampling import SeededSampler
 from mc1opt.search.settings import SearchSettings
 from mc1opt.spec import Fidelity
 from mc1opt.workers.engine import Engine
-from tests.contracts.conftest import new_database
 from tests.support.curves import CurvePool, example_training
-from tests.support.postgresql import new_server
+from tests.support.postgresql import new_database, new_server
 
 ENGINES = ("local", "postgresql", "ray")
 WORKERS = (1, 2, 4, 8)

@@ -58,7 +58,7 @@ def load_model(path: str | Path) -> "nn.Module":
     return model_folder.load_model(path)
 
 
-def load_study(name: str, storage: str = "storage/mc1opt.db") -> "StudyRecord":
+def load_study(name: str, storage: str | None = None) -> "StudyRecord":
     """A stored study, read once: its `trials`, the `best` of them, and `rows()` for a table.
 
     A trial has `value`, `values_by_epoch` (its curve), `params` and `config`, as JSON; see
@@ -66,15 +66,16 @@ def load_study(name: str, storage: str = "storage/mc1opt.db") -> "StudyRecord":
 
     Args:
         name: the study's name.
-        storage: the study database: a SQLite file or an SQLAlchemy URL.
+        storage: the study database: a SQLite file or an SQLAlchemy URL; None for that of the variable
+            MC1OPT_STORAGE, else storage/mc1opt.db.
 
     Raises:
         mc1opt.errors.StorageError: there is no such database or study.
     """
-    from mc1opt.database.location import user_storage
+    from mc1opt.database.location import default_storage, user_storage
     from mc1opt.database.studies import read_study
 
-    return read_study(user_storage(storage), name)
+    return read_study(default_storage() if storage is None else user_storage(storage), name)
 
 
 def run(

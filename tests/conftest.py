@@ -21,6 +21,7 @@ os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 pytest_plugins = (
     "tests.support.command_fixtures",
     "tests.support.model_fixtures",
+    "tests.support.postgresql",
     "tests.support.study_fixtures",
 )
 
@@ -73,7 +74,13 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest
     A terminal is of the same kind and, where there is none, as wide as everywhere.
     """
     monkeypatch.chdir(tmp_path)
-    for name in ("WANDB_MODE", "FORCE_COLOR", "NO_COLOR"):  # the first would mirror every search here
+    for name in (
+        "MC1OPT_STORAGE",
+        "MC1OPT_FILES",
+        "WANDB_MODE",
+        "FORCE_COLOR",
+        "NO_COLOR",
+    ):  # the first would mirror every search here
         monkeypatch.delenv(name, raising=False)
     for name, value in (("TERM", "xterm-256color"), ("COLUMNS", "80"), ("LINES", "24")):
         monkeypatch.setenv(name, value)

@@ -29,6 +29,7 @@ class SearchOptions(TypedDict, total=False):
 
     name: str | None
     storage: str
+    files: str | os.PathLike[str] | None
     epochs: int | None
     train_images: int | None
     seed: int | None
@@ -85,11 +86,14 @@ def search_command(study: str, trials: int = 100, **options: Unpack[SearchOption
     limit = parse_duration(given.pop("max_trial_time", "2h"), "--max-trial-time")
 
     from mc1opt.data.named import data_path
-    from mc1opt.database.location import DEFAULT_STORAGE, user_storage
+    from mc1opt.database.location import default_storage, named_files, user_storage, with_files
+    from mc1opt.paths import user_path
     from mc1opt.search.settings import SearchCommand
     from mc1opt.workers.engine import Engine
 
-    given["storage"] = user_storage(given.get("storage", DEFAULT_STORAGE))
+    files = given.pop("files", None)
+    storage = user_storage(given.get("storage", default_storage()))
+    given["storage"] = with_files(storage, None if files is None else user_path(os.fspath(files)))
     if given.get("data") is not None:
         given["data"] = data_path(os.fspath(given["data"]))
     engine = Engine(
@@ -98,6 +102,7 @@ def search_command(study: str, trials: int = 100, **options: Unpack[SearchOption
         given.pop("worker_cpus", 1),
         given.pop("worker_gpus", None),
         given.pop("ray", None),
+        named_files(given["storage"]) is not None,
     )
     return SearchCommand(study=study, max_trial_seconds=limit, engine=engine, **given)
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mc1opt.cli.options import DEFAULT_STORAGE, Storage
+from mc1opt.cli.options import DEFAULT_STORAGE, Files, Storage, located
 
 
 def dashboard(
@@ -12,6 +12,7 @@ def dashboard(
         str | None, typer.Option(help="Stored study whose page is shown [default: the list of studies].")
     ] = None,
     storage: Storage = DEFAULT_STORAGE,
+    files: Files = None,
     port: Annotated[int, typer.Option(help="Port; 0 for a free one.")] = 8080,
     host: Annotated[
         str,
@@ -34,7 +35,7 @@ def dashboard(
     from mc1opt.dashboard.server import serve_dashboard
 
     serve_dashboard(
-        storage,
+        located(storage, files),
         study=study,
         host=host,
         port=port,

@@ -2,10 +2,12 @@
 
 import typer
 
-from mc1opt.cli.options import DEFAULT_STORAGE, Data, Json, Storage, print_result
+from mc1opt.cli.options import DEFAULT_STORAGE, Data, Files, Json, Storage, located, print_result
 
 
-def doctor(storage: Storage = DEFAULT_STORAGE, data: Data = None, as_json: Json = False) -> None:
+def doctor(
+    storage: Storage = DEFAULT_STORAGE, files: Files = None, data: Data = None, as_json: Json = False
+) -> None:
     """Check packages, machine, study database and images.
 
     Prints a line per check, and below it what to do. Changes and downloads nothing. Exit code 1: a problem
@@ -18,7 +20,7 @@ def doctor(storage: Storage = DEFAULT_STORAGE, data: Data = None, as_json: Json 
     """
     from mc1opt.doctor.checks import examine
 
-    diagnosis = examine(storage, data)
+    diagnosis = examine(located(storage, files), data)
     print_result(diagnosis.to_json(), diagnosis.lines(), as_json)
     if diagnosis.has_problem:
         raise typer.Exit(1)

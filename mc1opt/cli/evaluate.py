@@ -2,12 +2,16 @@
 
 import sys
 
-from mc1opt.cli.options import DEFAULT_STORAGE, Data, Json, Storage, print_result
+from mc1opt.cli.options import DEFAULT_STORAGE, Data, Files, Json, Storage, located, print_result
 from mc1opt.cli.predict import Model
 
 
 def evaluate(
-    model: Model, data: Data = None, storage: Storage = DEFAULT_STORAGE, as_json: Json = False
+    model: Model,
+    data: Data = None,
+    storage: Storage = DEFAULT_STORAGE,
+    files: Files = None,
+    as_json: Json = False,
 ) -> None:
     """Measure a model on the test images, which is recorded.
 
@@ -22,5 +26,7 @@ def evaluate(
     from mc1opt.inference.evaluate import evaluate as evaluate_model
     from mc1opt.inference.evaluate import evaluation_lines
 
-    result = evaluate_model(model, data, storage=storage, output=sys.stderr if as_json else sys.stdout)
+    result = evaluate_model(
+        model, data, storage=located(storage, files), output=sys.stderr if as_json else sys.stdout
+    )
     print_result(result.to_json(), evaluation_lines(result), as_json)

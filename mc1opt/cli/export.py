@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mc1opt.cli.options import DEFAULT_STORAGE, Data, Json, Storage, print_json
+from mc1opt.cli.options import DEFAULT_STORAGE, Data, Files, Json, Storage, located, print_json
 from mc1opt.paths import user_path
 
 
@@ -38,6 +38,7 @@ def export(
     half: Annotated[bool, typer.Option("--half", help="Export in float16.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
     storage: Storage = DEFAULT_STORAGE,
+    files: Files = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -59,7 +60,7 @@ def export(
     shown = sys.stderr if as_json else sys.stdout
     exported = export_model(
         ExportCommand(
-            storage=storage,
+            storage=located(storage, files),
             study=study,
             trial=trial,
             model=model,

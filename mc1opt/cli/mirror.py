@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from mc1opt.cli.options import DEFAULT_STORAGE, Json, Storage, StoredStudy, print_json, wandb_mode
+from mc1opt.cli.options import (
+    DEFAULT_STORAGE,
+    Files,
+    Json,
+    Storage,
+    StoredStudy,
+    located,
+    print_json,
+    wandb_mode,
+)
 from mc1opt.cli.values import at_least, parse_duration
 from mc1opt.errors import UsageError
 
@@ -29,6 +38,7 @@ def mirror(
     ] = None,
     timeout: Annotated[str, typer.Option(help="Time limit of writing or uploading a run: 90s, 5m.")] = "60s",
     storage: Storage = DEFAULT_STORAGE,
+    files: Files = None,
     as_json: Json = False,
     parent: Annotated[
         int | None, typer.Option(hidden=True, help="The parent process, with which it ends.")
@@ -46,6 +56,7 @@ def mirror(
       mc1opt mirror --study cnn --top 10 --artifacts
       mc1opt mirror --study cnn --wandb offline
     """
+    storage = located(storage, files)
     at_least(top, 1, "--top")
     seconds = parse_duration(timeout, "--timeout")
     assert seconds is not None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mc1opt.errors import UsageError
+from mc1opt.paths import user_path
 
 if TYPE_CHECKING:
     from mc1opt.mirror.writer import Mode
@@ -21,6 +22,13 @@ def _storage(text: str) -> str:
     from mc1opt.database.location import user_storage
 
     return user_storage(text)
+
+
+def located(storage: str, files: Path | None) -> str:
+    """The study database of `--storage` with the folder of `--files`."""
+    from mc1opt.database.location import with_files
+
+    return with_files(storage, files)
 
 
 def _data(text: str) -> Path:
@@ -34,7 +42,19 @@ Study = Annotated[
 ]
 StoredStudy = Annotated[str, typer.Option("--study", help="Name of a stored study.")]
 Storage = Annotated[
-    str, typer.Option(help="Study database: a SQLite file or an SQLAlchemy URL.", parser=_storage)
+    str,
+    typer.Option(
+        help="Study database: a SQLite file or an SQLAlchemy URL.", parser=_storage, envvar="MC1OPT_STORAGE"
+    ),
+]
+Files = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of checkpoints, weights and models, which machines may share [default: MC1OPT_FILES, "
+        "else beside the study database].",
+        parser=user_path,
+        metavar="<path>",
+    ),
 ]
 Json = Annotated[
     bool,
@@ -92,11 +112,14 @@ DEFAULT_STORAGE = "storage/mc1opt.db"
 Seeds = Annotated[int, typer.Option(help="Trainings of each model, with different seeds.")]
 
 
-def given_storage(context: typer.Context, storage: str) -> str:
-    """The database of a subcommand; its option may stand before the subcommand, too."""
-    if context.parent is not None and storage == DEFAULT_STORAGE:
-        return str(context.parent.params["storage"])
-    return storage
+def given_storage(context: typer.Context, storage: str, files: Path | None) -> str:
+    """The database of a subcommand, and its files; their options may stand before the subcommand, too."""
+    from mc1opt.database.location import default_storage
+
+    before = {} if context.parent is None else context.parent.params
+    if storage == default_storage():
+        storage = before.get("storage", storage)
+    return located(storage, files or before.get("files"))
 
 
 def print_result(content: Any, lines: Iterable[str], as_json: bool) -> None:

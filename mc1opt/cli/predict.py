@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mc1opt.cli.options import DEFAULT_STORAGE, Json, Storage, print_result
+from mc1opt.cli.options import DEFAULT_STORAGE, Files, Json, Storage, located, print_result
 from mc1opt.cli.values import at_least
 from mc1opt.paths import user_path
 
@@ -25,6 +25,7 @@ def predict(
     images: Images,
     top: Annotated[int, typer.Option(help="Classes shown per image.")] = 3,
     storage: Storage = DEFAULT_STORAGE,
+    files: Files = None,
     as_json: Json = False,
 ) -> None:
     """Classify images.
@@ -42,6 +43,6 @@ def predict(
 
     from mc1opt.inference.predict import predict as predict_images
 
-    predictions = predict_images(model, images, top=top, storage=storage)
+    predictions = predict_images(model, images, top=top, storage=located(storage, files))
     print_result(predictions.to_json(), predictions.lines(), as_json)
     predictions.raise_unreadable()

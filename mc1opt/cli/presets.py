@@ -9,6 +9,7 @@ from mc1opt.cli.options import (
     DEFAULT_STORAGE,
     Data,
     DeviceName,
+    Files,
     Json,
     Ray,
     Seeds,
@@ -18,6 +19,7 @@ from mc1opt.cli.options import (
     WorkerGpus,
     Workers,
     given_storage,
+    located,
     print_json,
     print_result,
 )
@@ -28,7 +30,9 @@ app = typer.Typer(name="presets", rich_markup_mode=None)
 
 
 @app.callback(invoke_without_command=True)
-def presets(context: typer.Context, storage: Storage = DEFAULT_STORAGE, as_json: Json = False) -> None:
+def presets(
+    context: typer.Context, storage: Storage = DEFAULT_STORAGE, files: Files = None, as_json: Json = False
+) -> None:
     """List the published models; show one's layers; measure them.
 
     \b
@@ -45,7 +49,7 @@ def presets(context: typer.Context, storage: Storage = DEFAULT_STORAGE, as_json:
     from mc1opt.published.results import presets_folder, stored_results
 
     every = list(PRESETS.values())
-    results = stored_results(presets_folder(storage), every)
+    results = stored_results(presets_folder(located(storage, files)), every)
     content = [preset_json(preset, results[preset.name]) for preset in every]
     print_result(content, list_lines(results), as_json)
 
@@ -55,6 +59,7 @@ def show(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="Name of a preset.")],
     storage: Storage = DEFAULT_STORAGE,
+    files: Files = None,
     as_json: Json = False,
 ) -> None:
     """Show a preset: its layers, with outputs and parameters, and its recipes.
@@ -69,7 +74,7 @@ def show(
     from mc1opt.published.results import presets_folder, stored_results
 
     preset = get_preset(name)
-    results = stored_results(presets_folder(given_storage(context, storage)), [preset])[preset.name]
+    results = stored_results(presets_folder(given_storage(context, storage, files)), [preset])[preset.name]
     print_result(preset_json(preset, results), show_lines(preset, results), _json(context, as_json))
 
 
@@ -93,6 +98,7 @@ def run(
     device: DeviceName = "auto",
     ray: Ray = None,
     storage: Storage = DEFAULT_STORAGE,
+    files: Files = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -113,6 +119,7 @@ def run(
     at_least(epochs, 1, "--epochs")
     seconds = parse_duration(timeout, "--timeout")
 
+    from mc1opt.database.location import named_files
     from mc1opt.presets import PRESETS, get_recipe
     from mc1opt.published.measure import PresetsOptions, run_presets
     from mc1opt.published.report import preset_json, result_lines
@@ -120,6 +127,7 @@ def run(
     from mc1opt.workers.stop import StopFlag
 
     chosen = get_recipe(recipe)
+    storage = given_storage(context, storage, files)
     as_json = _json(context, as_json)
     output = sys.stderr if as_json else sys.stdout
     stop = StopFlag()
@@ -128,14 +136,16 @@ def run(
         results = run_presets(
             PresetsOptions(
                 names=tuple(names or ()),
-                storage=given_storage(context, storage),
+                storage=storage,
                 everything=everything,
                 recipe=chosen,
                 seeds=seeds,
                 folds=folds,
                 epochs=epochs,
                 timeout=seconds,
-                engine=Engine(workers, device, worker_cpus, worker_gpus, ray),
+                engine=Engine(
+                    workers, device, worker_cpus, worker_gpus, ray, named_files(storage) is not None
+                ),
                 data=data,
             ),
             stop=stop,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mc1opt.cli.options import DEFAULT_STORAGE, Data, Json, Storage, StoredStudy, print_result
+from mc1opt.cli.options import DEFAULT_STORAGE, Data, Files, Json, Storage, StoredStudy, located, print_result
 from mc1opt.cli.values import at_least
 
 
@@ -13,6 +13,7 @@ def replay(
     study: StoredStudy,
     trial: Annotated[int, typer.Option(help="Number of the trial.")],
     storage: Storage = DEFAULT_STORAGE,
+    files: Files = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -29,7 +30,9 @@ def replay(
 
     from mc1opt.retraining.replay import replay as run_replay
 
-    result = run_replay(storage, study, trial, data=data, output=sys.stderr if as_json else sys.stdout)
+    result = run_replay(
+        located(storage, files), study, trial, data=data, output=sys.stderr if as_json else sys.stdout
+    )
     print_result(result.to_json(), [result.line()], as_json)
     if not result.equal:
         raise typer.Exit(1)

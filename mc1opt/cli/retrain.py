@@ -9,6 +9,7 @@ from mc1opt.cli.options import (
     DEFAULT_STORAGE,
     Data,
     DeviceName,
+    Files,
     Json,
     Ray,
     Seeds,
@@ -19,6 +20,7 @@ from mc1opt.cli.options import (
     WorkerCpus,
     WorkerGpus,
     Workers,
+    located,
     print_json,
     wandb_mode,
 )
@@ -55,6 +57,7 @@ def retrain(
     device: DeviceName = "auto",
     ray: Ray = None,
     storage: Storage = DEFAULT_STORAGE,
+    files: Files = None,
     data: Data = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the model of another retraining.")] = False,
     wandb: Wandb = None,
@@ -74,6 +77,7 @@ def retrain(
       mc1opt retrain --study cnn --budget 3h
       mc1opt retrain --study cnn --trial 7 --folds 10
     """
+    storage = located(storage, files)
     at_least(top, 1, "--top")
     at_least(trial, 0, "--trial")
     at_least(seeds, 1, "--seeds")
@@ -84,6 +88,7 @@ def retrain(
     mode = wandb_mode(wandb)
 
     from mc1opt.dashboard.pages import update_or_warn
+    from mc1opt.database.location import named_files
     from mc1opt.mirror.observer import mirror_retraining
     from mc1opt.retraining.plan import RetrainOptions
     from mc1opt.retraining.report import stopped_json
@@ -106,7 +111,9 @@ def retrain(
                 keep_size=keep_size,
                 budget=planned,
                 timeout=seconds,
-                engine=Engine(workers, device, worker_cpus, worker_gpus, ray),
+                engine=Engine(
+                    workers, device, worker_cpus, worker_gpus, ray, named_files(storage) is not None
+                ),
                 data=data,
                 force=force,
                 command=given_command(),

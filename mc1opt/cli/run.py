@@ -10,6 +10,7 @@ from mc1opt.cli.options import (
     DEFAULT_STORAGE,
     Data,
     DeviceName,
+    Files,
     ImageSize,
     Json,
     MaxUnreadable,
@@ -34,6 +35,7 @@ def run(
         str | None, typer.Option(help="Name of the stored study [default: the definition's].")
     ] = None,
     storage: Storage = DEFAULT_STORAGE,
+    files: Files = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs per trial [default: the study's].")] = None,
     train_images: Annotated[
         int | None, typer.Option(help="Training images per trial [default: the study's].")
@@ -116,6 +118,7 @@ def run(
         trials,
         name=name,
         storage=storage,
+        files=files,
         epochs=epochs,
         train_images=train_images,
         seed=seed,

@@ -4,7 +4,16 @@ from typing import Annotated
 
 import typer
 
-from mc1opt.cli.options import DEFAULT_STORAGE, Json, Storage, StoredStudy, print_csv, print_result
+from mc1opt.cli.options import (
+    DEFAULT_STORAGE,
+    Files,
+    Json,
+    Storage,
+    StoredStudy,
+    located,
+    print_csv,
+    print_result,
+)
 from mc1opt.errors import UsageError
 
 
@@ -12,6 +21,7 @@ def show(
     study: StoredStudy,
     trial: Annotated[int | None, typer.Option(help="Show this trial in full.")] = None,
     storage: Storage = DEFAULT_STORAGE,
+    files: Files = None,
     as_json: Json = False,
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print only CSV on standard output: a row for each trial.")
@@ -31,7 +41,7 @@ def show(
 
     if as_csv and as_json:
         raise UsageError("--csv and --json exclude each other: give one of them.")
-    record = read_study(storage, study, trial)
+    record = read_study(located(storage, files), study, trial)
     if as_csv:
         print_csv(record.rows())
         return

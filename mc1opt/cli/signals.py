@@ -112,12 +112,9 @@ def _shown(argument: str) -> str:
     """An argument, or the value of an option in it, without the password of a database's URL."""
     if "://" not in argument:
         return argument
-    from sqlalchemy.exc import ArgumentError
-
     from mc1opt.database.location import shown_storage
 
     option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
-    try:
-        return f"{option}{equals}{shown_storage(value)}"
-    except ArgumentError:  # another text with :// in it
-        return argument
+    shown = shown_storage(value)
+    # Nothing goes on with a database whose URL cannot be read: this is another text with :// in it.
+    return argument if shown.endswith("://***") else f"{option}{equals}{shown}"

@@ -4,6 +4,7 @@ opening      opens the study database, after checks that change nothing
 storage      Optuna's storage, with a few atomic writes of our own
 statements   the SQL of the storage's own writes
 trial        a trial that this process runs: all writes on it from asking to telling
+commit       commits on PostgreSQL whose answer was lost, and those that never come
 retry        retries while the database is locked, or its server is away
 location     paths and URLs of study databases and their files
 ownership    which search process runs a trial, and whether it is alive

@@ -88,7 +88,7 @@ def _folder(study: "optuna.Study | FrozenStudy") -> str:
 
 
 def _copy(study: optuna.Study, database: StudyStorage, own: str) -> None:
-    files = files_folder(str(database.url))
+    files = files_folder(database.place)
     weights, models = files / "checkpoints" / _folder(study), files / "models" / _folder(study)
     try:
         copy_files(weights, files / "checkpoints" / own, len(study.get_trials(deepcopy=False)))
@@ -107,7 +107,7 @@ def _free_name(study: optuna.Study, database: StudyStorage) -> str:
 
     If `cnn` is taken, `cnn-2`, and so on. Names that differ only in case are equal on some file systems.
     """
-    files = files_folder(str(database.url))
+    files = files_folder(database.place)
     taken = {_folder(each).casefold() for each in _others(study, database)}
     plain = folder_name(study.study_name, "study")
     numbered = (f"{plain}-{number}" for number in itertools.count(2))

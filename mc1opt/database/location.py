@@ -6,6 +6,7 @@ Not here: opening the database (`opening.py`), and writing to it (`storage.py`).
 import contextlib
 import hashlib
 import json
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -22,6 +23,10 @@ from mc1opt.files import locked
 from mc1opt.paths import user_path
 
 DEFAULT_STORAGE = "storage/mc1opt.db"
+STORAGE_VARIABLE = "MC1OPT_STORAGE"
+"""Names the variable that is read where no `--storage` is given: a URL in it is in no list of processes."""
+FILES_VARIABLE = "MC1OPT_FILES"
+"""Names the variable that is read where no `--files` is given."""
 STUDY_FOLDERS = ("checkpoints", "models", "exports")
 """Subfolders of `files_folder` that have a folder for each study."""
 _DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
@@ -46,6 +51,26 @@ def user_storage(text: str) -> str:
     return str(path) if url is None else url.set(database=str(path)).render_as_string(hide_password=False)
 
 
+def default_storage() -> str:
+    """The study database where no `--storage` is given: `MC1OPT_STORAGE`, else the default file."""
+    return user_storage(os.environ.get(STORAGE_VARIABLE) or DEFAULT_STORAGE)
+
+
+class _StorageWithFiles(str):
+    """A study database whose files are in a folder that was named; for all else it is the path or URL."""
+
+    files: Path
+
+
+def with_files(storage: str, files: Path | None) -> str:
+    """The study database of `--storage` with the folder of `--files`, for `files_folder`; None for none."""
+    if files is None:
+        return storage
+    placed = _StorageWithFiles(storage)
+    placed.files = files
+    return placed
+
+
 def storage_url(storage: str) -> str:
     """The SQLAlchemy URL of `--storage`: a URL unchanged, a path as a SQLite file.
 
@@ -55,30 +80,57 @@ def storage_url(storage: str) -> str:
     if "://" not in storage:
         return URL.create("sqlite", database=storage).render_as_string(hide_password=False)
     try:
-        url = make_url(storage)
+        url = _parsed(storage)
         url.get_dialect()
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         raise UsageError(
-            f"--storage {storage!r} is no database that SQLAlchemy knows ({error}). Give the path of a "
-            "SQLite file, or a URL such as postgresql+psycopg://user@host/database."
+            f"--storage {shown_storage(storage)!r} is no database that SQLAlchemy knows ({error}). Give the "
+            "path of a SQLite file, or a URL such as postgresql+psycopg://user@host/database."
         ) from error
-    return storage
+    return str(storage)
+
+
+def _parsed(url: str) -> URL:
+    """The parts of a URL.
+
+    Raises:
+        ArgumentError: it is none, or a password in it is not written as URLs have it. Without the URL.
+    """
+    with contextlib.suppress(ArgumentError, ValueError):  # they may name what stands there: a password
+        parsed = make_url(url)
+        if "@" not in (parsed.host or ""):
+            return parsed
+    raise ArgumentError("its parts cannot be told: in a password, @ is written %40, : %3A and / %2F")
 
 
 def shown_storage(storage: str) -> str:
-    """A path unchanged, a URL without its password."""
+    """A path unchanged, a URL without its password; of a URL that cannot be read, what is before it."""
     if "://" not in storage:
         return storage
-    url = make_url(storage)
+    try:
+        url = _parsed(storage)
+    except ArgumentError:
+        return f"{storage.partition('://')[0]}://***"
     query = {key: "hidden" if "pass" in key else value for key, value in url.query.items()}
     return url.set(query=query).render_as_string(hide_password=True)
 
 
+def storage_arguments(storage: str) -> list[str]:
+    """The --storage and --files that a command needs for this study database, with its password.
+
+    None for what the command takes without them: the default, or what the environment names.
+    """
+    default = default_storage()
+    arguments = [] if storage in (default, storage_url(default)) else [f"--storage={storage}"]
+    if isinstance(storage, _StorageWithFiles):
+        arguments.append(f"--files={storage.files}")
+    return arguments
+
+
 def storage_option(storage: str) -> str:
-    """The --storage of a command to copy, after a blank and without a password; empty for the default."""
-    if storage in (DEFAULT_STORAGE, storage_url(DEFAULT_STORAGE)):
-        return ""
-    return f" --storage {shlex.quote(shown_storage(storage))}"
+    """The same in a command to copy: each after a blank, and without a password."""
+    given = (argument.partition("=") for argument in storage_arguments(storage))
+    return "".join(f" {option} {shlex.quote(shown_storage(value))}" for option, _, value in given)
 
 
 def sqlite_path(url: str) -> Path | None:
@@ -100,10 +152,16 @@ def sqlite_path(url: str) -> Path | None:
 def files_folder(storage: str) -> Path:
     """The folder of a study database's files: checkpoints, models, exports and others.
 
+    The folder of `--files`, else of `MC1OPT_FILES`, which machines may share. Else beside the database.
     Studies of two databases may share a name, so each database has its own folder: for a SQLite file
     `mc1opt.db` the folder of the file; for any other, such as `runs/b.db`, `runs/b.db.files`; for a database
     server a folder below ./storage on the machine of the search.
+
+    Args:
+        storage: a path or a URL; of `with_files` where `--files` was given.
     """
+    if (named := named_files(storage)) is not None:
+        return named
     url = storage_url(storage)
     path = sqlite_path(url)
     if path is not None:
@@ -111,6 +169,14 @@ def files_folder(storage: str) -> Path:
             path.parent if path.name == Path(DEFAULT_STORAGE).name else path.with_name(f"{path.name}.files")
         )
     return Path(DEFAULT_STORAGE).parent / f"{_server_name(make_url(url))}.files"
+
+
+def named_files(storage: str) -> Path | None:
+    """The folder of `--files`, else of `MC1OPT_FILES`: all machines are taken to see it. None for neither."""
+    if isinstance(storage, _StorageWithFiles):
+        return storage.files
+    named = os.environ.get(FILES_VARIABLE)
+    return user_path(named) if named else None
 
 
 def _server_name(url: URL) -> str:
@@ -154,7 +220,7 @@ def folder_name(text: str, default: str) -> str:
 
 
 SERVER_ARGUMENTS = {
-    "connect_timeout": 10,
+    "connect_timeout": 5,
     "keepalives_idle": 15,
     "keepalives_interval": 5,
     "keepalives_count": 3,

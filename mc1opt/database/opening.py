@@ -63,7 +63,7 @@ def open_storage(
                 )
         if path is not None and not path.exists():
             _create(path)
-        return StudyStorage(url, owner, threads)
+        return StudyStorage(storage, owner, threads)
 
 
 @contextlib.contextmanager
@@ -177,7 +177,7 @@ def _create(path: Path) -> None:
     new = path.with_name(f".{path.name}.new")
     for left in (new, new.with_name(f"{new.name}-journal")):
         left.unlink(missing_ok=True)
-    storage = StudyStorage(storage_url(str(new)), None, 1)
+    storage = StudyStorage(str(new), None, 1)
     storage.remove_session()
     storage.engine.dispose()
     new.replace(path)

@@ -1,8 +1,13 @@
-"""Who runs a trial, and whether that process is still alive."""
+"""Who runs a trial, and whether that one is still alive.
+
+An owner is an attempt: one search of one process. In a notebook, and in threads, a process makes several.
+"""
 
 import contextlib
 import os
+import secrets
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +15,12 @@ from mc1opt.program import boot_id
 
 _ZOMBIE = -1
 """In place of the start time of a process that has ended and that its parent has not reaped."""
+_ended: set[str] = set()
+"""Attempts of this process that have ended."""
 
 
 def this_owner() -> dict[str, Any]:
-    """This process: host, machine id, boot id, namespace of process ids, process id and start time.
+    """A new attempt: host, machine id, boot id, namespace of process ids, process id, start time, random id.
 
     The boot id and the start time distinguish processes that had the same id one after the other; the
     namespace distinguishes those of two containers. What the system does not tell is None.
@@ -25,7 +32,19 @@ def this_owner() -> dict[str, Any]:
         "pid_namespace": _pid_namespace(),
         "pid": os.getpid(),
         "started": _start_time(os.getpid()),
+        "attempt": secrets.token_hex(8),
     }
+
+
+@contextlib.contextmanager
+def alive(owner: dict[str, Any] | None) -> Iterator[None]:
+    """After the block an attempt of this process is dead, whatever it has left running."""
+    attempt = (owner or {}).get("attempt", "")
+    _ended.discard(attempt)
+    try:
+        yield
+    finally:
+        _ended.add(attempt)
 
 
 def is_dead(owner: dict[str, Any] | None) -> bool | None:
@@ -51,7 +70,8 @@ def is_dead(owner: dict[str, Any] | None) -> bool | None:
         except ProcessLookupError:
             return True
     found, started = _start_time(owner["pid"]), owner["started"]
-    return None if found is None or started is None else found != started
+    has_ended = None if found is None or started is None else found != started
+    return owner.get("attempt") in _ended or has_ended
 
 
 def _machine_id() -> str | None:

@@ -10,7 +10,6 @@ import math
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Any, Literal
 
 import optuna
@@ -106,15 +105,13 @@ _PLAIN_OUTCOMES: dict[TrialState, Outcome] = {
     TrialState.WAITING: "waiting",
 }
 
-_TYPES: Mapping[str, type | tuple[type, ...]] = MappingProxyType(
-    {
-        **dict.fromkeys((CONFIG, FIDELITY, VERSIONS, STALLED, FAILURE, CONFIRMING_STEPS, METRIC), dict),
-        **dict.fromkeys((CONFIG_ID, DEVICE, STARTING_POINT, INFEASIBLE), str),
-        **dict.fromkeys((SEED, PARAMETERS, MACS, INTERRUPTED, ACCUMULATION, DUPLICATE_OF), int),
-        **dict.fromkeys((LOSSES, ACCURACIES, CONFIRMATIONS, CONFIRMING), list),
-        EPOCH_SECONDS: (int, float),
-    }
-)
+_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    **dict.fromkeys((CONFIG, FIDELITY, VERSIONS, STALLED, FAILURE, CONFIRMING_STEPS, METRIC), dict),
+    **dict.fromkeys((CONFIG_ID, DEVICE, STARTING_POINT, INFEASIBLE), str),
+    **dict.fromkeys((SEED, PARAMETERS, MACS, INTERRUPTED, ACCUMULATION, DUPLICATE_OF), int),
+    **dict.fromkeys((LOSSES, ACCURACIES, CONFIRMATIONS, CONFIRMING), list),
+    EPOCH_SECONDS: (int, float),
+}
 """The types of the attributes that are read; the others are for people."""
 
 

@@ -1,8 +1,8 @@
 """Retries of transactions while the study database is locked, or its server is away.
 
-A failed transaction has written nothing, with one exception: a server can die between a commit and its
-answer. The retry then finds the work done. A new trial exists twice, and nobody trains one of them until the
-next start takes it up; an ended trial stays ended. Neither costs a finished trial.
+A failed transaction has written nothing, also where a connection breaks between a commit and its answer: see
+`commit.py`. That is for PostgreSQL. On another server the retry then finds the work done: a new trial exists
+twice, and one of them waits until `take_up_unanswered` finds it; an ended trial stays ended.
 """
 
 import functools

@@ -23,12 +23,12 @@ from optuna.storages import RDBStorage
 from optuna.storages._rdb.models import TrialModel
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from mc1opt.database import statements
-from mc1opt.database.location import locked_database, server_arguments
+from mc1opt.database.commit import end_silent_sessions, make_commits_certain
+from mc1opt.database.location import locked_database, server_arguments, sqlite_path, storage_url
 from mc1opt.database.ownership import LostTrialError, NoRoomError
 from mc1opt.database.records import CONFIG_ID, DUPLICATE_OF, OWNER
 from mc1opt.database.retry import DatabaseError, Outage, retried, through_outages
@@ -41,12 +41,13 @@ class StudyStorage(RDBStorage):
     """Optuna's database storage, with an owner for each running trial.
 
     Args:
-        url: an SQLAlchemy URL.
+        place: a path or a URL; of `with_files` where `--files` was given.
         owner: owner of the trials that this process takes (`this_owner`); None for a process that only reads.
-        threads: number of threads that use it at once.
+        threads: number of threads that use it, beside the main one and the heartbeat: a connection each.
     """
 
-    def __init__(self, url: str, owner: dict[str, Any] | None, threads: int) -> None:
+    def __init__(self, place: str, owner: dict[str, Any] | None, threads: int) -> None:
+        self.place = place
         self.owner = owner
         self.outage = Outage(patient=owner is not None)
         self._in_training: set[int] = set()
@@ -54,11 +55,16 @@ class StudyStorage(RDBStorage):
         self._drawn = threading.local()
         self._noted = threading.local()
         self._room = threading.local()
-        is_sqlite = make_url(url).get_backend_name() == "sqlite"
+        url = storage_url(place)
+        is_sqlite = sqlite_path(url) is not None
         arguments = {"timeout": BUSY_TIMEOUT_SECONDS} if is_sqlite else server_arguments(url)
-        options = {"pool_size": threads + 4, "connect_args": arguments, "pool_pre_ping": not is_sqlite}
+        options: dict[str, Any] = {"connect_args": arguments, "pool_pre_ping": not is_sqlite}
+        options |= {"pool_size": threads + 2, "max_overflow": 0}
         # `inspected` has checked it; Optuna loads all its migrations for that, each time.
         super().__init__(url, engine_kwargs=options, skip_compatibility_check=True)
+        if self.engine.dialect.name == "postgresql":
+            make_commits_certain(self.engine, self.outage)
+            end_silent_sessions(self.engine)
 
     # Optuna's methods that a search uses, with retries.
     get_all_studies = retried(RDBStorage.get_all_studies)

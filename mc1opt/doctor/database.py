@@ -6,7 +6,7 @@ import shlex
 from mc1opt.database import records, study_attributes
 from mc1opt.database.heartbeat import GRACE_SECONDS, silent_seconds
 from mc1opt.database.interrupted import MAX_STALLED, deaths_without_epoch
-from mc1opt.database.location import DEFAULT_STORAGE, shown_storage, storage_url
+from mc1opt.database.location import shown_storage, storage_option
 from mc1opt.database.opening import inspected, load_study
 from mc1opt.database.ownership import is_dead
 from mc1opt.database.retry import is_locked
@@ -56,7 +56,7 @@ def check_database(storage: str) -> list[Check]:
 
 
 def _check_studies(storage: str) -> list[Check]:
-    database = StudyStorage(storage_url(storage), owner=None, threads=1)
+    database = StudyStorage(storage, owner=None, threads=1)
     try:
         return [
             check
@@ -132,6 +132,4 @@ def _run_command(study: str, definition: str, storage: str) -> str:
     command = ["mc1opt", "run", "--study", definition]
     if study != definition:
         command += ["--name", study]
-    if storage_url(storage) != storage_url(DEFAULT_STORAGE):
-        command += ["--storage", shown_storage(storage)]
-    return f"`{shlex.join(command)}`"
+    return f"`{shlex.join(command)}{storage_option(storage)}`"

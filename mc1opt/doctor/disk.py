@@ -37,14 +37,17 @@ def check_disk(storage: str, free_bytes: int | None = None) -> Check:
         free_bytes: measured if None.
     """
     path = sqlite_path(storage_url(storage))
-    folder = files_folder(storage) if path is None else path.parent
+    folder = files_folder(storage)
     place = _existing(folder)
     if not place.is_dir():
-        return Check("disk", "problem", f"{place} is no folder", "Name another place with --storage.")
+        return Check(
+            "disk", "problem", f"{place} is no folder", "Name another place with --storage or --files."
+        )
     free = shutil.disk_usage(place).free if free_bytes is None else free_bytes
     found = f"{megabytes(free)} free at {folder.absolute()}"
-    for needed in (place, path, checkpoints_folder(storage)):
-        if needed is not None and needed.exists() and not os.access(needed, os.W_OK):
+    database = () if path is None else (_existing(path.parent), path)
+    for needed in (place, *database, checkpoints_folder(storage)):
+        if needed.exists() and not os.access(needed, os.W_OK):
             what_to_do = "Give yourself the right to write there, or name another place with --storage."
             return Check("disk", "problem", f"{found}; {needed} cannot be written", what_to_do)
     if free < LITTLE_DISK:

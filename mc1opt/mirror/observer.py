@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 
+from mc1opt.database.location import storage_arguments
 from mc1opt.database.records import TrialRecord, by_value
 from mc1opt.mirror.command import try_again
 from mc1opt.mirror.runs import TOP
@@ -46,16 +47,24 @@ class MirrorProcess:
         # A file rather than a pipe, which would need a reader.
         self._output = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
         # It gives commands to copy, which begin with this program's name.
-        code = f"import sys; sys.argv[0] = {sys.argv[0]!r}; from mc1opt.cli.main import main; main()"
-        options = [f"--study={study}", f"--storage={storage}", f"--wandb={mode}", f"--timeout={seconds}s"]
+        code = (
+            f"import sys; sys.argv[0] = {sys.argv[0]!r}; sys.argv += sys.stdin.read().split('\\0')[:-1]; "
+            "from mc1opt.cli.main import main; main()"
+        )
+        options = [f"--study={study}", f"--wandb={mode}", f"--timeout={seconds}s", f"--parent={os.getpid()}"]
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", code, "mirror", *options, f"--parent={os.getpid()}"],
-            stdin=subprocess.DEVNULL,
+            [sys.executable, "-P", "-c", code, "mirror", *options],
+            stdin=subprocess.PIPE,
             stdout=self._output,
             stderr=subprocess.STDOUT,
             env=os.environ | {"PYTHONPATH": search_path()},
             start_new_session=True,  # a terminal's Ctrl-C does not reach it
         )
+        assert self._process.stdin is not None
+        with (
+            self._process.stdin as pipe
+        ):  # not as arguments: a URL's password would be in the list of processes
+            pipe.write("".join(f"{each}\0" for each in storage_arguments(storage)).encode())
 
     def exit_code(self) -> int | None:
         """0 if all went well; None while it runs."""

@@ -21,7 +21,7 @@ from mc1opt.database.identity import make_own
 from mc1opt.database.interrupted import take_up_interrupted, take_up_unanswered
 from mc1opt.database.location import checkpoints_folder
 from mc1opt.database.opening import load_study
-from mc1opt.database.ownership import NoRoomError
+from mc1opt.database.ownership import NoRoomError, alive
 from mc1opt.database.retry import DatabaseError
 from mc1opt.database.storage import StudyStorage
 from mc1opt.database.trial_files import tidy
@@ -74,9 +74,10 @@ def run_search(
         StorageError: the database cannot be written.
     """
     try:
-        return _Search(
-            definition, settings, storage, data, pool, Observers(observers), stop or StopFlag()
-        ).run()
+        with alive(storage.owner):
+            return _Search(
+                definition, settings, storage, data, pool, Observers(observers), stop or StopFlag()
+            ).run()
     except StorageInternalError as error:
         if isinstance(error, DatabaseError):
             raise
@@ -111,7 +112,7 @@ class _Search:
         self.heartbeat = Heartbeat(self.study, storage)
         make_own(self.study, storage)
         name = study_attributes.study_folder_name(settings.study, self.study.user_attrs)
-        folder = checkpoints_folder(str(storage.url)) / name
+        folder = checkpoints_folder(storage.place) / name
         tidy(folder, self.study.get_trials(deepcopy=False), settings.keep)
         self.objective = Objective(
             definition, settings, self.study, storage, pool, data, folder, observers=observers

@@ -14,7 +14,7 @@ from optuna.trial import FixedTrial
 
 from mc1opt.database import records, study_attributes
 from mc1opt.database.identity import keep_folder, name_folder
-from mc1opt.database.location import sqlite_path, storage_option
+from mc1opt.database.location import storage_option
 from mc1opt.database.storage import StudyStorage
 from mc1opt.dataset import DataSet, Task
 from mc1opt.errors import StudyFileError, UsageError
@@ -138,7 +138,7 @@ def open_study(
             begun = stored.get(study_attributes.STUDY_FROM, {}).get("study")
             wanted[study_attributes.STUDY_FROM] = settings.begin_from or begun
             _refuse_another_study(
-                settings.study, stored | {study_attributes.STUDY_FROM: begun}, wanted, storage.url
+                settings.study, stored | {study_attributes.STUDY_FROM: begun}, wanted, storage.place
             )
             keep_folder(study)
             for name, chosen in how.items():  # these may change between starts
@@ -179,7 +179,7 @@ def _complete(
     study.set_user_attr(study_attributes.STUDY_STARTED, True)
 
 
-def _refuse_another_study(name: str, stored: dict[str, Any], wanted: dict[str, Any], url: str) -> None:
+def _refuse_another_study(name: str, stored: dict[str, Any], wanted: dict[str, Any], place: str) -> None:
     words = {
         study_attributes.STUDY_DEFINITION: "the study definition",
         study_attributes.STUDY_SEED: "the seed",
@@ -202,8 +202,7 @@ def _refuse_another_study(name: str, stored: dict[str, Any], wanted: dict[str, A
             if key != study_attributes.STUDY_SPACE:
                 there = json.dumps(stored.get(key, before.get(key)))
                 values = f": stored {there}, given {json.dumps(wanted[key])}"
-            option = storage_option(str(sqlite_path(url) or url))
-            delete = f"{program()} studies delete {shlex.quote(name)}{option}"
+            delete = f"{program()} studies delete {shlex.quote(name)}{storage_option(place)}"
             raise UsageError(
                 f"study {name!r} exists, and {what} differs{values}. Trials of both could not be compared.\n"
                 f"To start another study, add:      --name {shlex.quote(f'{name}-2')}\n"

@@ -33,6 +33,8 @@ class Engine:
     """GPUs a worker, such as 0.25; None for what suits the device."""
     ray: str | None = None
     """Address of a Ray cluster, auto, or local; None for processes of this machine."""
+    shared_files: bool = False
+    """Whether all machines see the folder of weights and checkpoints."""
 
     def find_device(self) -> Device:
         """The device of the trainings; connects to the cluster, if there is one."""
@@ -112,6 +114,7 @@ class Engine:
             self._cluster(device),
             None if self.workers == "auto" else workers,
             trainer=trainer,
+            shared=self.shared_files,
             max_training_seconds=max_training_seconds,
         )
 

@@ -14,6 +14,7 @@ import pytest
 import mc1opt
 from mc1opt.cli.api import LEAST, SearchOptions, search_command
 from mc1opt.config import config_from_json, config_id
+from mc1opt.database.location import files_folder
 from mc1opt.errors import SearchStoppedError, StorageError, UsageError
 from mc1opt.search import command
 from mc1opt.workers import engine
@@ -53,6 +54,20 @@ def test_times_and_paths_are_as_on_the_command_line(monkeypatch: pytest.MonkeyPa
     made = search_command("cnn", timeout="8m", max_trial_time="1h", storage="~/s.db", data="~/images")
     assert (made.timeout, made.max_trial_seconds, made.trials) == (480.0, 3600.0, 100)
     assert (made.storage, made.data) == (str(tmp_path / "s.db"), tmp_path / "images")
+    assert files_folder(search_command("cnn", storage="s.db", files="~/files").storage) == tmp_path / "files"
+
+
+@pytest.mark.usefixtures("tiny", "curve_pool")
+def test_database_and_files_of_the_variables_are_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MC1OPT_STORAGE", "elsewhere/s.db")
+    monkeypatch.setenv("MC1OPT_FILES", str(tmp_path / "shared"))
+    study = mc1opt.run("tiny", 1, **OPTIONS)
+    assert study == mc1opt.load_study("tiny") == mc1opt.load_study("tiny", "elsewhere/s.db")
+    assert list((tmp_path / "shared/checkpoints/tiny").glob("*.safetensors"))
+    assert {path.name for path in Path("elsewhere").iterdir()} == {"s.db", ".s.db.lock"}
+    assert not Path("storage").exists()
 
 
 @pytest.mark.parametrize("name", LEAST)

@@ -44,6 +44,23 @@ def test_what_is_no_mode_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         wandb_mode(None)
 
 
+def test_every_command_that_takes_a_database_takes_the_folder_of_its_files() -> None:
+    """Commands to copy have both options."""
+    from typer.main import get_command
+
+    from mc1opt.cli.main import app
+
+    commands = [get_command(app)]
+    taken = []
+    for command in commands:
+        commands += getattr(command, "commands", {}).values()
+        names = {name for parameter in command.params for name in parameter.opts}
+        if "--storage" in names:
+            taken.append(command.name)
+            assert "--files" in names, command.name
+    assert len(taken) >= 12
+
+
 def test_json_has_null_where_a_number_is_none(capsys: pytest.CaptureFixture[str]) -> None:
     print_json({"a": [math.nan, (1.5, math.inf), {"b": -math.inf}], "c": None, "d": "NaN", "e": True})
 

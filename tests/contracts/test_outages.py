@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,9 +17,10 @@ from mc1opt.errors import StorageError
 from mc1opt.search.observers import Observer, SearchEnded
 from mc1opt.spec import EpochResult
 from mc1opt.workers.stop import StopFlag
-from tests.contracts.conftest import new_database
-from tests.support.postgresql import Server, new_server
-from tests.support.studies import counted, facts, run_study
+from tests.support.curves import Switches
+from tests.support.forking import fork_searches
+from tests.support.postgresql import Server, execute, new_database, new_server
+from tests.support.studies import SECONDS, counted, facts, run_study
 
 pytestmark = pytest.mark.postgresql
 
@@ -147,3 +149,48 @@ def test_who_only_reads_does_not_wait(server: Server) -> None:
         for storage in (writer, reader):
             storage.remove_session()
             storage.engine.dispose()
+
+
+# ---- Many processes --------------------------------------------------------------------------------------
+
+CUT = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    "WHERE datname = current_database() AND pid != pg_backend_pid()"
+)
+
+
+@pytest.mark.slow
+def test_eight_processes_lose_and_double_nothing_whatever_happens_to_them_and_the_server(
+    server: Server, switches: Switches
+) -> None:
+    """Two are killed, all connections are cut twice, and the server is stopped and started again twice."""
+    processes, trials, kills = 8, 200, 2
+    url = new_database(server.url)
+    searches = threading.Thread(target=fork_searches, args=("share", processes, trials, kills, url))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading, "excepthook", lambda failed: failures.append(failed.exc_value))
+        failures: list[BaseException | None] = []
+        searches.start()
+        for epochs in (100, 250):
+            switches.wait_for_epochs(epochs, SECONDS)
+            execute(url, CUT)
+            switches.wait_for_epochs(epochs + 70, SECONDS)
+            server.stop()
+            time.sleep(AWAY_SECONDS)
+            server.start()
+        searches.join()
+    assert failures == []
+    storage = open_storage(url, create=False)
+    record = study_record(load_study(storage, "s"))
+    storage.remove_session()
+    storage.engine.dispose()
+    assert len(counted(record)) == trials
+    assert {trial.outcome for trial in record.trials} <= {"complete", "pruned", "duplicate"}
+    assert [trial.number for trial in record.trials] == list(range(len(record.trials)))
+    trained = [trial.config_id for trial in record.trials if trial.values_by_epoch]
+    assert len(set(trained)) == len(trained)
+    begun = Counter((epoch["seed"], epoch["epoch"]) for epoch in switches.epochs())
+    assert (
+        sum(begun.values()) - len(begun) <= 2 * kills
+    )  # of each killed process, the epochs of its two workers
+    assert sum(trial.interrupted for trial in record.trials) <= 2 * kills

@@ -62,6 +62,28 @@ def test_processes_that_start_together_train_exactly_the_total(
     assert sum(trial.interrupted for trial in record.trials) <= 2 * kills
 
 
+def test_searches_in_threads_of_one_process_leave_each_other_their_trials(
+    storage_url: str, switches: Switches
+) -> None:
+    """Each is an attempt of its own, though the process is the same: it lives as long as any of them."""
+    switches.add("sleep", epoch=None, value=0.05)
+    storages = [open_storage(storage_url, create=True, owner=this_owner(), threads=4) for _ in range(2)]
+
+    def search(storage: StudyStorage) -> None:
+        run_study(TOTAL, workers=2, storage=storage)
+        close(storage)
+
+    threads = [threading.Thread(target=search, args=(storage,)) for storage in storages]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    record = record_of(storage_url)
+    assert len(counted(record)) == TOTAL
+    assert [trial.interrupted for trial in record.trials] == [0] * len(record.trials)
+    assert set(Counter((epoch["seed"], epoch["epoch"]) for epoch in switches.epochs()).values()) == {1}
+
+
 def test_a_search_that_waits_for_another_process_ends_at_once_when_it_is_stopped(
     storage_url: str, switches: Switches
 ) -> None:

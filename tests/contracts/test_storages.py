@@ -1,5 +1,6 @@
 """What a search needs of a study database, whichever it is: SQLite and a real PostgreSQL."""
 
+import socket
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ import optuna
 import pytest
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
+from sqlalchemy.engine import make_url
 
 from mc1opt.database.opening import load_study, open_storage
 from mc1opt.database.ownership import LostTrialError
@@ -21,8 +23,8 @@ from mc1opt.errors import StorageError, UsageError
 from mc1opt.search.settings import SearchSettings
 from mc1opt.search.study import open_study
 from mc1opt.spec import Fidelity
-from tests.contracts.conftest import new_database, tables_of
-from tests.support.postgresql import execute
+from tests.contracts.conftest import tables_of
+from tests.support.postgresql import ROLE, execute, new_database
 from tests.support.studies import DATA, held, settings, small_definition
 
 ME = {"host": "here", "boot": "b", "pid": 1, "started": 2}
@@ -75,6 +77,63 @@ def test_tables_of_another_optuna_are_refused_on_a_server(postgresql: str) -> No
     execute(url, "UPDATE alembic_version SET version_num = 'v0.9.0.a'")
     with pytest.raises(StorageError, match="optuna storage upgrade"):
         open_storage(url, create=False)
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """The port of a machine that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("create", [True, False])
+# Optuna makes tables in a constructor: where that is refused, nobody has the pool to close.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_server_that_cannot_be_used_is_one_message_in_ten_seconds_without_the_password(
+    postgresql: str, silent: int, create: bool
+) -> None:
+    url = make_url(new_database(postgresql))
+    execute(f"{postgresql}/postgres", f"DROP ROLE IF EXISTS {ROLE}")
+    execute(f"{postgresql}/postgres", f"CREATE ROLE {ROLE} LOGIN PASSWORD 'right-one'")
+    for part, reason in (
+        ({"username": ROLE, "password": "wrong-one"}, "password authentication failed"),
+        ({"username": ROLE, "password": "right-one"}, "permission denied" if create else "mc1opt run"),
+        ({"username": ROLE, "password": "right-one", "database": "nowhere"}, "nowhere"),
+        ({"password": "right-one", "port": silent}, "timeout"),
+        ({"password": "right-one", "host": "nowhere.invalid"}, "nowhere.invalid"),
+    ):
+        before = time.monotonic()
+        with pytest.raises(StorageError, match=reason) as refused:
+            open_storage(url.set(**part).render_as_string(hide_password=False), create=create)
+        assert time.monotonic() - before < 10.0
+        assert "\n" not in str(refused.value)
+        assert "-one" not in str(refused.value)
+    assert tables_of(f"{postgresql}/{url.database}") == []
+
+
+@pytest.mark.postgresql
+def test_a_process_has_a_connection_for_each_thread_and_two_more_at_most(postgresql: str) -> None:
+    url = new_database(postgresql)
+    storage = open_storage(url, create=True, owner=ME, threads=2)
+    study = optuna.create_study(storage=storage, study_name="s")
+    most = []
+
+    def work() -> None:
+        for _ in range(5):
+            study.tell(study.ask(), 1.0)
+            with storage.engine.connect() as connection:
+                count = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database()"
+                most.append(connection.exec_driver_sql(count).scalar_one())
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    close(storage)
+    assert len(most) == 40
+    assert max(most) <= 2 + 2
 
 
 def test_of_processes_that_make_a_study_at_once_one_makes_it_and_others_see_all_of_it(

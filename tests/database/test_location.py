@@ -8,6 +8,7 @@ import pytest
 from mc1opt.database.location import (
     SERVER_ARGUMENTS,
     checkpoints_folder,
+    default_storage,
     files_folder,
     models_folder,
     server_arguments,
@@ -16,6 +17,7 @@ from mc1opt.database.location import (
     storage_option,
     storage_url,
     user_storage,
+    with_files,
 )
 from mc1opt.database.opening import open_storage
 from mc1opt.errors import UsageError
@@ -75,6 +77,10 @@ def test_a_database_has_one_folder_whoever_opens_it_and_how(url: str) -> None:
         ("sqlite:////x/s.db", "sqlite:////x/s.db"),
         ("postgresql+psycopg://me:secret@host/db", "postgresql+psycopg://me:***@host/db"),
         ("postgresql:///db?user=me&password=secret", "postgresql:///db?password=hidden&user=me"),
+        ("postgresql+psycopg://me:sec@ret@host/db", "postgresql+psycopg://***"),
+        ("postgresql+psycopg://me:secret/db", "postgresql+psycopg://***"),
+        ("post gresql://me:secret@host/db", "post gresql://***"),
+        ("://", "://***"),
     ],
 )
 def test_a_password_is_not_shown_and_a_path_stays_as_it_is(storage: str, shown: str) -> None:
@@ -89,11 +95,15 @@ def test_a_password_is_not_shown_and_a_path_stays_as_it_is(storage: str, shown: 
         ("sqlite://", "in memory"),
         ("sqlite://~/x.db", "sqlite:///"),
         ("sqlite://folder/x.db", "sqlite:///"),
+        ("postgresq://me:secret@host/db", r"postgresq://me:\*\*\*@host/db"),
+        ("postgresql+psycopg://me:sec@ret@host/db", "%40"),
+        ("postgresql+psycopg://me:secret/db", "%40"),
     ],
 )
 def test_what_is_neither_a_file_nor_a_server_is_refused(text: str, named: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=named):
+    with pytest.raises(UsageError, match=named) as refused:
         open_storage(text, create=True)
+    assert not re.search("sec|ret@", str(refused.value))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -108,6 +118,36 @@ def test_what_is_neither_a_file_nor_a_server_is_refused(text: str, named: str, t
 )
 def test_a_command_to_copy_names_the_database_unless_it_is_the_default(storage: str, option: str) -> None:
     assert storage_option(storage) == option
+
+
+def test_the_variable_is_the_default_and_no_command_to_copy_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert default_storage() == "storage/mc1opt.db"
+    monkeypatch.setenv("MC1OPT_STORAGE", "")
+    assert default_storage() == "storage/mc1opt.db"
+    monkeypatch.setenv("MC1OPT_STORAGE", "postgresql+psycopg://me:secret@host/db")
+    assert default_storage() == "postgresql+psycopg://me:secret@host/db"
+    assert storage_option(default_storage()) == ""
+    assert storage_option("storage/mc1opt.db") == " --storage storage/mc1opt.db"
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("MC1OPT_STORAGE", "~/s.db")
+    assert default_storage() == "/home/me/s.db"
+
+
+def test_files_go_where_the_option_says_else_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "postgresql+psycopg://me:secret@host/db"
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("MC1OPT_FILES", "~/files")
+    for storage in ("storage/mc1opt.db", "a/b.db", url):
+        assert files_folder(storage) == Path("/home/me/files")
+        assert checkpoints_folder(with_files(storage, Path("shared"))) == Path("shared/checkpoints")
+        assert files_folder(with_files(storage, None)) == Path("/home/me/files")
+    named = with_files(url, Path("a b"))
+    assert storage_url(named) == url
+    assert storage_option(named) == " --storage 'postgresql+psycopg://me:***@host/db' --files 'a b'"
+    monkeypatch.setenv("MC1OPT_STORAGE", url)
+    assert storage_option(named) == " --files 'a b'"
+    monkeypatch.setenv("MC1OPT_FILES", "")
+    assert files_folder("a/b.db") == Path("a/b.db.files")
 
 
 def test_connections_to_a_server_that_has_vanished_end_and_the_url_may_say_when() -> None:

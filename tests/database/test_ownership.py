@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mc1opt.database import ownership
-from mc1opt.database.ownership import is_dead, this_owner
+from mc1opt.database.ownership import alive, is_dead, this_owner
 
 
 def test_nobody_is_dead() -> None:
@@ -79,3 +79,22 @@ def test_an_owner_before_the_last_boot_of_the_same_machine_is_dead(monkeypatch: 
 def test_where_machines_have_no_id_a_boot_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ownership, "_machine_id", lambda: None)
     assert is_dead({**this_owner(), "boot": "another boot"}) is None
+
+
+def test_an_attempt_is_dead_once_it_has_ended_though_its_process_lives() -> None:
+    first, second = this_owner(), this_owner()
+    assert first != second
+    with alive(first), alive(second):
+        assert is_dead(first) is False
+    assert is_dead(first) is True
+    with alive(first):  # the same search goes on
+        assert is_dead(first) is False
+        assert is_dead(second) is True
+
+
+def test_an_attempt_is_dead_after_an_error_too() -> None:
+    owner = this_owner()
+    with pytest.raises(ArithmeticError), alive(owner):
+        raise ArithmeticError
+    assert is_dead(owner) is True
+    assert is_dead({key: value for key, value in owner.items() if key != "attempt"}) is False

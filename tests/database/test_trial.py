@@ -7,7 +7,7 @@ import pytest
 from optuna.trial import TrialState
 
 from mc1opt.database import records
-from mc1opt.database.ownership import LostTrialError, this_owner
+from mc1opt.database.ownership import LostTrialError
 from mc1opt.database.storage import StudyStorage
 from mc1opt.database.trial import OwnTrial, system_attributes, trial_id, trials_by_id
 from tests.support.studies import ELSEWHERE, new_storage
@@ -67,7 +67,7 @@ def test_a_trial_that_waits_again_has_been_interrupted_once_more(own: OwnTrial, 
     ],
 )
 def test_nothing_is_written_on_a_trial_that_is_another_process_s(own: OwnTrial, write: Any) -> None:
-    new_storage(owner=ELSEWHERE).take_over(own.id, this_owner())
+    new_storage(owner=ELSEWHERE).take_over(own.id, own.stored().user_attrs[records.OWNER])
     with pytest.raises(LostTrialError):
         write(own)
     assert own.stored().state == TrialState.RUNNING
@@ -75,7 +75,8 @@ def test_nothing_is_written_on_a_trial_that_is_another_process_s(own: OwnTrial, 
 
 
 def test_a_trial_that_was_ended_from_outside_is_lost(own: OwnTrial, study: optuna.Study) -> None:
-    optuna.load_study(study_name="s", storage=new_storage()).tell(own.number, 0.9)
+    owner = own.stored().user_attrs[records.OWNER]
+    optuna.load_study(study_name="s", storage=new_storage(owner=owner)).tell(own.number, 0.9)
     with pytest.raises(LostTrialError):
         own.tell(0.5)
 

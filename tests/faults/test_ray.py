@@ -1,4 +1,4 @@
-"""Fault 21: workers on a Ray cluster of several node processes, which come and go."""
+"""Fault 23: workers on a Ray cluster of several node processes, which come and go."""
 
 import os
 import signal

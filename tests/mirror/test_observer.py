@@ -14,7 +14,13 @@ import pytest
 from mc1opt.errors import StorageError
 from mc1opt.mirror import observer
 from mc1opt.mirror.command import wandb_folder
-from mc1opt.mirror.observer import BACKGROUND_SECONDS, WandbMirror, mirror_retraining, mirrored_search
+from mc1opt.mirror.observer import (
+    BACKGROUND_SECONDS,
+    MirrorProcess,
+    WandbMirror,
+    mirror_retraining,
+    mirrored_search,
+)
 from tests.support.command import SECONDS, child_processes, wait_until
 from tests.support.display import Clock, ended, started, study, trial
 from tests.support.retraining import STORAGE
@@ -94,6 +100,17 @@ def test_a_mirror_that_fails_is_one_line_that_says_why_and_how_to_try_again(
         assert line.startswith("W&B: ")
         assert reason in line
         assert "mc1opt mirror --study small" in line
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="the list of processes is read in /proc")
+def test_the_password_of_a_database_is_neither_in_the_list_of_processes_nor_said() -> None:
+    process = MirrorProcess("small", "postgresql+psycopg://me:secret@127.0.0.1:1/db", "offline", 60.0)
+    arguments = Path(f"/proc/{process._process.pid}/cmdline").read_bytes()
+    said = process.finish()
+    assert b"small" in arguments
+    assert "--storage 'postgresql+psycopg://me:***@127.0.0.1:1/db'" in said
+    assert b"secret" not in arguments
+    assert "secret" not in said
 
 
 def children() -> set[int]:

@@ -14,7 +14,6 @@ from mc1opt.config import Config, config_from_json
 from mc1opt.database import records
 from mc1opt.database.interrupted import take_up_interrupted
 from mc1opt.database.opening import load_study, open_storage
-from mc1opt.database.ownership import this_owner
 from mc1opt.database.storage import StudyStorage
 from mc1opt.database.trial import OwnTrial
 from mc1opt.describe import describe_config
@@ -386,14 +385,14 @@ def test_a_constraint_that_an_interrupted_attempt_has_set_is_no_error() -> None:
 def finish_elsewhere(trial: FrozenTrial) -> None:
     """Another process has set the trial back, asked for it and brought it to its end."""
     other = new_storage(owner=ELSEWHERE)
-    assert other.set_back_to_waiting(trial._trial_id, this_owner(), {})
+    assert other.set_back_to_waiting(trial._trial_id, trial.user_attrs[records.OWNER], {})
     study = load_study(other, "s")
     assert study.ask().number == trial.number
     study.tell(trial.number, trial.intermediate_values[trial.last_step])
 
 
 def take_elsewhere(trial: FrozenTrial) -> None:
-    assert new_storage(owner=ELSEWHERE).take_over(trial._trial_id, this_owner())
+    assert new_storage(owner=ELSEWHERE).take_over(trial._trial_id, trial.user_attrs[records.OWNER])
 
 
 @pytest.mark.parametrize(
@@ -432,7 +431,9 @@ def test_the_end_of_a_trial_that_was_taken_over_is_not_told(switches: Switches, 
     def report_and_lose(value: float, epoch: int) -> bool:
         may_ask = report(value, epoch)
         if epoch == last:
-            assert new_storage(owner=ELSEWHERE).take_over(proposal.trial.id, this_owner())
+            assert new_storage(owner=ELSEWHERE).take_over(
+                proposal.trial.id, proposal.trial.stored().user_attrs[records.OWNER]
+            )
             if how == "interrupted":
                 mine.pool.interrupt()
         return may_ask
@@ -453,7 +454,7 @@ def test_a_trial_that_is_lost_before_its_config_is_known_is_dropped() -> None:
             and trial.number == 0
             and trial.user_attrs[records.OWNER] is not None
         ):
-            new_storage(owner=ELSEWHERE).take_over(trial._trial_id, this_owner())
+            new_storage(owner=ELSEWHERE).take_over(trial._trial_id, trial.user_attrs[records.OWNER])
         return tiny_space(trial)
 
     mine = with_space(space)

@@ -26,7 +26,16 @@ from mc1opt.database.opening import open_storage
 from mc1opt.database.ownership import this_owner
 from mc1opt.spec import Fidelity
 from tests.support.curves import SWITCHES_VARIABLE, Switches
-from tests.support.studies import SECONDS, WHOLE, many_starting_points, new_storage, run_study, without_syncs
+from tests.support.studies import (
+    SECONDS,
+    WHOLE,
+    definition_of,
+    many_starting_points,
+    new_storage,
+    run_study,
+    smooth_space,
+    without_syncs,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 POINTS = 20
@@ -53,9 +62,11 @@ def _fork_together() -> int:
 
 
 def _fork_sharing(url: str, trials: int) -> int:
+    definition = definition_of(smooth_space) if trials > POINTS else None  # which has enough configs
+
     def search() -> None:
         storage = open_storage(url, create=True, owner=this_owner(), threads=4)
-        run_study(trials, workers=2, storage=storage, checkpoint_seconds=0.0)
+        run_study(trials, definition, workers=2, storage=storage, checkpoint_seconds=0.0)
 
     return _fork(search)
 

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,8 @@ import pytest
 import sqlalchemy
 
 START_SECONDS = 60.0
+ROLE = "colleague"
+"""A role that has to give its password, to be made by the test; the tests' own needs none."""
 
 
 class Server:
@@ -36,6 +39,8 @@ class Server:
         self._lock = threading.Lock()
         initdb = [bindir / "initdb", "-D", self._data, "-U", "mc1opt", "--auth=trust", "--no-sync"]
         subprocess.run([*initdb, "-E", "UTF8"], user=user, cwd=folder, check=True, capture_output=True)
+        rules = self._data / "pg_hba.conf"
+        rules.write_text(f"host all {ROLE} 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
 
     @property
     def url(self) -> str:
@@ -99,6 +104,20 @@ def new_server() -> Iterator[Server]:
             server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """The URL of a server that was started for the tests, without a database's name."""
+    with new_server() as server:
+        yield server.url
+
+
+def new_database(server: str) -> str:
+    """The URL of a new, empty database on a server."""
+    name = f"test_{uuid.uuid4().hex}"
+    execute(f"{server}/postgres", f"CREATE DATABASE {name}")
+    return f"{server}/{name}"
 
 
 def execute(url: str, statement: str) -> None:

@@ -22,12 +22,6 @@ from tests.support.command import stored_study
 OPTIONS: dict[str, Any] = {"workers": "1", "pruner": "none", "data": "images", "confirm": 0}
 
 
-@pytest.fixture
-def curve_pool(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Learning curves instead of trainings, and no processes."""
-    monkeypatch.setattr(command, "ProcessPool", lambda workers, **_: curves.CurvePool(workers))
-
-
 # ---- Options ---------------------------------------------------------------------------------------------
 
 

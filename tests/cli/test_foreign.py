@@ -39,6 +39,7 @@ def mixed(finished: Path) -> dict[str, Any]:
     return study
 
 
+@pytest.mark.usefixtures("curve_pool")
 def test_run_trains_as_many_as_without_them(mixed: dict[str, Any], mc1opt_here) -> None:
     before = sum(trial["outcome"] in ("complete", "pruned") for trial in mixed["trials"])
     ended = output_of(mc1opt_here(*TINY_SEARCH, "--trials", str(before + 1), "--confirm", "2"))

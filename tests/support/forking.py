@@ -29,7 +29,7 @@ from tests.support.curves import SWITCHES_VARIABLE, Switches
 from tests.support.studies import SECONDS, WHOLE, many_starting_points, new_storage, run_study, without_syncs
 
 ROOT = Path(__file__).resolve().parents[2]
-POINTS = 20
+POINTS = 12
 """Starting points of the searches that run together."""
 
 

@@ -214,6 +214,7 @@ def test_a_search_in_which_all_fails_stops_and_says_why(tiny: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("curve_pool")
 def test_what_is_no_network_is_named_with_its_reason_and_not_counted(tiny: Path, mc1opt_here) -> None:
     narrow = '    if width < 10:\n        raise optuna.TrialPruned(f"{width} are too few")\n'
     space = TINY.replace("    learning_rate = trial", f"{narrow}    learning_rate = trial")

@@ -77,7 +77,8 @@ class Neighbours(MetaPathFinder):
         finally:
             sys.dont_write_bytecode = written
             sys.meta_path.remove(self)
-            own = [name for name in list(sys.modules) if name.partition(".")[0] in self._names]
+            there = self._names & sys.modules.keys()  # mostly none: then the thousands are not looked through
+            own = [name for name in list(sys.modules) if name.partition(".")[0] in there] if there else []
             # Another thread's search may have taken one: two of them may be of files of one name.
             popped = {name: sys.modules.pop(name, None) for name in own}
             self._modules = {name: module for name, module in popped.items() if module is not None}

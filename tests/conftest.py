@@ -18,7 +18,7 @@ from mc1opt.machine.devices import cpu_flags
 # in a process of its own has as many as it is given.
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
-pytest_plugins = (
+FIXTURES = (
     "tests.support.command_fixtures",
     "tests.support.model_fixtures",
     "tests.support.postgresql",
@@ -49,8 +49,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_configure() -> None:
-    """Ctrl-C reaches the commands that tests start; a shell's background jobs hand down to ignore it."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Imports the fixtures, torch with them, but not in the process that only hands tests out to others.
+
+    Ctrl-C reaches the commands that tests start; a shell's background jobs hand down to ignore it.
+    """
+    if config.getoption("dist", "no") == "no" or not config.getoption("tx"):
+        for name in FIXTURES:
+            config.pluginmanager.import_plugin(name)
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -7,6 +7,7 @@ import pytest
 from tests.support.messages import Give, given, sections, update
 
 
+@pytest.mark.usefixtures("curve_pool")
 @pytest.mark.parametrize("title", sections())
 def test_people_see_what_the_file_of_messages_says(
     title: str, finished: Path, mc1opt_here: Give, request: pytest.FixtureRequest

@@ -13,6 +13,8 @@ from mc1opt.machine.devices import bfloat16_instructions, cpu_flags
 from mc1opt.program import installed
 from mc1opt.spec import Device, Precision
 
+_installed = functools.cache(installed)  # of a package's metadata all is parsed, for each trial
+
 
 def versions(
     threads: int, precision: Precision, device: Device = "cpu", config: Config | None = None
@@ -26,8 +28,8 @@ def versions(
     return {
         "mc1opt": __version__,
         "python": platform.python_version(),
-        "torch": installed("torch") or "unknown",
-        "optuna": installed("optuna") or "unknown",
+        "torch": _installed("torch") or "unknown",
+        "optuna": _installed("optuna") or "unknown",
         "cpu": cpu_capability() + bfloat16_instructions(device, precision, config),
         "threads": threads,
         "precision": precision,

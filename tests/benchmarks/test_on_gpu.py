@@ -205,12 +205,19 @@ def test_a_run_that_its_timeout_stopped_is_gone_on_with(tmp_path: Path) -> None:
     assert {path.stem: len(read_lines(path)) for path in results.iterdir()} == counts
 
 
-def test_without_the_images_nothing_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ended = run("--device", "cpu", "--only", "workers", "--results", str(tmp_path))
-    assert (ended.returncode, ended.stdout) == (1, "")
-    assert "CIFAR-10 is not in the cache; nothing is fetched here" in ended.stderr
+def test_without_the_images_nothing_is_fetched(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--device", "cpu", "--only", "workers", "--results", "results"]
+    monkeypatch.setattr(sys, "argv", ["on_gpu", *options])
+    with pytest.raises(SystemExit, match="1"):
+        on_gpu.main()
+    stdout, stderr = capsys.readouterr()
+    assert stdout == ""
+    assert "CIFAR-10 is not in the cache; nothing is fetched here" in stderr
 
 
+@pytest.mark.slow
 def test_no_piece_needs_a_package_that_a_gpu_machine_may_lack() -> None:
     modules = ["on_gpu", "published", "published_seconds", "throughput", "workers", "precision"]
     imported = ", ".join(f"benchmarks.{name}" for name in modules)

@@ -24,12 +24,15 @@ from tests.support.command import stored_study
 OPTIONS: dict[str, Any] = {"workers": "1", "pruner": "none", "data": "images", "confirm": 0}
 
 
+<<<<<<< HEAD
 @pytest.fixture
 def curve_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     """Learning curves instead of trainings, and no processes."""
     monkeypatch.setattr(engine, "ProcessPool", lambda workers, **_: curves.CurvePool(workers))
 
 
+=======
+>>>>>>> speed/main
 # ---- Options ---------------------------------------------------------------------------------------------
 
 

@@ -70,6 +70,7 @@ def test_a_host_that_others_reach_gives_a_warning(finished: Path, start) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("curve_pool")
 def test_a_search_keeps_the_page_up_to_date(tiny: Path, mc1opt_here, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dashboard, "LEAST_SECONDS", 0.0)
     output_of(mc1opt_here(*TINY_SEARCH, "--trials", "1", "--confirm", "0"))

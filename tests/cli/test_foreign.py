@@ -39,6 +39,7 @@ def mixed(finished: Path) -> dict[str, Any]:
     return study
 
 
+@pytest.mark.usefixtures("curve_pool")
 def test_run_trains_as_many_as_without_them(mixed: dict[str, Any], mc1opt_here) -> None:
     before = sum(trial["outcome"] in ("complete", "pruned") for trial in mixed["trials"])
     ended = output_of(mc1opt_here(*TINY_SEARCH, "--trials", str(before + 1), "--confirm", "2"))
@@ -154,6 +155,7 @@ def test_the_dashboard_shows_them_as_what_they_are(mixed: dict[str, Any], mc1opt
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("curve_pool")
 @pytest.mark.filterwarnings("ignore:Some regimes")
 def test_a_parameter_of_another_kind_leaves_the_dashboard_working(finished: Path, mc1opt_here) -> None:
     study = optuna.load_study(study_name="tiny", storage=storage_url(DEFAULT_STORAGE))

@@ -49,6 +49,7 @@ def mirrored_values() -> dict[str, float]:
 
 
 def test_the_best_trials_are_mirrored_and_again_nothing_is(finished: Path) -> None:
+    """The command that uploads is given where something waits."""
     before = stored_study("tiny")
     first = mc1opt(*OFFLINE, "--top", "2", "--json")
     assert (first.returncode, first.stderr) == (0, "")
@@ -56,11 +57,15 @@ def test_the_best_trials_are_mirrored_and_again_nothing_is(finished: Path) -> No
     assert report["error"] is None
     assert mirrored_values() == best_trials(2)
     assert sorted(report["written"]) == sorted(report["waiting"]) == sorted(read_runs())
+    assert shlex.split(report["upload_command"])[1:] == ["sync", str(FOLDER)]
+    for run in report["waiting"]:
+        (place,) = FOLDER.glob(f"*-{run}")
+        (place / f"run-{run}.wandb.synced").touch()
+    (FOLDER / "offline-run-1").mkdir()
     folders = {path.name for path in FOLDER.iterdir()}
     again = mc1opt(*OFFLINE, "--top", "2")
     assert (again.returncode, again.stderr) == (0, "")
-    assert again.stdout.startswith("W&B: 3 runs of study tiny mirrored offline, 0 written now.")
-    assert again.stdout.endswith(f"{report['upload_command']}\n")
+    assert again.stdout == "W&B: 3 runs of study tiny mirrored offline, 0 written now. All are uploaded.\n"
     assert {path.name for path in FOLDER.iterdir()} == folders
     assert stored_study("tiny") == before
 

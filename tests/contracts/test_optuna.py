@@ -2,12 +2,13 @@
 Optuna go on with it by hand."""
 
 import json
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
+import optuna.cli
 import pytest
 
 from mc1opt.database.location import DEFAULT_STORAGE, storage_url
@@ -24,17 +25,24 @@ def study(finished: Path) -> optuna.Study:
     return optuna.load_study(study_name="tiny", storage=URL)
 
 
-def optuna_command(*arguments: str) -> Any:
-    """What Optuna's command line prints as JSON."""
-    command = [sys.executable, "-c", "from optuna.cli import main; main()", *arguments]
-    options = ["--study-name", "tiny", "--storage", URL, "--format", "json"]
-    return json.loads(subprocess.run([*command, *options], capture_output=True, check=True).stdout)
+@pytest.fixture
+def optuna_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """Gives a command of Optuna's, and returns what it prints as JSON."""
+
+    def give(command: str) -> Any:
+        options = ["--study-name", "tiny", "--storage", URL, "--format", "json"]
+        monkeypatch.setattr(sys, "argv", ["optuna", command, *options])
+        optuna.cli.main()
+        return json.loads(capsys.readouterr().out)
+
+    return give
 
 
 # ---- Reading ---------------------------------------------------------------------------------------------
 
 
-def test_its_command_line_lists_the_trials_and_names_the_best(study: optuna.Study) -> None:
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_its_command_line_lists_the_trials_and_names_the_best(study: optuna.Study, optuna_command) -> None:
     ours = stored_study("tiny")
     listed = optuna_command("trials")
     assert [trial["number"] for trial in listed] == [trial["number"] for trial in ours["trials"]]
@@ -78,6 +86,7 @@ def test_it_tells_the_importances(study: optuna.Study) -> None:
 # ---- Going on by hand ------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("curve_pool")
 def test_what_is_enqueued_is_trained_next_and_what_was_tried_by_hand_is_passed_over(
     study: optuna.Study, mc1opt_here
 ) -> None:
@@ -98,6 +107,7 @@ def test_what_is_enqueued_is_trained_next_and_what_was_tried_by_hand_is_passed_o
     assert stored_study("tiny")["best"]["number"] not in range(enqueued, enqueued + 3)
 
 
+@pytest.mark.usefixtures("curve_pool")
 def test_optunas_own_loop_goes_on_with_its_parameters(study: optuna.Study, mc1opt_here) -> None:
     before = len(study.trials)
     study.optimize(lambda trial: trial.suggest_int("width", 2, 2048, log=True) / 2048, n_trials=2)

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from mc1opt.training.model_folder import read_model_folder
 from tests.support.command import TINY
 from tests.support.image_sets import write_binary_folder
@@ -22,6 +24,7 @@ def metric(logits, labels):
 SEARCH = ("run", "--study", "mine", "--workers", "1", "--pruner", "none", "--data", "images")
 
 
+@pytest.mark.slow
 def test_a_study_files_own_metric_is_what_every_command_goes_by(mc1opt_here) -> None:
     write_binary_folder(Path("images"), train_images=200, test_images=40)
     Path("studies").mkdir()
@@ -44,7 +47,8 @@ def test_a_study_files_own_metric_is_what_every_command_goes_by(mc1opt_here) -> 
     same = mc1opt_here("replay", "--study", "mine", "--trial", str(study["best"]["number"]))
     assert "equal, bit for bit" in same.stdout, same.stderr
 
-    retrained = mc1opt_here("retrain", "--study", "mine", "--epochs", "2", "--seeds", "2", "--top", "2")
+    options = ("--epochs", "2", "--seeds", "2", "--top", "2", "--workers", "1")
+    retrained = mc1opt_here("retrain", "--study", "mine", *options)
     assert retrained.returncode == 0, retrained.stderr
     metrics = read_model_folder(Path("storage/models/mine")).metrics
     assert metrics["winner"]["mean"] == min(each["mean"] for each in metrics["candidates"])

@@ -45,8 +45,8 @@ def study(storage: StudyStorage) -> optuna.Study:
 # ---- Whole searches --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("attempt", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))])
-@pytest.mark.parametrize("kills", [0, 3])
+@pytest.mark.parametrize("attempt", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [pytest.param(0, marks=pytest.mark.slow), 3])
 def test_processes_that_start_together_train_exactly_the_total(
     storage_url: str, switches: Switches, kills: int, attempt: int
 ) -> None:

@@ -113,6 +113,8 @@ def test_a_server_that_cannot_be_used_is_one_message_in_ten_seconds_without_the_
 
 
 @pytest.mark.postgresql
+@pytest.mark.filterwarnings("ignore:.*deleted while still open")  # of threads that have ended
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_process_has_a_connection_for_each_thread_and_two_more_at_most(postgresql: str) -> None:
     url = new_database(postgresql)
     storage = open_storage(url, create=True, owner=ME, threads=2)

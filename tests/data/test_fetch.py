@@ -298,11 +298,14 @@ def torchvisions(name: str) -> Source:
     return next(source for source in sources(name) if "torchvision" in source.name)
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "kmnist"])
+@pytest.mark.parametrize(
+    "name", ["mnist", *(pytest.param(name, marks=pytest.mark.slow) for name in ("fashion_mnist", "kmnist"))]
+)
 def test_torchvision_downloads_idx_files(name: str, served: dict[str, bytes]) -> None:
     assert_same(fetch(torchvisions(name)), grey())
 
 
+@pytest.mark.slow
 def test_a_file_that_arrives_damaged_fails_with_torchvisions_reason(served: dict[str, bytes]) -> None:
     Path("www/t10k-labels-idx1-ubyte.gz").write_bytes(b"damaged")
     assert "t10k-labels" in reason(torchvisions("kmnist"))

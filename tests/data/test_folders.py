@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mc1opt.data import folders
 from mc1opt.data.folders import ImageFolder, list_images
 from mc1opt.errors import DataError
 from tests.support.photographs import write_classes, write_images
@@ -75,10 +76,14 @@ def test_without_a_test_folder_a_fifth_of_each_class_is_the_test_part(prefix: st
     assert list_images(HERE) == folder
 
 
-def test_of_many_images_a_tenth_validates_and_of_fewer_so_many_that_there_are_1000() -> None:
-    assert len(cut({"a": 4000, "b": 3000}).validation) == 1000
+def test_of_many_images_a_tenth_validates_and_of_fewer_so_many_that_there_are_1000(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert folders.VALIDATION_IMAGES == 1000
+    monkeypatch.setattr(folders, "VALIDATION_IMAGES", 100)
+    assert len(cut({"a": 400, "b": 300}).validation) == 100
     (HERE / "a/0.png").unlink()
-    touch(*(f"b/more/{number}.png" for number in range(9000)))
+    touch(*(f"b/more/{number}.png" for number in range(900)))
     folder = list_images(HERE)
     assert len(folder.validation) == round(0.1 * len(folder.train + folder.validation))
 

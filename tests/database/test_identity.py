@@ -13,7 +13,7 @@ from mc1opt.database.studies import claim_study, delete_study, open_for_deletion
 from mc1opt.database.trial_files import kept_weights
 from tests.support.command import files_below
 from tests.support.pages import Pages
-from tests.support.studies import new_storage, run_study, stored
+from tests.support.studies import ONE_EPOCH, new_storage, run_study, stored
 
 WEIGHTS = checkpoints_folder("s.db")
 URL = "sqlite:///s.db"
@@ -51,14 +51,14 @@ def test_a_new_study_takes_over_no_files_that_lie_there(kind: str, name: str, gi
     left = files_folder("s.db") / kind / name / "model.safetensors"
     left.parent.mkdir(parents=True)
     left.write_text("of a study that was deleted")
-    run_study(1)
+    run_study(1, fidelity=ONE_EPOCH)
     assert stored().folder == given
     assert left.read_text() == "of a study that was deleted"
 
 
 def test_names_that_differ_only_in_case_have_folders_that_differ_in_more() -> None:
     for name in ("s", "S", "a/b", "A/B", "s-2"):
-        run_study(1, study=name)
+        run_study(1, study=name, fidelity=ONE_EPOCH)
     folders = [stored(name=name).folder for name in ("s", "S", "a/b", "A/B", "s-2")]
     assert len({found.casefold() for found in folders}) == len(folders)
     assert [folders[index] for index in (0, 1, 4)] == ["s", "S-2", "s-2-2"]
@@ -74,21 +74,21 @@ def test_a_folder_elsewhere_is_not_believed(stored_name: object) -> None:
 
 @pytest.mark.parametrize("name", ["S", "../größer"])
 def test_a_study_renamed_in_the_dashboard_keeps_its_files_and_goes_on(name: str) -> None:
-    run_study(3, sampler="random", pruner="none")
+    run_study(3, sampler="random", pruner="none", fidelity=ONE_EPOCH)
     before = files_below(WEIGHTS)
     Pages().rename("s", name)
     assert kept(name) == list(kept_weights(WEIGHTS / "s"))
     assert files_below(WEIGHTS) == before
-    run_study(5, study=name, sampler="random", pruner="none")
+    run_study(5, study=name, sampler="random", pruner="none", fidelity=ONE_EPOCH)
     assert [path.name for path in WEIGHTS.iterdir()] == ["s"]
     assert any(number >= 3 for number in kept(name))
 
 
 def test_a_new_study_of_the_old_name_leaves_the_renamed_ones_files() -> None:
-    run_study(3, sampler="random", pruner="none")
+    run_study(3, sampler="random", pruner="none", fidelity=ONE_EPOCH)
     Pages().rename("s", "final")
     before = files_below(folder("final"))
-    run_study(2, sampler="random", pruner="none", seed=9)
+    run_study(2, sampler="random", pruner="none", seed=9, fidelity=ONE_EPOCH)
     assert (folder("final"), folder("s")) == (WEIGHTS / "s", WEIGHTS / "s-2")
     assert files_below(folder("final")) == before
     delete_study(open_for_deletion("s.db", "s"))
@@ -96,10 +96,10 @@ def test_a_new_study_of_the_old_name_leaves_the_renamed_ones_files() -> None:
 
 
 def test_a_study_of_before_keeps_the_folder_of_its_name_from_its_next_start() -> None:
-    run_study(2, sampler="random", pruner="none")
+    run_study(2, sampler="random", pruner="none", fidelity=ONE_EPOCH)
     forget_folders()
     assert kept()
-    run_study(3, sampler="random", pruner="none")
+    run_study(3, sampler="random", pruner="none", fidelity=ONE_EPOCH)
     Pages().rename("s", "final")
     assert folder("final") == WEIGHTS / "s"
     assert len(list(WEIGHTS.iterdir())) == 1
@@ -109,7 +109,7 @@ def test_a_study_of_before_keeps_the_folder_of_its_name_from_its_next_start() ->
 
 
 def test_a_copy_reads_the_originals_weights_and_has_files_of_its_own_when_it_goes_on() -> None:
-    changes = {"sampler": "random", "pruner": "none", "keep": 9}
+    changes = {"sampler": "random", "pruner": "none", "keep": 9, "fidelity": ONE_EPOCH}
     run_study(3, **changes)
     copy()
     assert kept("copy") == kept("s") != []
@@ -125,9 +125,9 @@ def test_a_copy_reads_the_originals_weights_and_has_files_of_its_own_when_it_goe
 
 
 def test_a_copy_gets_what_its_own_trials_have_and_records_but_no_model() -> None:
-    run_study(3, sampler="random", pruner="none", keep=9)
+    run_study(3, sampler="random", pruner="none", keep=9, fidelity=ONE_EPOCH)
     copy()
-    run_study(5, sampler="random", pruner="none", keep=9)
+    run_study(5, sampler="random", pruner="none", keep=9, fidelity=ONE_EPOCH)
     models = files_folder("s.db") / "models"
     (models / "s").mkdir(parents=True)
     for name in ("trainings.jsonl", "test_openings.jsonl", "model.safetensors", "metrics.json"):
@@ -144,7 +144,7 @@ def test_a_copy_gets_what_its_own_trials_have_and_records_but_no_model() -> None
 
 
 def test_a_copy_claims_once_and_the_original_stays_where_it_is() -> None:
-    run_study(2, sampler="random", pruner="none")
+    run_study(2, sampler="random", pruner="none", fidelity=ONE_EPOCH)
     copy()
     for name in ("s", "copy", "copy", "s"):
         claim_study("s.db", name)
@@ -159,7 +159,7 @@ def test_a_study_of_another_program_is_claimed_by_nobody() -> None:
 
 @pytest.mark.parametrize("names", [("s", "copy"), ("copy", "s")])
 def test_of_two_that_share_files_the_last_to_be_deleted_takes_them(names: tuple[str, str]) -> None:
-    run_study(2, sampler="random", pruner="none")
+    run_study(2, sampler="random", pruner="none", fidelity=ONE_EPOCH)
     copy()
     before = files_below(WEIGHTS)
     assert delete_study(open_for_deletion("s.db", names[0])) == [names[1]]
@@ -169,10 +169,10 @@ def test_of_two_that_share_files_the_last_to_be_deleted_takes_them(names: tuple[
 
 
 def test_once_the_original_is_deleted_the_copy_goes_on_with_its_files() -> None:
-    run_study(2, sampler="random", pruner="none")
+    run_study(2, sampler="random", pruner="none", fidelity=ONE_EPOCH)
     copy()
     delete_study(open_for_deletion("s.db", "s"))
-    run_study(4, study="copy", sampler="random", pruner="none")
+    run_study(4, study="copy", sampler="random", pruner="none", fidelity=ONE_EPOCH)
     assert [path.name for path in WEIGHTS.iterdir()] == ["s"]
 
 
@@ -180,7 +180,7 @@ def test_a_file_system_without_links_gets_copies(monkeypatch: pytest.MonkeyPatch
     def refuse(*_: object) -> None:
         raise PermissionError("no links here")
 
-    run_study(2, sampler="random", pruner="none")
+    run_study(2, sampler="random", pruner="none", fidelity=ONE_EPOCH)
     copy()
     monkeypatch.setattr("os.link", refuse)
     claim_study("s.db", "copy")
@@ -188,9 +188,9 @@ def test_a_file_system_without_links_gets_copies(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_copy_in_another_database_starts_in_the_folder_beside_that() -> None:
-    run_study(2, sampler="random", pruner="none")
+    run_study(2, sampler="random", pruner="none", fidelity=ONE_EPOCH)
     copy("s", "sqlite:///other.db")
     before = files_below(WEIGHTS)
-    run_study(4, path="other.db", sampler="random", pruner="none")
+    run_study(4, path="other.db", sampler="random", pruner="none", fidelity=ONE_EPOCH)
     assert files_below(WEIGHTS) == before
     assert (checkpoints_folder("other.db") / "s").is_dir()

@@ -119,6 +119,7 @@ def test_a_database_that_stays_locked_is_called_locked(create: bool, monkeypatch
             open_storage("s.db", create=create)
 
 
+@pytest.mark.slow
 def test_many_processes_may_open_a_new_database_at_once() -> None:
     code = (
         "from mc1opt.database.opening import open_storage\n"

@@ -63,15 +63,8 @@ def kill_everything(commands: Commands, pid: int) -> None:
     commands.kill_all()
 
 
-@pytest.mark.parametrize(
-    ("kill", "workers"),
-    [
-        (kill_everything, 1),
-        pytest.param(kill_main, 1, marks=pytest.mark.slow),
-        pytest.param(kill_everything, 2, marks=pytest.mark.slow),
-        pytest.param(kill_main, 2, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("kill", "workers"), [(kill_everything, 1), (kill_main, 1), (kill_main, 2)])
 def test_a_killed_search_goes_on_with_the_same_trials(
     commands: Commands, switches: Switches, undisturbed: StudyRecord, kill, workers: int
 ) -> None:

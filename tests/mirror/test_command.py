@@ -1,8 +1,9 @@
 """What is mirrored of a stored study, how long wandb may take for it, and what people are told."""
 
 import json
-import shlex
+import os
 import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,16 +94,15 @@ def test_a_study_that_was_renamed_keeps_its_runs(small: Path) -> None:
     ("code", "error"),
     [
         ("raise ImportError('no such library')", "ImportError: no such library"),
-        ("import time; time.sleep(600)", "no progress for 2 s"),
-        (HANGS_IN_A_RUN, "no progress for 2 s"),
+        (HANGS_IN_A_RUN, "no progress for 1 s"),
     ],
-    ids=["is broken", "hangs", "hangs in a run"],
+    ids=["is broken", "hangs in a run"],
 )
 def test_a_wandb_that_does_not_work_costs_its_limit_and_nothing_else(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, error: str
 ) -> None:
     fake_wandb(tmp_path, monkeypatch, code)
-    report = mirror("--wandb", "offline", "--timeout", "2s", code=1)
+    report = mirror("--wandb", "offline", "--timeout", "1s", code=1)
     assert error in report["error"]
     assert (len(report["missing"]), report["written"]) == (report["runs"], [])
     assert {path.name for path in FOLDER.iterdir() if path.suffix != ".json"} == {".lock", LOG}
@@ -129,12 +129,16 @@ def test_wandb_finds_an_empty_folder_account_and_server_and_prints_to_a_log(
 
 
 @pytest.mark.parametrize("place", ["storage/wandb", "storage/wandb/mirror.log"])
-def test_a_folder_that_cannot_be_written_is_said(small: Path, place: str) -> None:
+def test_a_folder_that_cannot_be_written_is_said(
+    small: Path, mc1opt_here, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setattr(os, "environ", dict(os.environ))  # a mirroring changes both
+    monkeypatch.setattr(tempfile, "tempdir", None)
     shutil.rmtree(FOLDER)
     path = Path(place)
     path.parent.mkdir(exist_ok=True)
     path.touch() if path == FOLDER else path.mkdir()
-    done = mc1opt("mirror", "--study", "small", "--wandb", "offline")
+    done = mc1opt_here("mirror", "--study", "small", "--wandb", "offline")
     assert (done.returncode, done.stdout) == (1, "")
     assert str(path.absolute()) in done.stderr
     assert "unexpected" not in done.stderr
@@ -162,14 +166,3 @@ def test_the_last_line_says_what_was_done_and_what_to_do_next(changes: dict, sai
     assert passed_over == REPORT.passed_over[0]
     assert line.startswith("W&B: ")
     assert [part for part in said if part not in line] == []
-
-
-def test_the_command_that_uploads_is_only_given_where_something_waits(small: Path) -> None:
-    (FOLDER / "offline-run-1").mkdir()
-    report = mirror("--wandb", "offline", "--top", "1")
-    assert shlex.split(report["upload_command"])[1:] == ["sync", "storage/wandb"]
-    for run in report["waiting"]:
-        (place,) = FOLDER.glob(f"*-{run}")
-        (place / f"run-{run}.wandb.synced").touch()
-    again = mirror("--wandb", "offline", "--top", "1")
-    assert (again["waiting"], again["upload_command"], again["written"]) == ([], None, [])

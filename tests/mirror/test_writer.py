@@ -104,7 +104,7 @@ def test_an_artifact_has_curve_config_and_files_which_stay_until_they_are_upload
     shutil.rmtree("storage/checkpoints")
     for options in ([], ["--project", "a"], ["--project", "b", "--artifacts"]):
         if options:  # another project has it written again
-            assert run_id in mirror("--wandb", "offline", *options)["written"]
+            assert run_id in mirror("--wandb", "offline", "--top", "1", *options)["written"]
         read = read_runs()[run_id]
         (artifact,) = read.artifacts
         assert artifact["type"] == "model"
@@ -140,7 +140,8 @@ def test_with_a_damaged_ledger_each_run_is_written_anew_in_place_of_the_older_fo
 ) -> None:
     (ledger,) = FOLDER.glob(".mc1opt-*.json")
     ledger.write_text("{")
-    assert set(mirror("--wandb", "offline", "--all")["written"]) == mirrored.keys()
+    report = mirror("--wandb", "offline", "--top", "1")
+    assert len(report["written"]) == report["runs"]
     assert read_runs().keys() == mirrored.keys()
 
 

@@ -56,6 +56,7 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(output: TextIO | None = None, stop: StopFlag | None = None, **options: Any) -> SearchEnded:
     """A search with workers that train learning curves."""
     given = {"study": "mlp", "trials": 2, "storage": "s.db", "workers": "1", "device": "cpu", "confirm": 0}
+    given |= {"epochs": 2}
     command = SearchCommand(data=Path("images"), **with_engine(given | options))
     output = output or io.StringIO()
     ended = search(command, stop=stop or StopFlag(), output=output, display=display(output), trainer=TRAINER)
@@ -134,12 +135,12 @@ def test_a_study_of_more_images_than_there_are_is_named() -> None:
 
 
 def test_the_fidelity_is_the_commands_else_the_studys_else_the_definitions() -> None:
-    run(trials=1, epochs=2)
+    run(trials=1)
     fidelity = stored(name="mlp").fidelity
     assert fidelity is not None
     assert fidelity.epochs == 2  # the definition has 5
     assert fidelity.train_images == 180  # the definition has 20,000, which these images are not
-    run(trials=2)
+    run(trials=2, epochs=None)
     assert [len(trial.values_by_epoch) for trial in stored(name="mlp").trials] == [2, 2]
     with pytest.raises(UsageError, match=r'"epochs": 2}.*"epochs": 3}'):
         run(trials=3, epochs=3)
@@ -156,18 +157,17 @@ def test_unused_images_validate_a_new_study_where_there_are_enough(
 
 
 def test_a_study_may_begin_without_its_starting_points() -> None:
-    run(trials=2, starting_points=False)
+    run(trials=1, starting_points=False)
+    run(trials=2)
     assert [trial.starting_point for trial in stored(name="mlp").trials] == [None, None]
-    run(trials=3)
-    assert stored(name="mlp").trials[2].starting_point is None
 
 
 def test_a_study_begins_from_another_one_of_a_database_that_there_is() -> None:
     with pytest.raises(StorageError, match=r"s\.db"):
         run(name="wider", begin_from="mlp")
     assert not Path("s.db").exists()
-    run(epochs=2)
-    run(name="wider", begin_from="mlp", epochs=2, max_macs=100_000_000)
+    run()
+    run(name="wider", begin_from="mlp", max_macs=100_000_000)
     begun = stored(name="wider").begun_from
     assert begun is not None
     assert (begun.study, begun.fit, begun.compares) == ("mlp", 2, True)
@@ -177,7 +177,7 @@ def test_a_study_of_before_goes_on_with_the_images_that_were_held_out() -> None:
     run(trials=1, train_images=100)
     study = load_study(open_storage("s.db", create=False), "mlp")
     study.set_user_attr(records.FIDELITY, {"train_images": 100, "epochs": 5})
-    run(trials=2)
+    run(trials=2, epochs=None)
     assert study.trials[1].user_attrs[records.FIDELITY] == {"train_images": 100, "epochs": 5}
 
 
@@ -205,11 +205,11 @@ def test_a_grid_is_searched_whole_and_starting_points_take_no_point_of_it(start:
 
 
 def test_a_study_keeps_its_sampler_and_pruner_until_a_command_names_others() -> None:
-    run(name="mlp", trials=1, sampler="random", pruner="none")
-    run(name="mlp", trials=2)
+    run(trials=1, sampler="random", pruner="none")
+    run(trials=2)
     study = optuna.load_study(study_name="mlp", storage="sqlite:///s.db")
     assert (study.user_attrs["mc1opt_sampler"], study.user_attrs["mc1opt_pruner"]) == ("random", "none")
-    run(name="mlp", trials=3, pruner="halving")
+    run(trials=3, pruner="halving")
     study = optuna.load_study(study_name="mlp", storage="sqlite:///s.db")
     assert (study.user_attrs["mc1opt_sampler"], study.user_attrs["mc1opt_pruner"]) == ("random", "halving")
 
@@ -219,7 +219,8 @@ def test_a_study_keeps_its_sampler_and_pruner_until_a_command_names_others() -> 
 
 def test_a_file_gets_plain_lines_from_the_plan_to_the_commands_to_copy(processes: None) -> None:
     output = io.StringIO()
-    ended = run(output, trials=4, workers="2", confirm=1, keep=1, sampler="tpe", pruner="none")
+    options = {"workers": "2", "epochs": None, "keep": 1, "sampler": "tpe", "pruner": "none"}
+    ended = run(output, trials=4, confirm=1, **options)
     assert "20 validation images can show a difference of" in output.getvalue()
     lines = without_findings(output.getvalue()).split("\n")
     assert lines[0].startswith("Study mlp: 4 trials to train, each at most 40 epochs of 180 images of own-")
@@ -240,12 +241,12 @@ def test_a_file_gets_plain_lines_from_the_plan_to_the_commands_to_copy(processes
 def test_too_little_memory_for_the_workers_is_said_before_they_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command_module, "workers_in_memory", lambda: 1)
     output = io.StringIO()
-    run(output, workers="2")
+    run(output, trials=1, workers="2")
     first, second, *_ = without_findings(output.getvalue()).split("\n")
     assert "1 of 2 workers" in first
     assert "--workers 1 " in first
     assert second.startswith("Study mlp")
-    run(enough := io.StringIO())
+    run(enough := io.StringIO(), trials=1)
     assert without_findings(enough.getvalue()).startswith("Study mlp")
 
 
@@ -261,7 +262,7 @@ def test_a_trial_that_takes_longer_than_the_limit_has_timed_out(processes: None,
 def test_a_terminal_gets_the_live_view_and_is_left_in_order(
     terminal: PseudoTerminal, processes: None
 ) -> None:
-    run(terminal.file, trials=3, workers="2")
+    run(terminal.file, trials=3, workers="2", epochs=None)
     terminal.close()
     view, done, end = terminal.raw.partition("Done, after ")
     assert done

@@ -55,7 +55,7 @@ def confirmed(record: StudyRecord) -> set[int]:
 
 
 def test_the_best_starting_point_is_trained_again_too() -> None:
-    record = run_study(12, confirm=1, sampler="local").record
+    record = run_study(7, confirm=1, sampler="local").record
     ranked = by_value(record.trials)
     given = [trial for trial in ranked if trial.starting_point]
     twice = {trial.number for trial in record.trials if len(trial.confirmations) == SEEDS}
@@ -106,9 +106,9 @@ def test_a_second_search_does_not_confirm_again(switches: Switches) -> None:
 
 
 def test_the_sampler_does_not_see_confirmations() -> None:
-    for trials in (9, 10):
-        run_study(trials, SMOOTH, confirm=2)
-    run_study(10, SMOOTH, path="without.db")
+    for trials in (3, 4):
+        run_study(trials, SMOOTH, confirm=2, sampler="local")
+    run_study(4, SMOOTH, path="without.db", sampler="local")
     without = facts(stored("without.db"))
     assert [{**trial, "confirmations": []} for trial in facts(stored())] == without
     assert confirmed(stored()) != set()

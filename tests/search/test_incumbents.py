@@ -1,6 +1,7 @@
 """New incumbents are trained again, and the sampler is shown the mean of both trainings."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -70,19 +71,27 @@ def test_unfinished_trials_are_passed_over() -> None:
     assert incumbents(study_of(pruned), SEED).scores == {}
 
 
-FIDELITY = Fidelity(train_images=1000, epochs=3, short_epochs=1)
+FIDELITY = Fidelity(train_images=1000, epochs=2, short_epochs=1)
 SEARCH: dict[str, Any] = {"sampler": "local", "fidelity": FIDELITY, "keep": 3, "checkpoint_seconds": 0.0}
-TRIALS = 24
+TRIALS = STARTUP["local"] + 4
 SMOOTH = definition_of(smooth_space)
+
+
+@pytest.fixture(scope="module")
+def searched(_no_syncs: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The database of a study of TRIALS trials, searched in one go: not to be changed."""
+    path = tmp_path_factory.mktemp("searched") / "s.db"
+    run_study(TRIALS, SMOOTH, confirm=0, path=str(path), **SEARCH)
+    return path
 
 
 def repeated(trials: list[TrialRecord]) -> list[int]:
     return [trial.number for trial in trials if trial.confirmations]
 
 
-def test_a_search_repeats_each_new_incumbent_before_it_draws_on() -> None:
-    record = run_study(TRIALS, SMOOTH, confirm=0, **SEARCH).record
-    study = load_study(new_storage("s.db"), "s")
+def test_a_search_repeats_each_new_incumbent_before_it_draws_on(searched: Path) -> None:
+    record = stored(str(searched))
+    study = load_study(new_storage(str(searched)), "s")
     found = incumbents(study, SEED)
     assert found.unrepeated == []
     assert len(repeated(record.trials)) >= 2
@@ -109,7 +118,7 @@ def test_starting_points_stand_for_random_draws() -> None:
     drawn = [
         [
             trial.drawn
-            for trial in run_study(STARTUP["local"], definition, path=path, confirm=0, **SEARCH).record.trials
+            for trial in run_study(STARTUP["local"], definition, path=path, sampler="local").record.trials
         ]
         for path, definition in [
             ("with.db", dataclasses.replace(small_definition(), starting_points=points)),
@@ -121,21 +130,19 @@ def test_starting_points_stand_for_random_draws() -> None:
 
 
 def test_other_samplers_repeat_nothing() -> None:
-    assert repeated(run_study(12, confirm=0, **SEARCH | {"sampler": "tpe"}).record.trials) == []
+    assert repeated(run_study(8, SMOOTH, confirm=0, **SEARCH | {"sampler": "random"}).record.trials) == []
 
 
-@pytest.mark.parametrize("workers", [3])
-def test_several_workers_repeat_each_incumbent_once(workers: int) -> None:
-    record = run_study(TRIALS, SMOOTH, confirm=0, workers=workers, **SEARCH).record
+def test_several_workers_repeat_each_incumbent_once() -> None:
+    record = run_study(8, SMOOTH, confirm=0, workers=3, **SEARCH).record
     assert all(len(trial.confirmations) <= 1 for trial in record.trials)
     found = incumbents(load_study(new_storage("s.db"), "s"), SEED)
     assert found.unrepeated == []
 
 
-def test_in_parts_with_confirmations_in_between_it_is_trial_by_trial_the_same() -> None:
-    run_study(TRIALS, SMOOTH, confirm=0, path="whole.db", **SEARCH)
+def test_in_parts_with_confirmations_in_between_it_is_trial_by_trial_the_same(searched: Path) -> None:
     for trials in (9, 17, TRIALS):
         run_study(trials, SMOOTH, confirm=3, **SEARCH)
-    whole, parts = stored("whole.db"), stored()
+    whole, parts = stored(str(searched)), stored()
     without = [{k: v for k, v in fact.items() if k != "confirmations"} for fact in facts(whole)]
     assert [{k: v for k, v in fact.items() if k != "confirmations"} for fact in facts(parts)] == without

@@ -82,13 +82,13 @@ def test_most_draws_differ_in_one_to_four_parameters_from_one_of_the_best() -> N
     study = searched(0, 40, random=40)
     best = [trial.params for trial in sorted(study.trials, key=lambda trial: -(trial.value or 0.0))[:15]]
     near = 0
-    for seed in range(40):
+    for seed in range(20):
         params = drawn(study, seed)
         same, changes = max(
             (sum(one.get(name) == value for name, value in params.items()), len(params)) for one in best
         )
         near += same >= 3 and changes - same <= 4 + 1  # another depth brings its own width, too
-    assert 28 <= near < 40  # and some cover the whole space
+    assert 14 <= near < 20  # and some cover the whole space
 
 
 def test_the_model_knows_what_makes_values_differ_and_is_smooth_over_noise() -> None:
@@ -99,7 +99,7 @@ def test_the_model_knows_what_makes_values_differ_and_is_smooth_over_noise() -> 
     assert np.argmax(means) == 0
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_it_finds_what_random_draws_do_not(seed: int) -> None:
     local = searched(seed, 60, random=16).best_value
     chance = searched(seed, 60, random=60).best_value

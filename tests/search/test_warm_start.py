@@ -27,6 +27,7 @@ from mc1opt.spec import Fidelity
 from tests.support.studies import DATA, SEED, definition_of, facts, new_storage, run_study, settings, stored
 
 TRIALS = 14
+FIDELITY = Fidelity(train_images=1000, epochs=2)
 POINTS = {
     "small": {"width": 16, "norm": "none", "rate": 0.1},
     "large": {"width": 256, "norm": "batch", "rate": 0.05},
@@ -85,7 +86,7 @@ def activation(trial: BaseTrial, config: Config) -> Config:
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The study that others begin from; not to be changed."""
     path = tmp_path_factory.mktemp("narrow") / "s.db"
-    run_study(TRIALS, NARROW, path=str(path), study="narrow")
+    run_study(TRIALS, NARROW, fidelity=FIDELITY, path=str(path), study="narrow")
     return path
 
 
@@ -96,7 +97,12 @@ def _narrow(database: Path) -> None:
 
 def wider(trials: int = 3, definition: Any = None, **changes: Any) -> StudyRecord:
     """A study that begins from it."""
-    fields = {"study": "wider", "begin_from": "narrow", "max_macs": 10_000_000} | changes
+    fields = {
+        "study": "wider",
+        "begin_from": "narrow",
+        "max_macs": 10_000_000,
+        "fidelity": FIDELITY,
+    } | changes
     run_study(trials, definition or definition_of(space(512)), **fields)
     return stored(name=fields["study"])
 
@@ -217,7 +223,7 @@ def test_what_is_known_is_no_trial_and_never_the_best() -> None:
     """Before a trial has ended here there is no best one, however good the other study's are."""
     open_study(
         definition_of(space(512)),
-        settings(3, study="wider", begin_from="narrow", max_macs=10_000_000),
+        settings(3, study="wider", begin_from="narrow", max_macs=10_000_000, fidelity=FIDELITY),
         new_storage(),
         DATA,
     )
@@ -290,20 +296,20 @@ def test_the_sampler_sees_scores_and_of_pruned_trials_the_last_report() -> None:
 
 
 def test_a_study_in_parts_is_the_same_whatever_has_become_of_the_other_one() -> None:
-    whole = wider(12, sampler="local", study="whole")
-    wider(3, sampler="local")
-    run_study(TRIALS + 5, NARROW, study="narrow")
-    wider(7, sampler="local")
+    whole = wider(6, sampler="local", study="whole")
+    wider(2, sampler="local")
+    run_study(TRIALS + 5, NARROW, fidelity=FIDELITY, study="narrow")
+    wider(4, sampler="local")
     optuna.delete_study(study_name="narrow", storage=new_storage())
-    wider(9, sampler="local", begin_from=None)
-    assert facts(wider(12, sampler="local")) == facts(whole)
+    wider(5, sampler="local", begin_from=None)
+    assert facts(wider(6, sampler="local")) == facts(whole)
     assert begun(stored(name="wider")) == begun(whole)
 
 
 def test_a_study_whose_process_died_while_it_was_made_begins_from_what_was_known_then() -> None:
     """It died after it had enqueued one starting point of three."""
     definition, storage = definition_of(space(512)), new_storage()
-    how = settings(1, study="wider", begin_from="narrow")
+    how = settings(1, study="wider", begin_from="narrow", fidelity=FIDELITY)
     open_study(definition, how, storage, DATA)
     before = stored(name="wider")
     whole = load_study(storage, "wider").user_attrs
@@ -313,7 +319,7 @@ def test_a_study_whose_process_died_while_it_was_made_begins_from_what_was_known
         study.set_user_attr(key, whole[key])
     name, params = next(iter(begun(before).starting_points.items()))
     study.enqueue_trial(params, user_attrs={records.STARTING_POINT: name})
-    run_study(TRIALS + 5, NARROW, study="narrow")
+    run_study(TRIALS + 5, NARROW, fidelity=FIDELITY, study="narrow")
     open_study(definition, how, storage, DATA)
     assert stored(name="wider") == before
 
@@ -329,7 +335,7 @@ def test_a_third_study_knows_what_the_second_one_knew() -> None:
 
 
 def test_an_incumbent_that_was_trained_again_is_known_by_its_mean() -> None:
-    run_study(TRIALS, NARROW, study="again", sampler="local")
+    run_study(TRIALS, NARROW, fidelity=FIDELITY, study="again", sampler="local")
     wider(1, begin_from="again")
     worth = incumbents(load_study(new_storage(), "again"), SEED).scores
     assert {each.number: each.value for each in known() if each.value is not None} == worth
@@ -363,7 +369,7 @@ def test_where_values_do_not_compare_the_best_are_only_starting_points(
 
 def test_the_best_by_a_metric_to_be_minimised_are_those_of_the_least_values() -> None:
     aim = settings(1).aim.model_copy(update={"metric": known_metric("log_loss")})
-    run_study(TRIALS, NARROW, study="loss", aim=aim)
+    run_study(TRIALS, NARROW, fidelity=FIDELITY, study="loss", aim=aim)
     record = wider(4, aim=aim, begin_from="loss", sampler="local")
     least = min(
         (each for each in trained("loss") if each.value is not None), key=lambda each: each.value or 0.0
@@ -394,11 +400,11 @@ def test_what_cannot_be_begun_from_is_refused_and_nothing_is_created() -> None:
 
 def test_a_study_that_exists_is_not_begun_from_another_one() -> None:
     wider(1)
-    run_study(1, NARROW, study="other")
+    run_study(1, NARROW, fidelity=FIDELITY, study="other")
     with pytest.raises(UsageError, match=r'--from.*"narrow".*"other"'):
         wider(2, begin_from="other")
     with pytest.raises(UsageError, match=r'--from.* null.*"narrow"'):
-        run_study(2, NARROW, study="other", begin_from="narrow")
+        run_study(2, NARROW, fidelity=FIDELITY, study="other", begin_from="narrow")
 
 
 def test_the_record_says_from_what_a_study_began() -> None:

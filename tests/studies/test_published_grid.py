@@ -12,16 +12,18 @@ from mc1opt.presets import get_preset
 from mc1opt.search.definition import load_definition
 from mc1opt.search.observers import SearchEnded
 from mc1opt.seeds import derive_seed
+from mc1opt.spec import Fidelity
 from mc1opt.workers.stop import StopFlag
 from tests.support.curves import Switches
 from tests.support.studies import SEED, facts, run_study, stored
 
 DEFINITION = load_definition("published_grid")
+FIDELITY = Fidelity(train_images=1000, epochs=2)
 POINTS = {(batch, rate) for batch in (20, 50, 100, 200) for rate in (0.01, 0.1, 0.2)}
 
 
 def search(trials: int = 12, **options: Any) -> SearchEnded:
-    fields = {"sampler": "grid", "pruner": "none", "max_macs": DEFINITION.max_macs}
+    fields = {"sampler": "grid", "pruner": "none", "max_macs": DEFINITION.max_macs, "fidelity": FIDELITY}
     return run_study(trials, DEFINITION, **(fields | options))
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from mc1opt.cli.main import main
+from mc1opt.search import command
 from tests.support.command import COMMAND, SECONDS, TINY, TINY_SEARCH
+from tests.support.curves import CurvePool
 from tests.support.image_sets import write_binary_folder
 from tests.support.once import made_once
 
@@ -25,8 +27,8 @@ def finished_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _search(folder: Path) -> None:
     _prepare(folder)
     with Path("stdout").open("w") as stdout, Path("stderr").open("w") as stderr:
-        command = [COMMAND, *TINY_SEARCH, "--trials", "3", "--confirm", "1", "--json"]
-        subprocess.run(command, stdout=stdout, stderr=stderr, timeout=SECONDS, check=False)
+        given = [COMMAND, *TINY_SEARCH, "--trials", "3", "--confirm", "1", "--json"]
+        subprocess.run(given, stdout=stdout, stderr=stderr, timeout=SECONDS, check=False)
 
 
 def _prepare(folder: Path) -> None:
@@ -68,6 +70,12 @@ def start() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
         process.wait()
         process.stdout.close()
         process.stderr.close()
+
+
+@pytest.fixture
+def curve_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Searches in this process train learning curves, without worker processes."""
+    monkeypatch.setattr(command, "ProcessPool", lambda workers, **_: CurvePool(workers))
 
 
 @pytest.fixture

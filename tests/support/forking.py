@@ -38,7 +38,7 @@ from tests.support.studies import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-POINTS = 20
+POINTS = 12
 """Starting points of the searches that run together."""
 
 

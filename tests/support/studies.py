@@ -33,6 +33,7 @@ from tests.support.curves import CurvePool, Switches
 DATA = DataSet(name="curves", folder="", sha256="0" * 64, train_images=50_000, validation_images=5_000)
 SEED = 3
 EPOCHS = 4
+ONE_EPOCH = Fidelity(train_images=1000, epochs=1)
 MAX_MACS = 6_000_000
 """The widest networks of the small search space are too large."""
 STARTING_POINTS = {

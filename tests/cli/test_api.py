@@ -17,22 +17,12 @@ from mc1opt.config import config_from_json, config_id
 from mc1opt.database.location import files_folder
 from mc1opt.errors import SearchStoppedError, StorageError, UsageError
 from mc1opt.search import command
-from mc1opt.workers import engine
 from tests.support import curves
 from tests.support.command import stored_study
 
 OPTIONS: dict[str, Any] = {"workers": "1", "pruner": "none", "data": "images", "confirm": 0}
 
 
-<<<<<<< HEAD
-@pytest.fixture
-def curve_pool(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Learning curves instead of trainings, and no processes."""
-    monkeypatch.setattr(engine, "ProcessPool", lambda workers, **_: curves.CurvePool(workers))
-
-
-=======
->>>>>>> speed/main
 # ---- Options ---------------------------------------------------------------------------------------------
 
 

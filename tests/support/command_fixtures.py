@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mc1opt.cli.main import main
-from mc1opt.search import command
+from mc1opt.workers import engine
 from tests.support.command import COMMAND, SECONDS, TINY, TINY_SEARCH
 from tests.support.curves import CurvePool
 from tests.support.image_sets import write_binary_folder
@@ -75,7 +75,7 @@ def start() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
 @pytest.fixture
 def curve_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     """Searches in this process train learning curves, without worker processes."""
-    monkeypatch.setattr(command, "ProcessPool", lambda workers, **_: CurvePool(workers))
+    monkeypatch.setattr(engine, "ProcessPool", lambda workers, **_: CurvePool(workers))
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from mc1opt.errors import UsageError, WorkerError
 from mc1opt.files import write_whole
 from mc1opt.machine.resources import available_cpus
 from mc1opt.spec import EpochResult, Training, TrainingFailed
+from mc1opt.text import plural
 from mc1opt.workers.child import WorkerDied, leaves_usable
 from mc1opt.workers.pool import SAVE_SECONDS, Worker, WorkerPool
 from mc1opt.workers.protocol import Command, Message, Train, Warned, decode_message, encode
@@ -258,6 +259,9 @@ class RayPool(WorkerPool):
         self._watcher.start()
         with self._changed:  # so that plans know how many there are
             self._changed.wait_for(lambda: self.size >= self._wanted, PLACE_SECONDS)
+            if self._next_slot() is None:
+                wanted = plural(cluster.cpus, "CPU") + (f" and {cluster.gpus:g} GPUs" if cluster.gpus else "")
+                logger.warning("no machine of the Ray cluster has %s for a worker yet: waiting", wanted)
 
     def train(self, training: Training, on_epoch: Callable[[EpochResult], bool]) -> bool:
         """See `Pool.train`."""

@@ -15,9 +15,10 @@ from mc1opt.spec import EpochResult, TrainingFailed
 from mc1opt.workers import ray_pool
 from mc1opt.workers.engine import Engine
 from mc1opt.workers.pool import Pool
-from mc1opt.workers.ray_pool import LOSSES, Cluster
-from tests.support.curves import Switches, curve, example_training
+from mc1opt.workers.ray_pool import LOSSES, Cluster, RayPool
+from tests.support.curves import TRAINER, Switches, curve, example_training
 from tests.support.ray_cluster import Nodes, connected, ray_nodes
+from tests.workers.test_contract import SECONDS, in_thread
 
 
 def test_without_ray_the_option_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,14 +81,14 @@ def test_a_training_that_loses_every_actor_fails_as_killed(
     monkeypatch.setattr(ray_pool, "LOSSES", 2)
     assert LOSSES > 2
 
-    def on_epoch(_: EpochResult) -> bool:
-        os.kill(relay_of(switches.epochs()[-1]["pid"]), signal.SIGKILL)
-        return True
-
+    switches.add("hang", epoch=0, seed=1)
     with make(1) as pool:
-        with pytest.raises(TrainingFailed) as failed:
-            pool.train(example_training(epochs=2), on_epoch)
-        assert failed.value.kind == "killed"
+        failing = in_thread(pool.train, example_training(seed=1), lambda _: True)
+        for begun in (1, 2):
+            os.kill(relay_of(switches.wait_for_epochs(begun)[-1]["pid"]), signal.SIGKILL)
+        failure = failing.exception(SECONDS)
+        assert isinstance(failure, TrainingFailed)
+        assert failure.kind == "killed"
         assert pool.train(example_training(seed=2), lambda _: True)
 
 
@@ -99,6 +100,21 @@ def test_the_pool_follows_nodes_that_come_and_go(started: tuple[Nodes, Callable[
         second = nodes.add(cpus=2)
         wait_for(lambda: pool.size == 3)
         nodes.kill(second)
+        assert pool.train(example_training(), lambda _: True)
+
+
+@pytest.mark.ray
+def test_a_cluster_without_place_is_said_and_waited_for(
+    started: tuple[Nodes, Callable[..., Pool]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    nodes, _ = started
+    monkeypatch.setattr(ray_pool, "PLACE_SECONDS", 1.0)
+    with RayPool(Cluster(nodes.address, cpus=3), None, trainer=TRAINER) as pool:
+        assert "3 CPUs" in caplog.text
+        nodes.add(cpus=3)
+        nodes.use_switches()
         assert pool.train(example_training(), lambda _: True)
 
 

@@ -28,7 +28,7 @@ from mc1opt.text import plural
 from mc1opt.workers.child import WorkerDied, leaves_usable
 from mc1opt.workers.pool import SAVE_SECONDS, Worker, WorkerPool
 from mc1opt.workers.protocol import Command, Message, Train, Warned, decode_message, encode
-from mc1opt.workers.relay import IMAGE_FILES, Answer, Relay, this_host
+from mc1opt.workers.relay import TRAINING_FILES, Answer, Relay, this_host
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,9 @@ PLACE_SECONDS = 10.0
 
 ANSWER_SECONDS = 60.0
 """Seconds after which a worker that has nothing to say says so: a call then never waits for good."""
+
+Files = tuple[list[str], list[Any]]
+"""Names of files, and references of their contents in Ray's object store."""
 
 _LOW_MEMORY = "running low on memory"
 """In Ray's words for an actor that its memory monitor has killed."""
@@ -111,10 +114,10 @@ class RayWorker:
 
     Args:
         relay: the actor, a `Relay`.
-        images: from a folder of images to references of the arrays of `IMAGE_FILES`.
+        images: from a folder of images to the names of a training's files and references of their contents.
     """
 
-    def __init__(self, relay: Any, images: Callable[[str], list[Any]]) -> None:
+    def __init__(self, relay: Any, images: Callable[[str], Files]) -> None:
         self.ready = False
         self._relay = relay
         self._images = images
@@ -180,10 +183,10 @@ class RayWorker:
 
     def _ask(self, seconds: float) -> Any:
         command, self._to_send = self._to_send, None
-        images: list[Any] = []
+        files: Files = ([], [])
         if isinstance(command, Train) and not _ray().get(self._near):
-            images = self._images(command.training.data.folder)
-        return self._relay.exchange.remote(command and encode(command), seconds, *images)
+            files = self._images(command.training.data.folder)
+        return self._relay.exchange.remote(command and encode(command), seconds, files[0], *files[1])
 
     @contextlib.contextmanager
     def _noticing_its_end(self) -> Iterator[None]:
@@ -310,6 +313,7 @@ def _is_placed(slot: "Future[Any]") -> bool:
     return slot.done() and slot.exception() is None and slot.result().is_placed()
 
 
-def _put_images(folder: str) -> list[Any]:
-    """References of the images in Ray's object store, where each machine gets them once."""
-    return [_ray().put(np.asarray(np.load(Path(folder) / name, mmap_mode="r"))) for name in IMAGE_FILES]
+def _put_images(folder: str) -> Files:
+    """The files of training images in Ray's object store, where each machine gets them once."""
+    paths = sorted(Path(folder).glob(TRAINING_FILES))
+    return [path.name for path in paths], [_ray().put(np.fromfile(path, np.uint8)) for path in paths]

@@ -12,6 +12,7 @@ import socket
 import tempfile
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,8 +30,11 @@ from mc1opt.workers.protocol import Failed, Finished, Message, Train, Warned, de
 SLICE_SECONDS = 0.1
 """Seconds after which a relay that waits for its worker looks whether it shall stop."""
 
-IMAGE_FILES = ("train_images.npy", "train_labels.npy")
-"""What a training reads of the images, in the data set's folder."""
+TRAINING_FILES = "train_*"
+"""Names of the files that a training reads in the data set's folder; those of the test stay there."""
+
+Content = NDArray[np.uint8]
+"""The bytes of a file."""
 
 
 class Answer(NamedTuple):
@@ -82,10 +86,12 @@ class Relay:
         """Whether it is on the driver's machine."""
         return self._is_near
 
-    def exchange(self, line: bytes | None, seconds: float, *images: NDArray[Any]) -> Answer:
+    def exchange(
+        self, line: bytes | None, seconds: float, names: Sequence[str] = (), *contents: Content
+    ) -> Answer:
         """Passes a command on, if there is one, and waits for a message, up to `seconds`.
 
-        With a training come the arrays of `IMAGE_FILES`, for a machine that may not have them.
+        With a training come names and contents of its images' files, for a machine that may not have them.
         """
         deadline = time.monotonic() + seconds
         with self._lock:
@@ -93,7 +99,8 @@ class Relay:
                 if line is not None:
                     command = decode_command(line)
                     if isinstance(command, Train):
-                        self._training = self._here(command.training, images)
+                        files = dict(zip(names, contents, strict=True))
+                        self._training = self._here(command.training, files)
                         command = Train(training=self._training)
                     self._child.send(command)
                 while True:
@@ -122,11 +129,11 @@ class Relay:
         logging.getLogger("mc1opt").removeHandler(self._warnings)
         self._starter.shutdown()
 
-    def _here(self, training: Training, images: tuple[NDArray[Any], ...]) -> Training:
+    def _here(self, training: Training, files: Mapping[str, Content]) -> Training:
         """The training with paths of this machine."""
         changes = dict[str, Any]()
-        if images:
-            folder = str(stored_images(training.data, images))
+        if files:
+            folder = str(stored_images(training.data, files))
             changes["data"] = training.data.model_copy(update={"folder": folder})
         if not self._paths_hold:
             for what in ("weights", "checkpoint"):
@@ -150,13 +157,13 @@ class Relay:
         return content
 
 
-def stored_images(data: DataSet, images: tuple[NDArray[Any], ...]) -> Path:
-    """A folder of this machine with the arrays of `IMAGE_FILES`; the first worker that asks writes them."""
+def stored_images(data: DataSet, files: Mapping[str, Content]) -> Path:
+    """A folder of this machine with these files; the first worker that asks writes them."""
     folder = _folder() / f"images-{_short_hash(f'{data.sha256} {data.folder}')}"
     if not folder.exists():
         mine = Path(tempfile.mkdtemp(dir=_folder()))
-        for name, array in zip(IMAGE_FILES, images, strict=True):
-            np.save(mine / name, array)
+        for name, content in files.items():
+            content.tofile(mine / name)
         try:
             mine.rename(folder)
         except OSError:  # another worker was faster

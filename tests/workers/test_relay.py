@@ -25,7 +25,7 @@ from mc1opt.workers.protocol import (
     decode_message,
     encode,
 )
-from mc1opt.workers.relay import IMAGE_FILES, Host, Relay, this_host
+from mc1opt.workers.relay import TRAINING_FILES, Host, Relay, this_host
 from tests.support.curves import TRAINER, Switches, curve, example_training
 from tests.support.images import small_training, write_images
 
@@ -56,15 +56,17 @@ def far(here: Path) -> Iterator[Relay]:
     relay.close()
 
 
-def said(relay: Relay, command: Command | None, *images: Any) -> tuple[Message, bytes | None]:
+def said(relay: Relay, command: Command | None, *files: Any) -> tuple[Message, bytes | None]:
     """What a relay answers to a command, and the weights that come with it."""
-    answer = relay.exchange(command and encode(command), SECONDS, *images)
+    answer = relay.exchange(command and encode(command), SECONDS, *files)
     assert answer.line is not None
     return decode_message(answer.line), answer.weights
 
 
-def arrays(data: DataSet) -> list[Any]:
-    return [np.load(Path(data.folder) / name) for name in IMAGE_FILES]
+def files(data: DataSet) -> list[Any]:
+    """Names and contents of what a training reads."""
+    paths = sorted(Path(data.folder).glob(TRAINING_FILES))
+    return [[path.name for path in paths], *(np.fromfile(path, np.uint8) for path in paths)]
 
 
 def elsewhere(training: Training) -> Training:
@@ -83,7 +85,7 @@ def test_a_worker_far_away_trains_on_images_that_came_and_sends_its_weights(
         results: list[Any] = []
         pool.train(training, lambda result: results.append(result) is None)
     assert said(far, None) == (Ready(), None)
-    received = [said(far, Train(training=elsewhere(training)), *arrays(images))]
+    received = [said(far, Train(training=elsewhere(training)), *files(images))]
     while isinstance(received[-1][0], EpochDone):
         received.append(said(far, Continue()))
     epochs = [message.result for message, _ in received if isinstance(message, EpochDone)]
@@ -97,7 +99,7 @@ def test_a_worker_far_away_trains_on_images_that_came_and_sends_its_weights(
     assert all(tensor.equal(local.tensors[name]) for name, tensor in trained.tensors.items())
     assert not list(here.rglob("*.weights"))
     assert not list(here.rglob("*.checkpoint"))
-    assert len(list(here.rglob("*.npy"))) == len(IMAGE_FILES)
+    assert {path.name for path in here.rglob("*.npy")} == {"train_images.npy", "train_labels.npy"}
 
 
 def test_the_images_are_stored_once(images: DataSet, far: Relay, here: Path) -> None:
@@ -106,7 +108,7 @@ def test_the_images_are_stored_once(images: DataSet, far: Relay, here: Path) -> 
     times = set()
     for seed in (1, 2):
         again = training.model_copy(update={"seed": seed})
-        assert isinstance(said(far, Train(training=again), *arrays(images))[0], EpochDone)
+        assert isinstance(said(far, Train(training=again), *files(images))[0], EpochDone)
         assert said(far, Stop()) == (Finished(), None)
         times |= {path.stat().st_mtime_ns for path in here.rglob("train_images.npy")}
     assert len(times) == 1
@@ -163,6 +165,6 @@ def test_a_worker_that_dies_is_told_with_its_kind(switches: Switches) -> None:
 def test_a_failure_has_no_weights(switches: Switches, far: Relay, images: DataSet) -> None:
     said(far, None)
     too_many = elsewhere(small_training(images, train_images=10_000))
-    message, weights = said(far, Train(training=too_many), *arrays(images))
+    message, weights = said(far, Train(training=too_many), *files(images))
     assert isinstance(message, Failed)
     assert weights is None

@@ -71,11 +71,11 @@ class Arrays:
     test_labels: Array
     _: KW_ONLY
     class_names: tuple[str, ...] | None = None
-    """In the order of the labels, where the files say them."""
+    """In the order of the labels; None if the files do not say them."""
     validation_images: int = 0
-    """How many of the first training images are there to validate; 0 where nobody has chosen."""
+    """How many of the training images, the first ones, were chosen to validate; 0 if none were chosen."""
     name: str | None = None
-    """Of the named data set that these are, where the files' own checksums have shown it."""
+    """Of the named data set that these are, if checksums have shown it."""
 
 
 def read_files(path: Path) -> Arrays:

@@ -21,7 +21,7 @@ from mc1opt.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 ENDINGS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-"""Of images in folders; a file that is named may have any."""
+"""Of file names in folders; a file that is given by its own name may have any."""
 NAMES = "PNG, JPEG, WebP, BMP, GIF or TIFF"
 LARGEST = 2**30
 """Bytes of a file: the largest picture that Pillow accepts, in 16 bits."""
@@ -34,9 +34,9 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation -> what makes the image upright."""
+"""EXIF orientation -> the operation that makes the image upright."""
 WHITE_IS_ZERO = 262
-"""TIFF's tag PhotometricInterpretation, whose value is then 0."""
+"""TIFF's tag PhotometricInterpretation; its value 0 means that white is zero."""
 
 
 def find_images(path: Path) -> list[Path]:
@@ -49,7 +49,7 @@ def find_images(path: Path) -> list[Path]:
         DataError: the folder holds no image file.
     """
     found: list[Path] = []
-    unlisted: list[OSError] = []  # folders, and a path that is not a folder
+    unlisted: list[OSError] = []  # folders without permission, and a path that is no folder
     for parent, folders, files in os.walk(path, onerror=unlisted.append):
         folders[:] = [name for name in folders if not name.startswith(".")]
         images = [name for name in files if name.lower().endswith(ENDINGS) and not name.startswith(".")]

@@ -17,7 +17,7 @@ JPEG_MARKER = re.compile(rb"\xff+([^\xff\x00])")
 JFIF, EXIF, ADOBE, COMMENT = 0xE0, 0xE1, 0xEE, 0xFE
 APPLICATION = range(0xE0, 0xF0)
 JPEG_NEEDED = {JFIF: (b"JFIF\0", 14), ADOBE: (b"Adobe", 12)}
-"""Segments that say what the colours are, their beginning, and the bytes they must have to count."""
+"""Segments that say what the colours are: how each begins, and the least bytes with which it is valid."""
 START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
 WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 
@@ -27,7 +27,7 @@ TIFF_NEEDED = {
     338, 339, 347, *range(512, 522), *range(529, 533),  # extra samples and their format, JPEG, YCbCr
 }  # fmt: skip
 ORIENTATION = (0x0112, 3, 1)
-"""The beginning of EXIF's entry: the tag, and one number of 16 bits."""
+"""How EXIF's entry begins: the tag, the type (a number of 16 bits), and how many of them."""
 
 
 def without_metadata(content: bytes) -> tuple[bytes, int]:
@@ -55,7 +55,7 @@ def without_metadata(content: bytes) -> tuple[bytes, int]:
 
 
 def _png(content: bytes) -> tuple[bytes, int]:
-    """Critical chunks and tRNS stay: the rest is metadata, and the later frames of an animation."""
+    """Keeps critical chunks and tRNS; the rest is metadata, or later frames of an animation."""
     depth, colours = struct.unpack_from("BB", content, 24)
     kept, orientation, at, kind = [content[:8]], 1, 8, b""
     while at + 8 <= len(content) and kind != b"IEND":
@@ -86,7 +86,7 @@ def _colour_key(content: bytes, depth: int) -> bytes:
 
 
 def _jpeg(content: bytes) -> tuple[bytes, int]:
-    """Application segments and comments go, but for the two that say what the colours are."""
+    """Removes application segments and comments, except the two that say what the colours are."""
     kept, orientation, at = [content[:2]], 1, 2
     while found := JPEG_MARKER.search(content, at):
         marker, at = found[1][0], found.end()

@@ -43,8 +43,8 @@ METADATA = (
     "precision",
     "shape",
 )
-"""Texts in an exported file: labels, config, data and shape (channels and size) as JSON, the study's name
-(may be empty)."""
+"""Texts in an exported file. Labels, config, data and shape (channels and size) are JSON; the study's name
+may be empty."""
 INPUT = "images"
 OUTPUTS = ("logits", "probabilities")
 LARGEST = 1 << 30
@@ -218,7 +218,7 @@ def open_safetensors(path: Path) -> OpenModel:
     """
     from safetensors import SafetensorError, safe_open
 
-    _read(path)  # safetensors would say "no such file" of one that may not be read
+    _read(path)  # without permission to read, safetensors would say "no such file"
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}

@@ -30,7 +30,7 @@ class Engine:
     cpus: int = 1
     """CPUs a worker: intra-op threads of its trainings."""
     gpus: float | None = None
-    """GPUs a worker, such as 0.25; None for what suits the device."""
+    """GPUs a worker, 1 or a part such as 0.25; None for what suits the device."""
     ray: str | None = None
     """Address of a Ray cluster, auto, or local; None for processes of this machine."""
     shared_files: bool = False
@@ -40,8 +40,10 @@ class Engine:
         """The device of the trainings; connects to the cluster, if there is one."""
         if self.cpus < 1:
             raise UsageError(f"--worker-cpus {self.cpus}: give at least 1.")
-        if self.gpus is not None and self.gpus <= 0:
-            raise UsageError(f"--worker-gpus {self.gpus:g}: give more than 0, such as 1 or 0.25.")
+        if self.gpus is not None and not 0 < self.gpus <= 1:
+            raise UsageError(
+                f"--worker-gpus {self.gpus:g}: a training uses one GPU; give 1, or a part as 0.25."
+            )
         device = self._device()
         if self.gpus is not None and device != "cuda":
             raise UsageError(f"--worker-gpus {self.gpus:g} needs --device cuda; trainings run on {device}.")
@@ -73,10 +75,10 @@ class Engine:
         if self.workers == "auto":
             if self.ray is not None:
                 return max(1, self._cluster(device).capacity())
-            if device == "cuda" and self.gpus is not None:
-                each = max(1, int(1 / self.gpus))
-                return min(each * len(self._gpus()), workers_in_memory(memory_each))
-            return default_workers(device, memory_each, threads=self.cpus, gpus=len(self._gpus()) or 1)
+            gpus = len(self._gpus()) if device == "cuda" else 0  # which torch is asked for
+            if self.gpus is not None:
+                return min(int(1 / self.gpus) * gpus, workers_in_memory(memory_each))
+            return default_workers(device, memory_each, threads=self.cpus, gpus=max(gpus, 1))
         most = MAX_WORKERS if self.ray is None else MAX_CLUSTER_WORKERS
         if not self.workers.isdecimal() or not 1 <= int(self.workers) <= most:
             raise UsageError(f"--workers {self.workers!r}: give a number from 1 to {most}, or auto.")

@@ -10,6 +10,7 @@ from mc1opt.errors import UsageError
 from mc1opt.machine import resources
 from mc1opt.machine.devices import visible_gpus
 from mc1opt.machine.resources import GPU_WORKERS, default_workers
+from mc1opt.workers import engine as engine_module
 from mc1opt.workers.engine import Engine
 from tests.support.curves import TRAINER, example_training
 
@@ -69,6 +70,13 @@ def test_each_gpu_gets_as_many_workers_also_in_place_of_those_that_died(device: 
     assert before == after == gpus
 
 
+def test_where_no_gpu_trains_torch_is_not_asked_for_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        engine_module, "visible_gpus", lambda: pytest.fail("imports torch, which takes seconds")
+    )
+    assert Engine(device="cpu").find_device() == "cpu"
+
+
 def test_a_worker_of_several_cpus_has_as_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resources, "available_cpus", lambda: 7)
     assert Engine(cpus=2).count("cpu") == 3
@@ -80,6 +88,7 @@ def test_a_worker_of_several_cpus_has_as_many_threads(monkeypatch: pytest.Monkey
     [
         (Engine(cpus=0), "--worker-cpus 0"),
         (Engine(gpus=0.0), "--worker-gpus 0"),
+        (Engine(gpus=2.0), "--worker-gpus 2"),
         (Engine(device="cpu", gpus=0.5), r"--worker-gpus 0\.5"),
         (Engine(device="cuda:x"), "--device cuda"),
         (Engine(device="tpu"), "'tpu'"),

@@ -272,8 +272,8 @@ def race(options: argparse.Namespace) -> None:
     seconds, fidelity = 60 * options.minutes, race_fidelity(data)
     for name, repetition in list(missing(options, data)):
         arm = ARMS[name]
-        if arm.search == "ray" and importlib.util.find_spec("ray") is None:
-            print(f'{name}, repetition {repetition}: left out, Ray is missing: pip install "ray[tune]"')
+        if arm.search == "ray" and not has_ray_tune():
+            print(f'{name}, repetition {repetition}: left out, Ray Tune is missing: pip install "ray[tune]"')
             continue
         with tempfile.TemporaryDirectory() as folder:
             ended = search(arm, Path(folder), repetition, seconds, fidelity, options.data)
@@ -308,6 +308,11 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=user_path, default=RESULTS.parent, help="the folder of the report")
     add_results_option(parser, "race")
     return parser.parse_args(arguments)
+
+
+def has_ray_tune() -> bool:
+    """Whether Ray is installed with what its Tune needs."""
+    return all(importlib.util.find_spec(name) for name in ("ray", "pandas", "pyarrow"))
 
 
 def main() -> None:

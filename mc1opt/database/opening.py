@@ -7,6 +7,7 @@ import contextlib
 import functools
 import shlex
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import alembic.script
 import optuna.storages._rdb
 import sqlalchemy
 from optuna.storages._rdb.models import BaseModel
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 
 from mc1opt.database.location import (
     locked_database,
@@ -34,6 +35,8 @@ _SQLITE_HEADER = b"SQLite format 3\x00"
 _STUDY_TABLES = frozenset({"studies", "trials", "version_info"})
 """The tables by which a study database is recognised."""
 _LEFT = "It was left as it is; name another with --storage."
+LOOKS, LOOK_SECONDS = 5, 0.1
+"""Looks without locks at a file that seems to be damaged, and seconds between two: others may write it."""
 
 
 def open_storage(
@@ -66,6 +69,19 @@ def open_storage(
         return StudyStorage(storage, owner, threads)
 
 
+def try_server(storage: str) -> None:
+    """Raises at once what `open_storage` would raise of a server; nothing is done for a file.
+
+    Raises:
+        StorageError: see `open_storage`.
+    """
+    url = storage_url(storage)
+    if sqlite_path(url) is None:
+        # With the lock: tables that another process is just making would look like another version's.
+        with _readable_errors(storage), locked_database(url), inspected(storage):
+            pass
+
+
 @contextlib.contextmanager
 def inspected(storage: str) -> Iterator[sqlalchemy.Connection | None]:
     """Opens a study database for reading, after checking that it is one.
@@ -92,9 +108,7 @@ def inspected(storage: str) -> Iterator[sqlalchemy.Connection | None]:
     with _readable_errors(storage):
         if path is not None:
             _check_header(path)
-            # "immutable" ignores the journal of a killed process, which would be rolled back.
-            with _connected(url, "immutable=1") as connection:
-                _has_studies(connection, shown)
+            _look_at(url, shown)
         with _connected(url) as connection:
             if not _has_studies(connection, shown):
                 yield None
@@ -112,6 +126,20 @@ def _connected(url: str, access: str = "mode=rw") -> contextlib.closing[sqlalche
     return contextlib.closing(
         sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, **options).connect()
     )
+
+
+def _look_at(url: str, shown: str) -> None:
+    """Checks that a file is no database of another program, and leaves it as it is: without locks."""
+    for looks_left in reversed(range(LOOKS)):
+        try:
+            # "immutable" ignores the journal of a killed process, which would be rolled back.
+            with _connected(url, "immutable=1") as connection:
+                _has_studies(connection, shown)
+                return
+        except DatabaseError:  # another process may have been in the middle of a write
+            if not looks_left:
+                raise
+        time.sleep(LOOK_SECONDS)
 
 
 def _check_header(path: Path) -> None:

@@ -12,8 +12,7 @@ from mc1opt.data.examine import serious_findings
 from mc1opt.data.libraries import check_libraries
 from mc1opt.data.named import NAMED
 from mc1opt.data.sources import find_data
-from mc1opt.database.location import sqlite_path, storage_url
-from mc1opt.database.opening import inspected, open_storage
+from mc1opt.database.opening import open_storage, try_server
 from mc1opt.database.ownership import this_owner
 from mc1opt.machine.resources import workers_in_memory
 from mc1opt.search.definition import load_definition
@@ -76,9 +75,7 @@ def search(
             f"is killed, and its trial fails: --workers {fit} is safer."
         )
     space_fingerprint(definition)  # fails here if the search space raises
-    if sqlite_path(storage_url(command.storage)) is None:  # a server that cannot be used
-        with inspected(command.storage):
-            pass
+    try_server(command.storage)
     data = find_data(
         command.data or definition.data_path,
         image_size=command.image_size,

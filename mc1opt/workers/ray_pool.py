@@ -262,7 +262,7 @@ class RayPool(WorkerPool):
         self._watcher.start()
         with self._changed:  # so that plans know how many there are
             self._changed.wait_for(lambda: self.size >= self._wanted, PLACE_SECONDS)
-            if self._next_slot() is None:
+            if not cluster.capacity():
                 wanted = plural(cluster.cpus, "CPU") + (f" and {cluster.gpus:g} GPUs" if cluster.gpus else "")
                 logger.warning("no machine of the Ray cluster has %s for a worker yet: waiting", wanted)
 

@@ -1,7 +1,6 @@
 """The race: what counts of a search, the report on lines made by hand, and all arms on small images."""
 
 import csv
-import importlib.util
 import math
 import os
 import subprocess
@@ -13,7 +12,7 @@ import pytest
 import torch
 from optuna.trial import FixedTrial
 
-from benchmarks.race import ARMS, Ended, missing, parse_options, search_figures
+from benchmarks.race import ARMS, Ended, has_ray_tune, missing, parse_options, search_figures
 from benchmarks.race_peers import DEFINITION, race_fidelity, race_training
 from benchmarks.race_report import (
     MARKS,
@@ -283,7 +282,7 @@ def test_an_arm_searches_small_images_and_is_confirmed_once(name: str, tmp_path:
         )
         return done.stdout
 
-    if ARMS[name].search == "ray" and importlib.util.find_spec("ray") is None:
+    if ARMS[name].search == "ray" and not has_ray_tune():
         assert "left out" in run(0.25)
         assert read_lines(results) == []
         return

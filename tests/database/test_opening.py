@@ -9,6 +9,7 @@ from typing import Any
 
 import optuna
 import pytest
+from sqlalchemy.exc import DatabaseError
 
 from mc1opt.database import opening
 from mc1opt.database.opening import inspected, open_storage
@@ -135,3 +136,26 @@ def test_many_processes_may_open_a_new_database_at_once() -> None:
         assert process.returncode == 0, error
     study = optuna.load_study(study_name="s", storage=open_storage("new/s.db", create=False))
     assert sorted(trial.number for trial in study.trials) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("half_written", [1, opening.LOOKS])
+def test_a_file_that_another_process_writes_is_looked_at_again(
+    half_written: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_storage("s.db", create=True)
+    connected, looks = opening._connected, list[str]()
+
+    def torn(url: str, access: str = "mode=rw") -> Any:
+        looks.append(access)
+        if len(looks) <= half_written:
+            raise DatabaseError("", {}, sqlite3.DatabaseError("database disk image is malformed"))
+        return connected(url, access)
+
+    monkeypatch.setattr(opening, "_connected", torn)
+    if half_written < opening.LOOKS:
+        with opening.inspected("s.db") as connection:
+            assert connection is not None
+    else:
+        with pytest.raises(StorageError, match="malformed"), opening.inspected("s.db"):
+            pass
+    assert set(looks[:half_written]) == {"immutable=1"}

@@ -157,7 +157,8 @@ def test_a_study_whose_process_is_killed_at_random_moments_is_trial_by_trial_the
     fail_some(switches)
     fork_searches("kill", kills, seed)
     assert facts(stored()) == facts(stored(str(whole / "s.db")))
-    assert any(trial.interrupted for trial in stored().trials)
+    if kills > 3:  # three may all fall between two trials
+        assert any(trial.interrupted for trial in stored().trials)
     assert trained_twice(switches) <= kills
     assert names(Path()) == names(whole)
 

@@ -24,7 +24,9 @@ def test_no_more_threads_than_wanted_run() -> None:
 
 def test_threads_begin_where_a_pool_gains_workers() -> None:
     pool, together = CurvePool(1), threading.Barrier(3, timeout=30)
-    run_crew(together.wait, pool, StopFlag(), lambda _: setattr(pool, "size", 3))
+    met: list[int] = []
+    run_crew(lambda: met.append(together.wait()), pool, StopFlag(), lambda _: setattr(pool, "size", 3))
+    assert sorted(met) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("why", ["signal", "timeout"])

@@ -24,7 +24,7 @@ ARROWS = {
     "search": "database workers data models machine",
     "measurement": "workers training data machine models",
     "inference": "training models data machine database",
-    "display": "search database",
+    "display": "search database models",
     "retraining": "LIBRARY",
     "published": "LIBRARY",
     "export": "LIBRARY",

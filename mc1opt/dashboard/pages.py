@@ -16,7 +16,6 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from mc1opt.config import config_from_json
-from mc1opt.dashboard.figures import study_figures
 from mc1opt.dashboard.files import keep_files, retraining_files, trial_files
 from mc1opt.dashboard.notes import Retrained, best_trials, merged_note, retrained, study_note, trial_note
 from mc1opt.database import records
@@ -27,6 +26,7 @@ from mc1opt.database.records import StudyRecord, TrialRecord, study_record
 from mc1opt.database.storage import StudyStorage
 from mc1opt.database.trial import study_id, system_attributes, trial_id, trials_by_id
 from mc1opt.describe import describe_config
+from mc1opt.display.figures import study_figures
 from mc1opt.errors import ConfigError, Mc1optError
 from mc1opt.measurement.final_test import misclassified_path
 from mc1opt.search.observers import Observer, SearchEnded, SearchStarted
@@ -98,6 +98,7 @@ def update_study(study: optuna.Study, database: StudyStorage, storage: str) -> N
         storage: its path or URL.
     """
     from optuna_dashboard import save_plotly_graph_object
+    from plotly.graph_objects import Figure
 
     record = study_record(study)
     ids = {trial.number: trial_id(trial) for trial in study.get_trials(deepcopy=False)}
@@ -106,7 +107,7 @@ def update_study(study: optuna.Study, database: StudyStorage, storage: str) -> N
     shown |= {trial.number: trial for trial in record.trials if found and trial.number == found.trial}
     with database.writing_study_attributes_together():
         for name, figure in study_figures(record).items():
-            save_plotly_graph_object(study, figure, graph_object_id=name)
+            save_plotly_graph_object(study, Figure(figure), graph_object_id=name)
         files = {ids[number]: trial_files(trial, record.metric) for number, trial in shown.items()}
         if found and model:
             wrong = misclassified_path(model.path, model.weights_sha256)

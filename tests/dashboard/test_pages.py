@@ -16,7 +16,7 @@ from sqlalchemy.engine import Engine
 
 from mc1opt.dashboard import files
 from mc1opt.dashboard import pages as dashboard
-from mc1opt.dashboard.figures import FIGURES
+from mc1opt.display.figures import FIGURES
 from mc1opt.dashboard.notes import END
 from mc1opt.dashboard.pages import (
     LEAST_SECONDS,

@@ -1,4 +1,6 @@
-"""The figures of a study's page: study record -> Plotly. Reads and stores nothing.
+"""The figures of a study: study record -> traces and layout as Plotly takes them. Reads and stores nothing.
+
+Optuna-dashboard draws them with Plotly, the report as SVG (`mc1opt.display.svg`).
 
 Their size is bounded for any number of trials: points are thinned out evenly, except for the best trials.
 """
@@ -8,20 +10,26 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 from mc1opt.database.records import StudyRecord, TrialRecord, by_value
 from mc1opt.dataset import CIFAR10_DATA
 from mc1opt.display.tables import pruning_line
 from mc1opt.metric import Metric
+from mc1opt.models.cost import cost
 from mc1opt.presets import PRESETS
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 T = TypeVar("T")
 Point = tuple[float, float]
 Trace = dict[str, Any]
+
+
+class Figure(TypedDict):
+    """A Plotly figure as JSON."""
+
+    data: list[Trace]
+    layout: dict[str, Any]
+
 
 NAMED_CURVES = 8
 """Best trials whose learning curves have their own name and colour."""
@@ -38,7 +46,7 @@ TEXT = "#7a7a7a"
 """Readable on the page's white and black backgrounds."""
 
 
-def study_figures(record: StudyRecord) -> dict[str, "Figure"]:
+def study_figures(record: StudyRecord) -> dict[str, Figure]:
     """All figures of a study by their ids in the dashboard."""
     return {name: figure(record) for name, figure in FIGURES.items()}
 
@@ -46,7 +54,7 @@ def study_figures(record: StudyRecord) -> dict[str, "Figure"]:
 # ---- The figures -----------------------------------------------------------------------------------------
 
 
-def learning_curves(record: StudyRecord) -> "Figure":
+def learning_curves(record: StudyRecord) -> Figure:
     """Validation metric by epoch of each trained trial: pruned and failed ones grey, the best by name."""
     complete = by_value(record.trials)
     pruned, failed, running = (
@@ -69,51 +77,59 @@ def learning_curves(record: StudyRecord) -> "Figure":
     )
 
 
-def accuracy_and_parameters(record: StudyRecord) -> "Figure":
-    """Value of the complete trials against their parameters; on CIFAR-10, accuracies of published models too.
+def accuracy_and_parameters(record: StudyRecord) -> Figure:
+    """Value of the complete trials against their parameters; see `_accuracy_and`."""
+    return _accuracy_and(record, "parameters", "parameters", "trained parameters", 1.0)
+
+
+def accuracy_and_macs(record: StudyRecord) -> Figure:
+    """The same against the multiply-accumulates of an image, in millions."""
+    return _accuracy_and(record, "macs", "multiply-accumulates", "million multiply-accumulates an image", 1e6)
+
+
+def _accuracy_and(record: StudyRecord, size: str, name: str, axis: str, unit: float) -> Figure:
+    """Value of the complete trials against their size; on CIFAR-10, accuracies of published models too.
 
     Published accuracies are of full trainings on the test images, the trials' are at the study's fidelity on
     the validation images: the figure says so.
     """
-    ranked = [trial for trial in by_value(record.trials) if trial.parameters]
+
+    def sizes(sized: Iterable[Any]) -> list[float]:
+        return [getattr(each, size) / unit for each in sized]
+
+    ranked = [trial for trial in by_value(record.trials) if getattr(trial, size)]
     trials = [*ranked[: TRIALS // 4], *_thin(ranked[TRIALS // 4 :], TRIALS - TRIALS // 4)]
     traces = []
-    for name, given, colour, symbol in (
+    for title, given, colour, symbol in (
         ("trials (validation)", False, COLOURS[0], "circle"),
         ("starting points (validation)", True, COLOURS[2], "square"),
     ):
         shown = [trial for trial in trials if bool(trial.starting_point) == given]
         marker = {"color": colour, "symbol": symbol, "size": 7}
-        traces.append(
-            _trials(name, [trial.parameters for trial in shown], shown, marker, ", %{x:,} parameters")
-        )
-    front = _staircase(
-        "best for their size",
-        _front(((trial.parameters or 0, trial.value or 0.0) for trial in ranked), record.metric),
-        {"width": 1, "dash": "dot"},
-    )
+        traces.append(_trials(title, sizes(shown), shown, marker, f", %{{x:,}} {name}"))
+    points = zip(sizes(ranked), [trial.value or 0.0 for trial in ranked], strict=True)
+    front = _staircase("best for their size", _front(points, record.metric), {"width": 1, "dash": "dot"})
     traces.append(front | {"hoverinfo": "skip"})
     label = record.metric.label
-    title = f"{label[0].upper()}{label[1:]} and parameters"
+    title = f"{label[0].upper()}{label[1:]} and {name}"
     if (record.data or {}).get("name") == CIFAR10_DATA.name and record.metric.is_accuracy:
         title += ", beside the published models"
-        traces.append(_published_models())
-    return _figure(traces, title=title, x={"title": "trained parameters", "type": "log"}, y={"title": label})
+        costs = [cost(preset.config.architecture, CIFAR10_DATA.shape) for preset in PRESETS.values()]
+        traces.append(
+            {
+                "name": "published models (test)",
+                "x": sizes(costs),
+                "y": [preset.published_accuracy for preset in PRESETS.values()],
+                "text": list(PRESETS),
+                "mode": "markers",
+                "marker": {"color": COLOURS[1], "symbol": "diamond", "size": 9},
+                "hovertemplate": f"%{{text}}: %{{y:.4f}}, %{{x:,}} {name}<extra></extra>",
+            }
+        )
+    return _figure(traces, title=title, x={"title": axis, "type": "log"}, y={"title": label})
 
 
-def _published_models() -> Trace:
-    return {
-        "name": "published models (test)",
-        "x": [preset.parameters for preset in PRESETS.values()],
-        "y": [preset.published_accuracy for preset in PRESETS.values()],
-        "text": list(PRESETS),
-        "mode": "markers",
-        "marker": {"color": COLOURS[1], "symbol": "diamond", "size": 9},
-        "hovertemplate": "%{text}: %{y:.4f}, %{x:,} parameters<extra></extra>",
-    }
-
-
-def best_over_time(record: StudyRecord) -> "Figure":
+def best_over_time(record: StudyRecord) -> Figure:
     """The best accuracy so far against training time, without the pauses between trials."""
     minutes = training_minutes(record.trials)
     ended = sorted(
@@ -134,23 +150,19 @@ def best_over_time(record: StudyRecord) -> "Figure":
         _trials("complete trials", times, shown, {"color": FAINT, "size": 6}),
         _staircase("best so far", _thin(steps, TRIALS), {"width": 2.5}),
     ]
-    figure = _figure(
+    if given:
+        height = _rounded(max(given, key=record.metric.score))
+        line = _lines("best starting point", [[(0.0, height), (steps[-1][0], height)]], COLOURS[2], dash="dot")
+        traces.append(line | {"mode": "lines"})
+    return _figure(
         traces,
         title=f"Best {record.metric.label} over time",
         x={"title": f"{unit} of training", "rangemode": "tozero"},
         y={"title": f"validation {record.metric.label}"},
     )
-    if given:
-        figure.add_hline(
-            y=max(given, key=record.metric.score),
-            line={"color": COLOURS[2], "dash": "dot", "width": 1},
-            annotation={"text": "best starting point", "font": {"color": COLOURS[2]}},
-            annotation_position="bottom right",
-        )
-    return figure
 
 
-def epochs_before_pruning(record: StudyRecord) -> "Figure":
+def epochs_before_pruning(record: StudyRecord) -> Figure:
     """Number of trials that ended after each epoch: pruned, failed or complete."""
     epochs = list(range(1, _epochs(record) + 1))
     colours = {"pruned": "#8c8c8c", "failed": COLOURS[3], "complete": COLOURS[0]}
@@ -180,11 +192,11 @@ def epochs_before_pruning(record: StudyRecord) -> "Figure":
         x={"title": "epochs trained", "dtick": 1} if len(epochs) <= 30 else {"title": "epochs trained"},
         y={"title": "trials"},
     )
-    figure.update_layout(barmode="stack")
+    figure["layout"]["barmode"] = "stack"
     return figure
 
 
-FIGURES: dict[str, Callable[[StudyRecord], "Figure"]] = {
+FIGURES: dict[str, Callable[[StudyRecord], Figure]] = {
     "learning-curves": learning_curves,
     "accuracy-and-parameters": accuracy_and_parameters,
     "best-over-time": best_over_time,
@@ -228,34 +240,30 @@ def _timestamp(time: str) -> float:
 # ---- Parts -----------------------------------------------------------------------------------------------
 
 
-def _figure(traces: list[Trace], *, title: str, x: Mapping[str, Any], y: Mapping[str, Any]) -> "Figure":
+def _figure(traces: list[Trace], *, title: str, x: Mapping[str, Any], y: Mapping[str, Any]) -> Figure:
     """A figure without background and without Plotly's template, which takes 7 kB of JSON."""
-    from plotly.graph_objects import Figure, Layout, layout
-
     axis = {
         "gridcolor": "rgba(128, 128, 128, 0.25)",
         "linecolor": TEXT,
         "zeroline": False,
         "automargin": True,
     }
-    return Figure(
-        traces,
-        Layout(
-            template=layout.Template(),
-            # Below the buttons at the top of each figure.
-            title={"text": title, "font": {"size": 15}, "y": 0.88},
-            modebar={"bgcolor": "rgba(0, 0, 0, 0)", "color": TEXT},
-            font={"color": TEXT},
-            paper_bgcolor="rgba(0, 0, 0, 0)",
-            plot_bgcolor="rgba(0, 0, 0, 0)",
-            margin={"l": 60, "r": 20, "t": 85, "b": 60},
-            legend={"orientation": "h", "y": -0.25, "yanchor": "top"},
-            xaxis={**axis, **x},
-            yaxis={**axis, **y},
-            # Keeps zoom and hidden traces when the figure is drawn again.
-            uirevision="mc1opt",
-        ),
-    )
+    layout = {
+        "template": {},
+        # Below the buttons at the top of each figure.
+        "title": {"text": title, "font": {"size": 15}, "y": 0.88},
+        "modebar": {"bgcolor": "rgba(0, 0, 0, 0)", "color": TEXT},
+        "font": {"color": TEXT},
+        "paper_bgcolor": "rgba(0, 0, 0, 0)",
+        "plot_bgcolor": "rgba(0, 0, 0, 0)",
+        "margin": {"l": 60, "r": 20, "t": 85, "b": 60},
+        "legend": {"orientation": "h", "y": -0.25, "yanchor": "top"},
+        "xaxis": {**axis, **x, "title": {"text": x["title"]}},
+        "yaxis": {**axis, **y, "title": {"text": y["title"]}},
+        # Keeps zoom and hidden traces when the figure is drawn again.
+        "uirevision": "mc1opt",
+    }
+    return {"data": traces, "layout": layout}
 
 
 def _epochs(record: StudyRecord) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mc1opt.dashboard.figures import (
+from mc1opt.display.figures import (
     FIGURES,
     NAMED_CURVES,
     accuracy_and_parameters,
@@ -27,11 +27,11 @@ LARGEST_FIGURE = 64 * 1024
 
 def traces(figure: Any) -> dict[str, dict[str, Any]]:
     """The traces of a figure by name, as the page gets them."""
-    return {trace["name"]: trace for trace in json.loads(figure.to_json())["data"]}
+    return {trace["name"]: trace for trace in figure["data"]}
 
 
 def title(figure: Any) -> str:
-    return str(json.loads(figure.to_json())["layout"]["title"]["text"])
+    return str(figure["layout"]["title"]["text"])
 
 
 def timed(number: int, start: float, end: float, **fields: Any) -> TrialRecord:
@@ -67,7 +67,7 @@ def test_each_figure_is_drawn_from_the_first_trial_on(trials: int) -> None:
 @pytest.mark.parametrize("epochs", [5, 300])
 def test_a_figure_of_a_thousand_trials_stays_small(epochs: int) -> None:
     for name, figure in study_figures(large_study(1000, epochs)).items():
-        assert len(figure.to_json()) < LARGEST_FIGURE, name
+        assert len(json.dumps(figure)) < LARGEST_FIGURE, name
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -78,7 +78,7 @@ def test_trials_that_were_not_trained_change_nothing(name: str) -> None:
         timed(3, 9, 9, outcome="duplicate"),
         trial(4, "waiting"),
     ]
-    assert FIGURES[name](study(*trained, *others)).to_json() == FIGURES[name](study(*trained)).to_json()
+    assert FIGURES[name](study(*trained, *others)) == FIGURES[name](study(*trained))
 
 
 # ---- Learning curves -------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ def test_the_published_models_stand_beside_the_trials() -> None:
     assert published["y"] == [preset.published_accuracy for preset in PRESETS.values()]
     assert (shown["trials (validation)"]["x"], shown["trials (validation)"]["y"]) == ([900], [0.5])
     assert shown["starting points (validation)"]["text"] == ["#1: 0.7000, wide"]
-    assert json.loads(figure.to_json())["layout"]["xaxis"]["type"] == "log"
+    assert figure["layout"]["xaxis"]["type"] == "log"
 
 
 def test_the_front_goes_through_the_best_of_each_size_in_ever_larger_networks() -> None:
@@ -188,7 +188,7 @@ def test_minutes_of_training_run_on_while_trials_overlap_and_stand_still_in_paus
 
 
 def test_a_long_search_is_shown_in_hours() -> None:
-    shown = json.loads(best_over_time(study(timed(0, 0, 600, value=0.5))).to_json())
+    shown = best_over_time(study(timed(0, 0, 600, value=0.5)))
     assert shown["layout"]["xaxis"]["title"]["text"] == "hours of training"
     assert shown["data"][1]["x"] == [10, 10]
 

@@ -5,6 +5,7 @@ Of several configs by seed noise (Fisher's least significant difference), of two
 
 import math
 import statistics
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -184,6 +185,20 @@ def _pooled(values: Mapping[int, Sequence[float]]) -> float | None:
     degrees = sum(len(group) - 1 for group in several)
     variance = sum(statistics.variance(group) * (len(group) - 1) for group in several) / degrees
     return t_quantile(degrees) * math.sqrt(variance)
+
+
+def rank_correlation(ones: Sequence[float], others: Sequence[float]) -> float | None:
+    """Spearman's correlation of pairs, from -1 to 1; None for fewer than 3, or where all of one are equal."""
+    ranks = [_ranks(values) for values in (ones, others)]
+    if len(ones) < 3 or any(len(set(each)) < 2 for each in ranks):
+        return None
+    return statistics.correlation(*ranks)
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    """Of equal values, the mean of their ranks."""
+    ordered = sorted(values)
+    return [(bisect_left(ordered, value) + bisect_right(ordered, value)) / 2 for value in values]
 
 
 def binomial_difference(accuracy: float, images: int) -> float:

@@ -31,9 +31,11 @@ ARROWS = {
     "dashboard": "LIBRARY",
     "mirror": "LIBRARY",
     "doctor": "LIBRARY",
-    "cli": "LIBRARY retraining published export dashboard mirror doctor",
+    "report": "LIBRARY retraining explanation",
+    "cli": "LIBRARY retraining published explanation export dashboard mirror doctor report",
 }
-"""What each package imports beside itself and the ground. The features never import each other."""
+"""What each package imports beside itself and the ground. The features never import each other, but for the
+report, which tells what they have found."""
 LIBRARY = "models machine data database training workers search measurement inference display"
 
 TORCH = {"data", "models", "training"}

@@ -17,5 +17,6 @@ export     `mc1opt export`
 predict    `mc1opt predict`
 evaluate   `mc1opt evaluate`
 replay     `mc1opt replay`
+report     `mc1opt report`
 signals    ends long commands cleanly on a signal
 """

@@ -115,7 +115,7 @@ def shown_search(
     wandb: str | None = None,
     on_start: Callable[[], None] = lambda: None,
 ) -> "SearchEnded":
-    """Searches, with everything that accompanies a search: progress and summary, dashboard, mirror.
+    """Searches, with everything that accompanies a search: progress and summary, dashboard, mirror, report.
 
     Args:
         command: the options.
@@ -133,6 +133,7 @@ def shown_search(
     from mc1opt.display.live import display
     from mc1opt.display.tables import end_lines
     from mc1opt.mirror.observer import mirrored_search
+    from mc1opt.report.page import write_or_warn
     from mc1opt.search.command import search
 
     def write(line: str) -> None:
@@ -149,6 +150,8 @@ def shown_search(
         )
         for line in end_lines(ended, command.storage):
             write(line)
+    if ended.reason != "signal":  # who stops a search does not wait for a page
+        write_or_warn(command.storage, ended.record.study, write, write)
     return ended
 
 

@@ -90,6 +90,7 @@ def retrain(
     from mc1opt.dashboard.pages import update_or_warn
     from mc1opt.database.location import named_files
     from mc1opt.mirror.observer import mirror_retraining
+    from mc1opt.report.page import write_or_warn
     from mc1opt.retraining.plan import RetrainOptions
     from mc1opt.retraining.report import stopped_json
     from mc1opt.retraining.retrain import retrain as run_retraining
@@ -129,5 +130,11 @@ def retrain(
             print_json(stopped_json(study, stop.reason))
         raise typer.Exit(signals.exit_code)
     update_or_warn(storage, study, lambda line: typer.echo(line, err=True))
+    write_or_warn(
+        storage,
+        study,
+        lambda line: typer.echo(line, err=as_json),
+        lambda line: typer.echo(line, err=True),
+    )
     if as_json:
         print_json(result.to_json())

@@ -4,22 +4,19 @@ Each note ends with a line that says who wrote it. What people write below that 
 note without it belongs to a person and is never changed.
 """
 
-import contextlib
 import shlex
 import statistics
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-from pydantic import AliasPath, BaseModel, ConfigDict, Field, ValidationError
+from collections.abc import Sequence
 
 from mc1opt.config import config_from_json
 from mc1opt.database.location import storage_option
-from mc1opt.database.ranking import by_expected_accuracy, confirmed_values, distinguishable
+from mc1opt.database.ranking import confirmed_values, distinguishable
 from mc1opt.database.records import StudyRecord, TrialRecord, by_value
 from mc1opt.describe import describe_config, describe_fidelity
 from mc1opt.display.progress import passed_over_lines, shown_value
-from mc1opt.display.tables import counts_line, pruning_line, starting_point_line
+from mc1opt.display.tables import commands, counts_line, pruning_line, starting_point_line
 from mc1opt.errors import ConfigError
+from mc1opt.inference.retrained import Retrained
 from mc1opt.metric import Metric
 from mc1opt.text import duration, plural
 
@@ -32,35 +29,6 @@ Optuna's state `Pruned` stands for five outcomes; see the attribute `outcome`: `
 `too_large` (above the limit of multiply-accumulates, not trained), `infeasible` (rejected by the search
 space, not trained), `duplicate` (the config was trained already), `failed` (see `failure`). Trials of other
 programs are `foreign` and do not count."""
-
-
-class Retrained(BaseModel):
-    """The result of a retraining of the study, as a model folder's metrics have it."""
-
-    model_config = ConfigDict(frozen=True, populate_by_name=True)
-
-    trial: int = Field(validation_alias=AliasPath("winner", "trial"))
-    """The winner's number."""
-    config_id: str = Field(validation_alias=AliasPath("winner", "config_id"))
-    seeds: int = Field(validation_alias=AliasPath("test", "n"))
-    epochs: int
-    validation: float = Field(validation_alias=AliasPath("winner", "mean"))
-    """Mean over the seeds."""
-    test: float = Field(validation_alias=AliasPath("test", "mean"))
-    """Mean over the seeds."""
-    interval: tuple[float, float] | None = Field(validation_alias=AliasPath("test", "interval"))
-    """95 % confidence interval of that mean; None for one seed."""
-    model: str
-    """The model's folder."""
-    data: str = Field(validation_alias=AliasPath("data", "name"))
-    """Name of the images that it was trained on."""
-
-
-def retrained(metrics: Mapping[str, Any]) -> Retrained | None:
-    """The result in a model folder's metrics; None if they are not of a retraining."""
-    with contextlib.suppress(ValidationError):
-        return Retrained.model_validate(metrics)
-    return None
 
 
 def best_trials(record: StudyRecord) -> list[TrialRecord]:
@@ -89,7 +57,8 @@ def study_note(record: StudyRecord, *, storage: str, page: str, found: Retrained
         parts += [starting_point_line(record), pruning_line(record)]
     if found is not None:
         parts.append(_retrained(found, page, record.metric))
-    parts += [_commands(record, storage, found), OUTCOMES]
+    shown = commands(record, storage, found.model if found else None)
+    parts += [_block("## Commands", list(shown.values())), OUTCOMES]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -168,23 +137,6 @@ def _retrained(found: Retrained, page: str, metric: Metric) -> str:
     )
 
 
-def _commands(record: StudyRecord, storage: str, found: Retrained | None) -> str:
-    study, place = shlex.quote(record.study), storage_option(storage)
-    lines = [f"mc1opt show --study {study}{place}"]
-    if record.best is not None:
-        best = by_expected_accuracy(record.trials)[0].number
-        if found is None:  # another one would be refused, or replace this one's model
-            lines.append(f"mc1opt retrain --study {study}{place}")
-        lines.append(f"mc1opt export --study {study} --trial {best} --format onnx{place}")
-    if found is not None:
-        model = shlex.quote(found.model)
-        lines += [
-            f"mc1opt export --study {study} --model {model} --format onnx{place}",
-            f"mc1opt predict {model} IMAGE{place}",
-        ]
-    return _block("## Commands", lines)
-
-
 # ---- On a trial ------------------------------------------------------------------------------------------
 
 
@@ -222,11 +174,11 @@ def trial_note(
             "The files below show what the test images said."
         )
     study, place = shlex.quote(record.study), storage_option(storage)
-    commands = [f"mc1opt show --study {study} --trial {trial.number}{place}"]
+    lines = [f"mc1opt show --study {study} --trial {trial.number}{place}"]
     for command in ("retrain", "replay") if found is None else ("replay",):
-        commands.append(f"mc1opt {command} --study {study} --trial {trial.number}{place}")
-    commands.append(f"mc1opt export --study {study} --trial {trial.number} --format onnx{place}")
-    return "\n\n".join([*(part for part in parts if part), _block("## Commands", commands)])
+        lines.append(f"mc1opt {command} --study {study} --trial {trial.number}{place}")
+    lines.append(f"mc1opt export --study {study} --trial {trial.number} --format onnx{place}")
+    return "\n\n".join([*(part for part in parts if part), _block("## Commands", lines)])
 
 
 # ---- Written over an older note --------------------------------------------------------------------------

@@ -17,20 +17,19 @@ from optuna.trial import FrozenTrial
 
 from mc1opt.config import config_from_json
 from mc1opt.dashboard.files import keep_files, retraining_files, trial_files
-from mc1opt.dashboard.notes import Retrained, best_trials, merged_note, retrained, study_note, trial_note
+from mc1opt.dashboard.notes import best_trials, merged_note, study_note, trial_note
 from mc1opt.database import records
 from mc1opt.database.artifacts import artifacts_folder
-from mc1opt.database.location import models_folder
 from mc1opt.database.opening import load_study, open_storage
-from mc1opt.database.records import StudyRecord, TrialRecord, study_record
+from mc1opt.database.records import TrialRecord, study_record
 from mc1opt.database.storage import StudyStorage
 from mc1opt.database.trial import study_id, system_attributes, trial_id, trials_by_id
 from mc1opt.describe import describe_config
 from mc1opt.display.figures import study_figures
-from mc1opt.errors import ConfigError, Mc1optError
+from mc1opt.errors import ConfigError
+from mc1opt.inference.retrained import retrained_model
 from mc1opt.measurement.final_test import misclassified_path
 from mc1opt.search.observers import Observer, SearchEnded, SearchStarted
-from mc1opt.training.model_folder import ModelFolder, read_model_folder
 
 SHARE = 0.01
 """Largest share of a search's time spent on writing, in CPU seconds; first and last write are exempt."""
@@ -102,16 +101,17 @@ def update_study(study: optuna.Study, database: StudyStorage, storage: str) -> N
 
     record = study_record(study)
     ids = {trial.number: trial_id(trial) for trial in study.get_trials(deepcopy=False)}
-    found, model = _retraining(storage, record)
+    model = retrained_model(storage, record)
+    found = model.found if model else None
     shown = {trial.number: trial for trial in best_trials(record)}
     shown |= {trial.number: trial for trial in record.trials if found and trial.number == found.trial}
     with database.writing_study_attributes_together():
         for name, figure in study_figures(record).items():
             save_plotly_graph_object(study, Figure(figure), graph_object_id=name)
         files = {ids[number]: trial_files(trial, record.metric) for number, trial in shown.items()}
-        if found and model:
-            wrong = misclassified_path(model.path, model.weights_sha256)
-            files[ids[found.trial]] += retraining_files(model.metrics, wrong)
+        if model:
+            wrong = misclassified_path(model.folder.path, model.folder.weights_sha256)
+            files[ids[model.found.trial]] += retraining_files(model.folder.metrics, wrong)
         keep_files(study, artifacts_folder(storage), files)
     # Last and apart: a person must have no time to change a note between its reading and its writing.
     with database.writing_study_attributes_together():
@@ -123,18 +123,6 @@ def update_study(study: optuna.Study, database: StudyStorage, storage: str) -> N
                 for number, trial in shown.items()
             },
         )
-
-
-def _retraining(storage: str, record: StudyRecord) -> tuple[Retrained | None, ModelFolder | None]:
-    """The study's retraining; None without a complete one, and for that of an earlier study of this name."""
-    with contextlib.suppress(Mc1optError):
-        model = read_model_folder(models_folder(storage, record.folder))
-        found = retrained(model.metrics)
-        if found and found.data == (record.data or {}).get("name"):
-            winner = (found.trial, found.config_id)
-            if any((t.number, t.config_id) == winner and t.value is not None for t in record.trials):
-                return found, model
-    return None, None
 
 
 def _write_trial_notes(study: optuna.Study, notes: Mapping[int, str]) -> None:

@@ -30,6 +30,8 @@ UNBALANCED = 10
 """A class with so many times the images of another is told of."""
 FINDINGS = "findings.json"
 """In an entry's folder: what `serious_findings` has found."""
+EXAMINATION = "examination.json"
+"""Likewise, what `mc1opt data` has found."""
 
 Array = NDArray[Any]
 
@@ -120,6 +122,24 @@ def examine(data: DataSet, train_files: Sequence[str] = (), test_files: Sequence
     }
     difference = binomial_difference(ACCURACY, max(data.validation_images, 1))
     return Examination(counts, difference, findings)
+
+
+def keep_examination(data: DataSet, examination: Examination) -> None:
+    """Keeps it beside the images, for reports, which leave the test images closed."""
+    content = {"sha256": data.sha256, **asdict(examination)}
+    with contextlib.suppress(OSError):
+        (Path(data.folder) / EXAMINATION).write_text(json.dumps(content, indent=2))
+
+
+def kept_examination(data: DataSet) -> Examination | None:
+    """What `mc1opt data` has found in these images; None if it was not asked."""
+    stored = read_object(Path(data.folder) / EXAMINATION)
+    with contextlib.suppress(KeyError, TypeError, ValueError):  # there is none, or it is damaged
+        if stored["sha256"] == data.sha256:
+            counts = {name: (one, two, three) for name, (one, two, three) in stored["counts"].items()}
+            findings = [Finding(**finding) for finding in stored["findings"]]
+            return Examination(counts, float(stored["least_difference"]), findings)
+    return None
 
 
 def examined_test_images(data: DataSet) -> tuple[Array, Array]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mc1opt.data.cache import verify
-from mc1opt.data.examine import Examination, examine
+from mc1opt.data.examine import Examination, examine, keep_examination
 from mc1opt.data.intake import FolderRecord
 from mc1opt.data.sources import find_entry
 from mc1opt.dataset import DataShape
@@ -104,6 +104,8 @@ def describe_data(
     entry, record = find_entry(path, image_size, max_unreadable, output)
     verify(entry, anew=True)
     files = () if record is None else (record.train_files, record.test_files)
+    examination = examine(entry.data, *files)
+    keep_examination(entry.data, examination)
     return DataReport(
         name=entry.data.name,
         folder=str(entry.folder),
@@ -115,6 +117,6 @@ def describe_data(
         bytes=sum(entry.sizes.values()),
         sha256=entry.sha256,
         shape=entry.data.shape,
-        examination=examine(entry.data, *files),
+        examination=examination,
         record=record,
     )

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypedDict, TypeVar
 
+from mc1opt.calibration import Bin
 from mc1opt.database.records import StudyRecord, TrialRecord, by_value
 from mc1opt.dataset import CIFAR10_DATA
 from mc1opt.display.tables import pruning_line
@@ -38,6 +39,16 @@ POINTS_A_GROUP = 2000
 """All points of the learning curves that share a colour."""
 TRIALS = 400
 """Points of a figure with one point per trial."""
+
+PUBLIC_RECIPES = {
+    "ResNet-20": (270_000, 0.926),
+    "ResNet-32": (470_000, 0.935),
+    "ResNet-44": (660_000, 0.940),
+    "ResNet-56": (860_000, 0.944),
+    "airbench94, six views": (1_970_000, 0.940),
+}
+"""Parameters and test accuracy on CIFAR-10 as their authors tell them: Yaofo Chen's models, and Keller
+Jordan's record, which was tuned on the test images and averages six views of each."""
 
 COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#17becf")
 GREY = "rgba(128, 128, 128, 0.45)"
@@ -126,6 +137,17 @@ def _accuracy_and(record: StudyRecord, size: str, name: str, axis: str, unit: fl
                 "hovertemplate": f"%{{text}}: %{{y:.4f}}, %{{x:,}} {name}<extra></extra>",
             }
         )
+        if size == "parameters":
+            traces.append(
+                traces[-1]
+                | {
+                    "name": "public recipes (test)",
+                    "x": [parameters for parameters, _ in PUBLIC_RECIPES.values()],
+                    "y": [accuracy for _, accuracy in PUBLIC_RECIPES.values()],
+                    "text": list(PUBLIC_RECIPES),
+                    "marker": {"color": COLOURS[4], "symbol": "diamond", "size": 9},
+                }
+            )
     return _figure(traces, title=title, x={"title": axis, "type": "log"}, y={"title": label})
 
 
@@ -152,8 +174,8 @@ def best_over_time(record: StudyRecord) -> Figure:
     ]
     if given:
         height = _rounded(max(given, key=record.metric.score))
-        line = _lines("best starting point", [[(0.0, height), (steps[-1][0], height)]], COLOURS[2], dash="dot")
-        traces.append(line | {"mode": "lines"})
+        level = [(0.0, height), (steps[-1][0], height)]
+        traces.append(_lines("best starting point", [level], COLOURS[2], dash="dot") | {"mode": "lines"})
     return _figure(
         traces,
         title=f"Best {record.metric.label} over time",
@@ -194,6 +216,25 @@ def epochs_before_pruning(record: StudyRecord) -> Figure:
     )
     figure["layout"]["barmode"] = "stack"
     return figure
+
+
+def reliability(bins: Sequence[Bin]) -> Figure:
+    """Accuracy of a model's decisions by the probability that it gives them."""
+    points: list[Point] = [(each.confidence, each.accuracy) for each in bins]
+    traces = [
+        _lines("believable", [[(0.0, 0.0), (1.0, 1.0)]], TEXT, dash="dot") | {"mode": "lines"},
+        _lines("the model", [points], COLOURS[0], width=2.5)
+        | {
+            "text": [f"{each.images:,} images" for each in bins],
+            "hovertemplate": "%{text}: probability %{x:.3f}, accuracy %{y:.3f}<extra></extra>",
+        },
+    ]
+    return _figure(
+        traces,
+        title="Can its probabilities be believed?",
+        x={"title": "probability"},
+        y={"title": "accuracy"},
+    )
 
 
 FIGURES: dict[str, Callable[[StudyRecord], Figure]] = {

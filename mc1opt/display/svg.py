@@ -40,13 +40,13 @@ class Axis:
         low, high, value = (math.log10(v) if self.log else v for v in (self.low, self.high, value))
         return self.start + (value - low) / (high - low) * (self.end - self.start)
 
-    def ticks(self) -> list[float]:
-        """Round values between the ends."""
+    def ticks(self, least: float = 0.0) -> list[float]:
+        """Round values between the ends, at least so far apart on a linear axis."""
         if self.log:
             decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)))
             steps = (1, 2, 5) if len(decades) <= 3 else (1,)
             return [v for d in decades for s in steps if self.low <= (v := s * 10.0**d) <= self.high]
-        rough = (self.high - self.low) / TICKS
+        rough = max((self.high - self.low) / TICKS, least)
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(step * power for step in (1, 2, 5, 10) if step * power >= rough)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
@@ -101,10 +101,7 @@ def _range(values: Sequence[float], log: bool, margin: float) -> tuple[float, fl
 
 
 def _grid(x: Axis, y: Axis, layout: dict[str, Any]) -> Iterator[str]:
-    whole = layout["xaxis"].get("dtick") == 1
-    for tick in x.ticks():
-        if whole and tick != round(tick):
-            continue
+    for tick in x.ticks(layout["xaxis"].get("dtick", 0.0)):
         yield f'<path class="grid" d="M{x(tick):.1f} {TOP}V{HEIGHT - BOTTOM}"/>'
         yield _text(x(tick), HEIGHT - BOTTOM + 17, _number(tick), "middle")
     for tick in y.ticks():
@@ -144,7 +141,8 @@ def _scatter(trace: Trace, x: Axis, y: Axis) -> Iterator[str]:
         stepped = trace["line"].get("shape") == "hv"
         for curve in curves:
             if len(curve) > 1:
-                yield f'<path class="line" d="{_path(curve, stepped)}" {_stroke(trace)}><title>{name}</title></path>'
+                drawn = f'<path class="line" d="{_path(curve, stepped)}" {_stroke(trace)}>'
+                yield f"{drawn}<title>{name}</title></path>"
     if "markers" not in trace["mode"]:
         return
     alone = {curve[0] for curve in curves if len(curve) == 1}

@@ -4,7 +4,7 @@ import json
 import shlex
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mc1opt.database.location import storage_option
 from mc1opt.database.ranking import by_expected_accuracy, confirmed_values, distinguishable, gain
@@ -223,24 +223,44 @@ def end_lines(ended: SearchEnded, storage: str) -> list[str]:
             lines += ["", "What matters most: " + ", ".join(shown)]
         values = "accuracies" if record.metric.is_accuracy else "values"
         lines += ["", f"All {values} are on the validation images; the test images stay closed."]
-    commands = _commands(record, storage)
+    found = commands(record, storage)
     failed = [trial.number for trial in record.trials if trial.outcome == "failed"]
     if ended.reason == "failures" and failed:
         study = shlex.quote(record.study)
         command = f"{program()} show --study {study} --trial {failed[-1]}{storage_option(storage)}"
-        commands.insert(0, f"Look at a failed one:     {command}")
-    return [*lines, "", *commands]
+        found = {"Look at a failed one": command} | found
+    return [*lines, "", *command_lines(found)]
 
 
-def _commands(record: StudyRecord, storage: str) -> list[str]:
-    """Commands to copy: for the best trial by expected accuracy, and the dashboard."""
+def commands(record: StudyRecord, storage: str, model: str | None = None) -> dict[str, str]:
+    """Commands to copy, by what they do: for the best trial by expected accuracy, and for its model.
+
+    Args:
+        record: the study.
+        storage: its database; a password in it is not shown.
+        model: the folder of its retrained model, if there is one: another retraining would be refused, or
+            replace it.
+    """
     study, place, called = shlex.quote(record.study), storage_option(storage), program()
-    commands = [f"Look at the study:        {called} show --study {study}{place}"]
-    if record.best is not None:
+
+    def command(name: str, rest: str = "") -> str:
+        return f"{called} {name} --study {study}{rest}{place}"
+
+    if record.best is None:
+        found = {"Look at the study": command("show")}
+    else:
         best = by_expected_accuracy(record.trials)[0].number
-        commands = [
-            f"Look at the best trial:   {called} show --study {study} --trial {best}{place}",
-            f"Train the best again:     {called} retrain --study {study}{place}",
-            f"Export the best trial:    {called} export --study {study} --trial {best} --format onnx{place}",
-        ]
-    return [*commands, f"Watch in a browser:       {called} dashboard --study {study}{place}"]
+        found = {"Look at the best trial": command("show", f" --trial {best}")}
+        if model is None:
+            found["Train the best again"] = command("retrain")
+        found["Export the best trial"] = command("export", f" --trial {best} --format onnx")
+        if model is not None:
+            folder = shlex.quote(model)
+            found["Export the model"] = command("export", f" --model {folder} --format onnx")
+            found["Use the model"] = f"{called} predict {folder} IMAGE{place}"
+    return found | {"Watch in a browser": command("dashboard")}
+
+
+def command_lines(commands: Mapping[str, str]) -> list[str]:
+    """The same as lines of text."""
+    return [f"{title + ':':<25} {command}" for title, command in commands.items()]

@@ -201,6 +201,7 @@ class Exporter:
                 config_id=config_id(self._source.config),
                 weights_sha256=self._weights_sha256,
                 folder=self._source.study_folder,
+                milliseconds=milliseconds,
             )
             _place(temporary, path, replace=force)
         except OSError as error:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mc1opt.calibration import BINS, expected_calibration_error
 from mc1opt.data.model_images import check_same_task, model_data
 from mc1opt.data.test_log import OPENINGS, past_openings
 from mc1opt.database.location import files_folder, folder_name
@@ -24,8 +24,6 @@ from mc1opt.training.model_folder import file_sha256
 
 MOST_COLUMNS = 20
 """Of a confusion matrix as text; of more classes only the worst are listed."""
-BINS = 15
-"""Bins of the calibration error (Guo et al., 2017)."""
 NORMAL_95 = 1.959963984540054
 """The 97.5 % quantile of the normal distribution."""
 
@@ -136,25 +134,6 @@ def wilson_interval(correct: int, count: int) -> tuple[float, float]:
     centre = (share + z2 / (2 * count)) / (1 + z2 / count)
     half = NORMAL_95 / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
     return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
-
-
-def expected_calibration_error(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """The expected calibration error: 0 is perfect, 1 the worst.
-
-    Images are put into bins of equal width by the probability of their decision; |accuracy - mean confidence|
-    is averaged over the bins, weighted by their images (Guo et al., "On Calibration of Modern Neural
-    Networks", 2017; Naeini et al., 2015). A bin includes its upper bound.
-
-    Args:
-        probabilities: N x classes.
-        labels: N.
-    """
-    confidence = probabilities.max(axis=1).astype(np.float64)
-    correct = probabilities.argmax(axis=1) == labels
-    # Integers rather than comparisons with bounds, so that each image is in exactly one bin.
-    place = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
-    gaps = np.bincount(place, correct - confidence, minlength=BINS)
-    return float(np.abs(gaps).sum() / len(labels))
 
 
 def evaluation_lines(result: Evaluation) -> list[str]:

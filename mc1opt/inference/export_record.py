@@ -1,7 +1,9 @@
 """The record of exports: the files that mc1opt wrote, by SHA-256. It decides which pt2 files are opened."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from mc1opt.database.location import files_folder
 from mc1opt.files import append_line, read_lines
@@ -31,6 +33,7 @@ def record_export(
     config_id: str,
     weights_sha256: str,
     folder: str = "",
+    milliseconds: Mapping[str, float] = MappingProxyType({}),
 ) -> None:
     """Appends a line for a file that was checked, before it is moved to its place.
 
@@ -42,6 +45,7 @@ def record_export(
         config_id: of the model.
         weights_sha256: of the weights that it was made from.
         folder: the name of the folder of its study's files; empty if unknown.
+        milliseconds: that it takes, median by batch size.
 
     Raises:
         StorageError: the record cannot be written.
@@ -56,6 +60,7 @@ def record_export(
             "config_id": config_id,
             "weights_sha256": weights_sha256,
             "folder": folder,
+            "milliseconds": dict(milliseconds),
         },
     )
 

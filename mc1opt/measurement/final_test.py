@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, NonNegativeInt, ValidationError, field_validator
 
+from mc1opt.calibration import Bin, Probabilities, probabilities, reliability
 from mc1opt.config import Config
 from mc1opt.data.test_log import OPENINGS, past_openings
 from mc1opt.dataset import DataSet, DataShape
@@ -60,6 +61,8 @@ class FinalTest:
     class_names: tuple[str, ...]
     metrics: dict[int, dict[str, float]] = field(default_factory=dict)
     """By seed: the known metrics, and the study's own, by name; older results have none."""
+    calibration: list[Bin] = field(default_factory=list)
+    """Of the kept model, see `mc1opt.calibration.reliability`; older results have none."""
 
     @property
     def by_seed(self) -> dict[int, float]:
@@ -99,6 +102,7 @@ class FinalTest:
             "metrics": {str(seed): known for seed, known in self.metrics.items()},
             "by_class": self.by_class,
             "confusion": self.kept,
+            "calibration": [list(each) for each in self.calibration],
             "images": _all(self.kept),
             "time": self.time,
             "opened_before": self.opened_before,
@@ -151,13 +155,15 @@ def run_final_test(
                 continue
             weights = Path(job.training.weights or "")
             logits = (measure or infer)(weights, job.training.config, data.shape, images, labels)
+            shares = probabilities(logits)
             decisions = logits.argmax(1)
             values = {name: function(logits, truth) for name, function in functions.items()}
-            known[key] = _result(stored, truth, decisions, data.classes, before) | {"metrics": values}
+            measured = {"metrics": values, "calibration": reliability(shares, truth)}
+            known[key] = _result(stored, truth, decisions, data.classes, before) | measured
             append_line(folder / RESULTS, known[key])
             if stored is trained[0][1]:  # whose model is kept
                 path = misclassified_path(folder, stored.weights_sha256)
-                _keep_misclassified(path, images, truth, decisions)
+                _keep_misclassified(path, images, truth, shares)
     lines = [known[key] for key in keys]
     latest = max(lines, key=lambda line: line["time"])
     return FinalTest(
@@ -172,6 +178,7 @@ def run_final_test(
             for (_, stored), line in zip(trained, lines, strict=True)
             if "metrics" in line
         },
+        calibration=[Bin(*each) for each in lines[0].get("calibration", [])],
     )
 
 
@@ -236,16 +243,18 @@ def misclassified_path(folder: Path, weights_sha256: str | None) -> Path:
     return folder / f"misclassified-{(weights_sha256 or '')[:12]}.npz"
 
 
-def _keep_misclassified(path: Path, images: "Tensor", truth: Decisions, decisions: Decisions) -> None:
-    """Keeps a few of them, so that the test images need not be opened again to look at them.
+def _keep_misclassified(path: Path, images: "Tensor", truth: Decisions, shares: Probabilities) -> None:
+    """Keeps the surest of each class, so that the test images need not be opened again to look at them.
 
-    Arrays `images` (uint8, K x C x H x W), `labels`, `decisions` and `indices` (K). A file that cannot be
-    written costs a picture, not a result.
+    Arrays `images` (uint8, K x C x H x W), `labels`, `decisions`, `confidences` and `indices` (K). A file
+    that cannot be written costs a picture, not a result.
     """
+    decisions, confidences = shares.argmax(1), shares.max(1)
     wrong = decisions != truth
+    surest = np.argsort(-confidences, kind="stable")
     often = np.bincount(truth[wrong], minlength=1).argsort(kind="stable")[::-1][:KEPT_CLASSES]
     kept = np.concatenate(
-        [np.flatnonzero(wrong & (truth == label))[:KEPT_A_CLASS] for label in sorted(often)]
+        [surest[(wrong & (truth == label))[surest]][:KEPT_A_CLASS] for label in sorted(often)]
     )
     new = path.with_name(f".{path.name}.new")
     with contextlib.suppress(OSError), new.open("wb") as file:
@@ -254,6 +263,7 @@ def _keep_misclassified(path: Path, images: "Tensor", truth: Decisions, decision
             images=images[kept.tolist()].cpu().numpy(),
             labels=truth[kept],
             decisions=decisions[kept],
+            confidences=confidences[kept],
             indices=kept,
         )
         file.flush()
@@ -292,6 +302,7 @@ class _ResultLine(BaseModel):
     opened_before: list[str]
     time: str
     metrics: dict[str, float] = {}
+    calibration: list[tuple[int, float, float]] = []
 
     @field_validator("confusion")
     @classmethod

@@ -3,16 +3,19 @@
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO, cast, get_args
 
 from mc1opt.config import config_from_json
 from mc1opt.data.libraries import check_libraries
+from mc1opt.database.location import models_folder
 from mc1opt.database.records import StudyRecord, TrialRecord
 from mc1opt.database.studies import read_study
 from mc1opt.dataset import DataSet
 from mc1opt.display.progress import ending, passed_over_lines
 from mc1opt.errors import Mc1optError, UsageError
+from mc1opt.files import append_line
 from mc1opt.machine.devices import resolve_device
 from mc1opt.machine.environment import versions
 from mc1opt.measurement.store import REPEATABLE
@@ -21,6 +24,9 @@ from mc1opt.spec import Device, Precision, Training, TrainingFailed
 from mc1opt.text import plural
 from mc1opt.workers.pool import Pool, ProcessPool
 from mc1opt.workers.train import train
+
+REPLAYS = "replays.jsonl"
+"""A line for each replay, in the folder of a study's models."""
 
 Numbers = dict[str, float]
 """The metric's value of an epoch, and its loss where it is stored."""
@@ -97,6 +103,7 @@ def replay(
     Raises:
         UsageError: there is no such trial, or it has no curve.
         DataError: the images are missing, or not the study's.
+        StorageError: the result cannot be recorded.
         Mc1optError: the worker failed.
     """
     check_libraries()
@@ -121,7 +128,11 @@ def replay(
     curve, failure = _train(make(training.threads), training, len(stored) + diverged)
     difference = _first_difference(stored, curve)
     reason = None if difference is None else _what_else(trial, failure)
-    return Replay(study, number, difference is None, len(stored), difference, reason, diverged)
+    done = Replay(study, number, difference is None, len(stored), difference, reason, diverged)
+    time = datetime.now(UTC).isoformat(timespec="seconds")
+    told = {"time": time, "config_id": trial.config_id, **done.to_json()}
+    append_line(models_folder(storage, record.folder) / REPLAYS, told)
+    return done
 
 
 def _trial(record: StudyRecord, number: int) -> TrialRecord:

@@ -16,7 +16,6 @@ from sqlalchemy.engine import Engine
 
 from mc1opt.dashboard import files
 from mc1opt.dashboard import pages as dashboard
-from mc1opt.display.figures import FIGURES
 from mc1opt.dashboard.notes import END
 from mc1opt.dashboard.pages import (
     LEAST_SECONDS,
@@ -28,6 +27,7 @@ from mc1opt.database.artifacts import artifacts_folder
 from mc1opt.database.opening import load_study
 from mc1opt.database.records import StudyRecord, TrialRecord
 from mc1opt.database.studies import delete_study, open_for_deletion
+from mc1opt.display.figures import FIGURES
 from mc1opt.errors import StorageError
 from tests.support.display import Clock, ended, started, study, trial
 from tests.support.once import made_once

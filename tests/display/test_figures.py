@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from mc1opt.database.records import StudyRecord, TrialRecord
 from mc1opt.display.figures import (
     FIGURES,
     NAMED_CURVES,
@@ -16,7 +17,6 @@ from mc1opt.display.figures import (
     study_figures,
     training_minutes,
 )
-from mc1opt.database.records import StudyRecord, TrialRecord
 from mc1opt.presets import PRESETS
 from tests.support.display import study, trial
 from tests.support.studies import run_study

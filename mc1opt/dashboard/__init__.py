@@ -1,7 +1,6 @@
 """The contents of optuna-dashboard's pages: notes, figures, files.
 
 pages    keeps what the dashboard shows of a study up to date
-figures  Plotly figures from a study's record
 notes    notes on a study and on its best trials
 files    files attached to the best trials
 server   serves optuna-dashboard

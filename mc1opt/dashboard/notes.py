@@ -14,7 +14,7 @@ from mc1opt.database.ranking import confirmed_values, distinguishable
 from mc1opt.database.records import StudyRecord, TrialRecord, by_value
 from mc1opt.describe import describe_config, describe_fidelity
 from mc1opt.display.progress import passed_over_lines, shown_value
-from mc1opt.display.tables import commands, counts_line, pruning_line, starting_point_line
+from mc1opt.display.tables import WATCH, commands, counts_line, pruning_line, starting_point_line
 from mc1opt.errors import ConfigError
 from mc1opt.inference.retrained import Retrained
 from mc1opt.metric import Metric
@@ -58,6 +58,7 @@ def study_note(record: StudyRecord, *, storage: str, page: str, found: Retrained
     if found is not None:
         parts.append(_retrained(found, page, record.metric))
     shown = commands(record, storage, found.model if found else None)
+    del shown[WATCH]  # the reader does
     parts += [_block("## Commands", list(shown.values())), OUTCOMES]
     return "\n\n".join(part for part in parts if part)
 

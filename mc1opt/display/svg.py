@@ -43,13 +43,13 @@ class Axis:
     def ticks(self, least: float = 0.0) -> list[float]:
         """Round values between the ends, at least so far apart on a linear axis."""
         if self.log:
-            decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)))
-            steps = (1, 2, 5) if len(decades) <= 3 else (1,)
+            decades = range(int(math.log10(self.low) // 1), math.ceil(math.log10(self.high)))
+            steps = (1, 2, 5) if self.high < 1000 * self.low else (1,)
             return [v for d in decades for s in steps if self.low <= (v := s * 10.0**d) <= self.high]
         rough = max((self.high - self.low) / TICKS, least)
-        power = 10.0 ** math.floor(math.log10(rough))
+        power = 10.0 ** (math.log10(rough) // 1)
         step = next(step * power for step in (1, 2, 5, 10) if step * power >= rough)
-        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        first, last = math.ceil(self.low / step - 1e-9), int((self.high / step + 1e-9) // 1)
         return [number * step for number in range(first, last + 1)]
 
 

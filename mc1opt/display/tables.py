@@ -25,6 +25,8 @@ from mc1opt.text import duration, plural
 
 BEST = 5
 """Most trials or importances to list."""
+WATCH = "Watch in a browser"
+"""What the last of the `commands` does."""
 
 
 def study_lines(record: StudyRecord) -> list[str]:
@@ -258,7 +260,7 @@ def commands(record: StudyRecord, storage: str, model: str | None = None) -> dic
             folder = shlex.quote(model)
             found["Export the model"] = command("export", f" --model {folder} --format onnx")
             found["Use the model"] = f"{called} predict {folder} IMAGE{place}"
-    return found | {"Watch in a browser": command("dashboard")}
+    return found | {WATCH: command("dashboard")}
 
 
 def command_lines(commands: Mapping[str, str]) -> list[str]:

@@ -8,14 +8,13 @@ import pytest
 from mc1opt.dashboard.notes import (
     BEST,
     END,
-    Retrained,
     merged_note,
-    retrained,
     study_note,
     trial_note,
 )
 from mc1opt.database.records import StudyRecord
 from mc1opt.describe import describe_config
+from mc1opt.inference.retrained import Retrained
 from tests.support.display import CONFIG, again, study, trial
 
 STORAGE = "my folder/s.db"
@@ -87,7 +86,7 @@ def test_the_commands_name_study_and_database_and_quote_both() -> None:
     text = note(study(trial(0), study=odd))
     quoted, place = "'my `study`; rm -rf'", "--storage 'my folder/s.db'"
     assert commands(text) == [
-        f"mc1opt show --study {quoted} {place}",
+        f"mc1opt show --study {quoted} --trial 0 {place}",
         f"mc1opt retrain --study {quoted} {place}",
         f"mc1opt export --study {quoted} --trial 0 --format onnx {place}",
     ]
@@ -134,11 +133,6 @@ def test_only_the_winner_is_said_to_be_retrained() -> None:
     assert "mc1opt retrain" in trial_note(record, winner, storage=STORAGE)
     assert "mc1opt retrain" not in trial_note(record, winner, storage=STORAGE, found=FOUND)  # refused
     assert "mc1opt retrain" not in note(record, found=FOUND)
-
-
-@pytest.mark.parametrize("metrics", [{}, {"test": {"mean": 0.5}}, {"test": None}, {"winner": {"trial": "x"}}])
-def test_metrics_of_another_origin_are_no_retraining(metrics: dict[str, Any]) -> None:
-    assert retrained(metrics) is None
 
 
 # ---- Over an older note ----------------------------------------------------------------------------------

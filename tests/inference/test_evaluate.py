@@ -21,7 +21,6 @@ from mc1opt.inference.evaluate import (
     confusion_lines,
     evaluate,
     evaluation_lines,
-    expected_calibration_error,
     openings_record,
     wilson_interval,
 )
@@ -70,25 +69,6 @@ def test_the_interval_holds_the_shares_that_the_result_does_not_rule_out(correct
 def test_no_share_has_no_interval(correct: int, count: int) -> None:
     with pytest.raises(ValueError, match="no share"):
         wilson_interval(correct, count)
-
-
-def test_the_calibration_error_is_the_mean_gap_of_the_bins() -> None:
-    probabilities, labels = random_results()
-    confidence, correct = probabilities.max(1), probabilities.argmax(1) == labels
-    expected = 0.0
-    for i in range(15):
-        inside = (confidence > i / 15) & (confidence <= (i + 1) / 15)
-        if inside.any():
-            expected += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())
-    assert expected_calibration_error(probabilities, labels) == pytest.approx(expected, abs=1e-6)
-    assert 0.01 < expected < 0.5
-
-
-def test_the_calibration_error_of_certainty_is_the_share_of_errors() -> None:
-    probabilities = np.eye(10, dtype=np.float32)[[0, 1, 2, 3]]
-    assert expected_calibration_error(probabilities, np.array([0, 1, 2, 3])) == 0.0
-    assert expected_calibration_error(probabilities, np.array([0, 1, 2, 9])) == 0.25
-    assert expected_calibration_error(probabilities, np.array([9, 9, 9, 9])) == 1.0
 
 
 # ---- The test images -------------------------------------------------------------------------------------

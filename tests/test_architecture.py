@@ -26,12 +26,13 @@ ARROWS = {
     "inference": "training models data machine database",
     "display": "search database",
     "retraining": "LIBRARY",
+    "explanation": "LIBRARY",
     "published": "LIBRARY",
     "export": "LIBRARY",
     "dashboard": "LIBRARY",
     "mirror": "LIBRARY",
     "doctor": "LIBRARY",
-    "cli": "LIBRARY retraining published export dashboard mirror doctor",
+    "cli": "LIBRARY retraining explanation published export dashboard mirror doctor",
 }
 """What each package imports beside itself and the ground. The features never import each other."""
 LIBRARY = "models machine data database training workers search measurement inference display"

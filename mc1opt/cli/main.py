@@ -16,6 +16,7 @@ from mc1opt.cli import (
     data,
     doctor,
     evaluate,
+    explain,
     export,
     mirror,
     predict,
@@ -44,6 +45,7 @@ Examples:
   mc1opt show --study cnn
   mc1opt dashboard --study cnn --open
   mc1opt retrain --study cnn
+  mc1opt explain --study cnn
   mc1opt mirror --study cnn
   mc1opt export --study cnn --format onnx
   mc1opt predict storage/models/cnn photo.png
@@ -57,6 +59,7 @@ app.add_typer(presets.app)
 app.command("show")(show.show)
 app.command("dashboard")(dashboard.dashboard)
 app.command("retrain")(retrain.retrain)
+app.command("explain")(explain.explain)
 app.command("mirror")(mirror.mirror)
 app.command("export")(export.export)
 app.command("predict")(predict.predict)

@@ -151,14 +151,16 @@ class Ablation:
         for name, config in configs.items():
             values = self.known(config)
             if self.failures(config) > self.failures(configs[leader]):
-                worse.append(name)
-            elif name != leader and noise is not None and values:
+                why = "one of its trainings failed"
+            elif name == leader or noise is None or not values:
+                continue
+            else:
                 difference = statistics.fmean(best) - statistics.fmean(values)
-                if noise.p(difference, len(best), len(values)) * comparisons < LEVEL:
-                    worse.append(name)
-        for name in worse:
-            seeds = plural(len(best), "seed")
-            self.write(f"{name} stops early: after {seeds} clearly not the best change; {leader} leads")
+                if noise.p(difference, len(best), len(values)) * comparisons >= LEVEL:
+                    continue
+                why = f"clearly worse than {leader} over {plural(len(values), 'seed')}"
+            worse.append(name)
+            self.write(f"{name} stops early: {why}")
         return worse
 
     def _words(self, config: Config) -> str:

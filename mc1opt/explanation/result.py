@@ -180,19 +180,22 @@ def read_explanation(storage: str, record: StudyRecord) -> Explanation | None:
 def explanation_lines(explanation: Explanation) -> list[str]:
     """The explanation as tables for people."""
     target, last = explanation.target, explanation.steps[-1]
+    total = _difference(explanation, explanation.total, explanation.total_interval) or "not known"
     lines = [
         f"From {explanation.source} to {target} of study {explanation.study}, one change at a time, the one "
         f"first that gains most ({explanation.metric}; {explanation.fidelity}; "
         f"{plural(explanation.seeds, 'seed')}):",
         *_table(explanation, explanation.steps, "to the step before"),
-        f"In all: {_difference(explanation, explanation.total, explanation.total_interval)}. The gain of a "
-        "single step is a little flattered, as the best of several; what is gained in all is not.",
+        f"In all: {total}. The gain of a single step is a little flattered, as the best of several; what is "
+        "gained in all is not.",
         "",
         f"Left out of {target} ({'-' if last.mean is None else f'{last.mean:.4f}'}), one change at a time:",
         *_table(explanation, explanation.leave_one_out, f"to {target}"),
     ]
     if explanation.inseparable:
-        lines.append(f"Without these alone there is no network: {few(explanation.inseparable, 20)}.")
+        lines.append(
+            f"Not to be left out alone, for there is no such network: {few(explanation.inseparable, 20)}."
+        )
     return [
         *lines,
         f"It rests on {plural(explanation.trainings, 'training')}, {duration(explanation.seconds)} in all. "

@@ -1,5 +1,7 @@
 """A config or a fidelity in one line, for people."""
 
+from typing import Any
+
 from mc1opt.config import (
     MLP,
     SGD,
@@ -28,10 +30,40 @@ def describe_config(config: Config) -> str:
     return f"{_architecture(config.architecture)}{scaled} | {_recipe(config)}"
 
 
+def describe_change(before: Config, after: Config) -> str:
+    """What is another in a second config: "sgd 0.1, batch 200 -> nesterov 0.3 momentum 0.9, batch 64".
+
+    In the words of `describe_config`; what has none is named by its field: "order pool_norm_activation".
+    """
+    one, other = (_words(config) for config in (before, after))
+    if one == other:
+        one, other = (_fields(config.model_dump(mode="json")) for config in (before, after))
+    left = ", ".join(word for word in one if word not in other)
+    new = ", ".join(word for word in other if word not in one)
+    return f"{left or 'without'} -> {new or 'without'}"
+
+
 def describe_fidelity(fidelity: Fidelity) -> str:
     """The most that a training is: "5 epochs of 18,000 images"; with a short schedule, "1 + 5 epochs"."""
     short = f"{fidelity.short_epochs} + " if fidelity.short_epochs else ""
     return f"{short}{plural(fidelity.epochs, 'epoch')} of {plural(fidelity.train_images, 'image')}"
+
+
+def _words(config: Config) -> list[str]:
+    """The parts of `describe_config`."""
+    network = config.architecture
+    if isinstance(network, CustomNetwork):
+        own = [network.function, *(f"{name}={value}" for name, value in network.arguments.items())]
+        return [*own, *_recipe(config).split(", ")]
+    return describe_config(config).replace(" | ", ", ").split(", ")
+
+
+def _fields(content: Any, name: str = "") -> list[str]:
+    """Names and values of all that is in JSON values, such as "blocks.0.padding 1"."""
+    if isinstance(content, dict | list):
+        items = content.items() if isinstance(content, dict) else enumerate(content)
+        return [words for key, value in items for words in _fields(value, f"{name}.{key}".lstrip("."))]
+    return [f"{name} {content}"]
 
 
 def _architecture(architecture: Architecture) -> str:

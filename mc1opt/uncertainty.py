@@ -6,7 +6,7 @@ Of several configs by seed noise (Fisher's least significant difference), of two
 import math
 import statistics
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -179,12 +179,51 @@ def least_difference(values: Mapping[int, Sequence[float]], one: int, other: int
 
 def _pooled(values: Mapping[int, Sequence[float]]) -> float | None:
     """The pooled standard deviation of a training times the quantile of its degrees of freedom."""
-    several = [list(group) for group in values.values() if len(group) >= 2]
+    noise = pooled_noise(values.values())
+    return None if noise is None else noise.half_width(1)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The standard deviation of a training of a config, pooled over configs."""
+
+    std: float
+    degrees_of_freedom: int
+    """At least 1."""
+
+    def half_width(self, *counts: int) -> float:
+        """Half of the 95 % interval of a mean, or of a difference of two.
+
+        Args:
+            counts: trainings behind each mean.
+        """
+        return t_quantile(self.degrees_of_freedom) * self.error(*counts)
+
+    def p(self, difference: float, *counts: int) -> float:
+        """The two-sided p of a difference of means, by Student's t test; `counts` as in `half_width`."""
+        error = self.error(*counts)
+        if error == 0.0:
+            return 0.0 if difference else 1.0
+        return 2.0 * t_above(abs(difference) / error, self.degrees_of_freedom)
+
+    def error(self, *counts: int) -> float:
+        """The standard error; `counts` as in `half_width`."""
+        return self.std * math.sqrt(sum(1 / count for count in counts))
+
+
+def pooled_noise(groups: Iterable[Sequence[float]], least_std: float = 0.0) -> Noise | None:
+    """The noise of trainings, from the values of each config; None where no config has two trainings.
+
+    Args:
+        groups: the values of each config.
+        least_std: the standard deviation is taken to be at least this: equal values may be so by chance.
+    """
+    several = [list(group) for group in groups if len(group) >= 2]
     if not several:
         return None
     degrees = sum(len(group) - 1 for group in several)
     variance = sum(statistics.variance(group) * (len(group) - 1) for group in several) / degrees
-    return t_quantile(degrees) * math.sqrt(variance)
+    return Noise(max(math.sqrt(variance), least_std), degrees)
 
 
 def rank_correlation(ones: Sequence[float], others: Sequence[float]) -> float | None:

@@ -26,6 +26,7 @@ ARROWS = {
     "inference": "training models data machine database",
     "display": "search database models",
     "retraining": "LIBRARY",
+    "explanation": "LIBRARY",
     "published": "LIBRARY",
     "export": "LIBRARY",
     "dashboard": "LIBRARY",

@@ -7,8 +7,19 @@ import optuna
 import pytest
 from optuna.trial import FixedTrial
 
-from mc1opt.config import MLP, SGD, Augmentation, Config, ConvBlock, ConvNet, LinearLayer, Muon, Pooling
-from mc1opt.describe import describe_config
+from mc1opt.config import (
+    MLP,
+    SGD,
+    Augmentation,
+    Config,
+    ConvBlock,
+    ConvNet,
+    CustomNetwork,
+    LinearLayer,
+    Muon,
+    Pooling,
+)
+from mc1opt.describe import describe_change, describe_config
 from mc1opt.presets import PRESETS
 from mc1opt.search.definition import load_definition
 
@@ -184,3 +195,36 @@ def test_every_config_of_the_shipped_search_spaces_has_one_line(definition: Any)
 def test_the_published_models_are_told_apart() -> None:
     lines = [describe_config(preset.config) for preset in PRESETS.values()]
     assert len(set(lines)) == len({preset.config for preset in PRESETS.values()})
+
+
+# ---- Changes ---------------------------------------------------------------------------------------------
+
+
+def test_a_change_names_what_is_another() -> None:
+    before = PRESETS["cnn-32-128-pool"].config
+    after = before.model_copy(update={"batch_size": 64, "label_smoothing": 0.1})
+    assert describe_change(before, after) == "batch 200 -> batch 64, smoothing 0.1"
+    deeper = before.model_copy(update={"architecture": PRESETS["cnn-32-128-fc"].config.architecture})
+    assert describe_change(before, deeper) == "conv 32m 128m -> conv 32 128, linear 128 64"
+    assert describe_change(after, before.model_copy(update={"batch_size": 64})) == "smoothing 0.1 -> without"
+
+
+def test_a_change_of_what_is_not_described_is_named_by_its_field() -> None:
+    before = PRESETS["cnn-32-128-pool"].config
+    order = before.architecture.model_copy(update={"order": "norm_activation_pool"})
+    after = before.model_copy(update={"architecture": order})
+    assert describe_change(before, after) == (
+        "architecture.order pool_norm_activation -> architecture.order norm_activation_pool"
+    )
+
+
+def test_a_change_of_a_custom_network_names_its_arguments() -> None:
+    configs = [
+        Config(
+            architecture=CustomNetwork(arguments={"width": width, "act": "a, b | c"}),
+            optimizer=SGD(learning_rate=0.1),
+            batch_size=10,
+        )
+        for width in (8, 9)
+    ]
+    assert describe_change(*configs) == "width=8 -> width=9"

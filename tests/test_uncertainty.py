@@ -12,6 +12,7 @@ from mc1opt.uncertainty import (
     binomial_difference,
     indistinguishable,
     paired_test,
+    pooled_noise,
     seed_noise,
     spread,
     t_above,
@@ -158,3 +159,28 @@ def test_the_least_difference_of_two_accuracies_is_that_of_two_binomial_ones():
     generator = np.random.default_rng(0)
     differences = np.abs(np.diff(generator.binomial(500, 0.9, (20_000, 2)) / 500, axis=1))
     assert np.mean(differences > binomial_difference(0.9, 500)) == pytest.approx(0.05, abs=0.01)
+
+
+# ---- The pooled noise of trainings -----------------------------------------------------------------------
+
+
+def test_pooled_noise_of_two_configs_tests_as_the_t_test() -> None:
+    first, second = [0.61, 0.64, 0.60], [0.55, 0.58, 0.57, 0.59]
+    noise = pooled_noise([first, second, [0.9]])
+    assert noise is not None
+    assert noise.degrees_of_freedom == 5
+    difference = np.mean(first) - np.mean(second)
+    assert noise.p(difference, 3, 4) == pytest.approx(scipy.stats.ttest_ind(first, second).pvalue)
+    interval = scipy.stats.ttest_ind(first, second).confidence_interval()
+    assert noise.half_width(3, 4) == pytest.approx((interval.high - interval.low) / 2, rel=1e-3)
+
+
+def test_pooled_noise_needs_two_trainings_of_a_config_and_has_a_least_deviation() -> None:
+    assert pooled_noise([]) is None
+    assert pooled_noise([[0.5], [0.6]]) is None
+    equal = pooled_noise([[0.5, 0.5]])
+    assert equal is not None
+    assert (equal.std, equal.p(0.0, 1), equal.p(0.1, 1)) == (0.0, 1.0, 0.0)
+    least = pooled_noise([[0.5, 0.5]], 0.01)
+    assert least is not None
+    assert least.std == 0.01

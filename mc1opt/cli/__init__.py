@@ -13,6 +13,7 @@ doctor     `mc1opt doctor`
 dashboard  `mc1opt dashboard`
 mirror     `mc1opt mirror`
 retrain    `mc1opt retrain`
+explain    `mc1opt explain`
 export     `mc1opt export`
 predict    `mc1opt predict`
 evaluate   `mc1opt evaluate`

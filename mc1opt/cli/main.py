@@ -16,6 +16,7 @@ from mc1opt.cli import (
     data,
     doctor,
     evaluate,
+    explain,
     export,
     mirror,
     predict,
@@ -45,6 +46,7 @@ Examples:
   mc1opt show --study cnn
   mc1opt dashboard --study cnn --open
   mc1opt retrain --study cnn
+  mc1opt explain --study cnn
   mc1opt report --study cnn
   mc1opt mirror --study cnn
   mc1opt export --study cnn --format onnx
@@ -59,6 +61,7 @@ app.add_typer(presets.app)
 app.command("show")(show.show)
 app.command("dashboard")(dashboard.dashboard)
 app.command("retrain")(retrain.retrain)
+app.command("explain")(explain.explain)
 app.command("report")(report.report)
 app.command("mirror")(mirror.mirror)
 app.command("export")(export.export)

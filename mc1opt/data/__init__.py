@@ -14,7 +14,7 @@ report        what `mc1opt data` says
 examine       what is wrong with images, and what to do
 duplicates    images that are there twice, or nearly
 cache         the cache of arrays, and the checksums that they are verified by
-model_images  the images that a stored model was trained on
+model_images  the images that a stored model or a study was trained on
 libraries     checks that torch and torchvision were built for each other
 splits        the stratified split into training and validation images, and folds
 test_log      records each time the test images are opened

@@ -1,4 +1,4 @@
-"""The images that a model was trained on."""
+"""The images that a model or a study was trained on."""
 
 from pathlib import Path
 from typing import TextIO
@@ -7,7 +7,7 @@ from mc1opt.data.cache import open_entry, verify
 from mc1opt.data.named import NAMED
 from mc1opt.data.sources import find_data
 from mc1opt.dataset import DataSet, Task
-from mc1opt.errors import DataError
+from mc1opt.errors import DataError, UsageError
 from mc1opt.text import few
 
 MOST_NAMES = 10
@@ -46,6 +46,32 @@ def model_data(title: str, known: dict[str, str] | None, path: Path | None, outp
         verify(entry)
         return entry.data
     return find_data(path, output=output)
+
+
+def study_data(
+    study: str, wanted: dict[str, str] | None, path: Path | None, output: TextIO | None
+) -> DataSet:
+    """The images that a study was trained on.
+
+    Args:
+        study: its name.
+        wanted: name and SHA-256 of its images; None where it is another program's.
+        path: of `--data`; None for the study's images in the cache, or CIFAR-10.
+        output: where a download is shown.
+
+    Raises:
+        UsageError: the study is another program's.
+        DataError: the images are missing, or those at `path` are others.
+    """
+    if wanted is None:
+        raise UsageError(f"study {study!r} is not one of mc1opt's: it does not name its images.")
+    data = model_data(f"study {study!r}", wanted, path, output)
+    if data.name != wanted["name"]:
+        raise DataError(
+            f"study {study!r} was trained on {wanted['name']}, but these images are {data.name}. Give "
+            "those of the study with --data."
+        )
+    return data
 
 
 def check_same_task(title: str, task: Task, known_images: dict[str, str] | None, data: DataSet) -> None:

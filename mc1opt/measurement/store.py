@@ -117,14 +117,19 @@ class TrainingStore:
 
     Args:
         path: the file; it may be missing.
+        others: files of further trainings, which are read, and never written; the same.
 
     Raises:
-        StorageError: it cannot be read, or is damaged.
+        StorageError: a file cannot be read, or is damaged.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *others: Path) -> None:
         self.path = path
         self._by_key: dict[TrainingKey, StoredTraining] = {}
+        for each in (*others, path):
+            self._read(each)
+
+    def _read(self, path: Path) -> None:
         for number, record in enumerate(read_lines(path), start=1):
             try:
                 stored = StoredTraining.model_validate(record)

@@ -4,16 +4,12 @@ import math
 import statistics
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TextIO
 
 from mc1opt.config import Config, config_from_json
-from mc1opt.data.model_images import model_data
 from mc1opt.database.ranking import by_expected_accuracy
 from mc1opt.database.records import StudyRecord, TrialRecord
-from mc1opt.dataset import DataSet
 from mc1opt.display.progress import ending
-from mc1opt.errors import DataError, UsageError
+from mc1opt.errors import UsageError
 from mc1opt.metric import ACCURACY, Metric
 from mc1opt.uncertainty import PairedTest, paired_test
 
@@ -94,30 +90,6 @@ def _candidate(entry: TrialRecord) -> Candidate:
     return Candidate(
         entry.number, entry.config_id, config_from_json(entry.config), entry.value or 0.0, entry.epoch_seconds
     )
-
-
-def study_data(record: StudyRecord, path: Path | None, output: TextIO | None) -> DataSet:
-    """The images that a study was trained on.
-
-    Args:
-        record: the study.
-        path: of `--data`; None for the study's images in the cache, or CIFAR-10.
-        output: where a download is shown.
-
-    Raises:
-        UsageError: the study is another program's.
-        DataError: the images are missing, or those at `path` are others.
-    """
-    wanted = record.data
-    if wanted is None:
-        raise UsageError(f"study {record.study!r} is not one of mc1opt's: it does not name its images.")
-    data = model_data(f"study {record.study!r}", wanted, path, output)
-    if data.name != wanted["name"]:
-        raise DataError(
-            f"study {record.study!r} was trained on {wanted['name']}, but these images are {data.name}. Give "
-            "those of the study with --data."
-        )
-    return data
 
 
 # ---- The comparison --------------------------------------------------------------------------------------

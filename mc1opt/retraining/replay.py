@@ -9,6 +9,7 @@ from typing import Any, TextIO, cast, get_args
 
 from mc1opt.config import config_from_json
 from mc1opt.data.libraries import check_libraries
+from mc1opt.data.model_images import study_data
 from mc1opt.database.location import models_folder
 from mc1opt.database.records import StudyRecord, TrialRecord
 from mc1opt.database.studies import read_study
@@ -19,7 +20,6 @@ from mc1opt.files import append_line
 from mc1opt.machine.devices import resolve_device
 from mc1opt.machine.environment import versions
 from mc1opt.measurement.store import REPEATABLE
-from mc1opt.retraining.comparison import study_data
 from mc1opt.spec import Device, Precision, Training, TrainingFailed
 from mc1opt.text import plural
 from mc1opt.workers.pool import Pool, ProcessPool
@@ -114,7 +114,7 @@ def replay(
     elsewhere = _elsewhere(trial)
     if elsewhere is not None:
         return Replay(study, number, None, 0, None, elsewhere)
-    training = _training(record, trial, study_data(record, data, output))
+    training = _training(record, trial, study_data(record.study, record.data, data, output))
     stored = _stored_curve(trial)
     print(
         f"Training trial {number} again: {plural(len(stored), 'epoch')}, {training.fidelity.train_images:,} "

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mc1opt.data.libraries import check_libraries
+from mc1opt.data.model_images import study_data
 from mc1opt.database.location import models_folder
 from mc1opt.database.records import StudyRecord
 from mc1opt.database.studies import claim_study, read_study
@@ -20,7 +21,7 @@ from mc1opt.measurement.final_test import Measure, run_final_test
 from mc1opt.measurement.plan import Job, check_folds, memory_needs
 from mc1opt.measurement.store import TRAININGS, StoredTraining, TrainingStore
 from mc1opt.measurement.trainings import StoredTrainings
-from mc1opt.retraining.comparison import Candidate, Comparison, choose_candidates, study_data
+from mc1opt.retraining.comparison import Candidate, Comparison, choose_candidates
 from mc1opt.retraining.model_card import model_card
 from mc1opt.retraining.plan import RetrainOptions, RetrainPlan
 from mc1opt.retraining.report import Retraining, plan_line, result_lines, standing_line
@@ -110,7 +111,7 @@ def _plan(options: RetrainOptions, record: StudyRecord, output: TextIO) -> Retra
     candidates = choose_candidates(record, top=options.top or TOP, trial=options.trial)
     device = options.engine.find_device()  # a wrong option is said before images are fetched
     precision = resolve_precision(device)
-    data = study_data(record, options.data, output)
+    data = study_data(record.study, record.data, options.data, output)
     if data.validation_images < 1:
         raise UsageError(f"{data.name} has no validation images: {data.train_images} are too few to retrain.")
     check_folds(options.folds or 0, data)

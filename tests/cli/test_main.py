@@ -16,6 +16,7 @@ NAMES = [
     "show",
     "dashboard",
     "retrain",
+    "explain",
     "mirror",
     "export",
     "predict",

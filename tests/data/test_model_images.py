@@ -1,12 +1,12 @@
-"""The images that belong to a model."""
+"""The images that belong to a model or a study."""
 
 from pathlib import Path
 
 import pytest
 
-from mc1opt.data.model_images import known_data, model_data
-from mc1opt.errors import DataError
-from tests.support.image_sets import change_a_bit
+from mc1opt.data.model_images import known_data, model_data, study_data
+from mc1opt.errors import DataError, UsageError
+from tests.support.image_sets import change_a_bit, write_arrays_folder
 from tests.support.retraining import small_images
 
 NAMED = {"name": "own-0123456789ab", "sha256": "0" * 64}
@@ -59,3 +59,25 @@ def test_a_name_that_is_a_path_names_no_images(absolute: bool) -> None:
     name = str(folder) if absolute else f"../{folder.parent.name}/{folder.name}"
     with pytest.raises(DataError, match="model m "):
         model_data("model m", {"name": name, "sha256": "0" * 64}, None, None)
+
+
+# ---- Those of a study --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_studys_own_images_are_found_in_the_cache_or_by_their_path(known: bool) -> None:
+    """By their name, which holds their hash: what `sha256` is of has changed once."""
+    data = small_images()
+    wanted = {"name": data.name, "sha256": data.sha256 if known else "0" * 64}
+    assert study_data("s", wanted, None, None) == study_data("s", wanted, Path("images"), None) == data
+
+
+def test_other_images_are_refused_and_those_that_cannot_be_found_asked_for() -> None:
+    data = small_images()
+    write_arrays_folder(Path("others"), train_images=100)
+    with pytest.raises(DataError, match=rf"{data.name}\b.* own-"):
+        study_data("s", {"name": data.name, "sha256": data.sha256}, Path("others"), None)
+    with pytest.raises(DataError, match=r"own-0123456789ab\b.*--data"):
+        study_data("s", NAMED, None, None)
+    with pytest.raises(UsageError, match="study 's'"):
+        study_data("s", None, None, None)  # of another program

@@ -30,6 +30,19 @@ def test_of_several_trainings_with_one_key_the_last_one_counts() -> None:
     assert TrainingStore(PATH).find(example_training()).seconds == 2.0
 
 
+def test_other_files_are_read_and_their_own_file_comes_first_and_is_the_only_one_written() -> None:
+    other, training = PATH.with_name("others.jsonl"), example_training(seed=1)
+    TrainingStore(other).add(stored_training(example_training(), seconds=1.0))
+    TrainingStore(other).add(stored_training(training, seconds=1.0))
+    before = other.read_bytes()
+    store = TrainingStore(PATH, other)
+    store.add(stored_training(training, seconds=2.0))
+    for each in (store, TrainingStore(PATH, other)):
+        assert [each.find(one).seconds for one in (example_training(), training)] == [1.0, 2.0]
+    assert other.read_bytes() == before
+    assert TrainingStore(PATH).find(example_training()) is None
+
+
 def test_a_failure_has_no_value_and_no_weights() -> None:
     training = example_training(weights="none.safetensors")
     failure = Failure(kind="diverged", message="the training loss is nan")

@@ -1,7 +1,6 @@
 """Which configs compete, and how they are compared: seed by seed, with an early end for the clearly worse."""
 
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,10 +8,9 @@ from scipy import stats
 
 from mc1opt.config import config_id, config_to_json
 from mc1opt.database.records import TrialRecord
-from mc1opt.errors import DataError, UsageError
-from mc1opt.retraining.comparison import LEVEL, Comparison, choose_candidates, study_data
-from tests.support.image_sets import write_arrays_folder
-from tests.support.retraining import candidate, record_of, small_config, small_images, trial_record
+from mc1opt.errors import UsageError
+from mc1opt.retraining.comparison import LEVEL, Comparison, choose_candidates
+from tests.support.retraining import candidate, record_of, small_config, trial_record
 
 
 def trial(
@@ -72,28 +70,6 @@ def test_what_is_no_candidate_is_refused(
     record = record_of(*(trial(index, value) for index, value in enumerate(trials)))
     with pytest.raises(UsageError, match=message):
         choose_candidates(record, top=3, trial=number)
-
-
-# ---- Which images ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("known", [True, False])
-def test_the_studys_own_images_are_found_in_the_cache_or_by_their_path(known: bool) -> None:
-    """By their name, which holds their hash: what `sha256` is of has changed once."""
-    data = small_images()
-    record = record_of(data={"name": data.name, "sha256": data.sha256 if known else "0" * 64})
-    assert study_data(record, None, None) == study_data(record, Path("images"), None) == data
-
-
-def test_other_images_are_refused_and_those_that_cannot_be_found_asked_for() -> None:
-    data = small_images()
-    write_arrays_folder(Path("others"), train_images=100)
-    with pytest.raises(DataError, match=rf"{data.name}\b.* own-"):
-        study_data(record_of(data={"name": data.name, "sha256": data.sha256}), Path("others"), None)
-    with pytest.raises(DataError, match=r"own-0123456789ab\b.*--data"):
-        study_data(record_of(data={"name": "own-0123456789ab", "sha256": "0" * 64}), None, None)
-    with pytest.raises(UsageError, match="study 's'"):
-        study_data(record_of(), None, None)  # of another program
 
 
 # ---- The comparison --------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 Debian's packages chromium and chromium-driver are used as they are installed; selenium drives them.
 """
 
+import base64
+import json
 import os
 import shutil
 import tempfile
@@ -35,12 +37,13 @@ class Browser:
     Args:
         width: of the window, pixels.
         height: of the window, pixels; a screenshot shows as much.
+        mode: "light" or "dark", which pages may follow.
 
     Raises:
         FileNotFoundError: chromium or chromedriver is not installed.
     """
 
-    def __init__(self, width: int = 1400, height: int = 1400) -> None:
+    def __init__(self, width: int = 1400, height: int = 1400, mode: str = "light") -> None:
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         options = Options()
         options.binary_location = _program("chromium")
@@ -48,9 +51,15 @@ class Browser:
             options.add_argument(argument)
         if os.geteuid() == 0:
             options.add_argument("--no-sandbox")  # Chromium's own does not work for root
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         self._driver = webdriver.Chrome(options=options, service=Service(_program("chromedriver")))
         self._driver.set_page_load_timeout(SECONDS)
+        self._driver.set_script_timeout(SECONDS)
+        # No argument for the window is as narrow as a telephone.
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self._driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        feature = {"name": "prefers-color-scheme", "value": mode}
+        self._driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
 
     def __enter__(self) -> Self:
         return self
@@ -72,6 +81,21 @@ class Browser:
     def run(self, script: str) -> Any:
         """What a piece of JavaScript returns."""
         return self._driver.execute_script(script)  # type: ignore[no-untyped-call]
+
+    def run_async(self, script: str) -> Any:
+        """What a piece of JavaScript gives to its last argument, a function."""
+        return self._driver.execute_async_script(script)  # type: ignore[no-untyped-call]
+
+    def requests(self) -> list[str]:
+        """The addresses that pages have asked for since the last call, but for `data:` and the browser's own."""
+        log = self._driver.get_log("performance")  # type: ignore[no-untyped-call]
+        events = [json.loads(entry["message"])["message"] for entry in log]
+        asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+        return [address for address in asked if not address.startswith(("data:", "chrome"))]
+
+    def pdf(self) -> bytes:
+        """The page as it is printed."""
+        return base64.b64decode(self._driver.print_page())
 
     def wait_for(self, *texts: str) -> None:
         """Waits until the page shows all these texts.

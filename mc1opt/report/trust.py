@@ -191,7 +191,7 @@ def _pruning(record: StudyRecord) -> Check | None:
         return Check("unsure", title, f"{saved} Too few trials were trained to the end to say what it cost.")
     verdict: Verdict = "good" if found >= RANKS_WELL else "unsure" if found >= RANKS_BADLY else "bad"
     text = (
-        f"{saved} Most ended after epoch {epoch}. Of the trials that went on, its values rank as the last ones "
+        f"{saved} Most ended after epoch {epoch}. Of trials that went on, its values rank as the last ones "
         f"do with a correlation of {found:.2f}; of those that were ended nobody knows."
     )
     return Check(verdict, title, text)

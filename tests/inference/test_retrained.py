@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 
 from mc1opt.inference.retrained import retrained, retrained_model
-from tests.support.retraining import STORAGE, STUDY, retrain_curves
+from tests.support.retraining import STORAGE, STUDY, retrain_curves, retrainable, retrainable_folder
 from tests.support.studies import stored
+
+__all__ = ["retrainable", "retrainable_folder"]
 
 
 @pytest.mark.parametrize("metrics", [{}, {"test": {"mean": 0.5}}, {"test": None}, {"winner": {"trial": "x"}}])

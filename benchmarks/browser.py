@@ -87,7 +87,7 @@ class Browser:
         return self._driver.execute_async_script(script)  # type: ignore[no-untyped-call]
 
     def requests(self) -> list[str]:
-        """The addresses that pages have asked for since the last call, but for `data:` and the browser's own."""
+        """The addresses that pages have asked for since the last call; not `data:`, nor the browser's own."""
         log = self._driver.get_log("performance")  # type: ignore[no-untyped-call]
         events = [json.loads(entry["message"])["message"] for entry in log]
         asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]

@@ -177,6 +177,15 @@ def test_a_group_whose_training_fails_is_out_while_another_one_does_not() -> Non
     assert found.failures(first) == 1
 
 
+def test_a_group_that_has_failed_trains_no_further_seeds_while_others_race() -> None:
+    first = BETWEEN.config({"recipe"})
+    assert first is not None
+    measure = Trainings(noise=0.01, fails=lambda wanted: wanted[1] == first and wanted[2] == 1)
+    ablation(measure, seeds=4)
+    asked = [seed for key, seed in measure.asked if key == config_id(first)]
+    assert asked == [0, 1]
+
+
 def test_where_all_fail_the_path_goes_on_to_the_target() -> None:
     found = ablation(Trainings(fails=lambda _wanted: True))
     assert found.path[-1].config == BETWEEN.target

@@ -74,7 +74,8 @@ def test_the_ends_are_those_that_are_named_else_the_best_and_the_first(
 
 
 def test_the_best_starting_point_comes_before_the_first_trial() -> None:
-    points = (trial(4, 0.4, starting_point="a"), trial(5, 0.55, starting_point="b"))
+    late = "2026-01-02T00:00:00"
+    points = (trial(4, 0.4, starting_point="a"), trial(5, 0.55, starting_point="b", ended=late))
     assert plan(record(*THREE, *points)).source == "#5"
 
 

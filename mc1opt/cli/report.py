@@ -23,8 +23,8 @@ def report(
     """Write the story of a study: one HTML page that needs no network, to read or to send.
 
     What it found, whether that can be believed, what made the difference, what the search did, what else
-    there is to take, where the model is wrong, and how to repeat it. `mc1opt run` and `mc1opt retrain` write
-    it at their end. Prints the path.
+    there is to take, where the model is wrong, and how to repeat it. `mc1opt run`, `mc1opt retrain`
+    and `mc1opt explain` write it at their end. Prints the path.
 
     \b
     Examples:

@@ -166,8 +166,10 @@ def explanation_folder(storage: str, folder: str) -> Path:
 
 
 def read_explanation(storage: str, record: StudyRecord) -> Explanation | None:
-    """The latest explanation of a study; None if there is none, if its file is damaged, or if it is of an
-    earlier study of this name."""
+    """The latest explanation of a study.
+
+    None if there is none, if its file is damaged, or if it is of an earlier study of this name.
+    """
     stored = read_object(explanation_folder(storage, record.folder) / FILE)
     try:
         found = TypeAdapter(Explanation).validate_python(stored)

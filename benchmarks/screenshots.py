@@ -4,8 +4,8 @@ At the top of the repository, after a search:
 
     python -m benchmarks.screenshots [--study cnn] [--storage storage/mc1opt.db]
 
-Writes `benchmarks/screenshots/study.png`, `note.png` and `trial.png` (the best trial's page), and of the report
-`trust.png` and `difference.png`. Needs Debian's chromium and chromium-driver.
+Writes `benchmarks/screenshots/study.png`, `note.png` and `trial.png` (the best trial's page), and of the
+report `trust.png` and `difference.png`. Needs Debian's chromium and chromium-driver.
 """
 
 import argparse

@@ -141,10 +141,13 @@ class Browser:
         log = self._driver.get_log("browser")  # type: ignore[no-untyped-call]
         return [entry["message"] for entry in log if entry["level"] == "SEVERE"]
 
-    def picture(self, path: Path) -> None:
-        """Writes a screenshot, PNG."""
+    def picture(self, path: Path, element: str | None = None) -> None:
+        """Writes a screenshot, PNG: of the window, or of the element that a CSS selector names."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._driver.save_screenshot(str(path))
+        if element is None:
+            self._driver.save_screenshot(str(path))
+        else:
+            self._driver.find_element("css selector", element).screenshot(str(path))
 
 
 def _program(name: str) -> str:

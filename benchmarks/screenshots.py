@@ -1,11 +1,11 @@
-"""The pictures of the README: the dashboard's pages of a stored study, in a real browser.
+"""The pictures of the README: the dashboard's pages and the report of a stored study, in a real browser.
 
 At the top of the repository, after a search:
 
     python -m benchmarks.screenshots [--study cnn] [--storage storage/mc1opt.db]
 
-Writes `benchmarks/screenshots/study.png`, `note.png` and `trial.png` (the best trial's page). Needs Debian's
-chromium and chromium-driver.
+Writes `benchmarks/screenshots/study.png`, `note.png` and `trial.png` (the best trial's page), and of the
+report `trust.png` and `difference.png`. Needs Debian's chromium and chromium-driver.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from benchmarks.browser import Browser
 from mc1opt.database.location import DEFAULT_STORAGE, user_storage
 from mc1opt.database.studies import read_study
 from mc1opt.paths import user_path
+from mc1opt.report.page import write_report
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 FIGURES = 7
@@ -56,6 +57,10 @@ def take(storage: str, study: str, folder: Path) -> None:
                 browser.wait_for("learning_curve.png")
                 browser.wait_for_pictures(1)
                 browser.picture(folder / "trial.png")
+            with Browser(width=1100) as browser:
+                browser.open(write_report(storage, study).absolute().as_uri())
+                for section in ("trust", "difference"):
+                    browser.picture(folder / f"{section}.png", f"#{section}")
         finally:
             server.terminate()
 

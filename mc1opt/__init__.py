@@ -10,8 +10,8 @@ and asks the pruner. `workers/pool.py` sends it to a worker process (`workers/pr
 objective, which reports it and emits it to the observers (`search/observers.py`), among them the display.
 
 The packages, from the bottom up: models, machine, data, database; training, workers; search, measurement,
-inference, display; the features retraining, explanation, published, export, dashboard, mirror, doctor; report;
-cli. Each docstring lists the package's files. The modules below may be imported by all of them:
+inference, display; the features retraining, explanation, published, export, dashboard, mirror, doctor; the
+report; cli. Each docstring lists the package's files. The modules below may be imported by all of them:
 
     config       the config: its fields, JSON, identity and shape arithmetic
     fields       what configs are made of: frozen models; fields added later

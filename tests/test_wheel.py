@@ -90,3 +90,4 @@ def test_the_installed_command_searches(installed: Path, tmp_path: Path) -> None
     ended = run(installed, "run", *arguments.split(), "--json", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout)["best"]["value"] is not None
+    assert (tmp_path / "storage/reports/mlp.html").exists()

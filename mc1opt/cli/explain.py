@@ -74,6 +74,7 @@ def explain(
     from mc1opt.explanation.explain import explain as run_explanation
     from mc1opt.explanation.explain import stopped_json
     from mc1opt.explanation.plan import ExplainOptions
+    from mc1opt.report.page import write_or_warn
     from mc1opt.workers.engine import Engine
     from mc1opt.workers.stop import StopFlag
 
@@ -102,5 +103,11 @@ def explain(
         if as_json:
             print_json(stopped_json(study, stop.reason))
         raise typer.Exit(signals.exit_code)
+    write_or_warn(
+        storage,
+        study,
+        lambda line: typer.echo(line, err=as_json),
+        lambda line: typer.echo(line, err=True),
+    )
     if as_json:
         print_json(result.to_json() | {"stopped": None})

@@ -20,11 +20,11 @@ def report(
     storage: Storage = DEFAULT_STORAGE,
     files: Files = None,
 ) -> None:
-    """Write the story of a study: one HTML page that needs no network, to read or to send.
+    """Write the story of a study on one HTML page.
 
-    What it found, whether that can be believed, what made the difference, what the search did, what else
-    there is to take, where the model is wrong, and how to repeat it. `mc1opt run` and `mc1opt retrain` write
-    it at their end. Prints the path.
+    It needs no network, and can be sent to somebody: what was found, whether that can be believed, what made
+    the difference, what the search did, what else there is to take, where the model is wrong, and how to
+    repeat it. `mc1opt run`, `mc1opt retrain` and `mc1opt explain` write it at their end. Prints the path.
 
     \b
     Examples:

@@ -76,7 +76,7 @@ def serious_findings(data: DataSet) -> list[Finding]:
     with contextlib.suppress(KeyError, TypeError):  # there are none, or they are damaged
         if stored["sha256"] == data.sha256:
             return [Finding(**finding) for finding in stored["findings"]]
-    train, labels = _training_arrays(data)
+    train, labels = training_arrays(data)
     findings = [each for each in _training_findings(data, labels, duplicates(train), ()) if each.serious]
     content = {"sha256": data.sha256, "findings": [finding.to_json() for finding in findings]}
     with contextlib.suppress(OSError):
@@ -95,7 +95,7 @@ def examine(data: DataSet, train_files: Sequence[str] = (), test_files: Sequence
     Raises:
         DataError: files are missing or damaged.
     """
-    train, labels = _training_arrays(data)
+    train, labels = training_arrays(data)
     test, test_labels = examined_test_images(data)
     exact, near = duplicates(np.concatenate([train, test]))
     within = ([pair for pair in pairs if pair[1] < len(train)] for pairs in (exact, near))
@@ -152,7 +152,8 @@ def examined_test_images(data: DataSet) -> tuple[Array, Array]:
     return images, np.asarray(open_array(Path(data.folder) / "test_labels.npy"))
 
 
-def _training_arrays(data: DataSet) -> tuple[Array, Array]:
+def training_arrays(data: DataSet) -> tuple[Array, Array]:
+    """All training images and their labels, those of validation among them; mapped, not read."""
     images = open_array(Path(data.folder) / "train_images.npy")
     return images, np.asarray(open_array(Path(data.folder) / "train_labels.npy"))
 

@@ -166,12 +166,17 @@ def explanation_folder(storage: str, folder: str) -> Path:
 
 
 def read_explanation(storage: str, record: StudyRecord) -> Explanation | None:
-    """The latest explanation of a study; None if there is none, or if its file is damaged."""
+    """The latest explanation of a study.
+
+    None if there is none, if its file is damaged, or if it is of an earlier study of this name.
+    """
     stored = read_object(explanation_folder(storage, record.folder) / FILE)
     try:
-        return TypeAdapter(Explanation).validate_python(stored)
+        found = TypeAdapter(Explanation).validate_python(stored)
     except ValidationError:
         return None
+    known = {trial.config_id for trial in record.trials}
+    return found if found.steps and found.steps[-1].config_id in known else None
 
 
 # ---- Lines -----------------------------------------------------------------------------------------------

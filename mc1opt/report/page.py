@@ -222,11 +222,16 @@ def _test(model: RetrainedModel) -> dict[str, Any]:
 def _repeat(facts: Facts) -> dict[str, Any]:
     """How the study was made, for who repeats it."""
     record, model = facts.record, facts.model
-    shown: dict[str, Any] = {"study seed": record.seed, "study definition": record.definition}
+    shown: dict[str, Any] = {}
+    if record.definition is not None and record.seed is not None:
+        counted = sum(trial.outcome in ("complete", "pruned") for trial in record.trials)
+        names = f"--study {shlex.quote(record.definition)} --name {shlex.quote(f'{record.study}-again')}"
+        shown["search"] = f"{program()} run {names} --seed {record.seed} --trials {counted}"
     shown |= {f"data, {key}": value for key, value in (record.data or {}).items()}
     if (best := record.best) is not None:
         shown |= {"trial": best.number, "its seed": best.seed, "its config": best.config_id}
         shown |= {name: value for name, value in best.versions.items() if value is not None}
+        shown["replay"] = f"{program()} replay{_of(facts)} --trial {best.number}"
     if model is not None:
         shown["retraining"] = model.folder.metrics.get("command")
         shown["weights, SHA-256"] = model.folder.weights_sha256

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mc1opt.data.cache import open_array
+from mc1opt.data.examine import training_arrays
 from mc1opt.dataset import DataSet
 
 A_CLASS = 4
@@ -38,8 +38,7 @@ def address(content: bytes, kind: str) -> str:
 
 def sample(data: DataSet) -> dict[str, list[str]]:
     """The first training images of each class, as addresses; of many classes the first ones."""
-    labels = np.asarray(open_array(Path(data.folder) / "train_labels.npy"))
-    images = open_array(Path(data.folder) / "train_images.npy")
+    images, labels = training_arrays(data)
     shown = enumerate(data.class_names[:MOST_CLASSES])
     return {
         name: [_picture(images[index]) for index in np.flatnonzero(labels == label)[:A_CLASS]]

@@ -17,6 +17,7 @@ NAMES = [
     "dashboard",
     "retrain",
     "explain",
+    "report",
     "mirror",
     "export",
     "predict",

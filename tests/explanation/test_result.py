@@ -15,7 +15,7 @@ from mc1opt.explanation.result import (
     explanation_lines,
     read_explanation,
 )
-from tests.support.retraining import record_of
+from tests.support.retraining import record_of, trial_record
 
 SOURCE = Step("source", "mlp 64 | sgd 0.1", "a", 1000, 3, 0.5, (0.49, 0.51), None, None, 0, {})
 STEP = Step(
@@ -39,6 +39,8 @@ EXPLANATION = Explanation(
     seconds=60.0,
 )
 
+RECORD = record_of(trial_record(2, config_id="b"))
+
 
 def write(content: str) -> None:
     folder = explanation_folder("s.db", "s")
@@ -48,7 +50,7 @@ def write(content: str) -> None:
 
 def test_what_is_stored_is_read_as_it_was() -> None:
     write(json.dumps(EXPLANATION.to_json()))
-    assert read_explanation("s.db", record_of()) == EXPLANATION
+    assert read_explanation("s.db", RECORD) == EXPLANATION
 
 
 @pytest.mark.parametrize(
@@ -57,18 +59,23 @@ def test_what_is_stored_is_read_as_it_was() -> None:
 )
 def test_a_damaged_file_is_none(content: str) -> None:
     write(content)
-    assert read_explanation("s.db", record_of()) is None
+    assert read_explanation("s.db", RECORD) is None
+
+
+def test_the_explanation_of_an_earlier_study_of_that_name_is_none() -> None:
+    write(json.dumps(EXPLANATION.to_json()))
+    assert read_explanation("s.db", record_of(trial_record(2, config_id="c"))) is None
 
 
 def test_a_missing_file_is_none_and_makes_nothing() -> None:
-    assert read_explanation("s.db", record_of()) is None
+    assert read_explanation("s.db", RECORD) is None
     assert list(Path().iterdir()) == []
 
 
 @pytest.mark.parametrize("missing", ["a newer field", None])
 def test_fields_that_are_not_known_yet_are_passed_over(missing: str | None) -> None:
     write(json.dumps(EXPLANATION.to_json() | {"newer": missing}))
-    assert read_explanation("s.db", record_of()) == EXPLANATION
+    assert read_explanation("s.db", RECORD) == EXPLANATION
 
 
 def rows(**changes: Any) -> list[str]:

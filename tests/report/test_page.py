@@ -186,6 +186,13 @@ def test_the_best_config_and_the_trials_can_be_saved() -> None:
     assert len(saved["trials.csv"].splitlines()) == 1 + len(record.trials)
 
 
+def test_the_search_can_be_repeated() -> None:
+    record = study(trial(0), trial(1, "pruned"), trial(2, "too_large"), seed=7, definition="my study.py")
+    text = read(facts(record)).text
+    assert "mc1opt run --study 'my study.py' --name cnn-again --seed 7 --trials 2" in text
+    assert "mc1opt replay --study cnn --storage s.db --trial 0" in text
+
+
 def test_names_stay_text() -> None:
     record = study(
         trial(0, starting_point=HOSTILE, params={HOSTILE: 1}),

@@ -208,8 +208,10 @@ def test_a_clearly_worse_candidate_stops_early_and_the_output_says_by_which_test
     spared = sum(5 - e["stopped"]["after_seeds"] for e in stopped)
     again = io.StringIO()
     retrained(top=TRIALS, seeds=5, output=again, workers="1")
-    counts = re.findall(r"(?:stored already|early stopping): (\d+)", again.getvalue())
-    assert counts == [str((TRIALS + 1) * 5 - spared), str(spared)]
+    counts = [int(n) for n in re.findall(r"(?:stored already|early stopping): (\d+)", again.getvalue())]
+    assert sum(counts) == (TRIALS + 1) * 5
+    # Before the verdict was heard, a training may have come to its end.
+    assert spared - 1 <= counts[1] <= spared
 
 
 def test_a_finished_retraining_times_no_epochs_on_another_kind_of_machine(

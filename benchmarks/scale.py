@@ -20,12 +20,14 @@ import contextlib
 import functools
 import multiprocessing
 import os
+import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +64,8 @@ CREWS = (
     *(("postgresql", processes, 8) for processes in (1, 2, 4)),
 )
 """Database, processes and workers of each, for `saturation`."""
-LEAST_TRIALS = 400
-"""Of a search for `saturation`; at least two a worker."""
+LEAST_TRIALS = 200
+"""Of a search for `saturation`; at least one a worker."""
 MINUTE = 60.0
 """Seconds of an epoch of the workers that a database could serve."""
 
@@ -147,10 +149,32 @@ def filled(path: str, trials: int) -> int:
     """Fills a new study with so many trials, as a search of learning curves leaves them; how many count."""
     storage = open_storage(path, create=True, owner=this_owner(), threads=1)
     run_search(load_definition("cnn"), settings("s", SIZES[0] // 2), storage, find_data(), CurvePool(1))
-    study = optuna.load_study(study_name="s", storage=storage)
-    some = study.get_trials(deepcopy=False)
-    study.add_trials([some[number % len(some)] for number in range(trials - len(some))])
+    copy_trials(path, trials)
+    study = optuna.load_study(study_name="s", storage=open_storage(path, create=False))
     return sum(map(records.is_counted, study.get_trials(deepcopy=False)))
+
+
+def copy_trials(path: str, trials: int) -> None:
+    """Copies the trials of a SQLite file's only study until there are so many.
+
+    By SQL, in one commit: Optuna's `add_trials` takes many minutes for 10,000 on a busy disk.
+    """
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        (there, first), *_ = database.execute("SELECT COUNT(*), MIN(trial_id) FROM trials")
+        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        for table in tables:
+            keys = {name: key for _, name, *_, key in database.execute(f"PRAGMA table_info({table})")}
+            if "trial_id" not in keys:
+                continue
+            kept = [name for name, key in keys.items() if not key or name == "trial_id"]
+            shifted = {"trial_id", "number"} if table == "trials" else {"trial_id"}
+            values = ", ".join(f"{name} + :by" if name in shifted else name for name in kept)
+            for by in range(there, trials, there):
+                database.execute(
+                    f"INSERT INTO {table} ({', '.join(kept)}) SELECT {values} FROM {table} "
+                    "WHERE trial_id >= :first AND trial_id < :first + :count",
+                    {"by": by, "first": first, "count": min(there, trials - by)},
+                )
 
 
 def measure_growth(trials: int, sampler: str) -> dict[str, Any]:
@@ -241,20 +265,25 @@ def growth_table(lines: list[dict[str, Any]]) -> str:
 # ---- Saturation ------------------------------------------------------------------------------------------
 
 
-def join_search(path: str, workers: int, trials: int) -> None:
-    """Searches in a study that others may search in, with trainings that take no time."""
+def join_search(path: str, workers: int, trials: int, cpu: "SimpleQueue[float]") -> None:
+    """Searches in a study that others may search in, with trainings that take no time; tells its CPU time."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = open_storage(path, create=True, owner=this_owner(), threads=workers)
+    started = time.process_time()
     run_search(load_definition("cnn"), settings("s", trials), storage, find_data(), CurvePool(workers))
+    cpu.put(time.process_time() - started)
 
 
 def measure_saturation(engine: str, processes: int, workers: int) -> dict[str, Any]:
     """What so many processes, with so many workers each, make of one study in a second."""
-    trials = max(LEAST_TRIALS, 2 * processes * workers)
+    trials = max(LEAST_TRIALS, processes * workers)
     with tempfile.TemporaryDirectory() as folder, database(engine, Path(folder)) as path:
         storage = open_storage(path, create=True, owner=this_owner(), threads=1)
         spawn = multiprocessing.get_context("spawn")
-        crew = [spawn.Process(target=join_search, args=(path, workers, trials)) for _ in range(processes)]
+        cpu: SimpleQueue[float] = spawn.SimpleQueue()
+        crew = [
+            spawn.Process(target=join_search, args=(path, workers, trials, cpu)) for _ in range(processes)
+        ]
         for process in crew:
             process.start()
         for process in crew:
@@ -266,6 +295,7 @@ def measure_saturation(engine: str, processes: int, workers: int) -> dict[str, A
             "engine": engine,
             "processes": processes,
             "workers": workers,
+            "cpu_a_trial": sum(cpu.get() for _ in crew) / trials,
             **rates(study.get_trials(deepcopy=False)),
         }
 
@@ -298,13 +328,16 @@ def saturation_table(lines: list[dict[str, Any]]) -> str:
     for crew in CREWS:
         found = [line for line in lines if (line["engine"], line["processes"], line["workers"]) == crew]
         if found:
-            asked, trials, epochs = (
-                statistics.median(line[name] for line in found) for name in ("asked", "trials", "epochs")
+            asked, trials, epochs, cpu = (
+                statistics.median(line[name] for line in found)
+                for name in ("asked", "trials", "epochs", "cpu_a_trial")
             )
             figures = [f"{asked:.1f}", f"{trials:.1f}", f"{epochs:.1f}", f"{MINUTE * epochs:,.0f}"]
-            rows.append([crew[0], str(crew[1]), f"{crew[2]:,}", *figures, str(len(found))])
+            figures += [f"{1e3 * cpu:.0f}", str(len(found))]
+            rows.append([crew[0], str(crew[1]), f"{crew[2]:,}", *figures])
     header = ["database", "processes", "workers of each", "asks a second", "trials told a second"]
-    return markdown_table([*header, "epochs reported a second", "workers at 60 s an epoch", "searches"], rows)
+    header += ["epochs reported a second", "workers at 60 s an epoch", "CPU, ms a trial"]
+    return markdown_table([*header, "searches"], rows)
 
 
 TABLES = {"engines": engines_table, "growth": growth_table, "saturation": saturation_table}

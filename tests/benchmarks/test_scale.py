@@ -1,5 +1,6 @@
 """What a study database takes in a second, told from the times of its trials."""
 
+import queue
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -7,9 +8,18 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from benchmarks import scale
-from benchmarks.scale import measure_saturation, rates, saturation_table
+from benchmarks.scale import copy_trials, measure_saturation, rates, saturation_table
 from mc1opt.database import records
-from tests.support.studies import DATA, own_trial
+from tests.support.studies import (
+    DATA,
+    counted,
+    definition_of,
+    facts,
+    own_trial,
+    run_study,
+    smooth_space,
+    stored,
+)
 
 START = datetime(2026, 1, 1)
 
@@ -54,8 +64,20 @@ def test_a_search_is_measured_to_its_last_trial(monkeypatch: pytest.MonkeyPatch)
     figures = measure_saturation("sqlite", 1, 3)
     assert (figures["engine"], figures["processes"], figures["workers"]) == ("sqlite", 1, 3)
     assert figures["asked"] >= figures["trials"] > 0.0
+    assert 0.0 < figures["cpu_a_trial"] < 5.0
     assert 1.0 <= figures["epochs_a_trial"] <= 4.0
     assert figures["trials"] * figures["seconds"] == pytest.approx(6)
+
+
+def test_a_database_is_filled_with_copies_of_its_trials() -> None:
+    run_study(5, definition_of(smooth_space), sampler="random")
+    there = [{**each, "number": 0} for each in facts(stored())]
+    copy_trials("s.db", 13)
+    copied = stored()
+    assert [trial.number for trial in copied.trials] == list(range(13))
+    assert [{**each, "number": 0} for each in facts(copied)] == [*there, *there, *there[:3]]
+    run_study(15, definition_of(smooth_space), sampler="random")
+    assert len(counted(stored())) == 15
 
 
 class Threads:
@@ -70,6 +92,7 @@ class Threads:
         """It has ended."""
 
     Process: Any = None
+    SimpleQueue = queue.SimpleQueue
 
 
 Threads.Process = Threads
@@ -77,5 +100,6 @@ Threads.Process = Threads
 
 def test_the_table_says_how_many_slow_workers_would_do_as_much() -> None:
     line = {"engine": "sqlite", "processes": 1, "workers": 1_000, "asked": 4.0, "trials": 3.0, "epochs": 2.5}
+    line["cpu_a_trial"] = 0.04
     table = saturation_table([line, {**line, "epochs": 3.5}, {**line, "engine": "other"}])
-    assert "| sqlite | 1 | 1,000 | 4.0 | 3.0 | 3.0 | 180 | 2 |" in table
+    assert "| sqlite | 1 | 1,000 | 4.0 | 3.0 | 3.0 | 180 | 40 | 2 |" in table

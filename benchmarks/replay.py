@@ -125,6 +125,8 @@ class Searched:
     """The accuracy without noise of each complete trial."""
     ends: dict[int, float]
     """Seconds after which each trained trial ended."""
+    begins: dict[int, float] = field(default_factory=dict)
+    """Seconds after which it began."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,7 @@ class Task:
     """Parameters of the model that the search space does not suggest."""
     trials: float = TRIALS
     seconds: float = SECONDS
+    workers: int = WORKERS
 
 
 def new_study(arm: Arm, seed: int) -> optuna.Study:
@@ -156,10 +159,15 @@ def replay(
 def searched(
     arm: Arm, surrogate: Surrogate, generator: np.random.Generator, task: Task, study: optuna.Study
 ) -> Searched:
-    """A search in `study`, which may have starting points that wait; ends all trials that it begins."""
-    events: list[tuple[float, int, Any]] = [(0.0, worker, None) for worker in range(WORKERS)]
-    serial = itertools.count(WORKERS)
+    """A search in `study`, which may have starting points that wait; ends all trials that it begins.
+
+    A worker asks as soon as it is free. Asking takes none of the clock's time, however many ask at once; the
+    sampler sees what has ended by then, not what is in training.
+    """
+    events: list[tuple[float, int, Any]] = [(0.0, worker, None) for worker in range(task.workers)]
+    serial = itertools.count(task.workers)
     truths: dict[int, float] = {}
+    begins: dict[int, float] = {}
     ends: dict[int, float] = {}
     seen: set[str] = set()
     trained: float = 0
@@ -172,6 +180,7 @@ def searched(
                 trained = task.trials  # as a search ends then
                 continue
             trained += 1
+            begins[running[0].number] = clock
         else:
             trial, curve, means, epoch, each = running
             noise = arm.validation if epoch == len(curve) - 1 else 5_000
@@ -195,7 +204,7 @@ def searched(
             deviations = generator.normal(0.0, surrogate.seed_noise, 2).repeat((arm.short, LONG))
             running = (trial, curve, np.clip(curve + deviations, 0.0, 1.0), 0, each)
         heapq.heappush(events, (clock + running[4], next(serial), running))
-    return Searched(study, truths, ends)
+    return Searched(study, truths, ends, begins)
 
 
 def begin(study: optuna.Study, surrogate: Surrogate, seen: set[str], short: int, task: Task) -> Any:

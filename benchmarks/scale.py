@@ -4,27 +4,35 @@ At the top of the repository:
 
     python -m benchmarks.scale engines    local processes, PostgreSQL and Ray; epochs sleep for a second
     python -m benchmarks.scale growth     what the next trial costs after 100, 1,000, 10,000; to show all
+    python -m benchmarks.scale saturation asks, reports and tells that a study database takes in a second
 
 `engines` runs real searches, whose trainings are a stand-in: made-up accuracies, epochs that sleep. The
 overhead an epoch is what the search's threads wait for an epoch, from the end of the one before, less what
 the epoch says it took. PostgreSQL's server is started here, as is a Ray cluster of this machine. `growth`
 fills a database with trials as a search stores them, then searches on with trainings that take no time.
+In `saturation` whole searches have such trainings, one process on a SQLite file or several on PostgreSQL, and
+random draws: what they manage in a second is what the database and its processes can at most. Workers whose
+epochs take a minute end a sixtieth of an epoch in a second each.
 """
 
 import argparse
 import contextlib
 import functools
+import multiprocessing
 import os
+import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.trial import FrozenTrial
 
 from benchmarks.common import add_results_option, append_result, machine_facts, machine_line, markdown_table
 from benchmarks.overhead import EPOCH_SECONDS_VARIABLE, SLEEPING_TRAINER, start_workers
@@ -51,6 +59,15 @@ SIZES = (100, 1_000, 10_000)
 MORE = 20
 """Trials after those that are there."""
 SAMPLERS = ("local", "tpe", "random")
+CREWS = (
+    *(("sqlite", 1, workers) for workers in (1, 8, 32, 128, 1_000)),
+    *(("postgresql", processes, 8) for processes in (1, 2, 4)),
+)
+"""Database, processes and workers of each, for `saturation`."""
+LEAST_TRIALS = 200
+"""Of a search for `saturation`; at least one a worker."""
+MINUTE = 60.0
+"""Seconds of an epoch of the workers that a database could serve."""
 
 
 def settings(study: str, trials: int, sampler: str = "random") -> SearchSettings:
@@ -72,7 +89,7 @@ def settings(study: str, trials: int, sampler: str = "random") -> SearchSettings
 
 @contextlib.contextmanager
 def database(engine: str, folder: Path) -> Iterator[str]:
-    """A new database for a search on this engine."""
+    """A new database for a search on this engine: PostgreSQL, or a SQLite file."""
     if engine != "postgresql":
         yield str(folder / "study.db")
         return
@@ -132,10 +149,32 @@ def filled(path: str, trials: int) -> int:
     """Fills a new study with so many trials, as a search of learning curves leaves them; how many count."""
     storage = open_storage(path, create=True, owner=this_owner(), threads=1)
     run_search(load_definition("cnn"), settings("s", SIZES[0] // 2), storage, find_data(), CurvePool(1))
-    study = optuna.load_study(study_name="s", storage=storage)
-    some = study.get_trials(deepcopy=False)
-    study.add_trials([some[number % len(some)] for number in range(trials - len(some))])
+    copy_trials(path, trials)
+    study = optuna.load_study(study_name="s", storage=open_storage(path, create=False))
     return sum(map(records.is_counted, study.get_trials(deepcopy=False)))
+
+
+def copy_trials(path: str, trials: int) -> None:
+    """Copies the trials of a SQLite file's only study until there are so many.
+
+    By SQL, in one commit: Optuna's `add_trials` takes many minutes for 10,000 on a busy disk.
+    """
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        (there, first), *_ = database.execute("SELECT COUNT(*), MIN(trial_id) FROM trials")
+        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        for table in tables:
+            keys = {name: key for _, name, *_, key in database.execute(f"PRAGMA table_info({table})")}
+            if "trial_id" not in keys:
+                continue
+            kept = [name for name, key in keys.items() if not key or name == "trial_id"]
+            shifted = {"trial_id", "number"} if table == "trials" else {"trial_id"}
+            values = ", ".join(f"{name} + :by" if name in shifted else name for name in kept)
+            for by in range(there, trials, there):
+                database.execute(
+                    f"INSERT INTO {table} ({', '.join(kept)}) SELECT {values} FROM {table} "
+                    "WHERE trial_id >= :first AND trial_id < :first + :count",
+                    {"by": by, "first": first, "count": min(there, trials - by)},
+                )
 
 
 def measure_growth(trials: int, sampler: str) -> dict[str, Any]:
@@ -168,6 +207,7 @@ def measure_growth(trials: int, sampler: str) -> dict[str, Any]:
         "milliseconds_a_trial": {
             part: round(1e3 * seconds / pool.trainings, 2) for part, seconds in pool.seconds.items()
         },
+        "cpu_milliseconds": round(1e3 * sum(pool.cpu_seconds.values()) / pool.trainings, 2),
         "draw_milliseconds": round(1e3 * sum(draws) / pool.trainings, 2),
         "show_seconds": round(show_seconds, 2),
     }
@@ -199,11 +239,12 @@ def timed_draws() -> Iterator[list[float]]:
             setattr(SeededSampler, name, draw)
 
 
-def _growth(line: dict[str, Any]) -> tuple[float, float, float, float]:
-    """Milliseconds of draws, of the database and of the rest a trial; seconds of `show`."""
+def _growth(line: dict[str, Any]) -> tuple[float, float, float, float, float]:
+    """Milliseconds of draws, of the database, of the rest and of CPU time a trial; seconds of `show`."""
     parts, draw = line["milliseconds_a_trial"], line["draw_milliseconds"]
     stored = sum(milliseconds for part, milliseconds in parts.items() if DATABASE in part)
-    return draw, stored, sum(parts.values()) - draw - stored, line["show_seconds"]
+    rest = sum(parts.values()) - draw - stored
+    return draw, stored, rest, line["cpu_milliseconds"], line["show_seconds"]
 
 
 def growth_table(lines: list[dict[str, Any]]) -> str:
@@ -214,11 +255,92 @@ def growth_table(lines: list[dict[str, Any]]) -> str:
             found = [line for line in lines if (line["sampler"], line["trials"]) == (sampler, trials)]
             if not found:
                 continue
-            draw, stored, rest, show = map(statistics.median, zip(*map(_growth, found), strict=True))
-            figures = [f"{draw:,.0f}", f"{stored:,.0f}", f"{rest:,.0f}", f"{show:.1f}"]
+            *parts, show = map(statistics.median, zip(*map(_growth, found), strict=True))
+            figures = [*(f"{part:,.0f}" for part in parts), f"{show:.1f}"]
             rows.append([sampler, f"{trials:,}", *figures, str(len(found))])
-    header = ["sampler", "trials", "draw, ms a trial", "database, ms", "the rest, ms", "show, s", "studies"]
-    return markdown_table(header, rows)
+    header = ["sampler", "trials", "draw, ms a trial", "database, ms", "the rest, ms", "CPU, ms a trial"]
+    return markdown_table([*header, "show, s", "studies"], rows)
+
+
+# ---- Saturation ------------------------------------------------------------------------------------------
+
+
+def join_search(path: str, workers: int, trials: int, cpu: "SimpleQueue[float]") -> None:
+    """Searches in a study that others may search in, with trainings that take no time; tells its CPU time."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = open_storage(path, create=True, owner=this_owner(), threads=workers)
+    started = time.process_time()
+    run_search(load_definition("cnn"), settings("s", trials), storage, find_data(), CurvePool(workers))
+    cpu.put(time.process_time() - started)
+
+
+def measure_saturation(engine: str, processes: int, workers: int) -> dict[str, Any]:
+    """What so many processes, with so many workers each, make of one study in a second."""
+    trials = max(LEAST_TRIALS, processes * workers)
+    with tempfile.TemporaryDirectory() as folder, database(engine, Path(folder)) as path:
+        storage = open_storage(path, create=True, owner=this_owner(), threads=1)
+        spawn = multiprocessing.get_context("spawn")
+        cpu: SimpleQueue[float] = spawn.SimpleQueue()
+        crew = [
+            spawn.Process(target=join_search, args=(path, workers, trials, cpu)) for _ in range(processes)
+        ]
+        for process in crew:
+            process.start()
+        for process in crew:
+            process.join()
+        if any(process.exitcode for process in crew):
+            raise RuntimeError(f"exit codes {[process.exitcode for process in crew]}")
+        study = optuna.load_study(study_name="s", storage=storage)
+        return {
+            "engine": engine,
+            "processes": processes,
+            "workers": workers,
+            "cpu_a_trial": sum(cpu.get() for _ in crew) / trials,
+            **rates(study.get_trials(deepcopy=False)),
+        }
+
+
+def rates(trials: list[FrozenTrial]) -> dict[str, Any]:
+    """Asks, tells and reports in a second, while all processes search: until the first has told its last."""
+    times: dict[int, list[FrozenTrial]] = {}
+    for trial in trials:
+        if trial.state.is_finished():
+            times.setdefault(trial.user_attrs[records.OWNER]["pid"], []).append(trial)
+    begin = max(min(trial.datetime_start for trial in own if trial.datetime_start) for own in times.values())
+    end = min(
+        max(trial.datetime_complete for trial in own if trial.datetime_complete) for own in times.values()
+    )
+    within = [trial for trial in trials if trial.datetime_complete and begin < trial.datetime_complete <= end]
+    seconds, counted = (end - begin).total_seconds(), sum(map(records.is_counted, within))
+    epochs = sum(len(trial.intermediate_values) for trial in within)
+    return {
+        "seconds": seconds,
+        "asked": len(within) / seconds,
+        "trials": counted / seconds,
+        "epochs": epochs / seconds,
+        "epochs_a_trial": epochs / counted,
+    }
+
+
+def saturation_table(lines: list[dict[str, Any]]) -> str:
+    """A row for each crew: medians over repetitions, and workers with epochs of a minute as many would be."""
+    rows = []
+    for crew in CREWS:
+        found = [line for line in lines if (line["engine"], line["processes"], line["workers"]) == crew]
+        if found:
+            asked, trials, epochs, cpu = (
+                statistics.median(line[name] for line in found)
+                for name in ("asked", "trials", "epochs", "cpu_a_trial")
+            )
+            figures = [f"{asked:.1f}", f"{trials:.1f}", f"{epochs:.1f}", f"{MINUTE * epochs:,.0f}"]
+            figures += [f"{1e3 * cpu:.0f}", str(len(found))]
+            rows.append([crew[0], str(crew[1]), f"{crew[2]:,}", *figures])
+    header = ["database", "processes", "workers of each", "asks a second", "trials told a second"]
+    header += ["epochs reported a second", "workers at 60 s an epoch", "CPU, ms a trial"]
+    return markdown_table([*header, "searches"], rows)
+
+
+TABLES = {"engines": engines_table, "growth": growth_table, "saturation": saturation_table}
 
 
 def main() -> None:
@@ -227,9 +349,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_results_option(parser, "scale")
-    parser.add_argument("what", choices=("engines", "growth"))
+    parser.add_argument("what", choices=TABLES)
     parser.add_argument("--engine", choices=ENGINES, action="append")
-    parser.add_argument("--workers", type=int, choices=WORKERS, action="append")
+    parser.add_argument("--database", choices=("sqlite", "postgresql"), action="append")
+    parser.add_argument("--workers", type=int, action="append")
     parser.add_argument("--trials", type=int, choices=SIZES, action="append")
     parser.add_argument("--sampler", choices=SAMPLERS, action="append")
     options = parser.parse_args()
@@ -241,6 +364,13 @@ def main() -> None:
             for workers in options.workers or WORKERS
             for engine in options.engine or ENGINES
         ]
+    elif options.what == "saturation":
+        work = [
+            functools.partial(measure_saturation, *crew)
+            for crew in CREWS
+            if crew[0] in (options.database or ("sqlite", "postgresql"))
+            and crew[2] in (options.workers or {workers for _, _, workers in CREWS})
+        ]
     else:
         work = [
             functools.partial(measure_growth, trials, sampler)
@@ -251,7 +381,7 @@ def main() -> None:
         append_result(options.results, machine, {"what": options.what, **measure()})
     lines = [line for line in read_lines(options.results) if line["what"] == options.what]
     print(machine_line(machine))
-    print((engines_table if options.what == "engines" else growth_table)(lines))
+    print(TABLES[options.what](lines))
 
 
 if __name__ == "__main__":

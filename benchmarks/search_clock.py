@@ -35,12 +35,15 @@ class Clock(threading.local):
     def __init__(self) -> None:
         self.part = BETWEEN_TRIALS
         self.seconds: defaultdict[str, float] = defaultdict(float)
-        self._since = time.monotonic()
+        self.cpu_seconds: defaultdict[str, float] = defaultdict(float)
+        """Of the thread alone: what other work on the machine does not lengthen, and no wait counts in."""
+        self._since = time.monotonic(), time.thread_time()
 
     def switch(self, part: str) -> None:
         """From now on this thread does `part`."""
-        now = time.monotonic()
-        self.seconds[self.part] += now - self._since
+        now = time.monotonic(), time.thread_time()
+        for seconds, before, after in zip((self.seconds, self.cpu_seconds), self._since, now, strict=True):
+            seconds[self.part] += after - before
         self.part, self._since = part, now
 
 
@@ -53,6 +56,8 @@ class TimedPool:
         self.close = pool.close
         self.seconds: defaultdict[str, float] = defaultdict(float)
         """Of all threads, each up to the end of its last training: what follows is waiting for the others."""
+        self.cpu_seconds: defaultdict[str, float] = defaultdict(float)
+        """Likewise; the epochs of other processes are not in it."""
         self.trainings = self.epochs = 0
         self._pool = pool
         self._clock = clock
@@ -82,9 +87,11 @@ class TimedPool:
             with self._lock:
                 self.trainings += 1
                 self.epochs += epochs
-                for part, seconds in clock.seconds.items():
-                    self.seconds[part] += seconds
+                for part in clock.seconds:
+                    self.seconds[part] += clock.seconds[part]
+                    self.cpu_seconds[part] += clock.cpu_seconds[part]
             clock.seconds.clear()
+            clock.cpu_seconds.clear()
 
 
 def time_database(storage: StudyStorage, clock: Clock) -> None:

@@ -111,10 +111,10 @@ def replay(
     for line in passed_over_lines(record.trials):
         print(line, file=output)
     trial = _trial(record, number)
-    elsewhere = _elsewhere(trial)
+    elsewhere = incomparable(trial)
     if elsewhere is not None:
         return Replay(study, number, None, 0, None, elsewhere)
-    training = _training(record, trial, study_data(record.study, record.data, data, output))
+    training = training_again(record, trial, study_data(record.study, record.data, data, output))
     stored = _stored_curve(trial)
     print(
         f"Training trial {number} again: {plural(len(stored), 'epoch')}, {training.fidelity.train_images:,} "
@@ -168,7 +168,7 @@ def _versions_here(trial: TrialRecord) -> dict[str, Any]:
     )
 
 
-def _elsewhere(trial: TrialRecord) -> str | None:
+def incomparable(trial: TrialRecord) -> str | None:
     """Why this machine cannot give the same curve, if it cannot."""
     then, now = trial.versions, _versions_here(trial)
     if then.get("torch") != now["torch"]:
@@ -184,7 +184,12 @@ def _elsewhere(trial: TrialRecord) -> str | None:
     return None
 
 
-def _training(record: StudyRecord, trial: TrialRecord, data: DataSet) -> Training:
+def training_again(record: StudyRecord, trial: TrialRecord, data: DataSet) -> Training:
+    """The training of a trial of mc1opt's, to its end: with its config, seed, precision and threads.
+
+    Raises:
+        UsageError: it was trained in a precision that this mc1opt does not know.
+    """
     precision = trial.versions.get("precision", "float32")
     if precision not in get_args(Precision):
         raise UsageError(

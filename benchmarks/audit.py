@@ -24,6 +24,7 @@ from scipy.stats import binomtest
 
 from benchmarks.common import add_results_option, append_result, machine_facts, machine_line, markdown_table
 from mc1opt.cli.values import at_least, parse_duration
+from mc1opt.data.model_images import study_data
 from mc1opt.database.location import DEFAULT_STORAGE, user_storage
 from mc1opt.database.records import StudyRecord, TrialRecord, by_value
 from mc1opt.database.studies import read_study
@@ -33,7 +34,6 @@ from mc1opt.files import read_lines
 from mc1opt.machine.devices import resolve_device
 from mc1opt.measurement.store import REPEATABLE
 from mc1opt.paths import user_path
-from mc1opt.retraining.comparison import study_data
 from mc1opt.retraining.replay import incomparable, training_again
 from mc1opt.seeds import derive_seed
 from mc1opt.spec import Training, TrainingFailed
@@ -189,7 +189,7 @@ def audit(options: argparse.Namespace, new_pool: Callable[[int], Pool] | None = 
     missing = [trial for trial in trials if found_line(record, trial, lines) is None]
     whole = True
     if missing:
-        data = study_data(record, options.data, sys.stdout)
+        data = study_data(record.study, record.data, options.data, sys.stdout)
         trainings = [(trial, training_again(record, trial, data)) for trial in missing]
         device = resolve_device(trainings[0][1].device)
         machine = machine_facts(device)

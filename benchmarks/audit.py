@@ -20,8 +20,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from scipy.stats import binomtest
-
 from benchmarks.common import add_results_option, append_result, machine_facts, machine_line, markdown_table
 from mc1opt.cli.values import at_least, parse_duration
 from mc1opt.data.model_images import study_data
@@ -31,6 +29,7 @@ from mc1opt.database.studies import read_study
 from mc1opt.display.tables import pruning_line
 from mc1opt.errors import Mc1optError, UsageError
 from mc1opt.files import read_lines
+from mc1opt.inference.evaluate import wilson_interval
 from mc1opt.machine.devices import resolve_device
 from mc1opt.measurement.store import REPEATABLE
 from mc1opt.paths import user_path
@@ -155,13 +154,13 @@ def report(record: StudyRecord, trials: Sequence[TrialRecord], lines: Sequence[L
         rows.append([f"#{trial.number}", reached, value, "yes" if enters else "no"])
     if not rows:
         return "Nothing is trained yet."
-    interval = binomtest(entered, len(rows)).proportion_ci(0.95, "wilson")
+    low, high = wilson_interval(entered, len(rows))
     pruned = sum(trial.outcome == "pruned" for trial in record.trials)
     said = [
         markdown_table(["trial", f"{record.metric.label} when pruned", "at the end", "top tenth"], rows),
         "",
         f"False prunes: {entered} of {len(rows)} ({entered / len(rows):.0%}, 95 % Wilson interval "
-        f"{interval.low:.0%} to {interval.high:.0%}), a random sample of {pruned} pruned trials.",
+        f"{low:.0%} to {high:.0%}), a random sample of {pruned} pruned trials.",
         f"The top tenth ends with #{last.number}, {last.value:.4f}. {pruning_line(record)}",
     ]
     if other:

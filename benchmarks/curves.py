@@ -5,15 +5,17 @@ At the top of the repository:
     python -m benchmarks.curves                    trains what is missing, one training after the other
     python -m benchmarks.curves --part 2/2         every second one, beside a process with --part 1/2
     python -m benchmarks.curves --count            how far it is
-    python -m benchmarks.curves --study NAME --storage FILE    adds the trainings of a search, a fourth family
+    python -m benchmarks.curves --choices          trains each other choice in the best starting point
+    python -m benchmarks.curves --study NAME --storage FILE    adds the trainings of a search
 
 Three families of configs in turn: random draws from the search space; some whose parameters differ from the
 best starting point's in one to five; some that differ in eight to twelve. Too large ones and duplicates are
 left out. Each is trained at several numbers of epochs, a whole schedule each; every tenth config of a family
-over three seeds. A finished training adds a line to `benchmarks/results/curves.jsonl`: its parameters, the
-accuracy on the validation images after each epoch and, after the last one, that on all training images which
-it has not used. What is there is not trained again. The test images stay closed. Not here: what a search
-makes of the curves.
+over three seeds. `--choices` replaces one categorical parameter of the best starting point, or one whole
+number of few values, by each other value, with two draws of the parameters that come with it. A finished
+training adds a line to `benchmarks/results/curves.jsonl`: its parameters, the accuracy on the validation
+images after each epoch and, after the last one, that on all training images which it has not used. What is
+there is not trained again. The test images stay closed. Not here: what a search makes of the curves.
 """
 
 import argparse
@@ -31,7 +33,7 @@ from typing import Any
 
 import optuna
 import torch
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial
 
@@ -63,6 +65,12 @@ TRAININGS = 400
 """How many there shall be."""
 FAMILIES = {"random": None, "near": (1, 5), "middle": (8, 12)}
 """How many parameters differ from the best starting point, those that only one of the two has included."""
+CHOICES = "choices"
+"""The family of configs that differ from it in one choice, and in what comes with that."""
+FEW = 6
+"""Values of a whole number, at most, whose values are choices."""
+DRAWS = 2
+"""Of the parameters that come with a choice."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +132,33 @@ def _draws(index: int, family: str, base: Mapping[str, Any], seen: set[str]) -> 
             yield Point(index, family, trial.params, changes, config)
 
 
+def choices() -> Iterator[Point]:
+    """The best starting point with each other choice; configs that are affordable and all different."""
+    base = dict(DEFINITION.starting_points[BEST_START])
+    start = optuna.create_study(sampler=_Redrawing(base, set(), 0)).ask()
+    seen = {config_id(DEFINITION.config(start))}
+    for name, distribution in start.distributions.items():
+        for value in _values(distribution):
+            for draw in range(DRAWS):
+                seed = derive_seed(CHOICES, name, str(value), draw) % 2**32
+                trial = optuna.create_study(sampler=_Redrawing(base | {name: value}, set(), seed)).ask()
+                config = DEFINITION.config(trial)
+                if (
+                    config_id(config) not in seen
+                    and cost(config.architecture, CIFAR10_SHAPE).macs <= DEFINITION.max_macs
+                ):
+                    seen.add(config_id(config))
+                    yield Point(len(seen) - 2, CHOICES, trial.params, 1, config)
+
+
+def _values(distribution: BaseDistribution) -> Sequence[Any]:
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices
+    if isinstance(distribution, IntDistribution) and distribution.high - distribution.low < FEW:
+        return range(distribution.low, distribution.high + 1)
+    return ()
+
+
 def trainings() -> Iterator[tuple[Point, int, int]]:
     """All trainings as (config, epochs, seed), without end; of any first ones, a third of each family."""
     for point in points():
@@ -177,10 +212,12 @@ def measure(point: Point, training: Training) -> dict[str, Any]:
     }
 
 
-def missing(path: Path, count: int, part: tuple[int, int]) -> Iterator[tuple[Point, int, int]]:
-    """Those of the first `count` trainings that the file of results lacks; of `part` (index, parts) alone."""
+def missing(
+    path: Path, wanted: Iterator[tuple[Point, int, int]], part: tuple[int, int]
+) -> Iterator[tuple[Point, int, int]]:
+    """Those of the wanted trainings that the file of results lacks; of `part` (index, parts) alone."""
     index, parts = part
-    for training in islice(trainings(), index - 1, count, parts):
+    for training in islice(wanted, index - 1, None, parts):
         if key_of(training) not in {_key(line) for line in read_lines(path)}:
             yield training
 
@@ -252,7 +289,10 @@ def train_missing(options: argparse.Namespace) -> None:
     )
     # On CIFAR-10 the fidelity of the study; of fewer images as large a part, so that some are unused.
     images = DEFINITION.fidelity.train_images * (data.train_images - data.validation_images) // 45_000
-    for point, epochs, seed in missing(options.results, options.trainings, options.part):
+    wanted = islice(trainings(), options.trainings)
+    if options.choices:
+        wanted = iter([(point, epochs, 0) for point in choices() for epochs in (EPOCHS[0], EPOCHS[-1])])
+    for point, epochs, seed in missing(options.results, wanted, options.part):
         training = Training(
             config=point.config,
             fidelity=Fidelity(train_images=images, epochs=epochs),
@@ -275,7 +315,7 @@ def count_table(lines: Sequence[dict[str, Any]], wanted: int) -> str:
             *(str(done[family, epochs]) for epochs in EPOCHS),
             str(sum(done[family, epochs] for epochs in EPOCHS)),
         ]
-        for family in (*FAMILIES, "search")
+        for family in (*FAMILIES, CHOICES, "search")
     ]
     hours = sum(line["seconds"] for line in lines) / 3600
     failed = sum(line["failure"] is not None for line in lines)
@@ -305,6 +345,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--trainings", type=int, default=TRAININGS, help=f"in all [default: {TRAININGS}]")
     parser.add_argument("--part", type=parse_part, default=(1, 1), help="such as 1/2: each second one")
     parser.add_argument("--data", type=user_path, help="other images than CIFAR-10, to try this out")
+    parser.add_argument("--choices", action="store_true", help="one other choice each")
     parser.add_argument("--study", help="add the trainings of this search")
     parser.add_argument("--storage", type=user_storage, default=DEFAULT_STORAGE, help="where it is stored")
     add_results_option(parser, "curves")

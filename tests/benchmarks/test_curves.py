@@ -13,6 +13,7 @@ from benchmarks.curves import (
     DEFINITION,
     EPOCHS,
     FAMILIES,
+    choices,
     key_of,
     of_search,
     parse_part,
@@ -57,6 +58,23 @@ def test_each_config_has_every_schedule_and_a_tenth_of_them_three_seeds() -> Non
     assert list(configs.values())[:-1] == [len(EPOCHS)] * (len(configs) - 1)
     seeds = Counter(config for config, _ in configs)
     assert Counter(seeds.values()) == {3: 12, 1: 98}
+
+
+def test_each_other_choice_is_trained_once_with_what_comes_with_it_drawn() -> None:
+    base = DEFINITION.starting_points[BEST_START]
+    found = list(choices())
+    assert found == list(choices())
+    assert len({config_id(point.config) for point in found}) == len(found)
+    changed = [
+        {name for name in base.keys() & point.params.keys() if base[name] != point.params[name]}
+        for point in found
+    ]
+    assert {len(names) for names in changed} == {1}
+    tried = {(name, point.params[name]) for point, (name,) in zip(found, changed, strict=True)}
+    assert {("optimizer", "muon"), ("optimizer", "adam"), ("activation", "relu"), ("kernel_size", 5)} <= tried
+    muon = [point.params for point in found if point.params["optimizer"] == "muon"]
+    assert len({params["muon_learning_rate"] for params in muon}) == len(muon) == 2
+    assert all(cost(p.config.architecture, CIFAR10_SHAPE).macs <= DEFINITION.max_macs for p in found)
 
 
 def test_a_part_is_counted_from_one() -> None:

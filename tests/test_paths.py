@@ -50,7 +50,8 @@ def test_no_benchmark_takes_a_path_as_it_is_given() -> None:
         for path in (Path(__file__).parents[1] / "benchmarks").glob("*.py")
         for call in re.findall(r"add_argument\(.*?\)\n", path.read_text(), re.DOTALL)
     ]
-    paths = [call for call in options if re.search(r"Path|_path|torage|--(data|folder|output|results)\b", call)]
+    a_path = re.compile(r"Path|_path|torage|--(data|folder|output|results)\b")
+    paths = [call for call in options if a_path.search(call)]
     assert len(paths) >= 10
     for call in paths:
         assert "type=user_path" in call or "type=user_storage" in call, call

@@ -21,7 +21,7 @@ from mc1opt import __version__
 from mc1opt.calibration import Bin, calibration_error
 from mc1opt.config import config_to_json
 from mc1opt.database.location import files_folder, storage_option
-from mc1opt.database.ranking import by_expected_accuracy, gain
+from mc1opt.database.ranking import by_expected_accuracy, confirmed_values, gain
 from mc1opt.database.records import StudyRecord, TrialRecord
 from mc1opt.dataset import CIFAR10_DATA
 from mc1opt.describe import describe_fidelity
@@ -38,7 +38,7 @@ from mc1opt.presets import PRESETS
 from mc1opt.program import program
 from mc1opt.report.facts import Facts, gather
 from mc1opt.report.pictures import address, mistakes, sample
-from mc1opt.report.trust import again, checks, early_ranks
+from mc1opt.report.trust import checks, early_ranks
 from mc1opt.text import duration, plural
 
 BEST = 10
@@ -153,7 +153,7 @@ def _answer(facts: Facts) -> list[str]:
     record, metric = facts.record, facts.record.metric
     best = by_expected_accuracy(record.trials)[0]
     if facts.model is None:
-        new = again(record, best.number)
+        new = _again(record, best.number)
         said = [
             f"Trial #{best.number} is the best network so far: validation {metric.label} {best.value:.4f} in "
             f"the search{f', {new} with new seeds' if new else ''}; {best.parameters or 0:,} parameters. "
@@ -189,12 +189,18 @@ def _tested(model: RetrainedModel) -> str:
     )
 
 
+def _again(record: StudyRecord, number: int) -> str:
+    """A trial's values with new seeds, in words; empty without any."""
+    values = confirmed_values(record.trials).get(number, [])
+    return ", ".join(f"{value:.4f}" for value in values)
+
+
 def _row(record: StudyRecord, trial: TrialRecord) -> dict[str, Any]:
     """A trial in the table of the best."""
     return {
         "number": trial.number,
         "value": f"{trial.value:.4f}",
-        "again": again(record, trial.number) or "-",
+        "again": _again(record, trial.number) or "-",
         "parameters": "-" if trial.parameters is None else f"{trial.parameters:,}",
         "macs": "-" if trial.macs is None else f"{trial.macs / 1e6:.1f}",
         "seconds": "-" if trial.seconds is None else duration(trial.seconds),

@@ -4,7 +4,7 @@ import statistics
 from dataclasses import dataclass
 from typing import Literal
 
-from mc1opt.database.ranking import confirmed_values, distinguishable, gain
+from mc1opt.database.ranking import distinguishable, gain
 from mc1opt.database.records import StudyRecord, by_value
 from mc1opt.display.tables import pruning_line
 from mc1opt.report.facts import Facts
@@ -224,9 +224,3 @@ def _data(facts: Facts) -> Check | None:
     return Check(
         "good", title, "Nothing grave was found in them, nor of training images among the test images."
     )
-
-
-def again(record: StudyRecord, number: int) -> str:
-    """A trial's values with new seeds, in words; empty without any."""
-    values = confirmed_values(record.trials).get(number, [])
-    return ", ".join(f"{value:.4f}" for value in values)

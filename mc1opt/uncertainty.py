@@ -183,6 +183,11 @@ def _pooled(values: Mapping[int, Sequence[float]]) -> float | None:
     return None if noise is None else noise.half_width(1)
 
 
+UNSTABLE = 8.0
+"""Times the median of all configs' standard deviations, above which a config is called unstable: seeds alone
+give that to one of ten million pairs."""
+
+
 @dataclass(frozen=True)
 class Noise:
     """The standard deviation of a training of a config, pooled over configs."""
@@ -224,6 +229,18 @@ def pooled_noise(groups: Iterable[Sequence[float]], least_std: float = 0.0) -> N
     degrees = sum(len(group) - 1 for group in several)
     variance = sum(statistics.variance(group) * (len(group) - 1) for group in several) / degrees
     return Noise(max(math.sqrt(variance), least_std), degrees)
+
+
+def stable(groups: Iterable[Sequence[float]]) -> list[Sequence[float]]:
+    """The values of configs with several trainings, without those of configs that are unstable.
+
+    A config some of whose trainings collapse says nothing of the noise of the others.
+    """
+    several = [group for group in groups if len(group) >= 2]
+    if not several:
+        return []
+    most = UNSTABLE * statistics.median(map(statistics.stdev, several))
+    return [group for group in several if most == 0.0 or statistics.stdev(group) <= most]
 
 
 def rank_correlation(ones: Sequence[float], others: Sequence[float]) -> float | None:

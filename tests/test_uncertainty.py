@@ -13,8 +13,10 @@ from mc1opt.uncertainty import (
     indistinguishable,
     paired_test,
     pooled_noise,
+    rank_correlation,
     seed_noise,
     spread,
+    stable,
     t_above,
     t_quantile,
 )
@@ -184,3 +186,20 @@ def test_pooled_noise_needs_two_trainings_of_a_config_and_has_a_least_deviation(
     least = pooled_noise([[0.5, 0.5]], 0.01)
     assert least is not None
     assert least.std == 0.01
+
+
+def test_a_config_whose_trainings_collapse_is_not_stable_and_the_others_are() -> None:
+    usual = [[0.5, 0.51], [0.6, 0.62], [0.7, 0.705]]
+    assert stable([*usual, [0.4]]) == usual
+    assert stable([[0.5, 0.1], *usual, [0.4, 0.1]]) == usual
+    assert stable([[0.5, 0.1], [0.6, 0.6]]) == [[0.5, 0.1], [0.6, 0.6]]  # who knows which is usual
+    assert stable([[0.6, 0.6], [0.6, 0.6], [0.6, 0.61]]) == [[0.6, 0.6], [0.6, 0.6], [0.6, 0.61]]
+    assert stable([]) == []
+
+
+def test_ranks_correlate_whatever_the_distances() -> None:
+    assert rank_correlation([1, 2, 3, 4], [0.1, 0.2, 0.9, 7.0]) == pytest.approx(1.0)
+    assert rank_correlation([1, 2, 3], [3, 2, 1]) == pytest.approx(-1.0)
+    assert rank_correlation([1, 1, 2], [5, 6, 7]) == pytest.approx(math.sqrt(3) / 2)
+    assert rank_correlation([1, 2], [1, 2]) is None
+    assert rank_correlation([1, 1, 1], [1, 2, 3]) is None

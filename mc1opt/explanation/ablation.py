@@ -15,7 +15,7 @@ from mc1opt.config import Config, config_id
 from mc1opt.explanation.groups import Differences
 from mc1opt.metric import Metric
 from mc1opt.text import plural
-from mc1opt.uncertainty import Noise, pooled_noise
+from mc1opt.uncertainty import Noise, pooled_noise, stable
 
 LEVEL = 0.05
 """Level of the test by which a group is clearly not the best: over all pairs and looks of a step together."""
@@ -95,9 +95,16 @@ class Ablation:
 
     @property
     def noise(self) -> Noise | None:
-        """The noise of a training, pooled over all configs so far."""
-        groups = ([v for v in values.values() if v is not None] for values in self.values.values())
-        return pooled_noise(groups, self.least_std)
+        """The noise of a training, pooled over all configs so far but for unstable ones."""
+        return pooled_noise(stable(self._groups()), self.least_std)
+
+    def _groups(self) -> list[list[float]]:
+        return [[v for v in values.values() if v is not None] for values in self.values.values()]
+
+    def is_unstable(self, config: Config) -> bool:
+        """Whether its trainings lie much further apart than those of other configs."""
+        values = self.known(config)
+        return len(values) > 1 and sorted(values) not in map(sorted, stable(self._groups()))
 
     def mean(self, config: Config) -> float | None:
         """The mean of a config over seeds; None where it has no value."""
@@ -110,8 +117,11 @@ class Ablation:
         return None if mean is None or before is None else mean - before
 
     def interval(self, center: float | None, *configs: Config) -> tuple[float, float] | None:
-        """The 95 % interval of a config's mean, or of the difference of two; None where it is not known."""
-        if center is None or self.noise is None:
+        """The 95 % interval of a config's mean, or of the difference of two.
+
+        None where it is not known, such as of unstable configs.
+        """
+        if center is None or self.noise is None or any(map(self.is_unstable, configs)):
             return None
         half = self.noise.half_width(*(len(self.known(config)) for config in configs))
         return center - half, center + half

@@ -56,7 +56,7 @@ class Explanation:
     """What distinguishes two configs of a study, and what each group of differences brings.
 
     Values and differences are in the metric's unit. Intervals are about seeds: their deviation is pooled over
-    all configs that were trained.
+    all configs that were trained but for unstable ones, which have no interval.
     """
 
     study: str
@@ -204,7 +204,8 @@ def explanation_lines(explanation: Explanation) -> list[str]:
     return [
         *lines,
         f"It rests on {plural(explanation.trainings, 'training')}, {duration(explanation.seconds)} in all. "
-        "Intervals are 95 %, over seeds, whose deviation is pooled over all configs.",
+        "Intervals are 95 %, over seeds, whose deviation is pooled over all configs but for unstable ones, "
+        "some of whose trainings collapsed: of these there is none.",
     ]
 
 

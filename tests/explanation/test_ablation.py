@@ -106,6 +106,20 @@ def test_means_differences_and_intervals_are_those_of_the_values() -> None:
     assert (high - low) / 2 == pytest.approx(half, rel=1e-3)
 
 
+def test_a_config_that_collapses_has_no_interval_and_leaves_the_others_theirs() -> None:
+    found = ablation(Trainings())
+    found.run()
+    source, target = BETWEEN.source, BETWEEN.target
+    before = found.interval(0.5, target)
+    found.values[config_id(source)][0] = 0.1
+    assert found.is_unstable(source)
+    assert not found.is_unstable(target)
+    assert found.interval(0.5, source) is None
+    assert found.interval(0.5, target, source) is None
+    assert before is not None
+    assert found.interval(0.5, target) == pytest.approx(before, abs=NOISE)
+
+
 def test_with_one_seed_there_are_values_without_intervals() -> None:
     measure = Trainings()
     found = ablation(measure, seeds=1)

@@ -91,6 +91,7 @@ def test_a_name_is_only_a_name(commands: Commands, switches: Switches, mc1opt_he
     assert {path.name for path in Path("storage").iterdir()} <= {
         "mc1opt.db",
         ".mc1opt.db.lock",
+        "reports",
         "checkpoints",
     }
     assert {path.name for path in commands.folder.parent.iterdir()} == around

@@ -57,7 +57,7 @@ def take(storage: str, study: str, folder: Path) -> None:
                 browser.wait_for("learning_curve.png")
                 browser.wait_for_pictures(1)
                 browser.picture(folder / "trial.png")
-            with Browser(width=1100) as browser:
+            with Browser(width=1100, height=9000) as browser:
                 browser.open(write_report(storage, study).absolute().as_uri())
                 for section in ("trust", "difference"):
                     browser.picture(folder / f"{section}.png", f"#{section}")

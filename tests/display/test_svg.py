@@ -5,6 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from mc1opt.calibration import Bin
 from mc1opt.display.figures import FIGURES, Figure, accuracy_and_macs, accuracy_and_parameters, reliability
 from mc1opt.display.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, figure_svg
 from tests.support.display import study, trial
@@ -92,5 +93,10 @@ def test_a_line_has_a_gap_between_two_curves() -> None:
 
 
 def test_reliability_shows_each_bin() -> None:
-    figure = reliability([])
-    assert drawn(figure)[0].get("role") == "img"
+    assert drawn(reliability([]))[0].get("role") == "img"
+    figure = reliability([Bin(20, 0.5, 0.4), Bin(80, 0.9, 0.95)])
+    shown = [title for title in titles(figure) if "images" in title]
+    assert shown == [
+        "20 images: probability 0.500, accuracy 0.400",
+        "80 images: probability 0.900, accuracy 0.950",
+    ]

@@ -61,6 +61,7 @@ def test_every_format_is_one_recorded_file_beside_the_database(exported_folder: 
     for entry in recorded:
         file = exported_folder / EXPORTS / Path(entry["path"]).name  # the folder was moved since
         assert hashlib.sha256(file.read_bytes()).hexdigest() == entry["sha256"]
+        assert entry["milliseconds"]["batch_1_ms"] > 0.0
 
 
 def test_what_is_returned_is_true_of_the_file(exported: Path, trained: Trained) -> None:

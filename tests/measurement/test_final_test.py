@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from mc1opt.calibration import probabilities, reliability
 from mc1opt.config import MLP, SGD, Config, LinearLayer
 from mc1opt.data.images import open_test_images
 from mc1opt.dataset import CIFAR10_CLASS_NAMES as CLASS_NAMES
@@ -50,13 +52,16 @@ def final(seed: int, weights: str = "") -> tuple[Job, StoredTraining]:
 class Look:
     """A test of trainings, and what it wrote and measured."""
 
-    def __init__(self, data: DataSet, *trained: tuple[Job, StoredTraining]) -> None:
+    def __init__(
+        self, data: DataSet, *trained: tuple[Job, StoredTraining], decide: Any = fixed_confusion
+    ) -> None:
         self.lines: list[str] = []
         self.measured: list[str] = []
 
         def measure(weights: Path, *arguments: object) -> Logits:
             self.measured.append(str(weights))
-            return fixed_confusion(weights, *arguments)
+            logits: Logits = decide(weights, *arguments)
+            return logits
 
         self.result = run_final_test(
             trained,
@@ -204,6 +209,22 @@ def test_a_few_wrong_images_of_the_kept_model_are_kept_for_people_to_look_at() -
         assert (kept["labels"] == labels[indices]).all()
         assert (kept["decisions"] == (labels[indices] + 1) % 10).all()
         assert np.bincount(kept["labels"]).max() <= KEPT_A_CLASS
+
+
+def test_the_surest_mistakes_of_a_class_are_kept_and_every_image_is_in_a_bin() -> None:
+    data = small_images()
+    labels = np.load(Path(data.folder) / "test_labels.npy")
+    logits = np.random.default_rng(0).normal(0.0, 2.0, (len(labels), 10))
+    look = Look(data, final(1), decide=lambda *_: logits)
+    shares = probabilities(logits)
+    wrong = shares.argmax(1) != labels
+    (path,) = FOLDER.glob("misclassified-*.npz")
+    with np.load(path, allow_pickle=False) as kept:
+        for label in np.unique(labels[wrong]):
+            surest = np.sort(shares.max(1)[wrong & (labels == label)])[::-1][:KEPT_A_CLASS]
+            assert kept["confidences"][kept["labels"] == label].tolist() == surest.tolist()
+    assert sum(each.images for each in look.result.calibration) == len(labels)
+    assert look.result.to_json()["calibration"] == [list(each) for each in reliability(shares, labels)]
 
 
 def diagonal(correct: int, wrong: int) -> list[list[int]]:

@@ -14,15 +14,16 @@ from mc1opt.database import records
 from mc1opt.database.opening import load_study, open_storage
 from mc1opt.database.records import StudyRecord
 from mc1opt.errors import DataError, Mc1optError, StorageError, UsageError
+from mc1opt.files import read_lines
 from mc1opt.machine import devices, environment
 from mc1opt.machine.devices import bfloat16_instructions
 from mc1opt.machine.environment import cpu_capability
 from mc1opt.retraining import replay as replay_module
-from mc1opt.retraining.replay import Replay, replay
+from mc1opt.retraining.replay import REPLAYS, Replay, replay
 from mc1opt.seeds import derive_seed
 from tests.support.curves import SWITCHES_VARIABLE, CurvePool, Switches
 from tests.support.image_sets import write_arrays_folder
-from tests.support.retraining import STORAGE, STUDY, curve_study, retrainable, retrainable_folder
+from tests.support.retraining import MODELS, STORAGE, STUDY, curve_study, retrainable, retrainable_folder
 from tests.support.studies import EPOCHS, SEED, smooth_space, stored
 
 __all__ = ["retrainable", "retrainable_folder"]
@@ -86,6 +87,9 @@ def test_a_trial_has_the_same_curve_again_as_far_as_it_came(
     result = replayed(number)
     assert result == Replay(STUDY, number, True, epochs, None, None)
     assert f" {epochs} epoch" in result.line()
+    (told,) = read_lines(MODELS / REPLAYS)
+    assert told.pop("time")
+    assert told == {"config_id": on_cpu.trials[number].config_id, **result.to_json()}
     assert [epoch["seed"] for epoch in switches.epochs()] == [derive_seed(SEED, number)] * epochs
 
 

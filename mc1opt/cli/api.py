@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO, TypedDict, Unpack
 
-from mc1opt.cli.options import wandb_mode
+from mc1opt.cli.options import given_engine, wandb_mode
 from mc1opt.cli.values import at_least, parse_duration
 from mc1opt.errors import SearchStoppedError
 
@@ -86,23 +86,22 @@ def search_command(study: str, trials: int = 100, **options: Unpack[SearchOption
     limit = parse_duration(given.pop("max_trial_time", "2h"), "--max-trial-time")
 
     from mc1opt.data.named import data_path
-    from mc1opt.database.location import default_storage, named_files, user_storage, with_files
+    from mc1opt.database.location import default_storage, user_storage, with_files
     from mc1opt.paths import user_path
     from mc1opt.search.settings import SearchCommand
-    from mc1opt.workers.engine import Engine
 
     files = given.pop("files", None)
     storage = user_storage(given.get("storage", default_storage()))
     given["storage"] = with_files(storage, None if files is None else user_path(os.fspath(files)))
     if given.get("data") is not None:
         given["data"] = data_path(os.fspath(given["data"]))
-    engine = Engine(
+    engine = given_engine(
+        given["storage"],
         given.pop("workers", "auto"),
         given.pop("device", "auto"),
         given.pop("worker_cpus", 1),
         given.pop("worker_gpus", None),
         given.pop("ray", None),
-        named_files(given["storage"]) is not None,
     )
     return SearchCommand(study=study, max_trial_seconds=limit, engine=engine, **given)
 

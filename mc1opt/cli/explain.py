@@ -19,6 +19,8 @@ from mc1opt.cli.options import (
     WorkerCpus,
     WorkerGpus,
     Workers,
+    given_engine,
+    leave_report,
     located,
     print_json,
 )
@@ -70,12 +72,9 @@ def explain(
     at_least(seeds, 1, "--seeds")
     seconds = parse_duration(timeout, "--timeout")
 
-    from mc1opt.database.location import named_files
     from mc1opt.explanation.explain import explain as run_explanation
     from mc1opt.explanation.explain import stopped_json
     from mc1opt.explanation.plan import ExplainOptions
-    from mc1opt.report.page import write_or_warn
-    from mc1opt.workers.engine import Engine
     from mc1opt.workers.stop import StopFlag
 
     stop = StopFlag()
@@ -89,9 +88,7 @@ def explain(
                 target=target,
                 seeds=seeds,
                 timeout=seconds,
-                engine=Engine(
-                    workers, device, worker_cpus, worker_gpus, ray, named_files(storage) is not None
-                ),
+                engine=given_engine(storage, workers, device, worker_cpus, worker_gpus, ray),
                 data=data,
             ),
             stop=stop,
@@ -103,11 +100,6 @@ def explain(
         if as_json:
             print_json(stopped_json(study, stop.reason))
         raise typer.Exit(signals.exit_code)
-    write_or_warn(
-        storage,
-        study,
-        lambda line: typer.echo(line, err=as_json),
-        lambda line: typer.echo(line, err=True),
-    )
+    leave_report(storage, study, as_json)
     if as_json:
         print_json(result.to_json() | {"stopped": None})

@@ -16,6 +16,7 @@ from mc1opt.paths import user_path
 
 if TYPE_CHECKING:
     from mc1opt.mirror.writer import Mode
+    from mc1opt.workers.engine import Engine
 
 
 def _storage(text: str) -> str:
@@ -106,6 +107,29 @@ Wandb = Annotated[
         help="Mirror to Weights & Biases: off, offline or online [default: WANDB_MODE, else off].",
     ),
 ]
+
+
+def given_engine(
+    storage: str, workers: str, device: str, cpus: int, gpus: float | None, ray: str | None
+) -> "Engine":
+    """Where a command trains, by its options; `storage` says whether machines share its files."""
+    from mc1opt.database.location import named_files
+    from mc1opt.workers.engine import Engine
+
+    return Engine(workers, device, cpus, gpus, ray, named_files(storage) is not None)
+
+
+def leave_report(storage: str, study: str, as_json: bool) -> None:
+    """Writes a study's report at the end of a command, and tells where it is."""
+    from mc1opt.report.page import write_or_warn
+
+    write_or_warn(
+        storage,
+        study,
+        lambda line: typer.echo(line, err=as_json),
+        lambda line: typer.echo(line, err=True),
+    )
+
 
 DEFAULT_STORAGE = "storage/mc1opt.db"
 

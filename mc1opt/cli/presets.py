@@ -18,6 +18,7 @@ from mc1opt.cli.options import (
     WorkerCpus,
     WorkerGpus,
     Workers,
+    given_engine,
     given_storage,
     located,
     print_json,
@@ -119,11 +120,9 @@ def run(
     at_least(epochs, 1, "--epochs")
     seconds = parse_duration(timeout, "--timeout")
 
-    from mc1opt.database.location import named_files
     from mc1opt.presets import PRESETS, get_recipe
     from mc1opt.published.measure import PresetsOptions, run_presets
     from mc1opt.published.report import preset_json, result_lines
-    from mc1opt.workers.engine import Engine
     from mc1opt.workers.stop import StopFlag
 
     chosen = get_recipe(recipe)
@@ -143,9 +142,7 @@ def run(
                 folds=folds,
                 epochs=epochs,
                 timeout=seconds,
-                engine=Engine(
-                    workers, device, worker_cpus, worker_gpus, ray, named_files(storage) is not None
-                ),
+                engine=given_engine(storage, workers, device, worker_cpus, worker_gpus, ray),
                 data=data,
             ),
             stop=stop,

@@ -20,6 +20,8 @@ from mc1opt.cli.options import (
     WorkerCpus,
     WorkerGpus,
     Workers,
+    given_engine,
+    leave_report,
     located,
     print_json,
     wandb_mode,
@@ -88,13 +90,10 @@ def retrain(
     mode = wandb_mode(wandb)
 
     from mc1opt.dashboard.pages import update_or_warn
-    from mc1opt.database.location import named_files
     from mc1opt.mirror.observer import mirror_retraining
-    from mc1opt.report.page import write_or_warn
     from mc1opt.retraining.plan import RetrainOptions
     from mc1opt.retraining.report import stopped_json
     from mc1opt.retraining.retrain import retrain as run_retraining
-    from mc1opt.workers.engine import Engine
     from mc1opt.workers.stop import StopFlag
 
     stop = StopFlag()
@@ -112,9 +111,7 @@ def retrain(
                 keep_size=keep_size,
                 budget=planned,
                 timeout=seconds,
-                engine=Engine(
-                    workers, device, worker_cpus, worker_gpus, ray, named_files(storage) is not None
-                ),
+                engine=given_engine(storage, workers, device, worker_cpus, worker_gpus, ray),
                 data=data,
                 force=force,
                 command=given_command(),
@@ -130,11 +127,6 @@ def retrain(
             print_json(stopped_json(study, stop.reason))
         raise typer.Exit(signals.exit_code)
     update_or_warn(storage, study, lambda line: typer.echo(line, err=True))
-    write_or_warn(
-        storage,
-        study,
-        lambda line: typer.echo(line, err=as_json),
-        lambda line: typer.echo(line, err=True),
-    )
+    leave_report(storage, study, as_json)
     if as_json:
         print_json(result.to_json())
